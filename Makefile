@@ -1,0 +1,66 @@
+# Everything from a bare Python >= 3.10: `make demo` shows the toolkit at work, `make test` tests it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test test-long lint types check format bench docs clean
+
+help:
+	@echo "make demo       set up, then run the demonstration (about a minute)"
+	@echo "make test       set up, then run the tests"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make check      lint, format and type checks"
+	@echo "make bench      measure beside other libraries"
+	@echo "make docs       build the documentation into build/site"
+
+demo: $(INSTALLED)
+	@echo "== Running the demonstration"
+	@$(BIN)/implicitly demo
+
+test: $(INSTALLED)
+	@echo "== Running the tests"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+test-long: $(INSTALLED)
+	@echo "== Running the tests that take minutes"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m long
+
+check: lint types
+
+lint: $(INSTALLED)
+	@echo "== Linting"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	@echo "== Checking types"
+	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/implicitly
+	@MYPYPATH=$(VENV)/typing $(BIN)/mypy -p implicitly
+
+format: $(INSTALLED)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	@echo "== Installing the libraries to compare with"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
+	@$(BIN)/python benchmarks/iteration_cost.py
+
+docs: $(INSTALLED)
+	@echo "== Installing the documentation tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/mkdocs build --strict --site-dir build/site
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "== Creating a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== Installing implicitly and what it needs (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[development]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

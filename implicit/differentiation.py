@@ -1,0 +1,116 @@
+"""Products with Jacobians of functions on tuples of tensors, at any level of differentiation.
+
+Outside `torch.func` transforms plain autograd is used, which is faster and accepts everything that a
+backward pass accepts (activation checkpointing, compiled functions, old-style autograd functions).
+Inside a transform `torch.func.vjp` nests correctly. Products with `J` are made from two with its
+transpose, since nested forward mode is not supported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .structure import Leaves
+
+Function = Callable[..., Leaves]
+Product = Callable[[Leaves], Leaves]
+
+_COLUMNS_AT_ONCE = 64
+
+
+def transforming() -> bool:
+    """Whether a `torch.func` transform is active."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def pullback(
+    function: Function, primals: Leaves, captured: frozenset[int] = frozenset()
+) -> tuple[Leaves, Product]:
+    """The value of `function(*primals)` and the map `u ↦ Jᵀu`.
+
+    Args:
+        function: Takes tensors, returns a tuple of tensors.
+        primals: Floating-point tensors.
+        captured: Positions of primals that `function` may reach by itself: leaves which must be
+            differentiated as the objects that they are.
+
+    Returns:
+        The outputs and a function from their cotangents to those of the primals; it can be called
+        again, and is differentiable if gradients are being recorded.
+    """
+    if transforming():
+        outputs, product = torch.func.vjp(function, *primals)
+        return outputs, product
+
+    recording = torch.is_grad_enabled()
+
+    def fresh(position: int, primal: Tensor) -> Tensor:
+        if position in captured:
+            return primal
+        if recording and primal.requires_grad:
+            return primal.view_as(primal)
+        return primal.detach().requires_grad_()
+
+    with torch.enable_grad():
+        inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
+        outputs = function(*inputs)
+
+    def product(cotangents: Leaves) -> Leaves:
+        return _gradient(outputs, inputs, cotangents)
+
+    return outputs, product
+
+
+def transposed(product: Product, outputs: Leaves) -> Product:
+    """The map `v ↦ J v` from `u ↦ Jᵀu` and the outputs of the function, without evaluating it again."""
+    if transforming():
+        zeros = tuple(torch.zeros_like(output) for output in outputs)
+        _, twice = torch.func.vjp(lambda *cotangents: product(cotangents), *zeros)
+        return twice
+
+    with torch.enable_grad():
+        probes = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
+        cotangents = product(probes)
+    return lambda tangents: _gradient(cotangents, probes, tangents)
+
+
+def pushforward(function: Function, primals: Leaves) -> tuple[Leaves, Product]:
+    """The value of `function(*primals)` and the map `v ↦ J v`."""
+    with torch.enable_grad():
+        outputs, product = pullback(function, primals)
+        return outputs, transposed(product, outputs)
+
+
+def matrix(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """All columns of a linear map of `(batch, n)` tensors that keeps systems apart, `(batch, n, n)`.
+
+    Columns are computed in batched calls. Where `product` contains an operation without a batching
+    rule they are computed one by one.
+    """
+    batch, n = like.shape
+    if n == 0 or batch == 0:
+        return like.new_zeros(batch, n, n)
+    basis = torch.eye(n, dtype=like.dtype, device=like.device).unsqueeze(1).expand(n, batch, n)
+    try:
+        columns = torch.vmap(product, chunk_size=_COLUMNS_AT_ONCE)(basis)
+    except RuntimeError:
+        columns = torch.stack([product(unit) for unit in basis])
+    return columns.permute(1, 2, 0)
+
+
+def _gradient(outputs: Leaves, inputs: Leaves, cotangents: Leaves) -> Leaves:
+    connected = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    if not connected:
+        return tuple(torch.zeros_like(tensor) for tensor in inputs)
+    return torch.autograd.grad(
+        [output for output, _ in connected],
+        inputs,
+        [cotangent for _, cotangent in connected],
+        retain_graph=True,
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
+        materialize_grads=True,
+    )

@@ -1,0 +1,243 @@
+"""Equations, and the linear equations that the implicit function theorem derives from them.
+
+For an equation with function `f` (a fixed-point map or a residual `F`; the theorem reads the same for
+both) and solution `z(args)`, write `J = ∂f/∂z`. Differentiating `f(z, args) = z` or `F(z, args) = 0` gives
+
+    fixed point:  ż = J ż + ḟ          root:  J ż + Ḟ = 0          (tangent)
+    fixed point:  u = Jᵀu + z̄          root:  Jᵀu + z̄ = 0          (adjoint)
+
+where `ḟ` is the tangent of `f` along the arguments alone, and the arguments' gradients are
+`(∂f/∂args)ᵀ u`. So the derived equation has the form of its parent: its function is a product with `J`
+or `Jᵀ` plus a constant. Being equations themselves, they can be differentiated again.
+
+Source: Bai, Kolter & Koltun 2019, theorem 1; Krantz & Parks 2002 (implicit function theorem).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..solvers.problem import Form
+from .capture import Substitute
+from .differentiation import Product, pullback, pushforward, transforming
+from .structure import Leaves
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An equation with its arguments filled in."""
+
+    function: Product
+    operator: Product | None = None
+    """The linear part of `function` if it is affine."""
+
+
+class Equation(ABC):
+    """A function of an unknown and of arguments, both tuples of tensors, and the form it is solved in.
+
+    Attributes:
+        form: `"fixed_point"` or `"root"`.
+        batch_dims: Leading axes of the unknown that index independent systems.
+        captured: Leaf tensors that the function reaches by itself; they are its last arguments too.
+        described: What error messages call it.
+        batched_prefix: Leading arguments that have the shape of the unknown.
+    """
+
+    form: Form
+    batch_dims: int
+    captured: Leaves
+    described: str
+    batched_prefix: int
+
+    @abstractmethod
+    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+        """The function, differentiable in both."""
+
+    @abstractmethod
+    def bind(self, args: Leaves) -> Bound:
+        """The function of `z` alone, with all work done that does not depend on `z`."""
+
+    @abstractmethod
+    def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
+        """The equation with one more batch axis, at the front of `z` and of the `mapped` arguments."""
+
+    def constant(self, args: Leaves) -> Leaves:
+        """The constant of a derived equation, among its arguments."""
+        raise TypeError(f"{self.described} is not a derived equation")
+
+    def pullback_z(self, z: Leaves, args: Leaves) -> tuple[Leaves, Product]:
+        """The value at `z` and `u ↦ (∂f/∂z)ᵀ u`."""
+        return pullback(lambda *z: self.evaluate(z, args), z)
+
+    def pushforward_z(self, z: Leaves, args: Leaves) -> tuple[Leaves, Product]:
+        """The value at `z` and `v ↦ (∂f/∂z) v`."""
+        return pushforward(lambda *z: self.evaluate(z, args), z)
+
+    def argument_function(
+        self, z: Leaves, args: Leaves, positions: list[int]
+    ) -> tuple[Callable[..., Leaves], Leaves, frozenset[int]]:
+        """The function of the arguments at `positions` alone, those arguments, and which are captured."""
+        args = self._with_captured(args)
+        first_captured = len(args) - len(self.captured)
+
+        def function(*some: torch.Tensor) -> Leaves:
+            changed = list(args)
+            for position, value in zip(positions, some, strict=True):
+                changed[position] = value
+            return self.evaluate(z, tuple(changed))
+
+        captured = frozenset(i for i, p in enumerate(positions) if p >= first_captured)
+        return function, tuple(args[position] for position in positions), captured
+
+    def _with_captured(self, args: Leaves) -> Leaves:
+        """The arguments with captured leaves as the objects that the function itself reaches."""
+        if not self.captured or transforming():
+            return args
+        return args[: len(args) - len(self.captured)] + self.captured
+
+
+@dataclass(frozen=True)
+class GivenEquation(Equation):
+    """An equation as the user gave it.
+
+    Attributes:
+        function: `(z, args) ↦ leaves`, without the captured arguments.
+        linear: The user says that the function is affine in `z`.
+        batched_args: For each argument whether its first axis is the batch, so that systems can be
+            dropped; `None` if that is not known or not possible.
+    """
+
+    function: Callable[[Leaves, Leaves], Leaves]
+    form: Form
+    batch_dims: int
+    captured: Leaves = ()
+    linear: bool = False
+    batched_args: tuple[bool, ...] | None = None
+    described: str = "the equation"
+    batched_prefix: int = 0
+
+    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+        if not self.captured:
+            return self.function(z, args)
+        own, captured = args[: -len(self.captured)], args[-len(self.captured) :]
+        if not transforming():
+            return self.function(z, own)
+        with Substitute(self.captured, captured):
+            return self.function(z, own)
+
+    def bind(self, args: Leaves) -> Bound:
+        if not self.linear:
+            return Bound(lambda z: self.evaluate(z, args))
+        constant: Leaves | None = None
+
+        def operator(v: Leaves) -> Leaves:
+            nonlocal constant
+            if constant is None:
+                constant = self.evaluate(tuple(torch.zeros_like(leaf) for leaf in v), args)
+            value = self.evaluate(v, args)
+            return tuple(a - c for a, c in zip(value, constant, strict=True))
+
+        return Bound(lambda z: self.evaluate(z, args), operator)
+
+    def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
+        def function(z: Leaves, args: Leaves) -> Leaves:
+            axes = tuple(0 if is_mapped else None for is_mapped in mapped)
+            return torch.vmap(
+                self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness
+            )(z, args)
+
+        return _MappedEquation(
+            function=function,
+            form=self.form,
+            batch_dims=self.batch_dims + 1,
+            captured=self.captured,
+            linear=self.linear,
+            described=self.described,
+        )
+
+
+@dataclass(frozen=True)
+class _MappedEquation(GivenEquation):
+    """A given equation under `vmap`; its function takes the captured arguments as well."""
+
+    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+        return self.function(z, args)
+
+
+@dataclass(frozen=True)
+class _DerivedEquation(Equation):
+    """`operator(x) + constant` for an operator taken at a solution of `parent`.
+
+    Its arguments are `(*z, *constant, *parent_args)`, the first two shaped like the unknown.
+    """
+
+    parent: Equation
+    leaves: int
+
+    @property
+    def form(self) -> Form:  # type: ignore[override]
+        return self.parent.form
+
+    @property
+    def batch_dims(self) -> int:  # type: ignore[override]
+        return self.parent.batch_dims
+
+    @property
+    def captured(self) -> Leaves:  # type: ignore[override]
+        return self.parent.captured
+
+    @property
+    def batched_prefix(self) -> int:  # type: ignore[override]
+        return 2 * self.leaves
+
+    @abstractmethod
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product: ...
+
+    def split(self, args: Leaves) -> tuple[Leaves, Leaves, Leaves]:
+        return args[: self.leaves], args[self.leaves : 2 * self.leaves], args[2 * self.leaves :]
+
+    def constant(self, args: Leaves) -> Leaves:
+        return self.split(args)[1]
+
+    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+        return self.bind(args).function(z)
+
+    def bind(self, args: Leaves) -> Bound:
+        at, constant, parent_args = self.split(self._with_captured(args))
+        operator = self.operator_at(at, parent_args)
+
+        def function(z: Leaves) -> Leaves:
+            return tuple(p + c for p, c in zip(operator(z), constant, strict=True))
+
+        return Bound(function, operator)
+
+    def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
+        return replace(self, parent=self.parent.vmapped(mapped[2 * self.leaves :], randomness))
+
+
+@dataclass(frozen=True)
+class AdjointEquation(_DerivedEquation):
+    """`u = Jᵀu + z̄` for a fixed point, `Jᵀu + z̄ = 0` for a root."""
+
+    @property
+    def described(self) -> str:  # type: ignore[override]
+        return f"the adjoint of {self.parent.described}"
+
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product:
+        return self.parent.pullback_z(z, parent_args)[1]
+
+
+@dataclass(frozen=True)
+class TangentEquation(_DerivedEquation):
+    """`ż = J ż + ḟ` for a fixed point, `J ż + Ḟ = 0` for a root."""
+
+    @property
+    def described(self) -> str:  # type: ignore[override]
+        return f"the tangent of {self.parent.described}"
+
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product:
+        return self.parent.pushforward_z(z, parent_args)[1]

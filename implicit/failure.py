@@ -1,0 +1,77 @@
+"""Failure is never silent: what to say, and whether to raise, warn or accept."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..solvers import FlatSolution, Solution, SolveError, Solver, SolveWarning, Status
+
+FailurePolicy = Literal["raise", "warn", "accept"]
+POLICIES = ("raise", "warn", "accept")
+
+_LISTED = 5
+_ADVICE = {
+    Status.MAX_STEPS: "allow more steps (Stopping(max_steps=...)) or loosen the tolerance "
+    "(Stopping(rtol=...)), or use a faster solver",
+    Status.STALLED: "loosen the tolerance if the residual is at the rounding level of the dtype, else "
+    "use another solver or start",
+    Status.DIVERGED: "use a solver that needs no contraction (Broyden, NewtonKrylov), damping, or a "
+    "better start",
+    Status.NON_FINITE: "check the equation for overflow and for values outside its domain",
+    Status.LINEAR_SOLVE_FAILED: "the Jacobian may be singular there: use another linear solver or start",
+}
+
+
+def check_start(described: str, z: Tensor, status: np.ndarray, steps: np.ndarray) -> None:
+    """Raise a `ValueError` if a system ended at once because its start is not finite."""
+    suspects = (status == Status.NON_FINITE) & (steps == 0)
+    if not suspects.any():
+        return
+    finite = torch.isfinite(z).all(dim=1).cpu().numpy()
+    wrong = np.flatnonzero(suspects & ~finite)
+    if len(wrong):
+        raise ValueError(
+            f"z0 must be finite, but the start of {described} has NaN or infinite entries in "
+            f"{len(wrong)} of {len(status)} systems (first: system {wrong[0]})"
+        )
+
+
+def handle_failure(
+    policy: FailurePolicy, described: str, solver: Solver, solution: Solution, result: FlatSolution
+) -> None:
+    """Raise or warn, as the policy says, if any system has not converged.
+
+    Raises:
+        SolveError: A system failed and the policy is `"raise"`.
+    """
+    if policy == "accept":
+        return
+    failed = np.flatnonzero(result.status != Status.CONVERGED)
+    if len(failed) == 0:
+        return
+    shape = tuple(solution.status.shape)
+    lines = [
+        f"{type(solver).__name__} did not solve {described}: "
+        f"{len(failed)} of {len(result.status)} systems failed."
+    ]
+    for i in failed[:_LISTED]:
+        status = Status(int(result.status[i]))
+        index = tuple(int(k) for k in np.unravel_index(i, shape)) if shape else ()
+        lines.append(
+            f"  system {index}: {status.name} after {result.steps[i]} steps ({status.message}); "
+            f"residual {result.residual[i]:.3g}, tolerance {result.threshold[i]:.3g}"
+        )
+    if len(failed) > _LISTED:
+        lines.append(f"  and {len(failed) - _LISTED} more")
+    for code in sorted({int(code) for code in result.status[failed]}):
+        lines.append(f"{Status(code).name}: {_ADVICE[Status(code)]}.")
+    lines.append('on_failure="accept" returns the best iterate without a word.')
+    message = "\n".join(lines)
+    if policy == "raise":
+        raise SolveError(message, solution)
+    warnings.warn(message, SolveWarning, stacklevel=2)

@@ -1,0 +1,75 @@
+"""An equation with arguments as the flat problem that solvers take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..solvers.problem import Derivative, Problem
+from .differentiation import Product, matrix, pullback, transposed
+from .equation import Equation, GivenEquation
+from .structure import Layout, Leaves
+
+
+def flat_problem(
+    equation: Equation, layout: Layout, args: Leaves, precision: torch.dtype | None = None
+) -> Problem:
+    """The problem on `(batch, n)` tensors for fixed arguments."""
+    bound = equation.bind(args)
+    function = _on_flat(bound.function, layout)
+    operator = None if bound.operator is None else _on_flat(bound.operator, layout)
+
+    def linearize(z: Tensor) -> tuple[Tensor, Derivative]:
+        (value,), back = pullback(lambda z: (function(z),), (z,))
+        return (value if torch.is_grad_enabled() else value.detach()), _FlatDerivative(value, back)
+
+    problem = Problem(
+        function=function,
+        form=equation.form,
+        linearize=linearize,
+        operator=operator,
+        operator_matrix=None if operator is None else lambda z: matrix(operator, z),
+        precision=precision,
+    )
+    batched = equation.batched_args if isinstance(equation, GivenEquation) else None
+    if batched is None or layout.batch_shape != (layout.systems,):
+        return problem
+
+    def restrict(index: Tensor) -> Problem:
+        some = tuple(
+            arg.index_select(0, index) if is_batched else arg
+            for arg, is_batched in zip(args, batched, strict=True)
+        )
+        smaller = flat_problem(equation, layout.restricted(len(index)), some, precision)
+        return replace(smaller, counts=problem.counts, restrict=None)
+
+    return replace(problem, restrict=restrict)
+
+
+def _on_flat(function: Product, layout: Layout) -> Callable[[Tensor], Tensor]:
+    return lambda z: layout.flatten(function(layout.unflatten(z)))
+
+
+@dataclass(frozen=True)
+class _FlatDerivative:
+    """Products with `J` at one point, all from one evaluation."""
+
+    value: Tensor
+    back: Product
+
+    @cached_property
+    def _forward(self) -> Product:
+        return transposed(self.back, (self.value,))
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self._forward((v,))[0]
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self.back((u,))[0]
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        return matrix(self.vjp, like).mT

@@ -1,0 +1,104 @@
+"""Evaluating a function again must give the same function: autocast and random state are replayed.
+
+The solver and every derivative evaluate the user's function many times, the backward pass even outside
+of the `autocast` region of the call. Each evaluation sees the autocast state of the call. If the first
+evaluation drew random numbers (dropout), each later one starts from the same generator state, so that
+one mask holds for the whole solve and its derivatives, and the generators end where one evaluation
+leaves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """The autocast state of one device type."""
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @staticmethod
+    def current(device_type: str) -> Autocast:
+        return Autocast(
+            device_type,
+            torch.is_autocast_enabled(device_type),
+            torch.get_autocast_dtype(device_type),
+        )
+
+    def context(self) -> Any:
+        return torch.autocast(self.device_type, self.dtype, self.enabled)
+
+
+def random_state(devices: Iterable[torch.device]) -> tuple[Tensor, ...]:
+    """The states of the CPU generator and of those of the CUDA `devices`."""
+    states = [torch.get_rng_state()]
+    states += [torch.cuda.get_rng_state(device) for device in devices]
+    return tuple(states)
+
+
+def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]) -> None:
+    torch.set_rng_state(states[0])
+    for device, state in zip(devices, states[1:], strict=True):
+        torch.cuda.set_rng_state(state, device)
+
+
+class Replay:
+    """The surroundings of one call, in which its function is evaluated again and again."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        devices = {tensor.device for tensor in tensors}
+        types = {"cpu"} | {device.type for device in devices if device.type == "cuda"}
+        self._autocast = tuple(Autocast.current(device_type) for device_type in sorted(types))
+        self._devices = tuple(device for device in devices if device.type == "cuda")
+        self._start = random_state(self._devices)
+        self._after_first: tuple[Tensor, ...] | None = None
+        self.random = False
+
+    @property
+    def autocast_enabled(self) -> bool:
+        return any(state.enabled for state in self._autocast)
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call `function` in these surroundings."""
+        with ExitStack() as stack:
+            for state in self._autocast:
+                if Autocast.current(state.device_type) != state:
+                    stack.enter_context(state.context())
+            if self._after_first is None:
+                result = function()
+                self._after_first = random_state(self._devices)
+                self.random = not _same(self._start, self._after_first)
+            elif self.random:
+                outside = random_state(self._devices)
+                set_random_state(self._devices, self._start)
+                try:
+                    result = function()
+                finally:
+                    set_random_state(self._devices, outside)
+            else:
+                result = function()
+        return result
+
+    def check_unmoved(self, name: str) -> None:
+        """Raise if random numbers were drawn although the first evaluation drew none."""
+        if self._after_first is None or self.random:
+            return
+        if not _same(self._after_first, random_state(self._devices)):
+            raise RuntimeError(
+                f"{name} drew random numbers in a later evaluation but none in the first, so it is "
+                "not one function throughout the solve; draw them before the call, or in every "
+                "evaluation"
+            )
+
+
+def _same(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,198 @@
+"""The one derivative rule: `z = root(F, z0, *args)` as an autograd function that differentiates itself.
+
+`_Root` evaluates a call. Its reverse rule solves the adjoint equation, its forward rule the tangent
+equation, and both do so by `_Root` again, with the solution, the cotangent or tangent and the arguments
+as arguments: hence derivatives of every order, forward over reverse, and all of `torch.func`. The rule
+for `vmap` solves one problem with one more axis of independent systems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers import Counts, Solution, Solver, Stopping
+from ..solvers.driver import solve
+from .differentiation import pullback, pushforward, transforming
+from .equation import Equation
+from .failure import FailurePolicy, check_start, handle_failure
+from .flat import flat_problem
+from .gradients import ImplicitGradient, adjoint, tangent
+from .structure import Layout, Leaves
+
+
+@dataclass
+class Report:
+    """What a call leaves behind besides differentiable values: physical tensors, no wrappers."""
+
+    solution: Solution | None = None
+    adjoints: list[Solution] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Everything about a call of `root` but its tensors."""
+
+    equation: Equation
+    solver: Solver
+    stopping: Stopping | None
+    gradient: ImplicitGradient
+    on_failure: FailurePolicy
+    leaves: int
+    report: Report
+    trace: bool = False
+    first: Leaves | None = None
+    """The value of the equation's function at the start, if known."""
+
+    def root(self, z0: Leaves, args: Leaves) -> Leaves:
+        """The solution alone."""
+        return _Root.apply(self, *z0, *args)[: self.leaves]
+
+    def root_with_status(self, z0: Leaves, args: Leaves) -> tuple[Leaves, Tensor, Tensor, Tensor]:
+        """The solution, and status, residual and steps of every system."""
+        outputs = _Root.apply(self, *z0, *args)
+        status, residual, steps = outputs[self.leaves :]
+        return outputs[: self.leaves], status, residual, steps
+
+    def derived(self, equation: Equation, solver: Solver, stopping: Stopping | None) -> Call:
+        """The call that solves an adjoint or tangent equation of this one."""
+        report = Report()
+        # The newest derivative of each order is what a caller wants to see.
+        report.adjoints = self.report.adjoints
+        return replace(
+            self,
+            equation=equation,
+            solver=solver,
+            stopping=stopping,
+            report=report,
+            trace=False,
+            first=None,
+        )
+
+    def solve(self, z0: Leaves, args: Leaves) -> Solution:
+        """Solve on plain tensors."""
+        layout = Layout.of(z0, self.equation.batch_dims)
+        first = self.equation.evaluate(z0, args) if self.first is None else self.first
+        problem = flat_problem(self.equation, layout, args, _precision(z0, first))
+        problem.counts.evaluations = 1
+        z = layout.flatten(z0)
+        value = layout.flatten(first)
+        residual = value - z if self.equation.form == "fixed_point" else -value
+        result = solve(
+            problem, self.solver, z, self.stopping, residual=residual, trace=self.trace
+        )
+        check_start(self.equation.described, z, result.status, result.steps)
+        norms = torch.from_numpy(result.residual)
+        if layout.narrows:
+            norms = _norms_after_rounding(problem, layout, result.z)
+
+        def per_system(entries: Tensor, dtype: torch.dtype) -> Tensor:
+            return entries.to(z.device, dtype).reshape(layout.batch_shape)
+
+        solution = Solution(
+            value=layout.unflatten(result.z),
+            status=per_system(torch.from_numpy(result.status), torch.int8),
+            residual=per_system(norms, layout.dtype),
+            steps=per_system(torch.from_numpy(result.steps), torch.int64),
+            counts=problem.counts,
+            trace=result.trace,
+            adjoints=self.report.adjoints,
+        )
+        handle_failure(self.on_failure, self.equation.described, self.solver, solution, result)
+        return solution
+
+
+def _precision(z0: Leaves, first: Leaves) -> torch.dtype:
+    """The coarsest floating-point type that takes part."""
+    return max((leaf.dtype for leaf in (*z0, *first)), key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _norms_after_rounding(problem: Any, layout: Layout, z: Tensor) -> Tensor:
+    """Residual norms of the iterate as it comes back, in the narrower dtype of the unknown."""
+    rounded = layout.flatten(layout.unflatten(z))
+    problem.unpark()
+    norm = torch.linalg.vector_norm(problem.residual(rounded), dim=1)
+    return norm / max(z.shape[1], 1) ** 0.5
+
+
+class _Root(torch.autograd.Function):
+    @staticmethod
+    def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        z0, args = tensors[: call.leaves], tensors[call.leaves :]
+        solution = call.solve(z0, args)
+        call.report.solution = solution
+        # An output must not be an input: a solve may end where it began.
+        value = tuple(
+            leaf.clone() if any(leaf is start for start in z0) else leaf for leaf in solution.value
+        )
+        return (*value, solution.status, solution.residual, solution.steps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        call, *tensors = inputs
+        ctx.call = call
+        ctx.mark_non_differentiable(*output[call.leaves :])
+        ctx.set_materialize_grads(False)
+        saved = (*output[: call.leaves], *tensors[call.leaves :])
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        call: Call = ctx.call
+        z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
+        needed = [
+            i for i, wanted in enumerate(ctx.needs_input_grad[1 + call.leaves :]) if wanted
+        ]
+        gradients: list[Tensor | None] = [None] * len(args)
+        own = cotangents[: call.leaves]
+        if needed and any(cotangent is not None for cotangent in own):
+            filled = tuple(
+                torch.zeros_like(leaf) if cotangent is None else cotangent
+                for leaf, cotangent in zip(z, own, strict=True)
+            )
+            u = adjoint(call, z, filled, args)
+            function, primals, captured = call.equation.argument_function(z, args, needed)
+            _, back = pullback(function, primals, captured)
+            for position, gradient in zip(needed, back(u), strict=True):
+                gradients[position] = gradient
+        return (None, *[None] * call.leaves, *gradients)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        call: Call = ctx.call
+        z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
+        given = {
+            i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None
+        }
+        if not given:
+            return tuple(torch.zeros_like(leaf) for leaf in z) + (None, None, None)
+        function, primals, _ = call.equation.argument_function(z, args, list(given))
+        _, forward = pushforward(function, primals)
+        w = tangent(call, z, forward(tuple(given.values())), args)
+        return (*w, None, None, None)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], call: Call, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        size, dims = info.batch_size, in_dims[1:]
+        expanded = call.leaves + call.equation.batched_prefix
+
+        def front(position: int) -> Tensor:
+            tensor, dim = tensors[position], dims[position]
+            if dim is not None:
+                return tensor.movedim(dim, 0)
+            return tensor.expand(size, *tensor.shape) if position < expanded else tensor
+
+        moved = tuple(front(position) for position in range(len(tensors)))
+        mapped = tuple(
+            dim is not None or position < expanded for position, dim in enumerate(dims)
+        )
+        equation = call.equation.vmapped(mapped[call.leaves :], info.randomness)
+        outputs = _Root.apply(replace(call, equation=equation, first=None), *moved)
+        return outputs, (0,) * len(outputs)

@@ -1,0 +1,75 @@
+"""Any pytree of tensors as one flat `(batch, n)` tensor, and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Leaves = tuple[Tensor, ...]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each leaf of the unknown lies in the flat tensor.
+
+    The flat tensor has the promoted dtype of the leaves, and float32 in place of half precision: the
+    equation is evaluated in the dtype of the leaves, residuals and solver state are kept in the
+    wider one.
+    """
+
+    batch_shape: torch.Size
+    shapes: tuple[torch.Size, ...]
+    dtypes: tuple[torch.dtype, ...]
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(leaves: Leaves, batch_dims: int) -> Layout:
+        """The layout of `leaves` whose first `batch_dims` axes index independent systems."""
+        dtype = leaves[0].dtype
+        for leaf in leaves[1:]:
+            dtype = torch.promote_types(dtype, leaf.dtype)
+        return Layout(
+            leaves[0].shape[:batch_dims],
+            tuple(leaf.shape for leaf in leaves),
+            tuple(leaf.dtype for leaf in leaves),
+            torch.float32 if dtype in _HALF else dtype,
+        )
+
+    @property
+    def systems(self) -> int:
+        return math.prod(self.batch_shape)
+
+    @property
+    def sizes(self) -> list[int]:
+        batch_dims = len(self.batch_shape)
+        return [math.prod(shape[batch_dims:]) for shape in self.shapes]
+
+    @property
+    def narrows(self) -> bool:
+        """Whether going back to the leaves' dtypes loses digits."""
+        return any(dtype != self.dtype for dtype in self.dtypes)
+
+    def flatten(self, leaves: Leaves) -> Tensor:
+        parts = []
+        for leaf, size in zip(leaves, self.sizes, strict=True):
+            shape = (self.systems, size)
+            part = leaf if leaf.shape == shape else leaf.reshape(shape)
+            parts.append(part.to(self.dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def unflatten(self, flat: Tensor) -> Leaves:
+        parts = [flat] if len(self.shapes) == 1 else flat.split(self.sizes, dim=1)
+        return tuple(
+            (part if part.shape == shape else part.reshape(shape)).to(dtype)
+            for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
+        )
+
+    def restricted(self, count: int) -> Layout:
+        """The layout of `count` of the systems, for one batch axis."""
+        shapes = tuple(torch.Size((count, *shape[1:])) for shape in self.shapes)
+        return Layout(torch.Size((count,)), shapes, self.dtypes, self.dtype)

@@ -1,0 +1,47 @@
+"""What finds `z*`: one interface, one driver, and a page for each solver.
+
+A solver is a frozen dataclass of options with an update rule; `solve` drives it for a batch of
+independent systems given as a `Problem`. Nothing here knows of autograd.
+"""
+
+from .anderson import Anderson
+from .bicgstab import BiCGStab
+from .broyden import Broyden
+from .dense import solve_dense
+from .dense_lu import DenseLU
+from .driver import FlatSolution, solve
+from .fixed_point_iteration import FixedPointIteration
+from .gmres import GMRES
+from .neumann_series import NeumannSeries
+from .newton import Newton
+from .newton_krylov import NewtonKrylov
+from .problem import Derivative, Linearization, Problem
+from .solution import Counts, Solution, SolveError, SolveWarning, Status
+from .solver import Solver, State
+from .stopping import Stopping
+
+__all__ = [
+    "Anderson",
+    "BiCGStab",
+    "Broyden",
+    "Counts",
+    "DenseLU",
+    "Derivative",
+    "FixedPointIteration",
+    "FlatSolution",
+    "GMRES",
+    "Linearization",
+    "NeumannSeries",
+    "Newton",
+    "NewtonKrylov",
+    "Problem",
+    "Solution",
+    "SolveError",
+    "SolveWarning",
+    "Solver",
+    "State",
+    "Status",
+    "Stopping",
+    "solve",
+    "solve_dense",
+]

@@ -1,0 +1,171 @@
+"""Anderson acceleration, types I and II."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .problem import Problem
+from .scale import first_step_length
+from .solver import Solver
+
+
+@dataclass
+class AndersonState:
+    z: Tensor
+    residual: Tensor
+    target: Tensor
+    """`z + βr`, where a plain step would go."""
+    changes: Tensor
+    """Past changes `δr` of the residual, each divided by its norm, `(batch, memory, n)`."""
+    shifts: Tensor
+    """Past changes of the target, each divided by the norm of its `δr`, `(batch, memory, n)`."""
+    mixing: Tensor | None
+    """`β` per system, `(batch, 1)`, or `None` where it is the solver's option itself."""
+    norm: Tensor | None
+    """Residual norms, for the safeguard."""
+    valid: Tensor | None
+    """One where a past move may be used, else zero, for the safeguard, `(batch, memory)`."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Anderson(Solver):
+    """Extrapolate from the last `memory` moves: `z ← z + βr − (ΔZ + βΔR) γ`.
+
+    Type II takes the `γ` that minimises `‖r − ΔR γ‖`, type I solves `ΔZᵀ(r − ΔR γ) = 0`. Every past
+    move is stored divided by the norm of its residual change. That leaves the extrapolation as it
+    is and gives the Gram matrix a unit diagonal: the regularisation is relative, in an adjoint
+    equation of size 1e-12 as in any other. A slot that is still empty is a zero row, to which the
+    regularised equations give the weight zero.
+
+    Attributes:
+        memory: Number of past moves.
+        mixing: `β`, the weight of the residual. For roots it is in units of a first step found by one
+            product with the Jacobian, so that rescaling the equation changes nothing.
+        kind: `"II"` or `"I"`.
+        regularisation: Positive number added to the unit diagonal of the Gram matrix; `None` for
+            16 units of rounding of the iterates' dtype.
+        restart: Forget all moves every so many steps; `None` never.
+        safeguard: Forget a system's moves, and take a plain step, when its residual norm has grown
+            by more than this factor in a step; `None` never.
+
+    Raises:
+        ValueError: An option is out of range.
+
+    Source: Anderson 1965; Walker & Ni 2011 (type II as least squares, eq. 2.1); Fang & Saad 2009
+    (types I and II, eqs. 22–25).
+
+    Example:
+        >>> import torch, implicitly
+        >>> solver = implicitly.Anderson(memory=3)
+        >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0), solver=solver)
+        >>> round(solution.value.item(), 5)
+        0.73909
+    """
+
+    memory: int = 5
+    mixing: float = 1.0
+    kind: Literal["I", "II"] = "II"
+    regularisation: float | None = None
+    restart: int | None = None
+    safeguard: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.memory, int) and self.memory >= 1):
+            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        if not self.mixing > 0:
+            raise ValueError(f"mixing must be a positive number, got {self.mixing!r}")
+        if self.kind not in ("I", "II"):
+            raise ValueError(f"kind must be 'I' or 'II', got {self.kind!r}")
+        if self.regularisation is not None and not self.regularisation > 0:
+            raise ValueError(f"regularisation must be positive or None, got {self.regularisation!r}")
+        if self.restart is not None and not self.restart >= 1:
+            raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
+        if self.safeguard is not None and not self.safeguard >= 1:
+            raise ValueError(f"safeguard must be a number ≥ 1 or None, got {self.safeguard!r}")
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:
+        length = first_step_length(problem, z, residual)
+        mixing = None if length is None else self.mixing * length
+        changes = z.new_zeros(z.shape[0], self.memory, z.shape[1])
+        norm = valid = None
+        if self.safeguard is not None:
+            norm = torch.linalg.vector_norm(residual, dim=1)
+            valid = z.new_zeros(z.shape[0], self.memory)
+        target = self._target(z, residual, mixing)
+        return AndersonState(
+            z, residual, target, changes, torch.zeros_like(changes), mixing, norm, valid, 0
+        )
+
+    def step(self, problem: Problem, state: AndersonState) -> AndersonState:
+        if state.count == 0:
+            z = state.target
+        else:
+            weights = self._weights(state)
+            z = state.target - torch.bmm(weights, state.shifts).squeeze(1)
+        residual = problem.residual(z)
+        return self._remember(state, z, residual)
+
+    def _target(self, z: Tensor, residual: Tensor, mixing: Tensor | None) -> Tensor:
+        if mixing is None:
+            return z.add(residual, alpha=self.mixing)
+        return z.addcmul(mixing, residual)
+
+    def _weights(self, state: AndersonState) -> Tensor:
+        """`γ` as rows, `(batch, 1, memory)`."""
+        changes = state.changes
+        left = changes if self.kind == "II" else self._moves(state)
+        gram = torch.bmm(left, changes.mT)
+        right = torch.bmm(left, state.residual.unsqueeze(2))
+        if state.valid is not None:
+            valid = state.valid.unsqueeze(2)
+            gram = gram * valid * valid.mT
+            right = right * valid
+        relative = self.regularisation
+        if relative is None:
+            relative = 16 * torch.finfo(gram.dtype).eps
+        diagonal = gram.diagonal(dim1=1, dim2=2)
+        if self.kind == "II":
+            diagonal.add_(relative)
+        else:
+            # Away from zero, on the side where the entry is.
+            diagonal.add_(torch.where(diagonal < 0, -relative, relative))
+        return torch.linalg.solve_ex(gram, right).result.mT
+
+    def _moves(self, state: AndersonState) -> Tensor:
+        """`ΔZ` with rows of unit norm."""
+        if state.mixing is None:
+            moves = state.shifts.sub(state.changes, alpha=self.mixing)
+        else:
+            moves = state.shifts - state.mixing.unsqueeze(2) * state.changes
+        return torch.nn.functional.normalize(moves, dim=2, eps=torch.finfo(moves.dtype).tiny)
+
+    def _remember(self, state: AndersonState, z: Tensor, residual: Tensor) -> AndersonState:
+        target = self._target(z, residual, state.mixing)
+        change = residual - state.residual
+        shift = target - state.target
+        # A residual that did not change at all teaches nothing: 1/0 becomes a row of zeros.
+        size = torch.linalg.vector_norm(change, dim=1, keepdim=True)
+        unit = size.reciprocal().nan_to_num(posinf=0.0)
+
+        changes, shifts, valid, norm = state.changes, state.shifts, state.valid, state.norm
+        if torch.is_grad_enabled():
+            changes, shifts = changes.clone(), shifts.clone()
+            valid = None if valid is None else valid.clone()
+        slot = state.count % self.memory
+        changes.select(1, slot).copy_(change * unit)
+        shifts.select(1, slot).copy_(shift * unit)
+        count = state.count + 1
+        if valid is not None:
+            previous, norm = norm, torch.linalg.vector_norm(residual, dim=1)
+            valid.select(1, slot).fill_(1.0)
+            valid = valid * (norm <= self.safeguard * previous).unsqueeze(1)
+        if self.restart is not None and count % self.restart == 0:
+            changes, shifts = torch.zeros_like(changes), torch.zeros_like(shifts)
+        return AndersonState(
+            z, residual, target, changes, shifts, state.mixing, norm, valid, count
+        )

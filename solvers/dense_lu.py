@@ -1,0 +1,58 @@
+"""Dense LU factorisation for linear equations of moderate size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .dense import solve_dense
+from .problem import Problem
+from .solution import Status
+from .solver import Solver
+
+
+@dataclass
+class DenseState:
+    z: Tensor
+    residual: Tensor
+    matrix: Tensor
+    failed: Tensor
+
+
+@dataclass(frozen=True)
+class DenseLU(Solver):
+    """Form the matrix of every system and solve with it; further steps are iterative refinement.
+
+    Costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
+    least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not
+    solve the equation.
+
+    Source: Higham 2002, chapters 9 and 12.
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
+        >>> right = torch.tensor([6.0, 12.0])
+        >>> solver = implicitly.DenseLU()
+        >>> implicitly.root(lambda z: matrix @ z - right, torch.zeros(2), solver=solver, linear=True).value
+        tensor([1.0000, 2.0000])
+    """
+
+    linear_only: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 10
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DenseState:
+        matrix = problem.linearization(z).jacobian(z)
+        failed = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
+        return DenseState(z, residual, matrix, failed)
+
+    def step(self, problem: Problem, state: DenseState) -> DenseState:
+        z = state.z - solve_dense(state.matrix, state.residual)
+        residual = problem.residual(z)
+        before = torch.linalg.vector_norm(state.residual, dim=1)
+        after = torch.linalg.vector_norm(residual, dim=1)
+        failed = torch.where(after <= 0.5 * before, 0, int(Status.LINEAR_SOLVE_FAILED))
+        return DenseState(z, residual, state.matrix, failed)

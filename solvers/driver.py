@@ -1,0 +1,310 @@
+"""The one driver of all solvers: stopping, best iterate, status per system, trace, limits.
+
+A solver only knows how to take a step for a batch of systems. The driver looks at the residual norms
+every `check_every` steps, in one read-back from the device, and does the bookkeeping on the host:
+
+* a system that meets its tolerance is frozen: the iterate of that moment is what comes back,
+  whatever the others still do, so that no system changes another's answer or count;
+* a system that stalls, diverges or turns NaN ends with that status and its best iterate;
+* when half of the systems have ended and the problem can be restricted, the rest go on alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .problem import Problem
+from .solution import Counts, Status
+from .solver import Solver
+from .stopping import Stopping
+
+Callback = Callable[[int, np.ndarray], bool | None]
+
+# At the rounding level of the dtype, progress is noise and patience is short.
+_ROUNDING_UNITS = 64
+_SLOWEST_PROGRESS = 0.999
+# A residual from a recursion must undercut the tolerance a little: the true one decides.
+_RECURSION_MARGIN = 0.9
+
+
+@dataclass(frozen=True)
+class FlatSolution:
+    """The outcome of `solve` on flat tensors; arrays have one entry per system."""
+
+    z: Tensor
+    status: np.ndarray
+    residual: np.ndarray
+    steps: np.ndarray
+    threshold: np.ndarray
+    counts: Counts
+    trace: np.ndarray | None
+
+
+def solve(
+    problem: Problem,
+    solver: Solver,
+    z: Tensor,
+    stopping: Stopping | None = None,
+    *,
+    residual: Tensor | None = None,
+    rtol: Tensor | None = None,
+    callback: Callback | None = None,
+    trace: bool = False,
+) -> FlatSolution:
+    """Step `solver` on `problem` from `z` until every system has ended.
+
+    Args:
+        problem: The systems to solve.
+        solver: The update rule.
+        z: The start, `(batch, n)`, finite.
+        stopping: The stopping rule; `None` for the defaults of the dtype.
+        residual: The residual at `z`, if known.
+        rtol: A relative tolerance per system, `(batch,)`, in place of the one of `stopping`.
+        callback: Called at each check with the step and the residual norms of all systems; a true
+            result ends the solve (what has not converged gets `MAX_STEPS`).
+        trace: Record the residual norms of every check.
+
+    Returns:
+        The converged or best iterate of every system, with status, steps, and the residual norm
+        of exactly that iterate.
+
+    Raises:
+        TypeError: A solver of linear equations meets a problem that is not linear.
+
+    Example:
+        >>> from implicitly.solvers import FixedPointIteration, Problem, solve
+        >>> result = solve(Problem(torch.cos), FixedPointIteration(), torch.zeros(1, 1))
+        >>> Status(int(result.status[0])).name, round(result.z.item(), 4)
+        ('CONVERGED', 0.7391)
+    """
+    if solver.linear_only and not problem.linear:
+        raise TypeError(
+            f"{type(solver).__name__} solves linear equations only, and this equation is not known "
+            "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
+        )
+    stopping = stopping or Stopping()
+    max_steps = solver.default_max_steps if stopping.max_steps is None else stopping.max_steps
+    max_evaluations = stopping.max_evaluations
+    check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
+    if residual is None:
+        residual = problem.residual(z)
+    monitor = _Monitor(problem, solver, stopping, z, residual, rtol, trace)
+
+    state = solver.init(problem, z, residual)
+    step = 0
+    while True:
+        last = step >= max_steps or (
+            max_evaluations is not None and problem.counts.evaluations >= max_evaluations
+        )
+        if last or step % check_every == 0:
+            newly_ended = monitor.look(state, step, last)
+            if callback is not None and callback(step, monitor.norms):
+                monitor.end_running(Status.MAX_STEPS, step)
+                last = True
+            if monitor.all_ended:
+                if not solver.confirm_residual:
+                    break
+                residual = monitor.confirm(last)
+                if monitor.all_ended:
+                    break
+                state = solver.init(monitor.problem, monitor.z, residual)
+            elif newly_ended:
+                state = monitor.thin_out(state)
+        state = solver.step(monitor.problem, state)
+        step += 1
+    return monitor.solution()
+
+
+class _Monitor:
+    """Norms, thresholds, status and best iterates of all systems during one solve."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        solver: Solver,
+        stopping: Stopping,
+        z: Tensor,
+        residual: Tensor,
+        rtol: Tensor | None,
+        trace: bool,
+    ) -> None:
+        batch, n = z.shape
+        self.problem = self._whole = problem
+        self._confirms = solver.confirm_residual
+        self._lazy = solver.lazy_iterate
+        self._stopping = stopping
+        self._unit = 1.0 / max(n, 1) ** 0.5
+        precision = problem.precision or z.dtype
+        self._rounding = _ROUNDING_UNITS * torch.finfo(precision).eps
+        self._rtol = (
+            np.full(batch, stopping.relative(precision))
+            if rtol is None
+            else rtol.detach().cpu().numpy().astype(np.float64)
+        )
+        self._atol = stopping.absolute(precision)
+        self._relative_to_z = problem.form == "fixed_point" and not problem.linear
+
+        self.z = z
+        self._rows: np.ndarray | None = None
+        self._first = np.full(batch, np.nan)
+        self._best = np.full(batch, np.inf)
+        self._last_progress = np.zeros(batch, dtype=np.int64)
+        self._confirmed = np.full(batch, np.inf)
+        self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
+        self._steps = np.zeros(batch, dtype=np.int64)
+        self._threshold = np.full(batch, self._atol)
+        self._kept = np.full(batch, np.inf)
+        self.norms = np.full(batch, np.nan)
+        self._trace: list[np.ndarray] | None = [] if trace else None
+
+    @property
+    def all_ended(self) -> bool:
+        return bool((self._status != Status.RUNNING).all())
+
+    def look(self, state: Any, step: int, last: bool) -> bool:
+        """Read the norms back, end systems, keep iterates; whether any system ended."""
+        rows = slice(None) if self._rows is None else self._rows
+        norm, z_norm, failed = self._read(state)
+        running = self._status[rows] == Status.RUNNING
+        finite = np.isfinite(norm)
+
+        first = self._first[rows]
+        first = np.where(np.isnan(first), norm, first)
+        self._first[rows] = first
+        reference = z_norm if self._relative_to_z else first
+        threshold = self._atol + self._rtol[rows] * reference
+        best = self._best[rows]
+        progress = norm < _SLOWEST_PROGRESS * best
+        last_progress = np.where(progress, step, self._last_progress[rows])
+        at_rounding = finite & (norm <= self._rounding * (z_norm if self._relative_to_z else first))
+        patience = np.where(at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience)
+
+        status = np.full(len(norm), Status.RUNNING, dtype=np.int8)
+        if last:
+            status[:] = Status.MAX_STEPS
+        status[step - last_progress >= patience] = Status.STALLED
+        if failed is not None:
+            status = np.where(failed > 0, failed.astype(np.int8), status)
+        with np.errstate(invalid="ignore", over="ignore"):
+            status[norm > self._stopping.divergence * first] = Status.DIVERGED
+        status[~finite] = Status.NON_FINITE
+        margin = _RECURSION_MARGIN if self._confirms else 1.0
+        status[finite & (norm <= margin * threshold)] = Status.CONVERGED
+
+        ended = running & (status != Status.RUNNING)
+        converged = ended & (status == Status.CONVERGED)
+        if self._lazy:
+            keep = ended & finite
+        else:
+            keep = running & (norm < best) | converged
+        if keep.any():
+            self._keep(state.z, keep)
+        self._kept[rows] = np.where(keep, norm, self._kept[rows])
+        self._best[rows] = np.where(running, np.fmin(norm, best), best)
+        self._last_progress[rows] = last_progress
+        self._threshold[rows] = np.where(running, threshold, self._threshold[rows])
+        self.norms = self.norms.copy()
+        self.norms[rows] = np.where(running, norm, np.nan)
+        if self._trace is not None:
+            self._trace.append(self.norms)
+        if ended.any():
+            self._status[rows] = np.where(ended, status, self._status[rows])
+            self._steps[rows] = np.where(ended, step, self._steps[rows])
+            return True
+        return False
+
+    def _read(self, state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Norms of residual and iterate and the solver's own failures, in one read-back."""
+        norm = getattr(state, "norm", None)
+        if norm is None:
+            norm = torch.linalg.vector_norm(state.residual, dim=1)
+        parts = [norm]
+        if self._relative_to_z:
+            parts.append(torch.linalg.vector_norm(state.z, dim=1))
+        failed = getattr(state, "failed", None)
+        if failed is not None:
+            parts.append(failed.to(norm.dtype))
+        host = torch.stack(parts).detach().cpu().numpy()
+        unit = host.astype(np.float64) * self._unit
+        z_norm = unit[1] if self._relative_to_z else unit[0]
+        return unit[0], z_norm, None if failed is None else host[-1]
+
+    def _keep(self, z: Tensor, which: np.ndarray) -> None:
+        """Make the iterates of the systems `which` the ones to return; no copy if that is all."""
+        if self._rows is None and which.all():
+            self.z = z
+            return
+        local = np.flatnonzero(which)
+        there = local if self._rows is None else self._rows[local]
+        source = torch.from_numpy(local).to(z.device)
+        target = torch.from_numpy(there).to(z.device)
+        self.z = self.z.index_copy(0, target, z.index_select(0, source))
+
+    def _index(self) -> Tensor:
+        return torch.from_numpy(self._rows).to(self.z.device)
+
+    def thin_out(self, state: Any) -> Any:
+        """Drop the systems that have ended from the evaluation, or at least keep NaN out of it."""
+        rows = np.arange(len(self._status)) if self._rows is None else self._rows
+        running = self._status[rows] == Status.RUNNING
+        if self._whole.restrict is not None and 2 * running.sum() <= len(rows):
+            local = torch.from_numpy(np.flatnonzero(running)).to(self.z.device)
+            self._rows = rows[running]
+            self.problem = self._whole.restrict(self._index())
+            return select(state, local)
+        finished = torch.from_numpy(~running).to(self.z.device).unsqueeze(1)
+        z = self.z if self._rows is None else self.z[self._index()]
+        self.problem.park(finished, z)
+        return state
+
+    def confirm(self, last: bool) -> Tensor:
+        """Replace norms by those of the true residual; systems that fall short run again."""
+        self.problem, self._rows = self._whole, None
+        self.problem.unpark()
+        residual = self.problem.residual(self.z)
+        norm = torch.linalg.vector_norm(residual, dim=1).cpu().numpy().astype(np.float64) * self._unit
+        short = (self._status == Status.CONVERGED) & ~(norm <= self._threshold)
+        stuck = short & ~(norm <= 0.5 * self._confirmed)
+        self._status[short] = Status.MAX_STEPS if last else Status.RUNNING
+        self._status[stuck] = Status.STALLED
+        self._confirmed = norm
+        self._kept = norm
+        self._best = np.full_like(norm, np.inf)
+        return residual
+
+    def end_running(self, status: Status, step: int) -> None:
+        running = self._status == Status.RUNNING
+        self._status[running] = status
+        self._steps[running] = step
+
+    def solution(self) -> FlatSolution:
+        return FlatSolution(
+            z=self.z,
+            status=self._status,
+            residual=self._kept,
+            steps=self._steps,
+            threshold=self._threshold,
+            counts=self._whole.counts,
+            trace=None if self._trace is None else np.stack(self._trace),
+        )
+
+
+def select(state: Any, index: Tensor) -> Any:
+    """The state of the systems in `index`: every tensor's first axis is the batch."""
+
+    def pick(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.index_select(0, index)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return select(value, index)
+        return value
+
+    changes = {f.name: pick(getattr(state, f.name)) for f in dataclasses.fields(state) if f.init}
+    return dataclasses.replace(state, **changes)

@@ -1,0 +1,130 @@
+"""Inexact Newton's method: each step solves the linear equation only as well as it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .driver import solve
+from .gmres import GMRES
+from .line_search import backtrack, take_full_step
+from .problem import Linearization, Problem
+from .solution import Status
+from .solver import Solver
+from .stopping import Stopping
+
+
+@dataclass
+class NewtonKrylovState:
+    z: Tensor
+    residual: Tensor
+    norm: Tensor
+    forcing: Tensor
+    """Relative tolerance of the next linear solve, `(batch,)`."""
+    failed: Tensor
+
+
+@dataclass(frozen=True)
+class NewtonKrylov(Solver):
+    """`z ← z + λs` with `‖J s + r‖ ≤ η ‖r‖` by a linear solver that only needs products `J v`.
+
+    The forcing term follows the progress of the residual, `η = 0.9 (‖r‖ / ‖r_before‖)²`, not falling
+    faster than its own square while it is large: early steps are cheap, late ones converge
+    superlinearly.
+
+    Attributes:
+        linear_solver: GMRES, BiCGStab or any other solver.
+        first_forcing: `η` of the first step and its upper limit, in `(0, 1)`.
+        line_search: Whether to shorten steps that do not lower the residual norm.
+        max_trials: Trial lengths of one search.
+        max_linear_steps: Limit on the steps of one linear solve; a step that is short of its
+            tolerance is used if it lowers the linear residual at all.
+
+    Raises:
+        ValueError: An option is out of range.
+
+    Source: Dembo, Eisenstat & Steihaug 1982; Eisenstat & Walker 1996, choice 2 with its
+    safeguard; Kelley 1995, section 8.4.
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.ones(100)
+        >>> F = lambda z: z**3 + z - 0.5 * z.roll(1) - 1
+        >>> solution = implicitly.root(F, z0, solver=implicitly.NewtonKrylov())
+        >>> bool(solution.converged), bool(solution.residual < 1e-5)
+        (True, True)
+    """
+
+    linear_solver: Solver = GMRES()
+    first_forcing: float = 0.5
+    line_search: bool = True
+    max_trials: int = 20
+    max_linear_steps: int = 200
+    default_max_steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.linear_solver, Solver):
+            raise TypeError(
+                f"linear_solver must be a solver such as GMRES(), got {self.linear_solver!r}"
+            )
+        if not 0 < self.first_forcing < 1:
+            raise ValueError(f"first_forcing must be in (0, 1), got {self.first_forcing!r}")
+        for name in ("max_trials", "max_linear_steps"):
+            limit = getattr(self, name)
+            if not (isinstance(limit, int) and limit >= 1):
+                raise ValueError(f"{name} must be an integer ≥ 1, got {limit!r}")
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonKrylovState:
+        norm = torch.linalg.vector_norm(residual, dim=1)
+        forcing = torch.full_like(norm, self.first_forcing)
+        return NewtonKrylovState(z, residual, norm, forcing, torch.zeros_like(norm))
+
+    def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
+        move, usable = self._solve(problem, problem.linearization(state.z), state)
+        if self.line_search:
+            trial = backtrack(
+                problem, state.z, state.residual, move, max_trials=self.max_trials
+            )
+        else:
+            trial = take_full_step(problem, state.z, move)
+        failed = torch.where(trial.accepted, 0, int(Status.STALLED))
+        failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
+        forcing = self._forcing(state, trial.norm)
+        return NewtonKrylovState(trial.z, trial.residual, trial.norm, forcing, failed)
+
+    def _solve(
+        self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
+    ) -> tuple[Tensor, Tensor]:
+        """The step, and for which systems it is one."""
+        right = state.residual
+        if problem.finished is not None:
+            right = torch.where(problem.finished, 0.0, right)
+        # Its residual is J s + r, so that s + (J s + r) is again a step of the plain iteration.
+        linear = Problem(
+            function=lambda s: -(linearization.jvp(s) + right),
+            form="root",
+            operator=lambda s: -linearization.jvp(s),
+            precision=problem.precision,
+        )
+        limits = Stopping(atol=0.0, max_steps=self.max_linear_steps)
+        zero = torch.zeros_like(right)
+        result = solve(
+            linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing
+        )
+        problem.counts.linear_iterations += linear.counts.evaluations
+        unit = right.shape[1] ** 0.5
+        reached = torch.from_numpy(result.residual).to(right) * unit
+        usable = reached < torch.linalg.vector_norm(right, dim=1)
+        if problem.finished is not None:
+            usable = usable | problem.finished.squeeze(1)
+        return result.z, usable
+
+    def _forcing(self, state: NewtonKrylovState, norm: Tensor) -> Tensor:
+        progress = 0.9 * (norm / state.norm) ** 2
+        memory = 0.9 * state.forcing**2
+        forcing = torch.where(memory > 0.1, torch.maximum(progress, memory), progress)
+        smallest = 10 * torch.finfo(norm.dtype).eps
+        return forcing.nan_to_num(nan=self.first_forcing).clamp(smallest, self.first_forcing)

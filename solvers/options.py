@@ -1,0 +1,32 @@
+"""Frozen option classes whose errors list what is valid."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+
+class Options:
+    """A base for frozen dataclasses of options: an unknown option names the nearest valid one."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Options:
+        valid = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+        for name in options:
+            if name not in valid:
+                raise TypeError(_unknown(cls.__name__, name, valid))
+        return super().__new__(cls)
+
+
+def _unknown(owner: str, name: str, valid: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    listed = ", ".join(valid) if valid else "none"
+    return f"{owner} has no option {name!r}{hint} Its options: {listed}"
+
+
+def one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:
+    """Raise a `ValueError` that names `argument` unless `value` is among `valid`."""
+    if value not in valid:
+        listed = ", ".join(repr(choice) for choice in valid)
+        raise ValueError(f"{argument} must be one of {listed}, got {value!r}")

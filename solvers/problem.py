@@ -1,0 +1,166 @@
+"""An equation as solvers see it: a residual on flat `(batch, n)` tensors, and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .solution import Counts
+
+Form = Literal["fixed_point", "root"]
+FORMS = ("fixed_point", "root")
+
+
+class Derivative(Protocol):
+    """The derivative of `function` at one point; every tensor is `(batch, n)`."""
+
+    def jvp(self, v: Tensor) -> Tensor: ...
+
+    def vjp(self, u: Tensor) -> Tensor: ...
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        """All Jacobians, `(batch, n, n)`, in the dtype and on the device of `like`, `(batch, n)`."""
+        ...
+
+
+@dataclass
+class Problem:
+    """Independent systems `r(z) = 0` solved together.
+
+    With `form="fixed_point"` the residual is `r(z) = f(z) − z`, with `form="root"` it is
+    `r(z) = −F(z)`: in both, `z + r(z)` is one step of the plain iteration.
+
+    Attributes:
+        function: `f` or `F` on a `(batch, n)` tensor. Linear problems: an affine map.
+        form: `"fixed_point"` or `"root"`.
+        linearize: Gives the value of `function` and its `Derivative` at a point.
+        operator: The linear part of `function`, for linear problems; else `None`.
+        operator_matrix: Gives all matrices of `operator`, `(batch, n, n)`, for a tensor like the
+            iterates; `None` to apply it to each unit vector.
+        restrict: Gives the problem for the systems of an index tensor, so that finished systems
+            are dropped from the evaluation; `None` where that is not possible.
+        precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
+        counts: Work done so far.
+
+    Example:
+        >>> problem = Problem(lambda z: torch.cos(z))
+        >>> problem.residual(torch.zeros(1, 1)).item(), problem.counts.evaluations
+        (1.0, 1)
+    """
+
+    function: Callable[[Tensor], Tensor]
+    form: Form = "fixed_point"
+    linearize: Callable[[Tensor], tuple[Tensor, Derivative]] | None = None
+    operator: Callable[[Tensor], Tensor] | None = None
+    operator_matrix: Callable[[Tensor], Tensor] | None = None
+    restrict: Callable[[Tensor], Problem] | None = None
+    precision: torch.dtype | None = None
+    counts: Counts = field(default_factory=Counts)
+    _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def linear(self) -> bool:
+        return self.operator is not None
+
+    def park(self, finished: Tensor, z: Tensor) -> None:
+        """From now on evaluate the `finished` systems (boolean, `(batch, 1)`) at the rows of `z`.
+
+        A finished system may have run off to NaN; `function` need not see that.
+        """
+        self._parked = (finished, z)
+
+    @property
+    def finished(self) -> Tensor | None:
+        """The systems that have ended, `(batch, 1)` boolean, or `None` while all go on."""
+        return None if self._parked is None else self._parked[0]
+
+    def unpark(self) -> None:
+        """Evaluate every system where it is asked for again."""
+        self._parked = None
+
+    def residual(self, z: Tensor) -> Tensor:
+        """`r(z)`; one evaluation."""
+        self.counts.evaluations += 1
+        if self._parked is not None:
+            finished, values = self._parked
+            z = torch.where(finished, values, z)
+        value = self.function(z)
+        return value - z if self.form == "fixed_point" else -value
+
+    def linearization(self, z: Tensor) -> Linearization:
+        """The residual and its derivative at `z`; one evaluation, none for linear problems."""
+        if self.operator is not None:
+            derivative: Derivative = _Operator(self.operator, self.operator_matrix)
+            return Linearization(self, None, derivative)
+        if self.linearize is None:
+            raise TypeError("this problem has no derivative: give Problem(linearize=...)")
+        self.counts.evaluations += 1
+        if self._parked is not None:
+            finished, values = self._parked
+            z = torch.where(finished, values, z)
+        value, derivative = self.linearize(z)
+        residual = value - z if self.form == "fixed_point" else -value
+        return Linearization(self, residual, derivative)
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The linear part of the residual of a linear problem; counted as an evaluation."""
+        if self.operator is None:
+            raise TypeError("apply() needs a linear problem: give Problem(operator=...)")
+        self.counts.evaluations += 1
+        product = self.operator(v)
+        return product - v if self.form == "fixed_point" else -product
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """The residual at a point and products with its Jacobian `J = ∂r/∂z`."""
+
+    problem: Problem
+    residual: Tensor | None
+    derivative: Derivative
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """`J v`."""
+        self.problem.counts.jvps += 1
+        product = self.derivative.jvp(v)
+        return product - v if self.problem.form == "fixed_point" else -product
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """`Jᵀ u`."""
+        self.problem.counts.vjps += 1
+        product = self.derivative.vjp(u)
+        return product - u if self.problem.form == "fixed_point" else -product
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        """All of `J`, `(batch, n, n)`; counted as `n` JVPs."""
+        self.problem.counts.jvps += like.shape[1]
+        matrix = self.derivative.jacobian(like)
+        if self.problem.form == "root":
+            return -matrix
+        identity = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+        return matrix - identity
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """The derivative of an affine map: its linear part, wherever it is taken."""
+
+    apply: Callable[[Tensor], Tensor]
+    all_matrices: Callable[[Tensor], Tensor] | None
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self.apply(v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        raise TypeError("the transpose of a linear problem's operator is not available")
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        if self.all_matrices is not None:
+            return self.all_matrices(like)
+        identity = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+        columns = [self.apply(row.expand_as(like)) for row in identity]
+        return torch.stack(columns, dim=2) if columns else like.new_zeros(*like.shape, 0)

@@ -1,0 +1,27 @@
+"""The length of a first step where nothing is known of the equation but one point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .problem import Problem
+
+
+def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor | None:
+    """The `t` per system, `(batch, 1)`, for which `t · r` is a step of the right size; or `None` for 1.
+
+    A fixed-point residual is itself a step, so `None`. A root's residual has the units of the equation
+    and not of the unknown; one product with the Jacobian gives `|t| = ‖r‖ / ‖J r‖`, with the sign
+    that points downhill. Rescaling equation or unknown rescales `t` so that `t · r` does not change
+    but for the unit of `z`. Where `J r = 0` the length is 1.
+    """
+    if problem.form == "fixed_point":
+        return None
+    product = problem.linearization(z).jvp(residual)
+    length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+    change = torch.linalg.vector_norm(product, dim=1, keepdim=True)
+    uphill = (residual * product).sum(dim=1, keepdim=True) > 0
+    size = torch.where(change > 0, length / change, torch.ones_like(length))
+    size = torch.where(torch.isfinite(size), size, torch.ones_like(size))
+    return torch.where(uphill, -size, size)

@@ -1,0 +1,125 @@
+"""What a solve returns: a value, and for every system of the batch how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Status(IntEnum):
+    """How the solve of one system ended; `message` says it in words.
+
+    Example:
+        >>> Status.CONVERGED.message
+        'the residual meets the tolerance'
+    """
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    STALLED = 3
+    DIVERGED = 4
+    NON_FINITE = 5
+    LINEAR_SOLVE_FAILED = 6
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.RUNNING: "the solve has not ended",
+    Status.CONVERGED: "the residual meets the tolerance",
+    Status.MAX_STEPS: "the limit on steps or evaluations was reached first",
+    Status.STALLED: "the residual stopped falling above the tolerance",
+    Status.DIVERGED: "the residual grew beyond the divergence limit",
+    Status.NON_FINITE: "the residual became NaN or infinite",
+    Status.LINEAR_SOLVE_FAILED: "the linear equation of a step could not be solved",
+}
+
+
+@dataclass
+class Counts:
+    """Work done by a solve. One unit is one call on the whole batch."""
+
+    evaluations: int = 0
+    jvps: int = 0
+    vjps: int = 0
+    linear_iterations: int = 0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The outcome of solving an equation for a batch of independent systems.
+
+    Attributes:
+        value: The unknown, in the structure of `z0`: the converged iterate, or on failure the
+            iterate with the smallest residual that was seen.
+        status: Integer tensor of `Status` codes with one entry per system (shape `batch`).
+        residual: Root-mean-square norm of the residual *of `value`*, one entry per system.
+        steps: Solver steps that each system took, one entry per system.
+        counts: Evaluations of the equation, JVPs, VJPs and linear iterations, on the whole batch.
+        trace: With `trace=True`, an array `(checks, systems)` of residual norms; else `None`.
+        adjoints: Solutions of the adjoint (or tangent) equations that derivatives of `value`
+            have solved, newest last; at most one is kept for each order of differentiation.
+
+    Example:
+        >>> import torch, implicitly
+        >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0, dtype=torch.float64))
+        >>> round(float(solution.value), 9), bool(solution.converged)
+        (0.739085133, True)
+    """
+
+    value: Any
+    status: Tensor
+    residual: Tensor
+    steps: Tensor
+    counts: Counts
+    trace: np.ndarray | None = None
+    adjoints: list[Solution] = field(default_factory=list, repr=False)
+
+    @property
+    def converged(self) -> Tensor:
+        """Boolean tensor, one entry per system."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the equation, on the whole batch."""
+        return self.counts.evaluations
+
+    def detach(self) -> Solution:
+        """The same solution with `value` detached from the autograd graph."""
+        from torch.utils._pytree import tree_map_only
+
+        value = tree_map_only(torch.Tensor, torch.Tensor.detach, self.value)
+        return Solution(
+            value,
+            self.status,
+            self.residual,
+            self.steps,
+            self.counts,
+            self.trace,
+            self.adjoints,
+        )
+
+
+class SolveError(RuntimeError):
+    """Some system of a batch was not solved and the failure policy is `"raise"`.
+
+    Attributes:
+        solution: The `Solution` with the best iterate of every system.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class SolveWarning(UserWarning):
+    """Some system of a batch was not solved and the failure policy is `"warn"`."""

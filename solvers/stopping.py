@@ -1,0 +1,79 @@
+"""When a solve ends: tolerances, limits, and how often they are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .options import Options
+
+DEFAULT_RTOL = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-6,
+    torch.float16: 4 * torch.finfo(torch.float16).eps,
+    torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
+}
+
+
+@dataclass(frozen=True)
+class Stopping(Options):
+    """The stopping rule of one solve, the same for every solver.
+
+    A system has converged when the root-mean-square norm of its residual satisfies
+    `‖r‖ ≤ atol + rtol · reference`. The reference is `‖z‖` for a fixed point `r = f(z) − z`, and the
+    residual at the start for a root and for a linear equation. Both scale with the problem, so
+    that rescaling the equation or the unknown leaves the iteration as it is.
+
+    Attributes:
+        rtol: Relative tolerance; `None` takes 1e-10 in float64, 1e-6 in float32 and four units of
+            rounding in half precision.
+        atol: Absolute tolerance; `None` takes the square of the dtype's epsilon, which only ends
+            iterations towards zero.
+        max_steps: Limit on solver steps; `None` takes the solver's own default.
+        max_evaluations: Limit on evaluations of the equation; `None` for no limit.
+        check_every: Steps between looks at the residual; each look reads one small tensor back to
+            the host. `None` takes 1 on a CPU and 4 on an accelerator.
+        patience: Steps without any reduction of the smallest residual after which a system counts
+            as stalled. At the rounding level of the dtype a tenth of it suffices.
+        divergence: A system has diverged when its residual exceeds this multiple of its first.
+
+    Raises:
+        ValueError: A tolerance is negative or a limit is not positive.
+
+    Example:
+        >>> Stopping(rtol=1e-4, max_steps=20).max_steps
+        20
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    max_steps: int | None = None
+    max_evaluations: int | None = None
+    check_every: int | None = None
+    patience: int = 100
+    divergence: float = 1e10
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            tolerance = getattr(self, name)
+            if tolerance is not None and not tolerance >= 0:
+                raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
+        for name in ("max_steps", "max_evaluations"):
+            limit = getattr(self, name)
+            if limit is not None and not limit >= 0:
+                raise ValueError(f"{name} must be an integer ≥ 0 or None, got {limit!r}")
+        if self.check_every is not None and not self.check_every >= 1:
+            raise ValueError(f"check_every must be an integer ≥ 1, got {self.check_every!r}")
+        if not self.patience >= 1:
+            raise ValueError(f"patience must be an integer ≥ 1, got {self.patience!r}")
+        if not self.divergence > 1:
+            raise ValueError(f"divergence must be a number > 1, got {self.divergence!r}")
+
+    def relative(self, dtype: torch.dtype) -> float:
+        """The relative tolerance in force for residuals computed in `dtype`."""
+        return DEFAULT_RTOL[dtype] if self.rtol is None else self.rtol
+
+    def absolute(self, dtype: torch.dtype) -> float:
+        """The absolute tolerance in force for residuals computed in `dtype`."""
+        return torch.finfo(dtype).eps ** 2 if self.atol is None else self.atol
