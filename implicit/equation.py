@@ -80,9 +80,16 @@ class Equation(ABC):
     def argument_function(
         self, z: Leaves, args: Leaves, positions: list[int]
     ) -> tuple[Callable[..., Leaves], Leaves, frozenset[int]]:
-        """The function of the arguments at `positions` alone, those arguments, and which are captured."""
-        args = self._with_captured(args)
-        first_captured = len(args) - len(self.captured)
+        """The function of some arguments alone, those arguments, and which to leave as they are.
+
+        Only while no graph of the derivative is recorded may a captured leaf stand for itself: it
+        could be reached through other arguments as well.
+        """
+        first_captured = len(args)
+        if not torch.is_grad_enabled() and not transforming():
+            first_captured -= len(self.captured)
+            args = (*(arg.detach() for arg in args[:first_captured]), *self.captured)
+            z = tuple(leaf.detach() for leaf in z)
 
         def function(*some: torch.Tensor) -> Leaves:
             changed = list(args)
@@ -92,12 +99,6 @@ class Equation(ABC):
 
         captured = frozenset(i for i, p in enumerate(positions) if p >= first_captured)
         return function, tuple(args[position] for position in positions), captured
-
-    def _with_captured(self, args: Leaves) -> Leaves:
-        """The arguments with captured leaves as the objects that the function itself reaches."""
-        if not self.captured or transforming():
-            return args
-        return args[: len(args) - len(self.captured)] + self.captured
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class GivenEquation(Equation):
         if not self.captured:
             return self.function(z, args)
         own, captured = args[: -len(self.captured)], args[-len(self.captured) :]
-        if not transforming():
+        if all(given is leaf for given, leaf in zip(captured, self.captured, strict=True)):
             return self.function(z, own)
         with Substitute(self.captured, captured):
             return self.function(z, own)
@@ -192,7 +193,7 @@ class _DerivedEquation(Equation):
 
     @property
     def batched_prefix(self) -> int:  # type: ignore[override]
-        return 2 * self.leaves
+        return 2 * self.leaves + self.parent.batched_prefix
 
     @abstractmethod
     def operator_at(self, z: Leaves, parent_args: Leaves) -> Product: ...
@@ -207,7 +208,7 @@ class _DerivedEquation(Equation):
         return self.bind(args).function(z)
 
     def bind(self, args: Leaves) -> Bound:
-        at, constant, parent_args = self.split(self._with_captured(args))
+        at, constant, parent_args = self.split(args)
         operator = self.operator_at(at, parent_args)
 
         def function(z: Leaves) -> Leaves:

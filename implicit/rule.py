@@ -14,23 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers import Counts, Solution, Solver, Stopping
+from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.driver import solve
 from .differentiation import pullback, pushforward, transforming
 from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
 from .flat import flat_problem
-from .gradients import ImplicitGradient, adjoint, tangent
+from .gradients import ImplicitGradient, TapedGradient, adjoint, tangent
 from .structure import Layout, Leaves
 
 
 @dataclass
 class Report:
-    """What a call leaves behind besides differentiable values: physical tensors, no wrappers."""
+    """What a call leaves behind besides differentiable values: physical tensors, no wrappers.
+
+    Attributes:
+        solution: The outcome of the call.
+        adjoints: Those of the derived equations; entry `k` is the newest of order `k + 1`.
+        order: How often the equation was derived from the one that the user gave.
+    """
 
     solution: Solution | None = None
     adjoints: list[Solution] = field(default_factory=list)
-    counts: Counts = field(default_factory=Counts)
+    order: int = 0
+
+    def record(self, solution: Solution) -> None:
+        """Take note of a solution, of the given or of a derived equation."""
+        # Detached: an output reachable from its own graph would live until the collector runs.
+        self.solution = solution.detach()
+        if self.order > 0:
+            self.adjoints[self.order - 1 :] = [self.solution]
 
 
 @dataclass(frozen=True)
@@ -40,11 +53,12 @@ class Call:
     equation: Equation
     solver: Solver
     stopping: Stopping | None
-    gradient: ImplicitGradient
+    gradient: ImplicitGradient | TapedGradient
     on_failure: FailurePolicy
     leaves: int
     report: Report
     trace: bool = False
+    callback: Callback | None = None
     first: Leaves | None = None
     """The value of the equation's function at the start, if known."""
 
@@ -60,16 +74,14 @@ class Call:
 
     def derived(self, equation: Equation, solver: Solver, stopping: Stopping | None) -> Call:
         """The call that solves an adjoint or tangent equation of this one."""
-        report = Report()
-        # The newest derivative of each order is what a caller wants to see.
-        report.adjoints = self.report.adjoints
         return replace(
             self,
             equation=equation,
             solver=solver,
             stopping=stopping,
-            report=report,
+            report=Report(adjoints=self.report.adjoints, order=self.report.order + 1),
             trace=False,
+            callback=None,
             first=None,
         )
 
@@ -83,7 +95,13 @@ class Call:
         value = layout.flatten(first)
         residual = value - z if self.equation.form == "fixed_point" else -value
         result = solve(
-            problem, self.solver, z, self.stopping, residual=residual, trace=self.trace
+            problem,
+            self.solver,
+            z,
+            self.stopping,
+            residual=residual,
+            callback=self.callback,
+            trace=self.trace,
         )
         check_start(self.equation.described, z, result.status, result.steps)
         norms = torch.from_numpy(result.residual)
@@ -100,7 +118,7 @@ class Call:
             steps=per_system(torch.from_numpy(result.steps), torch.int64),
             counts=problem.counts,
             trace=result.trace,
-            adjoints=self.report.adjoints,
+            adjoints=[] if self.report.order else self.report.adjoints,
         )
         handle_failure(self.on_failure, self.equation.described, self.solver, solution, result)
         return solution
@@ -124,7 +142,7 @@ class _Root(torch.autograd.Function):
     def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
         solution = call.solve(z0, args)
-        call.report.solution = solution
+        call.report.record(solution)
         # An output must not be an input: a solve may end where it began.
         value = tuple(
             leaf.clone() if any(leaf is start for start in z0) else leaf for leaf in solution.value

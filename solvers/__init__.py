@@ -9,7 +9,7 @@ from .bicgstab import BiCGStab
 from .broyden import Broyden
 from .dense import solve_dense
 from .dense_lu import DenseLU
-from .driver import FlatSolution, solve
+from .driver import Callback, FlatSolution, solve
 from .fixed_point_iteration import FixedPointIteration
 from .gmres import GMRES
 from .neumann_series import NeumannSeries
@@ -24,6 +24,7 @@ __all__ = [
     "Anderson",
     "BiCGStab",
     "Broyden",
+    "Callback",
     "Counts",
     "DenseLU",
     "Derivative",

@@ -1,0 +1,63 @@
+"""implicitly: functions defined by an equation instead of by a sequence of operations.
+
+`root` and `fixed_point` solve an equation and differentiate its solution to every order; any solver
+may find it. `ImplicitLayer` is the same as a PyTorch module.
+"""
+
+from .implicit import (
+    CapturedTensorError,
+    Exact,
+    ImplicitLayer,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Unrolled,
+    fixed_point,
+    root,
+)
+from .solvers import (
+    GMRES,
+    Anderson,
+    BiCGStab,
+    Broyden,
+    DenseLU,
+    FixedPointIteration,
+    NeumannSeries,
+    Newton,
+    NewtonKrylov,
+    Solution,
+    SolveError,
+    Solver,
+    SolveWarning,
+    Status,
+    Stopping,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GMRES",
+    "Anderson",
+    "BiCGStab",
+    "Broyden",
+    "CapturedTensorError",
+    "DenseLU",
+    "Exact",
+    "FixedPointIteration",
+    "ImplicitLayer",
+    "JacobianFree",
+    "Neumann",
+    "NeumannSeries",
+    "Newton",
+    "NewtonKrylov",
+    "Phantom",
+    "Solution",
+    "SolveError",
+    "SolveWarning",
+    "Solver",
+    "Status",
+    "Stopping",
+    "Unrolled",
+    "fixed_point",
+    "root",
+]

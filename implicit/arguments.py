@@ -1,0 +1,151 @@
+"""Pytrees of a call taken apart into tensors, checked, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from .structure import Leaves
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The structure of a pytree whose tensors are kept elsewhere; other leaves stay in place."""
+
+    spec: TreeSpec
+    constants: tuple[Any, ...]
+    tensor_positions: tuple[int, ...]
+
+    @staticmethod
+    def of(tree: Any) -> tuple[Tree, Leaves]:
+        """The structure and the tensors of `tree`."""
+        leaves, spec = tree_flatten(tree)
+        positions = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        tensors = tuple(leaves[i] for i in positions)
+        constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        return Tree(spec, constants, positions), tensors
+
+    def fill(self, tensors: Leaves) -> Any:
+        """The pytree with `tensors` in their places."""
+        leaves = list(self.constants)
+        for position, tensor in zip(self.tensor_positions, tensors, strict=True):
+            leaves[position] = tensor
+        return tree_unflatten(leaves, self.spec)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The structure of `z`."""
+
+    spec: TreeSpec
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(z0: Any, batch_dims: int) -> tuple[Unknown, Leaves]:
+        """The structure and the tensors of `z0`.
+
+        Raises:
+            TypeError: A leaf is not a floating-point tensor.
+            ValueError: There is no leaf, or the leaves differ in batch axes or device.
+        """
+        paths, spec = tree_flatten_with_path(z0)
+        names = tuple("z0" + keystr(path) for path, _ in paths)
+        leaves = [leaf for _, leaf in paths]
+        if not leaves:
+            raise ValueError("z0 must hold at least one tensor, got an empty structure")
+        for name, leaf in zip(names, leaves, strict=True):
+            _check_leaf(name, leaf, batch_dims)
+        for name, leaf in zip(names[1:], leaves[1:], strict=True):
+            if leaf.shape[:batch_dims] != leaves[0].shape[:batch_dims]:
+                raise ValueError(
+                    f"all leaves of z0 must agree in their first {batch_dims} axes (batch_dims), but "
+                    f"{names[0]} has shape {tuple(leaves[0].shape)} and {name} {tuple(leaf.shape)}"
+                )
+            if leaf.device != leaves[0].device:
+                raise ValueError(
+                    f"all leaves of z0 must be on one device, but {names[0]} is on "
+                    f"{leaves[0].device} and {name} on {leaf.device}"
+                )
+        return Unknown(spec, names), tuple(leaves)
+
+    def build(self, leaves: Leaves) -> Any:
+        """The pytree with these leaves."""
+        return tree_unflatten(list(leaves), self.spec)
+
+    def leaves_of(self, described: str, value: Any, z: Leaves) -> Leaves:
+        """The leaves of what the function returned at `z`.
+
+        Raises:
+            TypeError: Its structure or dtype is wrong.
+            ValueError: Its shapes are not those of `z`.
+        """
+        found, spec = tree_flatten(value)
+        if spec != self.spec:
+            raise TypeError(
+                f"{described} must return the structure of z0, {self.spec}, but returned {spec}"
+            )
+        for name, leaf, at in zip(self.names, found, z, strict=True):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+                what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise TypeError(
+                    f"{described} must return floating-point tensors, but returned {what} for {name}"
+                )
+            if leaf.shape != at.shape:
+                raise ValueError(
+                    f"{described} must return the shape of its unknown: {name} has shape "
+                    f"{tuple(at.shape)}, but the value returned for it has {tuple(leaf.shape)}"
+                )
+        return tuple(found)
+
+
+def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
+    if not isinstance(leaf, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(leaf).__name__}: {leaf!r}")
+    if not leaf.is_floating_point():
+        remedy = (
+            "solve for real and imaginary parts, torch.view_as_real(z)"
+            if leaf.is_complex()
+            else "convert it, z0.double() or z0.float(), since no derivative passes through integers"
+        )
+        raise TypeError(f"{name} must have a floating-point dtype, got {leaf.dtype}; {remedy}")
+    if leaf.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {leaf.layout}; use z0.to_dense()")
+    if leaf.ndim < batch_dims:
+        raise ValueError(
+            f"{name} must have at least batch_dims={batch_dims} axes, got shape {tuple(leaf.shape)}"
+        )
+
+
+def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tuple[bool, ...]:
+    """One flag for each tensor of `args`, from one for each argument.
+
+    Raises:
+        ValueError: The number of flags is wrong, or a batched argument has no axis of `batch` systems.
+    """
+    if len(flags) != len(args):
+        raise ValueError(
+            f"batched_args must have one entry for each of the {len(args)} arguments, got {flags!r}"
+        )
+    result: list[bool] = []
+    for position, (flag, arg) in enumerate(zip(flags, args, strict=True)):
+        for leaf in tree_flatten(arg)[0]:
+            if not isinstance(leaf, Tensor):
+                continue
+            if flag and leaf.shape[:1] != (batch,):
+                raise ValueError(
+                    f"batched_args says that the first axis of argument {position} indexes the "
+                    f"{batch} systems, but it has a tensor of shape {tuple(leaf.shape)}"
+                )
+            result.append(flag)
+    return tuple(result)
+
+
+def describe(function: Callable[..., Any]) -> str:
+    """What to call a function in messages."""
+    name = getattr(function, "__qualname__", None) or type(function).__name__
+    return f"the function {name}" if name != "<lambda>" else "the function given as a lambda"

@@ -1,0 +1,141 @@
+"""An equation as a layer of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ..solvers import Solution, Solver, Stopping
+from ..solvers.problem import Form
+from .arguments import describe
+from .failure import FailurePolicy
+from .functional import solve_equation
+from .gradients import Gradient
+from .module import PureModule, check_devices
+from .settings import Settings
+
+
+class ImplicitLayer(nn.Module):
+    """A layer whose output solves `z = f(z, *inputs)` or `F(z, *inputs) = 0`.
+
+    Gradients reach the inputs, the parameters of `f` where it is a module, and leaf tensors that it
+    closes over. Evaluations share one dropout mask per call; buffers that `f` changes (batch
+    statistics) move once per call, by the evaluation at the solution.
+
+    Args:
+        f: A function or module called as `f(z, *inputs)`, returning the structure and shapes of `z`.
+        form: `"fixed_point"` for `z = f(z, ...)`, `"root"` for `f(z, ...) = 0`.
+        solver: Finds the output; `None` for the default of the form (see `root`, `fixed_point`).
+        stopping: Tolerances and limits of the solve; `None` for the defaults of the dtype.
+        gradient: How derivatives are formed; `None` for `Exact()`.
+        batch_dims: Leading axes of `z` that index independent systems.
+        on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved.
+        init: Gives the start from the inputs; `None` for zeros like the first input.
+        linear: `f` is affine in `z`.
+        batched_inputs: For each input whether its first axis indexes the systems (needs
+            `batch_dims=1`); then finished systems are dropped from the evaluation.
+        trace: Record the residual norms of every check in `solution.trace`.
+
+    Attributes:
+        solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
+            the backward pass.
+
+    Shape:
+        Output: as the start, by default that of the first input.
+
+    Raises:
+        TypeError: `f` is not callable, or an option has the wrong type.
+        ValueError: An option is out of range; when called, see `root`.
+
+    Example:
+        >>> import torch, implicitly
+        >>> class Cell(torch.nn.Module):
+        ...     def __init__(self, size):
+        ...         super().__init__()
+        ...         self.linear = torch.nn.Linear(size, size)
+        ...         torch.nn.init.orthogonal_(self.linear.weight, gain=0.7)
+        ...     def forward(self, z, x):
+        ...         return torch.tanh(self.linear(z) + x)
+        >>> layer = implicitly.ImplicitLayer(Cell(3))
+        >>> z = layer(torch.randn(5, 3))
+        >>> z.square().sum().backward()
+        >>> z.shape, layer.solution.converged.all().item(), layer.f.linear.weight.grad.shape
+        (torch.Size([5, 3]), True, torch.Size([3, 3]))
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        form: Form = "fixed_point",
+        *,
+        solver: Solver | None = None,
+        stopping: Stopping | None = None,
+        gradient: Gradient | None = None,
+        batch_dims: int = 1,
+        on_failure: FailurePolicy = "raise",
+        init: Callable[..., Any] | None = None,
+        linear: bool = False,
+        batched_inputs: Sequence[bool] | None = None,
+        trace: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, function in (("f", f), ("init", init)):
+            if not callable(function) and function is not None:
+                raise TypeError(f"{name} must be callable, got {function!r}")
+        self.f = f
+        self.init = init
+        self.settings = Settings(
+            form, solver, stopping, gradient, batch_dims, on_failure, linear,
+            None if batched_inputs is None else tuple(batched_inputs), trace,
+        )  # fmt: skip
+        self.solution: Solution | None = None
+
+    def forward(self, *inputs: Any, z0: Any = None) -> Any:
+        """The solution for `inputs`, started at `z0`, or where `init` says if `None`."""
+        if z0 is None:
+            z0 = self._start(inputs)
+        if isinstance(self.f, nn.Module):
+            solution = self._solve_module(self.f, z0, inputs)
+        else:
+            solution = solve_equation(self.f, z0, inputs, self.settings)
+        self.solution = solution.detach()
+        return solution.value
+
+    def _solve_module(self, module: nn.Module, z0: Any, inputs: tuple[Any, ...]) -> Solution:
+        start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
+        if start:
+            check_devices(module, start[0])
+        pure = PureModule(module)
+        settings = self.settings
+        if settings.batched_args is not None:
+            settings = replace(settings, batched_args=(*settings.batched_args, False, False))
+        described = f"the module {type(module).__name__}"
+        return solve_equation(pure, z0, (*inputs, pure.parameters, pure.buffers), settings, described)
+
+    def _start(self, inputs: tuple[Any, ...]) -> Any:
+        if self.init is not None:
+            return self.init(*inputs)
+        if not inputs:
+            raise ValueError(
+                "the layer has no input to take the shape of z from: give init=... or z0=..."
+            )
+        leaves = tree_leaves(inputs[0])
+        if not leaves or not all(isinstance(x, Tensor) and x.is_floating_point() for x in leaves):
+            raise TypeError(
+                "without init the start is zeros like the first input, which must then hold "
+                "floating-point tensors: give init=lambda *inputs: ... or z0=..."
+            )
+        return tree_map_only(Tensor, torch.zeros_like, inputs[0])
+
+    def extra_repr(self) -> str:
+        function = "" if isinstance(self.f, nn.Module) else f"{describe(self.f)}, "
+        s = self.settings
+        return (
+            f"{function}form={s.form!r}, solver={s.chosen_solver}, "
+            f"gradient={s.chosen_gradient}, batch_dims={s.batch_dims}"
+        )

@@ -1,0 +1,105 @@
+"""A module as a pure function of its parameters and buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .structure import Leaves
+
+
+class PureModule:
+    """`(z, *inputs, parameters, buffers) ↦ module(z, *inputs)` without side effects.
+
+    Parameters and buffers become arguments of the equation. Where they are the ones that the module
+    holds it is called as it is; else they are put in its place by `torch.func.functional_call`.
+
+    A module may change buffers when it is called (batch statistics). The first evaluation finds out
+    which; every evaluation then sees copies of the values from before the call (`freeze`), and the
+    buffers themselves move once, by the evaluation at the solution (`move_buffers`).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._slots = _slots(module)
+        self.parameters = dict(module.named_parameters())
+        self.buffers = dict(module.named_buffers())
+        self._known = not self.buffers
+        self._before: dict[str, Tensor] = {}
+
+    @property
+    def changes_buffers(self) -> bool:
+        """Whether the first evaluation changed a buffer."""
+        return bool(self._before)
+
+    def freeze(self, tensors: Leaves) -> Leaves:
+        """`tensors` with copies, from before the call, of the buffers that the module changes."""
+        copies = {id(self.buffers[name]): copy for name, copy in self._before.items()}
+        return tuple(copies.get(id(tensor), tensor) for tensor in tensors)
+
+    def __call__(self, z: Any, *inputs_and_state: Any) -> Any:
+        *inputs, parameters, buffers = inputs_and_state
+        if not self._known:
+            return self._first_call(z, inputs, parameters, buffers)
+        if self._holds(parameters) and self._holds(buffers):
+            return self._module(z, *inputs)
+        own = {name: b.clone() if name in self._before else b for name, b in buffers.items()}
+        return self._with_state(z, inputs, {**parameters, **own})
+
+    def move_buffers(self, z: Any, *inputs: Any) -> None:
+        """Let the module change its buffers by an evaluation at `z`."""
+        with torch.no_grad():
+            self._module(z, *inputs)
+
+    def _first_call(
+        self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
+    ) -> Any:
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        versions = {name: copy._version for name, copy in copies.items()}
+        state = {**parameters, **copies}
+        value = self._with_state(z, inputs, state)
+        # Written to, or assigned anew (which functional_call shows in the dictionary it was given).
+        self._before = {
+            name: buffers[name].clone()
+            for name, copy in copies.items()
+            if copy._version != versions[name] or state[name] is not copy
+        }
+        self._known = True
+        return value
+
+    def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
+        return torch.func.functional_call(self._module, state, (z, *inputs))
+
+    def _holds(self, tensors: dict[str, Tensor]) -> bool:
+        for name, tensor in tensors.items():
+            held, key = self._slots[name]
+            if held.get(key) is not tensor:
+                return False
+        return True
+
+
+def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """For each parameter and buffer the dictionary and the key under which the module holds it."""
+    slots: dict[str, tuple[dict[str, Any], str]] = {}
+    for prefix, part in module.named_modules():
+        for held in (part._parameters, part._buffers):
+            for key, tensor in held.items():
+                if tensor is not None:
+                    slots[f"{prefix}.{key}" if prefix else key] = (held, key)
+    return slots
+
+
+def check_devices(module: nn.Module, z: Tensor) -> None:
+    """Raise a `ValueError` if a parameter or buffer is on another device than the unknown."""
+    named = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
+    for kind, tensors in named.items():
+        for name, tensor in tensors:
+            # A number on the CPU may take part anywhere.
+            if tensor.device != z.device and not (tensor.ndim == 0 and tensor.device.type == "cpu"):
+                raise ValueError(
+                    f"{kind} {name!r} of {type(module).__name__} is on {tensor.device}, but the "
+                    f"unknown z0 is on {z.device}; move the layer, layer.to({str(z.device)!r}), or "
+                    "its inputs"
+                )

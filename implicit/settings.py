@@ -1,0 +1,63 @@
+"""How an equation is to be solved and differentiated: the options of a call, validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from ..solvers import GMRES, Anderson, Callback, NewtonKrylov, Solver, Stopping
+from ..solvers.options import one_of
+from ..solvers.problem import FORMS, Form
+from .failure import POLICIES, FailurePolicy
+from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options shared by `root`, `fixed_point` and `ImplicitLayer`, which document them."""
+
+    form: Form
+    solver: Solver | None = None
+    stopping: Stopping | None = None
+    gradient: Gradient | None = None
+    batch_dims: int = 0
+    on_failure: FailurePolicy = "raise"
+    linear: bool = False
+    batched_args: tuple[bool, ...] | None = None
+    trace: bool = False
+    callback: Callback | None = None
+
+    def __post_init__(self) -> None:
+        one_of("form", self.form, FORMS)
+        one_of("on_failure", self.on_failure, POLICIES)
+        _instance("solver", self.solver, Solver, "Anderson() or Broyden()")
+        _instance("stopping", self.stopping, Stopping, "Stopping(rtol=1e-6)")
+        _instance("gradient", self.gradient, Gradient, "Exact() or Unrolled()")
+        if not isinstance(self.batch_dims, int) or self.batch_dims < 0:
+            raise ValueError(f"batch_dims must be an integer ≥ 0, got {self.batch_dims!r}")
+        if self.batched_args is not None and self.batch_dims != 1:
+            raise ValueError(
+                f"batched_args needs batch_dims=1, one axis of systems to drop from, "
+                f"got batch_dims={self.batch_dims}"
+            )
+
+    @property
+    def chosen_solver(self) -> Solver:
+        """The solver asked for, or the default of the form."""
+        if self.solver is not None:
+            return self.solver
+        if self.linear:
+            return GMRES()
+        return Anderson() if self.form == "fixed_point" else NewtonKrylov()
+
+    @property
+    def chosen_gradient(self) -> ImplicitGradient | TapedGradient:
+        """The gradient mode asked for, or `Exact()`."""
+        return cast("ImplicitGradient | TapedGradient", self.gradient or Exact())
+
+
+def _instance(argument: str, value: object, kind: type, example: str) -> None:
+    if value is None or isinstance(value, kind):
+        return
+    what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    raise TypeError(f"{argument} must be an instance such as {example}, got {what}")
