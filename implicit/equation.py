@@ -147,9 +147,9 @@ class GivenEquation(Equation):
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         def function(z: Leaves, args: Leaves) -> Leaves:
             axes = tuple(0 if is_mapped else None for is_mapped in mapped)
-            return torch.vmap(
-                self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness
-            )(z, args)
+            return torch.vmap(self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness)(
+                z, args
+            )
 
         return _MappedEquation(
             function=function,

@@ -215,7 +215,9 @@ def _differentiable(
     if not _wanted((*start, *args)):
         return found
     solution = call.report.solution
-    most_steps = 0 if solution is None else int(solution.steps.max()) if solution.steps.numel() else 0
+    most_steps = (
+        0 if solution is None else int(solution.steps.max()) if solution.steps.numel() else 0
+    )
     return gradient.record(call, start, value, args, steps, most_steps), status, residual, steps
 
 

@@ -115,7 +115,9 @@ class ImplicitLayer(nn.Module):
         if settings.batched_args is not None:
             settings = replace(settings, batched_args=(*settings.batched_args, False, False))
         described = f"the module {type(module).__name__}"
-        return solve_equation(pure, z0, (*inputs, pure.parameters, pure.buffers), settings, described)
+        return solve_equation(
+            pure, z0, (*inputs, pure.parameters, pure.buffers), settings, described
+        )
 
     def _start(self, inputs: tuple[Any, ...]) -> Any:
         if self.init is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.driver import solve
-from .differentiation import pullback, pushforward, transforming
+from .differentiation import pullback, pushforward
 from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
 from .flat import flat_problem
@@ -163,9 +163,7 @@ class _Root(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
-        needed = [
-            i for i, wanted in enumerate(ctx.needs_input_grad[1 + call.leaves :]) if wanted
-        ]
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[1 + call.leaves :]) if wanted]
         gradients: list[Tensor | None] = [None] * len(args)
         own = cotangents[: call.leaves]
         if needed and any(cotangent is not None for cotangent in own):
@@ -184,9 +182,7 @@ class _Root(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
-        given = {
-            i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None
-        }
+        given = {i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None}
         if not given:
             return tuple(torch.zeros_like(leaf) for leaf in z) + (None, None, None)
         function, primals, _ = call.equation.argument_function(z, args, list(given))
@@ -208,9 +204,7 @@ class _Root(torch.autograd.Function):
             return tensor.expand(size, *tensor.shape) if position < expanded else tensor
 
         moved = tuple(front(position) for position in range(len(tensors)))
-        mapped = tuple(
-            dim is not None or position < expanded for position, dim in enumerate(dims)
-        )
+        mapped = tuple(dim is not None or position < expanded for position, dim in enumerate(dims))
         equation = call.equation.vmapped(mapped[call.leaves :], info.randomness)
         outputs = _Root.apply(replace(call, equation=equation, first=None), *moved)
         return outputs, (0,) * len(outputs)

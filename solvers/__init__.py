@@ -21,6 +21,7 @@ from .solver import Solver, State
 from .stopping import Stopping
 
 __all__ = [
+    "GMRES",
     "Anderson",
     "BiCGStab",
     "Broyden",
@@ -30,7 +31,6 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
-    "GMRES",
     "Linearization",
     "NeumannSeries",
     "Newton",

@@ -82,7 +82,9 @@ class Anderson(Solver):
         if self.kind not in ("I", "II"):
             raise ValueError(f"kind must be 'I' or 'II', got {self.kind!r}")
         if self.regularisation is not None and not self.regularisation > 0:
-            raise ValueError(f"regularisation must be positive or None, got {self.regularisation!r}")
+            raise ValueError(
+                f"regularisation must be positive or None, got {self.regularisation!r}"
+            )
         if self.restart is not None and not self.restart >= 1:
             raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
         if self.safeguard is not None and not self.safeguard >= 1:
@@ -166,6 +168,4 @@ class Anderson(Solver):
             valid = valid * (norm <= self.safeguard * previous).unsqueeze(1)
         if self.restart is not None and count % self.restart == 0:
             changes, shifts = torch.zeros_like(changes), torch.zeros_like(shifts)
-        return AndersonState(
-            z, residual, target, changes, shifts, state.mixing, norm, valid, count
-        )
+        return AndersonState(z, residual, target, changes, shifts, state.mixing, norm, valid, count)

@@ -143,8 +143,15 @@ class Broyden(Solver):
         if not self.line_search:
             step = step + left * (right * residual).sum(dim=1, keepdim=True)
             return BroydenState(
-                trial, residual, norm, step, state.length, state.left, state.right,
-                state.first_length, count,
+                trial,
+                residual,
+                norm,
+                step,
+                state.length,
+                state.left,
+                state.right,
+                state.first_length,
+                count,
             )
         accepted = norm <= (1.0 + self.growth / count**2) * state.norm
         norm = torch.where(accepted, norm, state.norm)
@@ -174,6 +181,13 @@ class Broyden(Solver):
             left = torch.nn.functional.pad(left, (0, 0, 0, more))
             right = torch.nn.functional.pad(right, (0, 0, 0, more))
         return BroydenState(
-            state.z, state.residual, state.norm, step, state.length, left, right,
-            state.first_length, state.count,
+            state.z,
+            state.residual,
+            state.norm,
+            step,
+            state.length,
+            left,
+            right,
+            state.first_length,
+            state.count,
         )

@@ -184,7 +184,9 @@ class _Monitor:
         progress = norm < _SLOWEST_PROGRESS * best
         last_progress = np.where(progress, step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * (z_norm if self._relative_to_z else first))
-        patience = np.where(at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience)
+        patience = np.where(
+            at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience
+        )
 
         status = np.full(len(norm), Status.RUNNING, dtype=np.int8)
         if last:
@@ -269,7 +271,9 @@ class _Monitor:
         self.problem, self._rows = self._whole, None
         self.problem.unpark()
         residual = self.problem.residual(self.z)
-        norm = torch.linalg.vector_norm(residual, dim=1).cpu().numpy().astype(np.float64) * self._unit
+        norm = (
+            torch.linalg.vector_norm(residual, dim=1).cpu().numpy().astype(np.float64) * self._unit
+        )
         short = (self._status == Status.CONVERGED) & ~(norm <= self._threshold)
         stuck = short & ~(norm <= 0.5 * self._confirmed)
         self._status[short] = Status.MAX_STEPS if last else Status.RUNNING

@@ -63,9 +63,7 @@ class Newton(Solver):
         jacobian = problem.linearization(state.z).jacobian(state.z)
         move = -solve_dense(jacobian, state.residual)
         if self.line_search:
-            trial = backtrack(
-                problem, state.z, state.residual, move, max_trials=self.max_trials
-            )
+            trial = backtrack(problem, state.z, state.residual, move, max_trials=self.max_trials)
         else:
             trial = take_full_step(problem, state.z, move)
         failed = torch.where(trial.accepted, 0, int(Status.STALLED))

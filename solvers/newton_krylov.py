@@ -85,9 +85,7 @@ class NewtonKrylov(Solver):
     def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
         move, usable = self._solve(problem, problem.linearization(state.z), state)
         if self.line_search:
-            trial = backtrack(
-                problem, state.z, state.residual, move, max_trials=self.max_trials
-            )
+            trial = backtrack(problem, state.z, state.residual, move, max_trials=self.max_trials)
         else:
             trial = take_full_step(problem, state.z, move)
         failed = torch.where(trial.accepted, 0, int(Status.STALLED))
@@ -111,9 +109,7 @@ class NewtonKrylov(Solver):
         )
         limits = Stopping(atol=0.0, max_steps=self.max_linear_steps)
         zero = torch.zeros_like(right)
-        result = solve(
-            linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing
-        )
+        result = solve(linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing)
         problem.counts.linear_iterations += linear.counts.evaluations
         unit = right.shape[1] ** 0.5
         reached = torch.from_numpy(result.residual).to(right) * unit
