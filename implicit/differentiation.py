@@ -42,8 +42,8 @@ def pullback(
         again, and is differentiable if gradients are being recorded.
     """
     if transforming():
-        outputs, product = torch.func.vjp(function, *primals)
-        return outputs, product
+        transformed, back = torch.func.vjp(function, *primals)[:2]
+        return transformed, lambda cotangents: back(cotangents)
 
     recording = torch.is_grad_enabled()
 
@@ -68,8 +68,8 @@ def transposed(product: Product, outputs: Leaves) -> Product:
     """The map `v ↦ J v` from `u ↦ Jᵀu` and the outputs of the function, without evaluating it again."""
     if transforming():
         zeros = tuple(torch.zeros_like(output) for output in outputs)
-        _, twice = torch.func.vjp(lambda *cotangents: product(cotangents), *zeros)
-        return twice
+        twice = torch.func.vjp(lambda *cotangents: product(cotangents), *zeros)[1]
+        return lambda tangents: twice(tangents)
 
     with torch.enable_grad():
         probes = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)

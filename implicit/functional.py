@@ -126,7 +126,8 @@ def fixed_point(
     Example:
         >>> import torch, implicitly
         >>> x = torch.tensor([0.5, 2.0], dtype=torch.float64)
-        >>> solution = implicitly.fixed_point(lambda z, x: torch.cos(x * z), torch.ones_like(x), x, batch_dims=1)
+        >>> f = lambda z, x: torch.cos(x * z)
+        >>> solution = implicitly.fixed_point(f, torch.ones_like(x), x, batch_dims=1)
         >>> [round(z, 6) for z in solution.value.tolist()], solution.converged.tolist()
         ([0.900367, 0.514933], [True, True])
     """

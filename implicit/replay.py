@@ -46,6 +46,7 @@ def random_state(devices: Iterable[torch.device]) -> tuple[Tensor, ...]:
 
 
 def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]) -> None:
+    """Set the generators to what `random_state` has given."""
     torch.set_rng_state(states[0])
     for device, state in zip(devices, states[1:], strict=True):
         torch.cuda.set_rng_state(state, device)

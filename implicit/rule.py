@@ -184,7 +184,7 @@ class _Root(torch.autograd.Function):
         z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
         given = {i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None}
         if not given:
-            return tuple(torch.zeros_like(leaf) for leaf in z) + (None, None, None)
+            return (*(torch.zeros_like(leaf) for leaf in z), None, None, None)
         function, primals, _ = call.equation.argument_function(z, args, list(given))
         _, forward = pushforward(function, primals)
         w = tangent(call, z, forward(tuple(given.values())), args)

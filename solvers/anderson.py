@@ -15,6 +15,8 @@ from .solver import Solver
 
 @dataclass
 class AndersonState:
+    """The iterate and the past moves."""
+
     z: Tensor
     residual: Tensor
     target: Tensor

@@ -15,6 +15,8 @@ from .solver import Solver
 
 @dataclass
 class BiCGStabState:
+    """The iterate and the vectors of the recursion."""
+
     z: Tensor
     residual: Tensor
     """The residual by recursion."""

@@ -16,6 +16,8 @@ from .solver import Solver
 
 @dataclass
 class DenseState:
+    """The iterate and the matrices."""
+
     z: Tensor
     residual: Tensor
     matrix: Tensor

@@ -202,10 +202,7 @@ class _Monitor:
 
         ended = running & (status != Status.RUNNING)
         converged = ended & (status == Status.CONVERGED)
-        if self._lazy:
-            keep = ended & finite
-        else:
-            keep = running & (norm < best) | converged
+        keep = ended & finite if self._lazy else running & (norm < best) | converged
         if keep.any():
             self._keep(state.z, keep)
         self._kept[rows] = np.where(keep, norm, self._kept[rows])

@@ -13,6 +13,8 @@ from .solver import Solver
 
 @dataclass
 class FixedPointState:
+    """The iterate and its residual."""
+
     z: Tensor
     residual: Tensor
 

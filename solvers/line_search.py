@@ -15,6 +15,8 @@ _SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
 
 @dataclass(frozen=True)
 class Trial:
+    """The outcome of a search along a step."""
+
     z: Tensor
     residual: Tensor
     norm: Tensor

@@ -13,6 +13,8 @@ from .solver import Solver
 
 @dataclass
 class NeumannState:
+    """The sum so far and its next term."""
+
     z: Tensor
     residual: Tensor
     """The next term of the series, which is also the residual of the sum so far."""

@@ -17,6 +17,8 @@ from .solver import Solver
 
 @dataclass
 class NewtonState:
+    """The iterate, and which systems can go no further."""
+
     z: Tensor
     residual: Tensor
     norm: Tensor

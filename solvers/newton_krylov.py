@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,8 @@ from .stopping import Stopping
 
 @dataclass
 class NewtonKrylovState:
+    """The iterate, and how well to solve the next linear equation."""
+
     z: Tensor
     residual: Tensor
     norm: Tensor
@@ -58,7 +60,7 @@ class NewtonKrylov(Solver):
         (True, True)
     """
 
-    linear_solver: Solver = GMRES()
+    linear_solver: Solver = field(default_factory=GMRES)
     first_forcing: float = 0.5
     line_search: bool = True
     max_trials: int = 20
