@@ -52,7 +52,7 @@ def captured_leaves(name: str, outputs: Iterable[Tensor], clock: int) -> Leaves:
     """
     found: dict[int, Tensor] = {}
     for output in outputs:
-        for level in _levels(output):
+        for level in levels(output):
             if forward_ad.unpack_dual(level).tangent is not None:
                 raise CapturedTensorError(
                     f"{name} closes over a tensor that carries a forward-mode tangent. {_REMEDY}"
@@ -69,10 +69,10 @@ def check_mapped(name: str, outputs: Iterable[Tensor], inputs: Iterable[Tensor])
 
 
 def _mapped(tensor: Tensor) -> bool:
-    return any(is_batchedtensor(level) for level in _levels(tensor))
+    return any(is_batchedtensor(level) for level in levels(tensor))
 
 
-def _levels(tensor: Tensor) -> Iterable[Tensor]:
+def levels(tensor: Tensor) -> Iterable[Tensor]:
     """The tensor and what the wrappers of `torch.func` transforms hold, outermost first."""
     yield tensor
     while is_gradtrackingtensor(tensor) or is_batchedtensor(tensor):

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from .arguments import Tree, Unknown, describe, per_leaf
@@ -18,7 +17,7 @@ from .failure import FailurePolicy
 from .gradients import Gradient, TapedGradient
 from .module import PureModule
 from .replay import Replay
-from .rule import Call, Report
+from .rule import Call, Outcome, Report
 from .settings import Settings
 from .structure import Leaves
 
@@ -186,40 +185,37 @@ def solve_equation(
         trace=settings.trace,
         callback=settings.callback,
         first=None if transforming() else tuple(leaf.detach() for leaf in first),
+        precision=replay.autocast_dtype(start[0].device) or _coarsest(first),
     )
-    value, status, residual, steps = _differentiable(call, start, (*tensors, *captured))
+    outcome = _differentiable(call, start, (*tensors, *captured))
     if isinstance(function, PureModule) and function.changes_buffers:
-        at, inputs = unknown.build(_constants(value)), tree.fill(_constants(tensors))[:-2]
+        at, inputs = unknown.build(_constants(outcome.value)), tree.fill(_constants(tensors))[:-2]
         replay.run(lambda: function.move_buffers(at, *inputs))
     replay.check_unmoved(described)
     report = call.report.solution
     assert report is not None  # for the type checker: the call has solved
     return Solution(
-        value=unknown.build(value),
-        status=status,
-        residual=residual,
-        steps=steps,
+        value=unknown.build(outcome.value),
+        status=outcome.status,
+        residual=outcome.residual,
+        steps=outcome.steps,
         counts=report.counts,
         trace=report.trace,
         adjoints=call.report.adjoints,
     )
 
 
-def _differentiable(
-    call: Call, start: Leaves, args: Leaves
-) -> tuple[Leaves, Tensor, Tensor, Tensor]:
-    gradient = call.gradient
-    if not isinstance(gradient, TapedGradient):
-        return call.root_with_status(_constants(start), args)
-    found = call.root_with_status(_constants(start), _constants(args))
-    value, status, residual, steps = found
+def _differentiable(call: Call, start: Leaves, args: Leaves) -> Outcome:
+    if not isinstance(call.gradient, TapedGradient):
+        return call.outcome(_constants(start), args)
+    outcome = call.outcome(_constants(start), _constants(args))
     if not _wanted((*start, *args)):
-        return found
-    solution = call.report.solution
-    most_steps = (
-        0 if solution is None else int(solution.steps.max()) if solution.steps.numel() else 0
-    )
-    return gradient.record(call, start, value, args, steps, most_steps), status, residual, steps
+        return outcome
+    return outcome._replace(value=call.gradient.record(call, start, outcome, args))
+
+
+def _coarsest(tensors: Leaves) -> torch.dtype:
+    return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _wanted(tensors: Leaves) -> bool:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..solvers import GMRES, Solver, Stopping
 from ..solvers.options import Options
+from ..solvers.state import map_tensors
 from .equation import AdjointEquation, Equation, TangentEquation
 from .flat import flat_problem
 from .structure import Layout, Leaves
 
 if TYPE_CHECKING:
-    from .rule import Call
+    from .rule import Call, Outcome
+
+_MANY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,14 @@ class TapedGradient(Gradient):
     """A mode that differentiates through iterations which follow or make up the solve."""
 
     @abstractmethod
-    def record(
-        self, call: Call, z0: Leaves, z: Leaves, args: Leaves, steps: Tensor, most_steps: int
-    ) -> Leaves:
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
         """The value with the graph that is to be differentiated.
 
         Args:
             call: The call whose result this is.
             z0: The start.
-            z: The result, detached.
+            outcome: The result, detached.
             args: The arguments.
-            steps: Solver steps of every system, of the batch shape.
-            most_steps: The largest of `steps`.
         """
 
 
@@ -161,17 +161,20 @@ def _truncated(equation: Equation, args: Leaves, terms: int) -> Leaves:
 
 @dataclass(frozen=True)
 class Unrolled(TapedGradient):
-    """Backpropagation through iterations of the solver: the weight-tied unrolled network.
+    """Backpropagation through the solver's own iterations: the weight-tied unrolled network.
 
-    Memory grows with the number of iterations.
+    The solve is run again with as many steps as it took, and its steps are recorded. Memory grows
+    with their number.
 
     Attributes:
-        steps: `None` runs the solve again with its number of steps, recording all of them: the
-            gradient of what was computed, from the start on. A number records that many steps of
-            the solver which follow the (detached) solution: an approximation.
+        steps: How many of the last iterations of each system to record; `None` for all of them,
+            which gives the gradient of what was computed, in `z0` as well. With a number the
+            gradient is an approximation. At least one iteration is recorded.
 
     Raises:
         ValueError: `steps` is not `None` or an integer ≥ 1.
+
+    Source: Bai, Kolter & Koltun 2019, section 3 (weight-tied networks of finite depth).
 
     Example:
         >>> Unrolled(steps=3)
@@ -184,24 +187,41 @@ class Unrolled(TapedGradient):
         if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
             raise ValueError(f"steps must be an integer ≥ 1 or None, got {self.steps!r}")
 
-    def record(
-        self, call: Call, z0: Leaves, z: Leaves, args: Leaves, steps: Tensor, most_steps: int
-    ) -> Leaves:
-        start = z0 if self.steps is None else z
-        layout = Layout.of(start, call.equation.batch_dims)
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
+        layout = Layout.of(z0, call.equation.batch_dims)
         problem = flat_problem(call.equation, layout, args)
-        flat = layout.flatten(start)
-        state = call.solver.init(problem, flat, problem.residual(flat))
-        if self.steps is not None:
-            for _ in range(self.steps):
+        flat = layout.flatten(z0)
+        last = outcome.value_steps.reshape(-1).clamp(min=1)
+        most, fewest = _range(call.report.value_steps)
+        first_of_all = 0 if self.steps is None else max(fewest - self.steps, 0)
+
+        with torch.set_grad_enabled(first_of_all == 0):
+            state = call.solver.init(problem, flat, problem.residual(flat))
+        for step in range(most):
+            if step >= fewest:
+                problem.park((last <= step).unsqueeze(1), flat.detach())
+            with torch.set_grad_enabled(step >= first_of_all):
+                if self.steps is not None and step > first_of_all:
+                    state = _detach_where(last - self.steps == step, state)
                 state = call.solver.step(problem, state)
-            return layout.unflatten(state.z)
-        own_steps = steps.reshape(-1, 1)
-        for step in range(1, most_steps + 1):
-            state = call.solver.step(problem, state)
-            # A system keeps the iterate at which its own solve ended.
-            flat = torch.where(own_steps >= step, state.z, flat)
+                # A system keeps the iterate that its own solve returned.
+                flat = torch.where((last > step).unsqueeze(1), state.z, flat)
         return layout.unflatten(flat)
+
+
+def _range(steps: np.ndarray) -> tuple[int, int]:
+    """The most and the fewest steps of any system, at least one."""
+    return max(int(steps.max(initial=1)), 1), max(int(steps.min(initial=_MANY)), 1)
+
+
+def _detach_where(systems: Tensor, state: Any) -> Any:
+    """The solver state with the graph of some systems cut off."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        column = systems.reshape(-1, *[1] * (tensor.ndim - 1))
+        return torch.where(column, tensor.detach(), tensor)
+
+    return map_tensors(cut, state)
 
 
 @dataclass(frozen=True)
@@ -233,10 +253,8 @@ class Phantom(TapedGradient):
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping must be in (0, 1], got {self.damping!r}")
 
-    def record(
-        self, call: Call, z0: Leaves, z: Leaves, args: Leaves, steps: Tensor, most_steps: int
-    ) -> Leaves:
-        function = call.equation.bind(args).function
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
+        z, function = outcome.value, call.equation.bind(args).function
         for _ in range(self.steps):
             value = function(z)
             if call.equation.form == "fixed_point":

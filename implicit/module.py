@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .capture import levels
 from .structure import Leaves
 
 
@@ -57,14 +58,14 @@ class PureModule:
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
     ) -> Any:
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        versions = {name: copy._version for name, copy in copies.items()}
         state = {**parameters, **copies}
         value = self._with_state(z, inputs, state)
-        # Written to, or assigned anew (which functional_call shows in the dictionary it was given).
+        # functional_call shows what was assigned anew in the dictionary it was given. Values are
+        # compared since batch normalisation does not count its updates in the version of a tensor.
         self._before = {
-            name: buffers[name].clone()
-            for name, copy in copies.items()
-            if copy._version != versions[name] or state[name] is not copy
+            name: buffer.clone()
+            for name, buffer in buffers.items()
+            if not _same(state[name], buffer)
         }
         self._known = True
         return value
@@ -78,6 +79,11 @@ class PureModule:
             if held.get(key) is not tensor:
                 return False
         return True
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    (*_, a), (*_, b) = levels(a), levels(b)
+    return a.shape == b.shape and bool((a == b).all())
 
 
 def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:

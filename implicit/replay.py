@@ -64,9 +64,12 @@ class Replay:
         self._after_first: tuple[Tensor, ...] | None = None
         self.random = False
 
-    @property
-    def autocast_enabled(self) -> bool:
-        return any(state.enabled for state in self._autocast)
+    def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
+        """The dtype that autocast computes in on `device`, if it is on."""
+        for state in self._autocast:
+            if state.enabled and state.device_type == device.type:
+                return state.dtype
+        return None
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` in these surroundings."""

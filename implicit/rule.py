@@ -9,8 +9,9 @@ for `vmap` solves one problem with one more axis of independent systems.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,17 +25,30 @@ from .gradients import ImplicitGradient, TapedGradient, adjoint, tangent
 from .structure import Layout, Leaves
 
 
+class Outcome(NamedTuple):
+    """What a call returns: the value, and an entry per system in each of the others."""
+
+    value: Leaves
+    status: Tensor
+    residual: Tensor
+    steps: Tensor
+    value_steps: Tensor
+    """The solver step that reached the value: on failure not the last."""
+
+
 @dataclass
 class Report:
     """What a call leaves behind besides differentiable values: physical tensors, no wrappers.
 
     Attributes:
         solution: The outcome of the call.
+        value_steps: The solver step that reached the value, for each system.
         adjoints: Those of the derived equations; entry `k` is the newest of order `k + 1`.
         order: How often the equation was derived from the one that the user gave.
     """
 
     solution: Solution | None = None
+    value_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     adjoints: list[Solution] = field(default_factory=list)
     order: int = 0
 
@@ -61,16 +75,17 @@ class Call:
     callback: Callback | None = None
     first: Leaves | None = None
     """The value of the equation's function at the start, if known."""
+    precision: torch.dtype | None = None
+    """The dtype that the given equation's function computes in, if coarser than its values show."""
 
     def root(self, z0: Leaves, args: Leaves) -> Leaves:
         """The solution alone."""
         return _Root.apply(self, *z0, *args)[: self.leaves]
 
-    def root_with_status(self, z0: Leaves, args: Leaves) -> tuple[Leaves, Tensor, Tensor, Tensor]:
-        """The solution, and status, residual and steps of every system."""
+    def outcome(self, z0: Leaves, args: Leaves) -> Outcome:
+        """The solution, and how each system got there."""
         outputs = _Root.apply(self, *z0, *args)
-        status, residual, steps = outputs[self.leaves :]
-        return outputs[: self.leaves], status, residual, steps
+        return Outcome(outputs[: self.leaves], *outputs[self.leaves :])
 
     def derived(self, equation: Equation, solver: Solver, stopping: Stopping | None) -> Call:
         """The call that solves an adjoint or tangent equation of this one."""
@@ -89,7 +104,7 @@ class Call:
         """Solve on plain tensors."""
         layout = Layout.of(z0, self.equation.batch_dims)
         first = self.equation.evaluate(z0, args) if self.first is None else self.first
-        problem = flat_problem(self.equation, layout, args, _precision(z0, first))
+        problem = flat_problem(self.equation, layout, args, _coarsest(z0, first, self.precision))
         problem.counts.evaluations = 1
         z = layout.flatten(z0)
         value = layout.flatten(first)
@@ -104,6 +119,7 @@ class Call:
             trace=self.trace,
         )
         check_start(self.equation.described, z, result.status, result.steps)
+        self.report.value_steps = result.value_steps
         norms = torch.from_numpy(result.residual)
         if layout.narrows:
             norms = _norms_after_rounding(problem, layout, result.z)
@@ -124,9 +140,10 @@ class Call:
         return solution
 
 
-def _precision(z0: Leaves, first: Leaves) -> torch.dtype:
+def _coarsest(z0: Leaves, first: Leaves, precision: torch.dtype | None) -> torch.dtype:
     """The coarsest floating-point type that takes part."""
-    return max((leaf.dtype for leaf in (*z0, *first)), key=lambda dtype: torch.finfo(dtype).eps)
+    dtypes = {leaf.dtype for leaf in (*z0, *first)} | ({precision} if precision else set())
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _norms_after_rounding(problem: Any, layout: Layout, z: Tensor) -> Tensor:
@@ -147,7 +164,9 @@ class _Root(torch.autograd.Function):
         value = tuple(
             leaf.clone() if any(leaf is start for start in z0) else leaf for leaf in solution.value
         )
-        return (*value, solution.status, solution.residual, solution.steps)
+        value_steps = torch.from_numpy(call.report.value_steps).to(solution.steps.device)
+        value_steps = value_steps.reshape(solution.steps.shape)
+        return (*value, solution.status, solution.residual, solution.steps, value_steps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -184,11 +203,11 @@ class _Root(torch.autograd.Function):
         z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
         given = {i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None}
         if not given:
-            return (*(torch.zeros_like(leaf) for leaf in z), None, None, None)
+            return (*(torch.zeros_like(leaf) for leaf in z), None, None, None, None)
         function, primals, _ = call.equation.argument_function(z, args, list(given))
         _, forward = pushforward(function, primals)
         w = tangent(call, z, forward(tuple(given.values())), args)
-        return (*w, None, None, None)
+        return (*w, None, None, None, None)
 
     @staticmethod
     def vmap(

@@ -11,7 +11,6 @@ every `check_every` steps, in one read-back from the device, and does the bookke
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from .problem import Problem
 from .solution import Counts, Status
 from .solver import Solver
+from .state import map_tensors
 from .stopping import Stopping
 
 Callback = Callable[[int, np.ndarray], bool | None]
@@ -42,6 +42,8 @@ class FlatSolution:
     status: np.ndarray
     residual: np.ndarray
     steps: np.ndarray
+    value_steps: np.ndarray
+    """The step that reached the iterate which is returned; on failure not the last."""
     threshold: np.ndarray
     counts: Counts
     trace: np.ndarray | None
@@ -159,6 +161,7 @@ class _Monitor:
         self._confirmed = np.full(batch, np.inf)
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
         self._steps = np.zeros(batch, dtype=np.int64)
+        self._value_steps = np.zeros(batch, dtype=np.int64)
         self._threshold = np.full(batch, self._atol)
         self._kept = np.full(batch, np.inf)
         self.norms = np.full(batch, np.nan)
@@ -206,6 +209,7 @@ class _Monitor:
         if keep.any():
             self._keep(state.z, keep)
         self._kept[rows] = np.where(keep, norm, self._kept[rows])
+        self._value_steps[rows] = np.where(keep, step, self._value_steps[rows])
         self._best[rows] = np.where(running, np.fmin(norm, best), best)
         self._last_progress[rows] = last_progress
         self._threshold[rows] = np.where(running, threshold, self._threshold[rows])
@@ -257,7 +261,7 @@ class _Monitor:
             local = torch.from_numpy(np.flatnonzero(running)).to(self.z.device)
             self._rows = rows[running]
             self.problem = self._whole.restrict(self._index())
-            return select(state, local)
+            return map_tensors(lambda tensor: tensor.index_select(0, local), state)
         finished = torch.from_numpy(~running).to(self.z.device).unsqueeze(1)
         z = self.z if self._rows is None else self.z[self._index()]
         self.problem.park(finished, z)
@@ -269,7 +273,8 @@ class _Monitor:
         self.problem.unpark()
         residual = self.problem.residual(self.z)
         norm = (
-            torch.linalg.vector_norm(residual, dim=1).cpu().numpy().astype(np.float64) * self._unit
+            torch.linalg.vector_norm(residual, dim=1).detach().cpu().numpy().astype(np.float64)
+            * self._unit
         )
         short = (self._status == Status.CONVERGED) & ~(norm <= self._threshold)
         stuck = short & ~(norm <= 0.5 * self._confirmed)
@@ -291,21 +296,8 @@ class _Monitor:
             status=self._status,
             residual=self._kept,
             steps=self._steps,
+            value_steps=self._value_steps,
             threshold=self._threshold,
             counts=self._whole.counts,
             trace=None if self._trace is None else np.stack(self._trace),
         )
-
-
-def select(state: Any, index: Tensor) -> Any:
-    """The state of the systems in `index`: every tensor's first axis is the batch."""
-
-    def pick(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.index_select(0, index)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return select(value, index)
-        return value
-
-    changes = {f.name: pick(getattr(state, f.name)) for f in dataclasses.fields(state) if f.init}
-    return dataclasses.replace(state, **changes)

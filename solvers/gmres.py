@@ -120,7 +120,7 @@ class GMRES(Solver):
         # Below rounding the Krylov space is exhausted: no further direction.
         negligible = 10 * torch.finfo(size.dtype).eps * size
         below = torch.where(below > negligible, below, 0.0)
-        basis[:, k + 1] = rest * _inverse(below).unsqueeze(1)
+        following = rest * _inverse(below).unsqueeze(1)
 
         rotated = torch.bmm(column, state.rotations.mT).squeeze(1)
         on = rotated[:, k]
@@ -131,6 +131,10 @@ class GMRES(Solver):
         sine = torch.where(usable, below / length, 1.0).unsqueeze(1)
         upper, lower = state.rotations[:, k], state.rotations[:, k + 1]
         upper, lower = cosine * upper + sine * lower, cosine * lower - sine * upper
+        if torch.is_grad_enabled():
+            # What the graph of this step has read must not be written to.
+            state = _copy(state)
+        state.basis[:, k + 1] = following
         state.rotations[:, k] = upper
         state.rotations[:, k + 1] = lower
         state.triangle[:, :k, k] = rotated[:, :k]
@@ -145,16 +149,26 @@ def _inverse(norm: Tensor) -> Tensor:
 
 
 def _make_room(state: GMRESState, restart: int) -> GMRESState:
-    """Storage for one more step that no other state shares when gradients are recorded."""
-    basis, triangle, rotations = state.basis, state.triangle, state.rotations
-    capacity = triangle.shape[1]
-    if state.count == capacity:
-        more = min(capacity, restart - capacity)
-        basis = torch.nn.functional.pad(basis, (0, 0, 0, more))
-        triangle = torch.nn.functional.pad(triangle, (0, more, 0, more))
-        rotations = torch.nn.functional.pad(rotations, (0, more, 0, more))
-        unit = torch.arange(capacity + 1, capacity + 1 + more, device=basis.device)
-        rotations[:, unit, unit] = 1.0
-    elif torch.is_grad_enabled():
-        basis, triangle, rotations = basis.clone(), triangle.clone(), rotations.clone()
-    return replace(state, basis=basis, triangle=triangle, rotations=rotations)
+    """Storage for one more step."""
+    capacity = state.triangle.shape[1]
+    if state.count < capacity:
+        return state
+    more = min(capacity, restart - capacity)
+    rotations = torch.nn.functional.pad(state.rotations, (0, more, 0, more))
+    unit = torch.arange(capacity + 1, capacity + 1 + more, device=rotations.device)
+    rotations[:, unit, unit] = 1.0
+    return replace(
+        state,
+        basis=torch.nn.functional.pad(state.basis, (0, 0, 0, more)),
+        triangle=torch.nn.functional.pad(state.triangle, (0, more, 0, more)),
+        rotations=rotations,
+    )
+
+
+def _copy(state: GMRESState) -> GMRESState:
+    return replace(
+        state,
+        basis=state.basis.clone(),
+        triangle=state.triangle.clone(),
+        rotations=state.rotations.clone(),
+    )
