@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from .structure import Leaves
@@ -24,6 +25,14 @@ _COLUMNS_AT_ONCE = 64
 def transforming() -> bool:
     """Whether a `torch.func` transform is active."""
     return torch._C._are_functorch_transforms_active()
+
+
+def constants(tensors: Leaves) -> Leaves:
+    """The tensors without gradient graph and without forward-mode tangent."""
+    return tuple(
+        forward_ad.unpack_dual(tensor).primal.detach() if tensor.is_floating_point() else tensor
+        for tensor in tensors
+    )
 
 
 def pullback(

@@ -11,7 +11,7 @@ import torch.autograd.forward_ad as forward_ad
 from ..solvers import Callback, Solution, Solver, Stopping
 from .arguments import Tree, Unknown, describe, per_leaf
 from .capture import captured_leaves, check_mapped, graph_clock
-from .differentiation import transforming
+from .differentiation import constants, transforming
 from .equation import GivenEquation
 from .failure import FailurePolicy
 from .gradients import Gradient, TapedGradient
@@ -155,7 +155,7 @@ def solve_equation(
         return unknown.leaves_of(described, value, z)
 
     clock = graph_clock()
-    first = on_leaves(_constants(start), _constants(tensors))
+    first = on_leaves(constants(start), constants(tensors))
     if isinstance(function, PureModule):
         tensors = function.freeze(tensors)
     captured = captured_leaves(described, first, clock)
@@ -189,7 +189,7 @@ def solve_equation(
     )
     outcome = _differentiable(call, start, (*tensors, *captured))
     if isinstance(function, PureModule) and function.changes_buffers:
-        at, inputs = unknown.build(_constants(outcome.value)), tree.fill(_constants(tensors))[:-2]
+        at, inputs = unknown.build(constants(outcome.value)), tree.fill(constants(tensors))[:-2]
         replay.run(lambda: function.move_buffers(at, *inputs))
     replay.check_unmoved(described)
     report = call.report.solution
@@ -207,8 +207,8 @@ def solve_equation(
 
 def _differentiable(call: Call, start: Leaves, args: Leaves) -> Outcome:
     if not isinstance(call.gradient, TapedGradient):
-        return call.outcome(_constants(start), args)
-    outcome = call.outcome(_constants(start), _constants(args))
+        return call.outcome(constants(start), args)
+    outcome = call.outcome(constants(start), constants(args))
     if not _wanted((*start, *args)):
         return outcome
     return outcome._replace(value=call.gradient.record(call, start, outcome, args))
@@ -225,11 +225,3 @@ def _wanted(tensors: Leaves) -> bool:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
-
-
-def _constants(tensors: Leaves) -> Leaves:
-    """The tensors without gradient graph and without forward-mode tangent."""
-    return tuple(
-        forward_ad.unpack_dual(tensor).primal.detach() if tensor.is_floating_point() else tensor
-        for tensor in tensors
-    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..solvers import GMRES, Solver, Stopping
 from ..solvers.options import Options
 from ..solvers.state import map_tensors
+from .differentiation import constants
 from .equation import AdjointEquation, Equation, TangentEquation
 from .flat import flat_problem
 from .structure import Layout, Leaves
@@ -189,20 +190,29 @@ class Unrolled(TapedGradient):
 
     def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
         layout = Layout.of(z0, call.equation.batch_dims)
-        problem = flat_problem(call.equation, layout, args)
-        flat = layout.flatten(z0)
         last = outcome.value_steps.reshape(-1).clamp(min=1)
         most, fewest = _range(call.report.value_steps)
-        first_of_all = 0 if self.steps is None else max(fewest - self.steps, 0)
+        # The residual of iterate j is computed by step j − 1, that of the start beforehand: to
+        # record the residuals from `last − steps` on, a system's graph begins one step earlier.
+        graph_start = torch.full_like(last, -1) if self.steps is None else last - self.steps - 1
+        first_recorded = -1 if self.steps is None else fewest - self.steps - 1
 
-        with torch.set_grad_enabled(first_of_all == 0):
+        live = flat_problem(call.equation, layout, args)
+        problem, flat = live, layout.flatten(z0)
+        recording = torch.is_grad_enabled()
+        if first_recorded >= 0:
+            problem = flat_problem(call.equation, layout, constants(args))
+            flat = constants((flat,))[0]
+        with torch.set_grad_enabled(recording and first_recorded < 0):
             state = call.solver.init(problem, flat, problem.residual(flat))
         for step in range(most):
+            if step == first_recorded:
+                problem = live
             if step >= fewest:
-                problem.park((last <= step).unsqueeze(1), flat.detach())
-            with torch.set_grad_enabled(step >= first_of_all):
-                if self.steps is not None and step > first_of_all:
-                    state = _detach_where(last - self.steps == step, state)
+                problem.park((last <= step).unsqueeze(1), constants((flat,))[0])
+            with torch.set_grad_enabled(recording and step >= first_recorded):
+                if self.steps is not None and step > first_recorded:
+                    state = _constant_where(graph_start == step, state)
                 state = call.solver.step(problem, state)
                 # A system keeps the iterate that its own solve returned.
                 flat = torch.where((last > step).unsqueeze(1), state.z, flat)
@@ -214,12 +224,12 @@ def _range(steps: np.ndarray) -> tuple[int, int]:
     return max(int(steps.max(initial=1)), 1), max(int(steps.min(initial=_MANY)), 1)
 
 
-def _detach_where(systems: Tensor, state: Any) -> Any:
-    """The solver state with the graph of some systems cut off."""
+def _constant_where(systems: Tensor, state: Any) -> Any:
+    """The solver state without the derivatives of some systems."""
 
     def cut(tensor: Tensor) -> Tensor:
         column = systems.reshape(-1, *[1] * (tensor.ndim - 1))
-        return torch.where(column, tensor.detach(), tensor)
+        return torch.where(column, constants((tensor,))[0], tensor)
 
     return map_tensors(cut, state)
 
@@ -261,7 +271,11 @@ class Phantom(TapedGradient):
                 z = tuple(torch.lerp(a, b, self.damping) for a, b in zip(z, value, strict=True))
             else:
                 z = tuple(a - self.damping * r for a, r in zip(z, value, strict=True))
-        return z
+        # The value stays the solution; only derivatives are taken from the iterations.
+        return tuple(
+            leaf + (recorded - constant)
+            for leaf, recorded, constant in zip(outcome.value, z, constants(z), strict=True)
+        )
 
 
 def adjoint(call: Call, z: Leaves, cotangents: Leaves, args: Leaves) -> Leaves:

@@ -152,9 +152,9 @@ class Anderson(Solver):
         target = self._target(z, residual, state.mixing)
         change = residual - state.residual
         shift = target - state.target
-        # A residual that did not change at all teaches nothing: 1/0 becomes a row of zeros.
+        # A residual that did not change at all teaches nothing: a row of zeros, in derivatives too.
         size = torch.linalg.vector_norm(change, dim=1, keepdim=True)
-        unit = size.reciprocal().nan_to_num(posinf=0.0)
+        unit = size.masked_fill(size == 0, torch.inf).reciprocal()
 
         changes, shifts, valid, norm = state.changes, state.shifts, state.valid, state.norm
         if torch.is_grad_enabled():

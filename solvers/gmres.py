@@ -124,9 +124,9 @@ class GMRES(Solver):
 
         rotated = torch.bmm(column, state.rotations.mT).squeeze(1)
         on = rotated[:, k]
-        length = torch.hypot(on, below)
         # A column that depends on the ones before cannot lower the residual: swap it out.
-        usable = length > negligible
+        usable = on.abs() + below > negligible
+        length = torch.hypot(torch.where(usable, on, 1.0), below)
         cosine = torch.where(usable, on / length, 0.0).unsqueeze(1)
         sine = torch.where(usable, below / length, 1.0).unsqueeze(1)
         upper, lower = state.rotations[:, k], state.rotations[:, k + 1]
@@ -144,8 +144,8 @@ class GMRES(Solver):
 
 
 def _inverse(norm: Tensor) -> Tensor:
-    """`1 / norm`, and 0 for 0."""
-    return torch.where(norm > 0, norm.reciprocal(), 0.0)
+    """`1 / norm`, and 0 for 0, in derivatives too."""
+    return norm.masked_fill(norm == 0, torch.inf).reciprocal()
 
 
 def _make_room(state: GMRESState, restart: int) -> GMRESState:
