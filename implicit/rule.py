@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.driver import solve
-from .differentiation import pullback, pushforward
+from .differentiation import pullback, pushforward, transforming
 from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
 from .flat import flat_problem
@@ -154,6 +155,13 @@ def _norms_after_rounding(problem: Any, layout: Layout, z: Tensor) -> Tensor:
     return norm / max(z.shape[1], 1) ** 0.5
 
 
+def _recording(tensors: Leaves) -> bool:
+    """Whether a derivative of what is computed from `tensors` may be asked for."""
+    return torch.is_grad_enabled() and (
+        transforming() or any(tensor.requires_grad for tensor in tensors)
+    )
+
+
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -200,13 +208,19 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
         given = {i: t for i, t in enumerate(tangents[1 + call.leaves :]) if t is not None}
-        if not given:
-            return (*(torch.zeros_like(leaf) for leaf in z), None, None, None, None)
-        function, primals, _ = call.equation.argument_function(z, args, list(given))
-        _, forward = pushforward(function, primals)
-        w = tangent(call, z, forward(tuple(given.values())), args)
+        # Autograd functions switch forward mode off while this rule runs, for enclosing
+        # transforms as well, whose derivatives would be lost without a word (pytorch/pytorch
+        # issue 197867). Switched on again, the rule must not see the tangents of its own level.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = tuple(forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
+            z, args = saved[: call.leaves], saved[call.leaves :]
+            if not given:
+                return (*(torch.zeros_like(leaf) for leaf in z), None, None, None, None)
+            with torch.set_grad_enabled(_recording((*saved, *given.values()))):
+                function, primals, _ = call.equation.argument_function(z, args, list(given))
+                _, forward = pushforward(function, primals)
+                w = tangent(call, z, forward(tuple(given.values())), args)
         return (*w, None, None, None, None)
 
     @staticmethod
