@@ -212,7 +212,7 @@ class _Monitor:
         self._value_steps[rows] = np.where(keep, step, self._value_steps[rows])
         self._best[rows] = np.where(running, np.fmin(norm, best), best)
         self._last_progress[rows] = last_progress
-        self._threshold[rows] = np.where(running, threshold, self._threshold[rows])
+        self._threshold[rows] = np.where(keep, threshold, self._threshold[rows])
         self.norms = self.norms.copy()
         self.norms[rows] = np.where(running, norm, np.nan)
         if self._trace is not None:
