@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -136,6 +136,9 @@ class Broyden(Solver):
         if self.kind == "bad":
             right = torch.where(usable, right, 0.0)
         slot = state.count % self.memory
+        if torch.is_grad_enabled():
+            # What the graph of this step has read must not be written to.
+            state = replace(state, left=state.left.clone(), right=state.right.clone())
         state.left.select(1, slot).copy_(left)
         state.right.select(1, slot).copy_(right)
         count = state.count + 1
@@ -168,12 +171,12 @@ class Broyden(Solver):
     def _make_room(self, state: BroydenState) -> BroydenState:
         """Storage for one more update, which may be shared with the state before."""
         left, right, step = state.left, state.right, state.step
-        if torch.is_grad_enabled():
-            left, right = left.clone(), right.clone()
         if state.count >= self.memory:
             slot = state.count % self.memory
             oldest = left[:, slot] * (right[:, slot] * state.residual).sum(dim=1, keepdim=True)
             step = step - oldest
+            if torch.is_grad_enabled():
+                left, right = left.clone(), right.clone()
             left[:, slot] = 0.0
             right[:, slot] = 0.0
         elif state.count == left.shape[1]:
