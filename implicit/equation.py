@@ -137,10 +137,13 @@ class GivenEquation(Equation):
 
         def operator(v: Leaves) -> Leaves:
             nonlocal constant
-            if constant is None:
-                constant = self.evaluate(tuple(torch.zeros_like(leaf) for leaf in v), args)
+            zero = constant
+            if zero is None:
+                zero = self.evaluate(tuple(torch.zeros_like(leaf) for leaf in v), args)
+            if not transforming():  # What a transform made must not leave it.
+                constant = zero
             value = self.evaluate(v, args)
-            return tuple(a - c for a, c in zip(value, constant, strict=True))
+            return tuple(a - c for a, c in zip(value, zero, strict=True))
 
         return Bound(lambda z: self.evaluate(z, args), operator)
 

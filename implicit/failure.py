@@ -28,8 +28,11 @@ _ADVICE = {
 
 
 def check_start(described: str, z: Tensor, status: np.ndarray, steps: np.ndarray) -> None:
-    """Raise a `ValueError` if a system ended at once because its start is not finite."""
-    suspects = (status == Status.NON_FINITE) & (steps == 0)
+    """Raise a `ValueError` if a system that failed, or never moved, has a start that is not finite.
+
+    From such a start no system gets anywhere, so that where all is well nothing need be looked at.
+    """
+    suspects = (status != Status.CONVERGED) | (steps == 0)
     if not suspects.any():
         return
     finite = torch.isfinite(z).all(dim=1).cpu().numpy()

@@ -185,6 +185,7 @@ def solve_equation(
         trace=settings.trace,
         callback=settings.callback,
         first=None if transforming() else tuple(leaf.detach() for leaf in first),
+        build=unknown.build,
         precision=replay.autocast_dtype(start[0].device) or _coarsest(first),
     )
     outcome = _differentiable(call, start, (*tensors, *captured))

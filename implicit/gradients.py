@@ -13,7 +13,7 @@ from torch import Tensor
 from ..solvers import GMRES, Solver, Stopping
 from ..solvers.options import Options
 from ..solvers.state import map_tensors
-from .differentiation import constants
+from .differentiation import constants, transforming
 from .equation import AdjointEquation, Equation, TangentEquation
 from .flat import flat_problem
 from .structure import Layout, Leaves
@@ -204,7 +204,11 @@ class Unrolled(TapedGradient):
             problem = flat_problem(call.equation, layout, constants(args))
             flat = constants((flat,))[0]
         with torch.set_grad_enabled(recording and first_recorded < 0):
-            state = call.solver.init(problem, flat, problem.residual(flat))
+            residual = problem.residual(flat)
+            if transforming():
+                # Mapped like the iterates, since solvers write them into storage made from it.
+                flat = torch.where(torch.ones_like(residual, dtype=torch.bool), flat, residual)
+            state = call.solver.init(problem, flat, residual)
         for step in range(most):
             if step == first_recorded:
                 problem = live

@@ -8,6 +8,7 @@ for `vmap` solves one problem with one more axis of independent systems.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -78,6 +79,8 @@ class Call:
     """The value of the equation's function at the start, if known."""
     precision: torch.dtype | None = None
     """The dtype that the given equation's function computes in, if coarser than its values show."""
+    build: Callable[[Leaves], Any] = tuple
+    """Leaves of the unknown in the structure of `z0`, for the solution that an error carries."""
 
     def root(self, z0: Leaves, args: Leaves) -> Leaves:
         """The solution alone."""
@@ -137,7 +140,8 @@ class Call:
             trace=result.trace,
             adjoints=[] if self.report.order else self.report.adjoints,
         )
-        handle_failure(self.on_failure, self.equation.described, self.solver, solution, result)
+        built = replace(solution, value=self.build(solution.value))
+        handle_failure(self.on_failure, self.equation.described, self.solver, built, result)
         return solution
 
 

@@ -220,9 +220,7 @@ def test_the_last_steps_of_plain_iteration_are_a_truncated_series_per_system(ste
     with torch.no_grad():
         x[0] *= 1e-3
     options = {"solver": FixedPointIteration(), "stopping": Stopping(rtol=1e-12), "batch_dims": 1}
-    solution = fixed_point(
-        tanh_map, torch.zeros_like(x), w, x, gradient=Unrolled(steps), **options
-    )
+    solution = fixed_point(tanh_map, torch.zeros_like(x), w, x, gradient=Unrolled(steps), **options)
     assert len(set(solution.steps.tolist())) > 1
     series = fixed_point(
         tanh_map, torch.zeros_like(x), w, x, gradient=Neumann(steps - 1), **options

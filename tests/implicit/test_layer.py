@@ -1,0 +1,432 @@
+"""The layer as a module: state, repeated calls, surroundings that are replayed, memory."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from implicitly import (
+    CapturedTensorError,
+    Exact,
+    ImplicitLayer,
+    JacobianFree,
+    Neumann,
+    Newton,
+    Stopping,
+    Unrolled,
+    fixed_point,
+)
+from torch import Tensor, nn
+
+TIGHT = Stopping(rtol=1e-12)
+
+
+class Cell(nn.Module):
+    """A contraction with optional dropout and batch normalisation."""
+
+    def __init__(self, size: int = 4, dropout: float = 0.0, normalise: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, size, dtype=torch.float64)
+        nn.init.orthogonal_(self.linear.weight, gain=0.5)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.BatchNorm1d(size, dtype=torch.float64) if normalise else nn.Identity()
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.dropout(self.linear(z)) + self.norm(x))
+
+
+def inputs(systems: int = 5, size: int = 4) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(systems, size, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def dense_gradient(cell: Cell, z: Tensor, x: Tensor) -> Tensor:
+    """d(Σz)/dx by the implicit function theorem with dense algebra, at a given mask."""
+    z, x = z.detach(), x.detach()
+    jz, jx = torch.func.jacrev(cell, argnums=(0, 1))(z, x)
+    n = z.numel()
+    identity = torch.eye(n, dtype=z.dtype)
+    inverse = torch.linalg.inv(identity - jz.reshape(n, n))
+    return (torch.ones(n, dtype=z.dtype) @ inverse @ jx.reshape(n, n)).reshape(x.shape)
+
+
+def test_parameters_and_inputs_get_the_gradients_of_the_dense_reference():
+    cell, x = Cell(), inputs().requires_grad_()
+    layer = ImplicitLayer(cell, stopping=TIGHT)
+    z = layer(x)
+    z.sum().backward()
+    torch.testing.assert_close(x.grad, dense_gradient(cell, z, x), rtol=1e-9, atol=1e-9)
+    assert set(dict(layer.named_parameters())) == {"f.linear.weight", "f.linear.bias"}
+    assert cell.linear.bias.grad is not None
+
+
+def test_the_last_solution_is_kept_detached_and_says_what_was_done():
+    layer = ImplicitLayer(Cell())
+    assert layer.solution is None
+    z = layer(inputs().requires_grad_())
+    assert not layer.solution.value.requires_grad
+    assert torch.equal(layer.solution.value, z)
+    assert layer.solution.converged.all()
+    assert layer.solution.residual.shape == (5,)
+    assert layer.solution.evaluations >= int(layer.solution.steps.max())
+
+
+def test_gradients_exist_in_eval_mode():
+    layer = ImplicitLayer(Cell(dropout=0.5)).eval()
+    x = inputs().requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_the_layer_can_be_called_twice_before_a_backward():
+    layer = ImplicitLayer(Cell(), stopping=TIGHT)
+    a, b = inputs().requires_grad_(), (inputs() + 1).requires_grad_()
+    (layer(a).sum() + layer(b).square().sum()).backward()
+    together = layer.f.linear.weight.grad.clone()
+    layer.zero_grad()
+    layer(a.detach()).sum().backward()
+    layer(b.detach()).square().sum().backward()
+    torch.testing.assert_close(together, layer.f.linear.weight.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_backward_can_run_twice_on_a_retained_graph():
+    layer, x = ImplicitLayer(Cell()), inputs().requires_grad_()
+    loss = layer(x).sum()
+    loss.backward(retain_graph=True)
+    once = x.grad.clone()
+    loss.backward()
+    assert torch.equal(x.grad, 2 * once)
+
+
+def test_a_layer_inside_a_layer_is_differentiated_through_both():
+    inner = ImplicitLayer(lambda u, z: 0.5 * torch.sin(u) + z, stopping=TIGHT)
+
+    def outer(z, x):
+        return 0.3 * torch.tanh(inner(z)) + x
+
+    x = inputs(2, 2)
+    layer = ImplicitLayer(outer, stopping=TIGHT)
+    assert torch.autograd.gradcheck(layer, x.requires_grad_())
+
+
+# What a function closes over.
+
+
+def test_leaf_tensors_in_a_closure_get_their_gradients():
+    weight = (0.5 * torch.linalg.qr(inputs(4))[0]).requires_grad_()
+    x = inputs().requires_grad_()
+    captured = ImplicitLayer(lambda z, x: torch.tanh(z @ weight + x), stopping=TIGHT)
+    mine = torch.autograd.grad(captured(x).square().sum(), (weight, x))
+    z = fixed_point(
+        lambda z, w, x: torch.tanh(z @ w + x), torch.zeros_like(x), weight, x,
+        batch_dims=1, stopping=TIGHT,
+    ).value  # fmt: skip
+    theirs = torch.autograd.grad(z.square().sum(), (weight, x))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_captured_leaves_have_second_derivatives():
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    z = fixed_point(lambda z: weight * z + 1, torch.zeros((), dtype=torch.float64)).value
+    (first,) = torch.autograd.grad(z, weight, create_graph=True)
+    (second,) = torch.autograd.grad(first, weight)
+    # z = 1/(1 − w): z' = 1/(1 − w)² = 4, z'' = 2/(1 − w)³ = 16.
+    torch.testing.assert_close(first.detach(), torch.tensor(4.0).double(), rtol=1e-8, atol=0)
+    torch.testing.assert_close(second, torch.tensor(16.0).double(), rtol=1e-8, atol=0)
+
+
+def test_a_leaf_reached_both_as_argument_and_through_the_closure_counts_both_ways():
+    a = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    z = fixed_point(lambda z, b: a * z + b * z + 1, torch.zeros_like(a), a).value
+    (gradient,) = torch.autograd.grad(z, a)
+    # z = 1/(1 − 2a): z' = 2/(1 − 2a)² = 8.
+    torch.testing.assert_close(gradient, torch.tensor(8.0).double(), rtol=1e-8, atol=0)
+
+
+def test_a_captured_tensor_that_was_computed_is_an_error_that_names_the_remedy():
+    weight = inputs(4).requires_grad_()
+    scaled = 0.1 * weight
+    with pytest.raises(CapturedTensorError, match="MulBackward0.*Pass it as an argument"):
+        fixed_point(lambda z, x: torch.tanh(z @ scaled + x), torch.zeros(5, 4).double(), inputs())
+
+
+def test_a_captured_tensor_that_vmap_maps_is_an_error():
+    def each(x):
+        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
+
+    with pytest.raises(CapturedTensorError, match="vmap"):
+        torch.func.vmap(each)(inputs()[:, 0])
+
+
+def test_a_captured_tensor_with_a_forward_tangent_is_an_error():
+    def value(x):
+        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
+
+    one = torch.ones((), dtype=torch.float64)
+    with pytest.raises(CapturedTensorError, match="tangent"):
+        torch.func.jvp(value, (one,), (one,))
+
+
+def test_a_captured_tensor_that_grad_transforms_is_not_lost():
+    one = torch.ones((), dtype=torch.float64)
+
+    def value(x):
+        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
+
+    # Either the gradient is right (2) or it is an error: never silently zero.
+    try:
+        found = torch.func.grad(value)(one)
+    except CapturedTensorError:
+        return
+    torch.testing.assert_close(found, 2 * one, rtol=1e-9, atol=0)
+
+
+# Surroundings.
+
+
+def test_dropout_keeps_one_mask_for_the_solve_and_its_gradient():
+    cell, x = Cell(dropout=0.5).train(), inputs().requires_grad_()
+    layer = ImplicitLayer(cell, stopping=TIGHT)
+    before = torch.get_rng_state()
+    z = layer(x)
+    after = torch.get_rng_state()
+    z.sum().backward()
+    assert torch.equal(after, torch.get_rng_state()), "the backward pass moved the generator"
+
+    torch.set_rng_state(before)
+    mask = nn.functional.dropout(torch.ones_like(x), 0.5)
+    assert torch.equal(after, torch.get_rng_state()), "one call draws as much as one evaluation"
+
+    def masked(z, x):
+        return torch.tanh(mask * cell.linear(z) + x)
+
+    torch.testing.assert_close(masked(z, x), z, rtol=0, atol=1e-11)
+    expected = dense_gradient(masked, z, x)
+    torch.testing.assert_close(x.grad, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_two_calls_draw_two_masks():
+    layer = ImplicitLayer(Cell(dropout=0.5).train())
+    assert not torch.equal(layer(inputs()), layer(inputs()))
+
+
+def test_random_numbers_drawn_only_later_are_an_error():
+    calls = []
+
+    def f(z):
+        calls.append(1)
+        return 0.5 * z + (torch.rand(()) if len(calls) > 2 else 1.0)
+
+    with pytest.raises(RuntimeError, match="random numbers in a later evaluation"):
+        fixed_point(f, torch.zeros(()), on_failure="accept")
+
+
+def test_batch_statistics_move_once_per_call():
+    cell, x = Cell(normalise=True).train(), inputs()
+    layer = ImplicitLayer(cell)
+    z = layer(x)
+    layer(x + 1)
+    z.sum().backward()
+    reference = nn.BatchNorm1d(4, dtype=torch.float64)
+    reference(x)
+    reference(x + 1)
+    assert int(cell.norm.num_batches_tracked) == 2
+    torch.testing.assert_close(cell.norm.running_mean, reference.running_mean, rtol=0, atol=1e-15)
+    torch.testing.assert_close(cell.norm.running_var, reference.running_var, rtol=1e-14, atol=0)
+
+
+def test_statistics_of_the_unknown_are_those_of_the_solution():
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4, dtype=torch.float64, affine=False)
+
+        def forward(self, z, x):
+            return 0.2 * self.norm(z + x)
+
+    module, x = Normalised(), inputs()
+    z = ImplicitLayer(module, solver=Newton(), batch_dims=0)(x)
+    reference = nn.BatchNorm1d(4, dtype=torch.float64)
+    reference(z + x)
+    torch.testing.assert_close(module.norm.running_mean, reference.running_mean, rtol=0, atol=1e-12)
+
+
+def test_autocast_is_replayed_in_the_backward_pass():
+    seen = []
+
+    class Watched(Cell):
+        def forward(self, z, x):
+            value = super().forward(z, x)
+            seen.append(self.linear(z).dtype)
+            return value
+
+    cell, x = Watched().float(), inputs().float().requires_grad_()
+    layer = ImplicitLayer(cell)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = layer(x)
+    z.sum().backward()
+    assert z.dtype == torch.float32
+    assert set(seen) == {torch.bfloat16}
+    exact = dense_gradient(cell.float(), z, x).detach()
+    # bfloat16 has eight bits: the tolerance in force is four units of rounding, 3 %, each way.
+    assert float((x.grad - exact).norm() / exact.norm()) < 0.15
+
+
+# Module life.
+
+
+def test_a_layer_can_be_copied_pickled_and_restored():
+    layer = ImplicitLayer(Cell())
+    layer(inputs().requires_grad_())
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(inputs()), layer(inputs()))
+    other = ImplicitLayer(Cell())
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(inputs()), layer(inputs()))
+
+
+@pytest.mark.parametrize("mode", [Exact(), Unrolled(), Neumann(3), JacobianFree()], ids=str)
+def test_parameters_under_functional_call_and_ensembles_by_vmap(mode):
+    layers = [ImplicitLayer(Cell(), stopping=TIGHT, gradient=mode) for _ in range(3)]
+    x = inputs()
+    parameters, buffers = torch.func.stack_module_state(layers)
+
+    def loss(p, b):
+        return torch.func.functional_call(layers[0], (p, b), (x,)).square().sum()
+
+    mapped = torch.func.vmap(torch.func.grad(loss))(parameters, buffers)
+    for i, layer in enumerate(layers):
+        layer(x).square().sum().backward()
+        for key, parameter in layer.named_parameters():
+            torch.testing.assert_close(mapped[key][i], parameter.grad, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_function_gives_the_same_value_and_gradient(backend):
+    cell, x = Cell(), inputs()
+
+    def gradients(f):
+        primal = x.clone().requires_grad_()
+        cell.zero_grad()
+        z = ImplicitLayer(f, stopping=TIGHT)(primal)
+        z.square().sum().backward()
+        return z.detach(), primal.grad, cell.linear.weight.grad.clone()
+
+    for a, b in zip(gradients(torch.compile(cell, backend=backend)), gradients(cell), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+# Memory.
+
+
+def saved_bytes(run, exclude=()) -> int:
+    """Bytes of the storages that autograd saves while `run` runs, each counted once."""
+    storages = {}
+    skip = {tensor.untyped_storage().data_ptr() for tensor in exclude}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in skip:
+            storages[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = run()
+    del kept
+    return sum(size for size, _ in storages.values())
+
+
+def test_saved_memory_does_not_grow_with_the_number_of_iterations():
+    cell, x = Cell(16), inputs(8, 16)
+
+    def saved(gradient, steps):
+        layer = ImplicitLayer(
+            cell, gradient=gradient, on_failure="accept",
+            stopping=Stopping(rtol=0.0, atol=0.0, max_steps=steps, patience=10**6),
+        )  # fmt: skip
+        return saved_bytes(lambda: layer(x.requires_grad_()), exclude=(*cell.parameters(), x))
+
+    # One iterate and nothing else: 8 · 16 numbers of eight bytes.
+    assert saved(Exact(), 10) == saved(Exact(), 200) == 8 * 16 * 8
+    assert saved(Unrolled(), 40) > 10 * saved(Exact(), 40)
+
+
+def test_a_solution_is_freed_without_the_garbage_collector():
+    gc.disable()
+    try:
+        layer, x = ImplicitLayer(Cell()), inputs().requires_grad_()
+        z = layer(x)
+        watch = weakref.ref(z)
+        z.sum().backward()
+        del z
+        layer.solution = None
+        assert watch() is None
+    finally:
+        gc.enable()
+
+
+# Wrong use.
+
+
+def test_a_module_on_another_device_is_an_error_that_names_both():
+    layer = ImplicitLayer(Cell().to("meta"))
+    with pytest.raises(ValueError, match=r"'linear.weight' of Cell is on meta.*z0 is on cpu"):
+        layer(inputs())
+
+
+def test_a_layer_without_input_asks_for_a_start():
+    layer = ImplicitLayer(lambda z: torch.cos(z))
+    with pytest.raises(ValueError, match="init=... or z0=..."):
+        layer()
+    assert layer(z0=torch.ones(3)).shape == (3,)
+
+
+def test_an_integer_input_asks_for_a_start():
+    table = nn.Embedding(10, 4, dtype=torch.float64)
+
+    def f(z, tokens):
+        return 0.5 * torch.tanh(z) + table(tokens)
+
+    tokens = torch.tensor([1, 2, 3])
+    with pytest.raises(TypeError, match="give init="):
+        ImplicitLayer(f)(tokens)
+    layer = ImplicitLayer(f, init=lambda tokens: torch.zeros(len(tokens), 4, dtype=torch.float64))
+    layer(tokens).sum().backward()
+    assert table.weight.grad[1:4].abs().min() > 0
+
+
+def test_wrong_options_are_errors_that_name_them():
+    with pytest.raises(TypeError, match="solver must be an instance.*class Newton"):
+        ImplicitLayer(Cell(), solver=Newton)
+    with pytest.raises(TypeError, match="gradient must be an instance"):
+        ImplicitLayer(Cell(), gradient="exact")
+    with pytest.raises(ValueError, match="form must be one of 'fixed_point', 'root'"):
+        ImplicitLayer(Cell(), "fixedpoint")
+    with pytest.raises(ValueError, match="on_failure must be one of"):
+        ImplicitLayer(Cell(), on_failure="ignore")
+    with pytest.raises(TypeError, match="f must be callable"):
+        ImplicitLayer(3)
+    with pytest.raises(TypeError, match="must be an instance of a solver"):
+        Exact(solver="gmres")
+
+
+def test_batched_inputs_drop_finished_systems_and_change_nothing():
+    cell, x = Cell(), inputs(8)
+    x[:6] *= 1e-6
+    plain = ImplicitLayer(cell)
+    dropping = ImplicitLayer(cell, batched_inputs=[True])
+    rows = []
+    cell.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    torch.testing.assert_close(dropping(x), plain(x), rtol=1e-14, atol=1e-15)
+    assert min(rows) < 8
+    with pytest.raises(ValueError, match="one entry for each"):
+        ImplicitLayer(cell, batched_inputs=[True, True])(x)
