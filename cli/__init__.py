@@ -1,1 +1,5 @@
 """The `implicitly` command."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,77 @@
+"""How large the demonstration is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers that decide how long the demonstration takes.
+
+    Attributes:
+        characters: Read from each module of the standard library.
+        context: Characters that the network sees.
+        embedding: Size of a character's embedding.
+        state: Size of the unknown `z`.
+        batch: Windows in a training step.
+        training_steps: Steps of Adam.
+        learning_rate: Its largest learning rate.
+        contraction: Limit on the norm of the cell's weights.
+        validation: Held-out windows for the loss.
+        checked: Held-out windows for the checks.
+        depths: Layers of the unrolled networks.
+        directions: Random directions for finite differences.
+        repeats: Timed solves.
+        beats_pairs: Whether training is long enough to beat counting pairs, and not only characters.
+    """
+
+    characters: int
+    context: int
+    embedding: int
+    state: int
+    batch: int
+    training_steps: int
+    learning_rate: float
+    contraction: float
+    validation: int
+    checked: int
+    depths: tuple[int, ...]
+    directions: int
+    repeats: int
+    beats_pairs: bool
+
+
+FULL = Size(
+    characters=60_000,
+    context=12,
+    embedding=16,
+    state=96,
+    batch=256,
+    training_steps=1000,
+    learning_rate=1e-2,
+    contraction=0.9,
+    validation=8000,
+    checked=32,
+    depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64),
+    directions=6,
+    repeats=7,
+    beats_pairs=True,
+)
+
+FAST = Size(
+    characters=4_000,
+    context=6,
+    embedding=8,
+    state=24,
+    batch=128,
+    training_steps=80,
+    learning_rate=2e-2,
+    contraction=0.9,
+    validation=1000,
+    checked=6,
+    depths=(1, 2, 4, 8, 16, 32, 64),
+    directions=2,
+    repeats=1,
+    beats_pairs=False,
+)
