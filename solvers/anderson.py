@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .options import is_integer, is_number, is_positive
 from .problem import Problem
 from .scale import first_step_length
 from .solver import Solver
@@ -77,19 +78,19 @@ class Anderson(Solver):
     safeguard: float | None = 10.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.memory, int) and self.memory >= 1):
+        if not is_integer(self.memory, 1):
             raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
-        if not self.mixing > 0:
+        if not is_positive(self.mixing):
             raise ValueError(f"mixing must be a positive number, got {self.mixing!r}")
         if self.kind not in ("I", "II"):
             raise ValueError(f"kind must be 'I' or 'II', got {self.kind!r}")
-        if self.regularisation is not None and not self.regularisation > 0:
+        if self.regularisation is not None and not is_positive(self.regularisation):
             raise ValueError(
                 f"regularisation must be positive or None, got {self.regularisation!r}"
             )
-        if self.restart is not None and not self.restart >= 1:
+        if self.restart is not None and not is_integer(self.restart, 1):
             raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
-        if self.safeguard is not None and not self.safeguard >= 1:
+        if self.safeguard is not None and not is_number(self.safeguard, 1):
             raise ValueError(f"safeguard must be a number ≥ 1 or None, got {self.safeguard!r}")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .options import check_callable
 from .problem import Problem
 from .solver import Solver
 
@@ -37,6 +38,9 @@ class BiCGStab(Solver):
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, an approximate inverse of the
             operator `∂r/∂z`.
 
+    Raises:
+        TypeError: `preconditioner` cannot be called.
+
     Source: van der Vorst 1992; Saad 2003, algorithm 7.7.
 
     Example:
@@ -52,6 +56,14 @@ class BiCGStab(Solver):
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
+
+    def __post_init__(self) -> None:
+        check_callable("preconditioner", self.preconditioner)
+
+    @property
+    def keeps_batch(self) -> bool:
+        # A preconditioner may hold numbers of each system.
+        return self.preconditioner is not None
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BiCGStabState:
         return BiCGStabState(z, residual, residual, residual, _dot(residual, residual))

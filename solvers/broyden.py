@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .options import is_integer, is_number
 from .problem import Problem
 from .scale import first_step_length
 from .solver import Solver
@@ -89,11 +90,11 @@ class Broyden(Solver):
     growth: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.memory, int) and self.memory >= 1):
+        if not is_integer(self.memory, 1):
             raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
         if self.kind not in ("good", "bad"):
             raise ValueError(f"kind must be 'good' or 'bad', got {self.kind!r}")
-        if not self.growth >= 0:
+        if not is_number(self.growth, 0):
             raise ValueError(f"growth must be a number ≥ 0, got {self.growth!r}")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BroydenState:

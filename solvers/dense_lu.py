@@ -30,7 +30,7 @@ class DenseLU(Solver):
 
     Costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
     least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not
-    solve the equation.
+    solve the equation; a residual that is all rounding, and above the tolerance, is `STALLED`.
 
     Source: Higham 2002, chapters 9 and 12.
 
@@ -56,5 +56,9 @@ class DenseLU(Solver):
         residual = problem.residual(z)
         before = torch.linalg.vector_norm(state.residual, dim=1)
         after = torch.linalg.vector_norm(residual, dim=1)
-        failed = torch.where(after <= 0.5 * before, 0, int(Status.LINEAR_SOLVE_FAILED))
+        # Refinement ends at the rounding errors of the products with the matrix.
+        size = torch.linalg.matrix_norm(state.matrix) * torch.linalg.vector_norm(z, dim=1)
+        at_rounding = after <= 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
+        failed = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
+        failed = torch.where(after <= 0.5 * before, 0, failed)
         return DenseState(z, residual, state.matrix, failed)

@@ -95,6 +95,7 @@ def solve(
     max_steps = solver.default_max_steps if stopping.max_steps is None else stopping.max_steps
     max_evaluations = stopping.max_evaluations
     check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
+    problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
     monitor = _Monitor(problem, solver, stopping, z, residual, rtol, trace)
@@ -108,7 +109,7 @@ def solve(
         if last or step % check_every == 0:
             newly_ended = monitor.look(state, step, last)
             if callback is not None and callback(step, monitor.norms):
-                monitor.end_running(Status.MAX_STEPS, step)
+                monitor.end_running(state, step)
                 last = True
             if monitor.all_ended:
                 if not solver.confirm_residual:
@@ -141,6 +142,7 @@ class _Monitor:
         self.problem = self._whole = problem
         self._confirms = solver.confirm_residual
         self._lazy = solver.lazy_iterate
+        self._restrict = None if solver.keeps_batch else problem.restrict
         self._stopping = stopping
         self._unit = 1.0 / max(n, 1) ** 0.5
         precision = problem.precision or z.dtype
@@ -257,10 +259,10 @@ class _Monitor:
         """Drop the systems that have ended from the evaluation, or at least keep NaN out of it."""
         rows = np.arange(len(self._status)) if self._rows is None else self._rows
         running = self._status[rows] == Status.RUNNING
-        if self._whole.restrict is not None and 2 * running.sum() <= len(rows):
+        if self._restrict is not None and 2 * running.sum() <= len(rows):
             local = torch.from_numpy(np.flatnonzero(running)).to(self.z.device)
             self._rows = rows[running]
-            self.problem = self._whole.restrict(self._index())
+            self.problem = self._restrict(self._index())
             return map_tensors(lambda tensor: tensor.index_select(0, local), state)
         finished = torch.from_numpy(~running).to(self.z.device).unsqueeze(1)
         z = self.z if self._rows is None else self.z[self._index()]
@@ -285,10 +287,16 @@ class _Monitor:
         self._best = np.full_like(norm, np.inf)
         return residual
 
-    def end_running(self, status: Status, step: int) -> None:
+    def end_running(self, state: Any, step: int) -> None:
+        """End what runs with `MAX_STEPS`, at the iterates of the look just made."""
         running = self._status == Status.RUNNING
-        self._status[running] = status
+        self._status[running] = Status.MAX_STEPS
         self._steps[running] = step
+        keep = running & np.isfinite(self.norms)
+        if self._lazy and keep.any():
+            self._keep(state.z, keep if self._rows is None else keep[self._rows])
+            self._kept[keep] = self.norms[keep]
+            self._value_steps[keep] = step
 
     def solution(self) -> FlatSolution:
         return FlatSolution(

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .options import is_positive
 from .problem import Problem
 from .solver import Solver
 
@@ -47,7 +48,7 @@ class FixedPointIteration(Solver):
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
-        if not self.damping > 0:
+        if not is_positive(self.damping):
             raise ValueError(f"damping must be a positive number, got {self.damping!r}")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> FixedPointState:

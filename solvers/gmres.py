@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .options import check_callable, is_integer
 from .problem import Problem
 from .solver import Solver
 
@@ -62,6 +63,7 @@ class GMRES(Solver):
 
     Raises:
         ValueError: `restart` is not a positive integer.
+        TypeError: `preconditioner` cannot be called.
 
     Source: Saad & Schultz 1986; Giraud, Langou & Rozložník 2005 (twice is enough).
 
@@ -82,8 +84,14 @@ class GMRES(Solver):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.restart, int) and self.restart >= 1):
+        if not is_integer(self.restart, 1):
             raise ValueError(f"restart must be an integer ≥ 1, got {self.restart!r}")
+        check_callable("preconditioner", self.preconditioner)
+
+    @property
+    def keeps_batch(self) -> bool:
+        # A preconditioner may hold numbers of each system.
+        return self.preconditioner is not None
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
         batch, n = z.shape

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .dense import solve_dense
 from .line_search import backtrack, take_full_step
+from .options import is_integer
 from .problem import Problem
 from .solution import Status
 from .solver import Solver
@@ -54,7 +55,7 @@ class Newton(Solver):
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.max_trials, int) and self.max_trials >= 1):
+        if not is_integer(self.max_trials, 1):
             raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonState:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .driver import solve
 from .gmres import GMRES
 from .line_search import backtrack, take_full_step
+from .options import is_integer, is_positive
 from .problem import Linearization, Problem
 from .solution import Status
 from .solver import Solver
@@ -47,6 +48,7 @@ class NewtonKrylov(Solver):
 
     Raises:
         ValueError: An option is out of range.
+        TypeError: `linear_solver` is not a solver.
 
     Source: Dembo, Eisenstat & Steihaug 1982; Eisenstat & Walker 1996, choice 2 with its
     safeguard; Kelley 1995, section 8.4.
@@ -72,12 +74,16 @@ class NewtonKrylov(Solver):
             raise TypeError(
                 f"linear_solver must be a solver such as GMRES(), got {self.linear_solver!r}"
             )
-        if not 0 < self.first_forcing < 1:
+        if not (is_positive(self.first_forcing) and self.first_forcing < 1):
             raise ValueError(f"first_forcing must be in (0, 1), got {self.first_forcing!r}")
         for name in ("max_trials", "max_linear_steps"):
             limit = getattr(self, name)
-            if not (isinstance(limit, int) and limit >= 1):
+            if not is_integer(limit, 1):
                 raise ValueError(f"{name} must be an integer ≥ 1, got {limit!r}")
+
+    @property
+    def keeps_batch(self) -> bool:
+        return self.linear_solver.keeps_batch
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonKrylovState:
         norm = torch.linalg.vector_norm(residual, dim=1)

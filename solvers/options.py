@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -30,3 +32,24 @@ def one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:
     if value not in valid:
         listed = ", ".join(repr(choice) for choice in valid)
         raise ValueError(f"{argument} must be one of {listed}, got {value!r}")
+
+
+def check_callable(argument: str, value: object) -> None:
+    """Raise a `TypeError` that names `argument` unless `value` can be called or is `None`."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{argument} must be callable or None, got {value!r}")
+
+
+def is_integer(value: object, least: int) -> bool:
+    """Whether `value` is an integer ≥ `least`."""
+    return isinstance(value, Integral) and int(value) >= least
+
+
+def is_number(value: object, least: float) -> bool:
+    """Whether `value` is a finite number ≥ `least`."""
+    return isinstance(value, Real) and least <= float(value) < math.inf
+
+
+def is_positive(value: object) -> bool:
+    """Whether `value` is a finite number > 0."""
+    return is_number(value, 0.0) and value != 0

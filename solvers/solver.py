@@ -54,6 +54,11 @@ class Solver(Options, ABC):
     lazy_iterate: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
 
+    @property
+    def keeps_batch(self) -> bool:
+        """Whether options refer to systems by their place, so that none may be dropped."""
+        return False
+
     @abstractmethod
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> Any:
         """The state at the start `z`, whose residual is `residual`; both `(batch, n)`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
-from .options import Options
+from .options import Options, is_integer, is_number
 
 DEFAULT_RTOL = {
     torch.float64: 1e-10,
@@ -57,17 +58,17 @@ class Stopping(Options):
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             tolerance = getattr(self, name)
-            if tolerance is not None and not tolerance >= 0:
+            if tolerance is not None and not is_number(tolerance, 0):
                 raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
         for name in ("max_steps", "max_evaluations"):
             limit = getattr(self, name)
-            if limit is not None and not limit >= 0:
+            if limit is not None and not is_integer(limit, 0):
                 raise ValueError(f"{name} must be an integer ≥ 0 or None, got {limit!r}")
-        if self.check_every is not None and not self.check_every >= 1:
+        if self.check_every is not None and not is_integer(self.check_every, 1):
             raise ValueError(f"check_every must be an integer ≥ 1, got {self.check_every!r}")
-        if not self.patience >= 1:
+        if not is_integer(self.patience, 1):
             raise ValueError(f"patience must be an integer ≥ 1, got {self.patience!r}")
-        if not self.divergence > 1:
+        if not (isinstance(self.divergence, Real) and self.divergence > 1):
             raise ValueError(f"divergence must be a number > 1, got {self.divergence!r}")
 
     def relative(self, dtype: torch.dtype) -> float:
