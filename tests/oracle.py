@@ -31,9 +31,7 @@ def differentiable_root(F: Residual, z: Tensor, *args: Tensor) -> Tensor:
 
 def contraction(n: int, radius: float, kind: str, generator: torch.Generator) -> Tensor:
     """An `n × n` matrix of spectral radius `radius` with a prescribed kind of spectrum."""
-    basis = torch.linalg.qr(
-        torch.randn(n, n, generator=generator, dtype=torch.float64)
-    ).Q
+    basis = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
     values = radius * (2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1)
     values[0] = radius
     if kind == "symmetric":

@@ -430,3 +430,23 @@ def test_batched_inputs_drop_finished_systems_and_change_nothing():
     assert min(rows) < 8
     with pytest.raises(ValueError, match="one entry for each"):
         ImplicitLayer(cell, batched_inputs=[True, True])(x)
+
+
+def test_every_evaluation_sees_the_buffers_from_before_the_call():
+    class Fading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, z, x):
+            value = self.scale * torch.tanh(z) + x
+            self.scale *= 0.9
+            return value
+
+    module, x = Fading(), inputs().requires_grad_()
+    z = ImplicitLayer(module, stopping=TIGHT)(x)
+    torch.testing.assert_close(z, 0.5 * torch.tanh(z) + x, rtol=0, atol=1e-11)
+    assert float(module.scale) == 0.5 * 0.9
+    z.sum().backward()
+    slope = 1 - torch.tanh(z.detach()).square()
+    torch.testing.assert_close(x.grad, 1 / (1 - 0.5 * slope), rtol=1e-9, atol=0)
