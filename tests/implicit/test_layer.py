@@ -440,7 +440,7 @@ def test_every_evaluation_sees_the_buffers_from_before_the_call():
 
         def forward(self, z, x):
             value = self.scale * torch.tanh(z) + x
-            self.scale *= 0.9
+            self.scale = 0.9 * self.scale.detach()
             return value
 
     module, x = Fading(), inputs().requires_grad_()
