@@ -183,7 +183,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, *tensors = inputs
-        ctx.call = call
+        ctx.call = replace(call, first=None)
         ctx.mark_non_differentiable(*output[call.leaves :])
         ctx.set_materialize_grads(False)
         saved = (*output[: call.leaves], *tensors[call.leaves :])

@@ -32,6 +32,8 @@ _ROUNDING_UNITS = 64
 _SLOWEST_PROGRESS = 0.999
 # A residual from a recursion must undercut the tolerance a little: the true one decides.
 _RECURSION_MARGIN = 0.9
+_BACKWARD_ERROR_UNITS = 8
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ class _Monitor:
         self._best = np.full(batch, np.inf)
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed = np.full(batch, np.inf)
+        self._margin = _RECURSION_MARGIN
+        self._default_tolerance = rtol is None and stopping.rtol is None
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
         self._steps = np.zeros(batch, dtype=np.int64)
         self._value_steps = np.zeros(batch, dtype=np.int64)
@@ -202,7 +206,7 @@ class _Monitor:
         with np.errstate(invalid="ignore", over="ignore"):
             status[norm > self._stopping.divergence * first] = Status.DIVERGED
         status[~finite] = Status.NON_FINITE
-        margin = _RECURSION_MARGIN if self._confirms else 1.0
+        margin = self._margin if self._confirms else 1.0
         status[finite & (norm <= margin * threshold)] = Status.CONVERGED
 
         ended = running & (status != Status.RUNNING)
@@ -279,13 +283,32 @@ class _Monitor:
             * self._unit
         )
         short = (self._status == Status.CONVERGED) & ~(norm <= self._threshold)
-        stuck = short & ~(norm <= 0.5 * self._confirmed)
+        if short.any():
+            self._margin *= 0.5
+            if self._default_tolerance:
+                self._threshold = np.maximum(self._threshold, self._reachable())
+                short &= ~(norm <= self._threshold)
+        stuck = short & ~(norm <= 0.9 * self._confirmed)
         self._status[short] = Status.MAX_STEPS if last else Status.RUNNING
         self._status[stuck] = Status.STALLED
         self._confirmed = norm
         self._kept = norm
         self._best = np.full_like(norm, np.inf)
         return residual
+
+    def _reachable(self) -> np.ndarray:
+        """The residual that rounding alone explains: that of changing `z` in its last digits.
+
+        A default tolerance asks for no more than a small backward error (Rigal & Gaches 1967). The
+        changes of a few units have the signs of a quasi-random sequence, so that the product is of
+        the size of `‖A‖‖z‖` where cancellation makes `A z` small.
+        """
+        n = self.z.shape[1]
+        count = torch.arange(n, dtype=torch.float64, device=self.z.device)
+        signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(self.z.dtype)
+        change = torch.linalg.vector_norm(self._whole.apply(self.z * signs), dim=1)
+        units = _BACKWARD_ERROR_UNITS * self._rounding / _ROUNDING_UNITS
+        return change.detach().cpu().numpy().astype(np.float64) * self._unit * units
 
     def end_running(self, state: Any, step: int) -> None:
         """End what runs with `MAX_STEPS`, at the iterates of the look just made."""

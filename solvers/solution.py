@@ -66,7 +66,8 @@ class Solution:
         counts: Evaluations of the equation, JVPs, VJPs and linear iterations, on the whole batch.
         trace: With `trace=True`, an array `(checks, systems)` of residual norms; else `None`.
         adjoints: Solutions of the adjoint (or tangent) equations that derivatives of `value`
-            have solved, newest last; at most one is kept for each order of differentiation.
+            have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
+            leaves of `value`'s structure.
 
     Example:
         >>> import torch, implicitly

@@ -303,3 +303,25 @@ def test_an_adjoint_that_is_not_solved_raises():
     ).value  # fmt: skip
     with pytest.raises(SolveError, match="adjoint of the function .*\n.*DIVERGED"):
         z.sum().backward()
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+@pytest.mark.parametrize("form", ["fixed_point", "root"])
+def test_default_float32_adjoints_of_ill_conditioned_equations_end_at_the_rounding_level(
+    condition, form
+):
+    n = 24
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, n, generator=generator))[0] for _ in range(2))
+    decades = float(torch.log10(torch.tensor(condition)))
+    a = (left * torch.logspace(0, -decades, n)) @ right
+    x = torch.randn(4, n, generator=generator).requires_grad_()
+    options = {"solver": Newton(), "batch_dims": 1, "on_failure": "accept"}
+    if form == "root":
+        solution = root(lambda z, x: z @ a.mT - x, torch.zeros(4, n), x, **options)
+    else:
+        solution = fixed_point(lambda z, x: z - z @ a.mT + x, torch.zeros(4, n), x, **options)
+    (gradient,) = torch.autograd.grad(solution.value.sum(), x)
+    expected = torch.linalg.solve(a.double().mT, torch.ones(n).double()).expand(4, n)
+    # Backward stable to a few units: the error is that times the condition number.
+    assert relative(gradient.double(), expected) < 100 * torch.finfo(torch.float32).eps * condition
