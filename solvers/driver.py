@@ -124,6 +124,7 @@ def solve(
                 state = monitor.thin_out(state)
         state = solver.step(monitor.problem, state)
         step += 1
+    monitor.accept_rounding()
     return monitor.solution()
 
 
@@ -161,6 +162,8 @@ class _Monitor:
         self._rows: np.ndarray | None = None
         self._first = np.full(batch, np.nan)
         self._best = np.full(batch, np.inf)
+        self._mark = np.full(batch, np.inf)
+        """The best norm when progress was last seen: small gains add up."""
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed = np.full(batch, np.inf)
         self._margin = _RECURSION_MARGIN
@@ -190,7 +193,9 @@ class _Monitor:
         reference = z_norm if self._relative_to_z else first
         threshold = self._atol + self._rtol[rows] * reference
         best = self._best[rows]
-        progress = norm < _SLOWEST_PROGRESS * best
+        mark = self._mark[rows]
+        progress = norm < _SLOWEST_PROGRESS * mark
+        self._mark[rows] = np.where(progress, norm, mark)
         last_progress = np.where(progress, step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * (z_norm if self._relative_to_z else first))
         patience = np.where(
@@ -294,7 +299,17 @@ class _Monitor:
         self._confirmed = norm
         self._kept = norm
         self._best = np.full_like(norm, np.inf)
+        self._mark = np.full_like(norm, np.inf)
         return residual
+
+    def accept_rounding(self) -> None:
+        """A linear system that stalls where rounding explains the residual meets its default tolerance."""
+        stalled = self._status == Status.STALLED
+        if self._default_tolerance and self._whole.linear and stalled.any():
+            reachable = self._reachable()
+            met = stalled & (self._kept <= reachable)
+            self._status[met] = Status.CONVERGED
+            self._threshold[met] = reachable[met]
 
     def _reachable(self) -> np.ndarray:
         """The residual that rounding alone explains: that of changing `z` in its last digits.

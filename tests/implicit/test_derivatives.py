@@ -322,6 +322,7 @@ def test_default_float32_adjoints_of_ill_conditioned_equations_end_at_the_roundi
     else:
         solution = fixed_point(lambda z, x: z - z @ a.mT + x, torch.zeros(4, n), x, **options)
     (gradient,) = torch.autograd.grad(solution.value.sum(), x)
+    assert solution.adjoints[0].converged.all()
     expected = torch.linalg.solve(a.double().mT, torch.ones(n).double()).expand(4, n)
     # Backward stable to a few units: the error is that times the condition number.
     assert relative(gradient.double(), expected) < 100 * torch.finfo(torch.float32).eps * condition
