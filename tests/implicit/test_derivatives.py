@@ -16,6 +16,7 @@ from implicitly import (
     Newton,
     NewtonKrylov,
     SolveError,
+    Solver,
     Stopping,
     fixed_point,
     root,
@@ -68,12 +69,13 @@ def tanh_residual(z: Tensor, w: Tensor, x: Tensor) -> Tensor:
     return z - tanh_map(z, w, x)
 
 
-def solve(form: str, forward: object, adjoint: object, w: Tensor, x: Tensor) -> Tensor:
+def solve(form: str, forward: Solver, adjoint: Solver, w: Tensor, x: Tensor) -> Tensor:
     gradient = Exact(adjoint, Stopping(rtol=1e-12, max_steps=1000))
-    options = {"solver": forward, "stopping": TIGHT, "gradient": gradient, "batch_dims": 1}
-    if form == "fixed_point":
-        return fixed_point(tanh_map, torch.zeros_like(x), w, x, **options).value
-    return root(tanh_residual, torch.zeros_like(x), w, x, **options).value
+    function, z0 = (fixed_point, root)[form == "root"], torch.zeros_like(x)
+    equation = tanh_map if form == "fixed_point" else tanh_residual
+    return function(
+        equation, z0, w, x, solver=forward, stopping=TIGHT, gradient=gradient, batch_dims=1
+    ).value
 
 
 def reference(w: Tensor, x: Tensor) -> Tensor:
