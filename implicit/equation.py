@@ -133,17 +133,18 @@ class GivenEquation(Equation):
     def bind(self, args: Leaves) -> Bound:
         if not self.linear:
             return Bound(lambda z: self.evaluate(z, args))
-        constant: Leaves | None = None
+        product: Product | None = None
 
         def operator(v: Leaves) -> Leaves:
-            nonlocal constant
-            zero = constant
-            if zero is None:
-                zero = self.evaluate(tuple(torch.zeros_like(leaf) for leaf in v), args)
+            # Not `F(v) − F(0)`, which has no digits left where v is small.
+            nonlocal product
+            at = product
+            if at is None:
+                zero = tuple(torch.zeros_like(leaf) for leaf in v)
+                _, at = self.pushforward_z(zero, args)
             if not transforming():  # What a transform made must not leave it.
-                constant = zero
-            value = self.evaluate(v, args)
-            return tuple(a - c for a, c in zip(value, zero, strict=True))
+                product = at
+            return at(v)
 
         return Bound(lambda z: self.evaluate(z, args), operator)
 

@@ -16,7 +16,7 @@ from .equation import GivenEquation
 from .failure import FailurePolicy
 from .gradients import Gradient, TapedGradient
 from .module import PureModule
-from .replay import Replay
+from .replay import Replay, without_autocast
 from .rule import Call, Outcome, Report
 from .settings import Settings
 from .structure import Leaves
@@ -212,7 +212,8 @@ def _differentiable(call: Call, start: Leaves, args: Leaves) -> Outcome:
     outcome = call.outcome(constants(start), constants(args))
     if not _wanted((*start, *args)):
         return outcome
-    return outcome._replace(value=call.gradient.record(call, start, outcome, args))
+    with without_autocast():
+        return outcome._replace(value=call.gradient.record(call, start, outcome, args))
 
 
 def _coarsest(tensors: Leaves) -> torch.dtype:

@@ -9,8 +9,8 @@ leaves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,16 @@ class Autocast:
 
     def context(self) -> Any:
         return torch.autocast(self.device_type, self.dtype, self.enabled)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Solvers compute in the dtype of their state, whatever the function that they solve does."""
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
 
 
 def random_state(devices: Iterable[torch.device]) -> tuple[Tensor, ...]:

@@ -24,6 +24,7 @@ from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
 from .flat import flat_problem
 from .gradients import ImplicitGradient, TapedGradient, adjoint, tangent
+from .replay import without_autocast
 from .structure import Layout, Leaves
 
 
@@ -106,6 +107,10 @@ class Call:
 
     def solve(self, z0: Leaves, args: Leaves) -> Solution:
         """Solve on plain tensors."""
+        with without_autocast():
+            return self._solve(z0, args)
+
+    def _solve(self, z0: Leaves, args: Leaves) -> Solution:
         layout = Layout.of(z0, self.equation.batch_dims)
         first = self.equation.evaluate(z0, args) if self.first is None else self.first
         problem = flat_problem(self.equation, layout, args, _coarsest(z0, first, self.precision))
@@ -159,6 +164,10 @@ def _norms_after_rounding(problem: Any, layout: Layout, z: Tensor) -> Tensor:
     return norm / max(z.shape[1], 1) ** 0.5
 
 
+def _share(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
 def _recording(tensors: Leaves) -> bool:
     """Whether a derivative of what is computed from `tensors` may be asked for."""
     return torch.is_grad_enabled() and (
@@ -174,7 +183,8 @@ class _Root(torch.autograd.Function):
         call.report.record(solution)
         # An output must not be an input: a solve may end where it began.
         value = tuple(
-            leaf.clone() if any(leaf is start for start in z0) else leaf for leaf in solution.value
+            leaf.clone() if any(_share(leaf, start) for start in z0) else leaf
+            for leaf in solution.value
         )
         value_steps = torch.from_numpy(call.report.value_steps).to(solution.steps.device)
         value_steps = value_steps.reshape(solution.steps.shape)

@@ -16,23 +16,27 @@ from .solver import Solver
 
 @dataclass
 class AndersonState:
-    """The iterate and the past moves."""
+    """The iterate and the past moves. Rows are `(batch, 1, n)`, as batched products take them."""
 
     z: Tensor
     residual: Tensor
+    residual_row: Tensor
     target: Tensor
-    """`z + βr`, where a plain step would go."""
+    """`z + βr`, where a plain step would go, as rows."""
     changes: Tensor
     """Past changes `δr` of the residual, each divided by its norm, `(batch, memory, n)`."""
     shifts: Tensor
     """Past changes of the target, each divided by the norm of its `δr`, `(batch, memory, n)`."""
     mixing: Tensor | None
-    """`β` per system, `(batch, 1)`, or `None` where it is the solver's option itself."""
-    norm: Tensor | None
-    """Residual norms, for the safeguard."""
-    valid: Tensor | None
-    """One where a past move may be used, else zero, for the safeguard, `(batch, memory)`."""
+    """`β` per system, `(batch, 1, 1)`, or `None` where it is the solver's option itself."""
+    size: Tensor
+    """Residual norms, `(batch, 1, 1)`."""
     count: int
+
+    @property
+    def norm(self) -> Tensor:
+        """Residual norms, `(batch,)`."""
+        return self.size.flatten()
 
 
 @dataclass(frozen=True)
@@ -95,25 +99,21 @@ class Anderson(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:
         length = first_step_length(problem, z, residual)
-        mixing = None if length is None else self.mixing * length
+        mixing = None if length is None else self.mixing * length.unsqueeze(2)
         changes = z.new_zeros(z.shape[0], self.memory, z.shape[1])
-        norm = valid = None
-        if self.safeguard is not None:
-            norm = torch.linalg.vector_norm(residual, dim=1)
-            valid = z.new_zeros(z.shape[0], self.memory)
-        target = self._target(z, residual, mixing)
+        row = residual.unsqueeze(1)
+        size = torch.linalg.vector_norm(row, dim=2, keepdim=True)
+        target = self._target(z.unsqueeze(1), row, mixing)
         return AndersonState(
-            z, residual, target, changes, torch.zeros_like(changes), mixing, norm, valid, 0
+            z, residual, row, target, changes, torch.zeros_like(changes), mixing, size, 0
         )
 
     def step(self, problem: Problem, state: AndersonState) -> AndersonState:
-        if state.count == 0:
-            z = state.target
-        else:
-            weights = self._weights(state)
-            z = state.target - torch.bmm(weights, state.shifts).squeeze(1)
-        residual = problem.residual(z)
-        return self._remember(state, z, residual)
+        row = state.target
+        if state.count > 0:
+            row = torch.baddbmm(row, self._weights(state), state.shifts, alpha=-1)
+        z = row.squeeze(1)
+        return self._remember(state, row, z, problem.residual(z))
 
     def _target(self, z: Tensor, residual: Tensor, mixing: Tensor | None) -> Tensor:
         if mixing is None:
@@ -121,15 +121,10 @@ class Anderson(Solver):
         return z.addcmul(mixing, residual)
 
     def _weights(self, state: AndersonState) -> Tensor:
-        """`γ` as rows, `(batch, 1, memory)`."""
-        changes = state.changes
-        left = changes if self.kind == "II" else self._moves(state)
-        gram = torch.bmm(left, changes.mT)
-        right = torch.bmm(left, state.residual.unsqueeze(2))
-        if state.valid is not None:
-            valid = state.valid.unsqueeze(2)
-            gram = gram * valid * valid.mT
-            right = right * valid
+        """`γ` as rows, `(batch, 1, memory)`, from the transposed equations."""
+        left = (state.changes if self.kind == "II" else self._moves(state)).mT
+        gram = torch.bmm(state.changes, left)
+        right = torch.bmm(state.residual_row, left)
         relative = self.regularisation
         if relative is None:
             relative = 16 * torch.finfo(gram.dtype).eps
@@ -139,36 +134,35 @@ class Anderson(Solver):
         else:
             # Away from zero, on the side where the entry is.
             diagonal.add_(torch.where(diagonal < 0, -relative, relative))
-        return torch.linalg.solve_ex(gram, right).result.mT
+        return torch.linalg.solve_ex(gram, right, left=False).result
 
     def _moves(self, state: AndersonState) -> Tensor:
         """`ΔZ` with rows of unit norm."""
         if state.mixing is None:
             moves = state.shifts.sub(state.changes, alpha=self.mixing)
         else:
-            moves = state.shifts - state.mixing.unsqueeze(2) * state.changes
+            moves = state.shifts - state.mixing * state.changes
         return torch.nn.functional.normalize(moves, dim=2, eps=torch.finfo(moves.dtype).tiny)
 
-    def _remember(self, state: AndersonState, z: Tensor, residual: Tensor) -> AndersonState:
-        target = self._target(z, residual, state.mixing)
-        change = residual - state.residual
-        shift = target - state.target
+    def _remember(
+        self, state: AndersonState, z_row: Tensor, z: Tensor, residual: Tensor
+    ) -> AndersonState:
+        row = residual.unsqueeze(1)
+        target = self._target(z_row, row, state.mixing)
+        change = row - state.residual_row
         # A residual that did not change at all teaches nothing: a row of zeros, in derivatives too.
-        size = torch.linalg.vector_norm(change, dim=1, keepdim=True)
-        unit = size.masked_fill(size == 0, torch.inf).reciprocal()
+        length = torch.linalg.vector_norm(change, dim=2, keepdim=True)
+        length = length.masked_fill(length == 0, torch.inf)
 
-        changes, shifts, valid, norm = state.changes, state.shifts, state.valid, state.norm
+        changes, shifts = state.changes, state.shifts
         if torch.is_grad_enabled():
             changes, shifts = changes.clone(), shifts.clone()
-            valid = None if valid is None else valid.clone()
-        slot = state.count % self.memory
-        changes.select(1, slot).copy_(change * unit)
-        shifts.select(1, slot).copy_(shift * unit)
-        count = state.count + 1
-        if valid is not None:
-            previous, norm = norm, torch.linalg.vector_norm(residual, dim=1)
-            valid.select(1, slot).fill_(1.0)
-            valid = valid * (norm <= self.safeguard * previous).unsqueeze(1)
+        slot, count = state.count % self.memory, state.count + 1
+        changes.narrow(1, slot, 1).copy_(change / length)
+        shifts.narrow(1, slot, 1).copy_((target - state.target) / length)
+        size = torch.linalg.vector_norm(row, dim=2, keepdim=True)
+        if self.safeguard is not None:
+            changes.mul_(size <= self.safeguard * state.size)
         if self.restart is not None and count % self.restart == 0:
-            changes, shifts = torch.zeros_like(changes), torch.zeros_like(shifts)
-        return AndersonState(z, residual, target, changes, shifts, state.mixing, norm, valid, count)
+            changes = torch.zeros_like(changes)
+        return AndersonState(z, residual, row, target, changes, shifts, state.mixing, size, count)

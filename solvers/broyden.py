@@ -20,36 +20,57 @@ _SMALLEST_CURVATURE = 1e-4
 
 @dataclass
 class BroydenState:
-    """`H = −t·I + Σ uᵢ vᵢᵀ` approximates the inverse Jacobian; `step = H r` at the accepted iterate."""
+    """`H = Σ uᵢ vᵢᵀ − t·I` approximates the inverse Jacobian; `direction = −H r`.
 
-    z: Tensor
-    residual: Tensor
-    norm: Tensor
-    step: Tensor
+    Rows are `(batch, 1, n)` and numbers per system `(batch, 1, 1)`, as batched products take them.
+    """
+
+    z_row: Tensor
+    residual_row: Tensor
+    size: Tensor
+    """Residual norms."""
+    direction: Tensor
     length: Tensor
-    """Line-search length of the next trial, `(batch, 1)`."""
+    """Line-search length of the next trial."""
     left: Tensor
     """`uᵢ` as rows, `(batch, capacity, n)`; unused rows are zero."""
     right: Tensor
     """`vᵢ` as rows, `(batch, capacity, n)`."""
     first_length: Tensor | None
-    """`t`, `(batch, 1)`; `None` for 1."""
+    """`t`; `None` for 1."""
     count: int
 
+    @property
+    def z(self) -> Tensor:
+        """The accepted iterate, `(batch, n)`."""
+        return self.z_row.squeeze(1)
+
+    @property
+    def residual(self) -> Tensor:
+        """Its residual, `(batch, n)`."""
+        return self.residual_row.squeeze(1)
+
+    @property
+    def norm(self) -> Tensor:
+        """Residual norms, `(batch,)`."""
+        return self.size.flatten()
+
     def inverse(self, r: Tensor) -> Tensor:
-        """`H r`, `(batch, n)`."""
-        return self._product(r, self.right, self.left)
+        """`H r` for `r` of shape `(batch, n)`."""
+        return -self.negative(r.unsqueeze(1)).squeeze(1)
 
-    def inverse_transposed(self, r: Tensor) -> Tensor:
-        """`Hᵀ r`, `(batch, n)`."""
-        return self._product(r, self.left, self.right)
+    def negative(self, row: Tensor) -> Tensor:
+        """`−H r` as rows."""
+        return self._product(row, self.right, self.left)
 
-    def _product(self, r: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
-        row = r.unsqueeze(1)
+    def negative_transposed(self, row: Tensor) -> Tensor:
+        """`−Hᵀ r` as rows."""
+        return self._product(row, self.left, self.right)
+
+    def _product(self, row: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
         coefficients = torch.bmm(row, inner.mT)
-        if self.first_length is None:
-            return torch.baddbmm(row, coefficients, outer, beta=-1).squeeze(1)
-        return torch.bmm(coefficients, outer).squeeze(1) - self.first_length * r
+        start = row if self.first_length is None else self.first_length * row
+        return torch.baddbmm(start, coefficients, outer, alpha=-1)
 
 
 @dataclass(frozen=True)
@@ -99,15 +120,16 @@ class Broyden(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BroydenState:
         batch, n = z.shape
-        first_length = first_step_length(problem, z, residual)
-        step = -residual if first_length is None else -first_length * residual
+        row = residual.unsqueeze(1)
+        length = first_step_length(problem, z, residual)
+        first_length = None if length is None else length.unsqueeze(2)
         left = z.new_zeros(batch, min(self.memory, _FIRST_CAPACITY), n)
         return BroydenState(
-            z=z,
-            residual=residual,
-            norm=torch.linalg.vector_norm(residual, dim=1),
-            step=step,
-            length=z.new_ones(batch, 1),
+            z_row=z.unsqueeze(1),
+            residual_row=row,
+            size=torch.linalg.vector_norm(row, dim=2, keepdim=True),
+            direction=row if first_length is None else first_length * row,
+            length=z.new_ones(batch, 1, 1),
             left=left,
             right=torch.zeros_like(left),
             first_length=first_length,
@@ -116,66 +138,60 @@ class Broyden(Solver):
 
     def step(self, problem: Problem, state: BroydenState) -> BroydenState:
         state = self._make_room(state)
-        s = -state.length * state.step
-        trial = state.z + s
-        residual = problem.residual(trial)
-        norm = torch.linalg.vector_norm(residual, dim=1)
+        s = state.length * state.direction
+        trial = state.z_row + s
+        residual = problem.residual(trial.squeeze(1)).unsqueeze(1)
+        size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
 
-        step = state.inverse(residual)
-        inverse_y = step - state.step
-        correction = s - inverse_y
+        direction = state.negative(residual)
+        negative_y = direction - state.direction
         if self.kind == "good":
-            right = state.inverse_transposed(s)
-            denominator = (s * inverse_y).sum(dim=1, keepdim=True)
-            scale = (s * s).sum(dim=1, keepdim=True)
+            right = state.negative_transposed(s)
+            denominator = torch.bmm(s, negative_y.mT)
+            scale = torch.bmm(s, s.mT)
         else:
-            right = residual - state.residual
-            denominator = scale = (right * right).sum(dim=1, keepdim=True)
+            right = residual - state.residual_row
+            denominator = scale = torch.bmm(right, right.mT)
         # False for NaN as well: a trial that is not finite teaches nothing.
         usable = denominator.abs() > _SMALLEST_CURVATURE * scale
-        left = torch.where(usable, correction / denominator, 0.0)
+        left = torch.where(usable, (s + negative_y) / denominator, 0.0)
         if self.kind == "bad":
             right = torch.where(usable, right, 0.0)
-        slot = state.count % self.memory
         if torch.is_grad_enabled():
             # What the graph of this step has read must not be written to.
             state = replace(state, left=state.left.clone(), right=state.right.clone())
-        state.left.select(1, slot).copy_(left)
-        state.right.select(1, slot).copy_(right)
-        count = state.count + 1
+        slot, count = state.count % self.memory, state.count + 1
+        state.left.narrow(1, slot, 1).copy_(left)
+        state.right.narrow(1, slot, 1).copy_(right)
 
-        if not self.line_search:
-            step = step + left * (right * residual).sum(dim=1, keepdim=True)
-            return BroydenState(
-                trial,
-                residual,
-                norm,
-                step,
-                state.length,
-                state.left,
-                state.right,
-                state.first_length,
-                count,
-            )
-        accepted = norm <= (1.0 + self.growth / count**2) * state.norm
-        norm = torch.where(accepted, norm, state.norm)
-        accepted = accepted.unsqueeze(1)
-        z = torch.where(accepted, trial, state.z)
-        residual = torch.where(accepted, residual, state.residual)
-        step = torch.where(accepted, step, state.step)
-        step = step.addcmul(left, (right * residual).sum(dim=1, keepdim=True))
-        length = torch.where(accepted, 1.0, 0.5 * state.length)
-        return BroydenState(
-            z, residual, norm, step, length, state.left, state.right, state.first_length, count
+        length = state.length
+        if self.line_search:
+            accepted = size <= (1.0 + self.growth / count**2) * state.size
+            size = torch.where(accepted, size, state.size)
+            trial = torch.where(accepted, trial, state.z_row)
+            residual = torch.where(accepted, residual, state.residual_row)
+            direction = torch.where(accepted, direction, state.direction)
+            length = (0.5 * length).masked_fill(accepted, 1.0)
+        # H has changed by u vᵀ since the direction was computed.
+        direction = direction.addcmul(left, torch.bmm(residual, right.mT), value=-1)
+        return replace(
+            state,
+            z_row=trial,
+            residual_row=residual,
+            size=size,
+            direction=direction,
+            length=length,
+            count=count,
         )
 
     def _make_room(self, state: BroydenState) -> BroydenState:
         """Storage for one more update, which may be shared with the state before."""
-        left, right, step = state.left, state.right, state.step
+        left, right, direction = state.left, state.right, state.direction
         if state.count >= self.memory:
             slot = state.count % self.memory
-            oldest = left[:, slot] * (right[:, slot] * state.residual).sum(dim=1, keepdim=True)
-            step = step - oldest
+            oldest_left, oldest_right = left.narrow(1, slot, 1), right.narrow(1, slot, 1)
+            weight = torch.bmm(state.residual_row, oldest_right.mT)
+            direction = direction.addcmul(oldest_left, weight)
             if torch.is_grad_enabled():
                 left, right = left.clone(), right.clone()
             left[:, slot] = 0.0
@@ -184,14 +200,6 @@ class Broyden(Solver):
             more = min(left.shape[1], self.memory - left.shape[1])
             left = torch.nn.functional.pad(left, (0, 0, 0, more))
             right = torch.nn.functional.pad(right, (0, 0, 0, more))
-        return BroydenState(
-            state.z,
-            state.residual,
-            state.norm,
-            step,
-            state.length,
-            left,
-            right,
-            state.first_length,
-            state.count,
-        )
+        else:
+            return state
+        return replace(state, direction=direction, left=left, right=right)

@@ -167,6 +167,7 @@ class _Monitor:
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed = np.full(batch, np.inf)
         self._margin = _RECURSION_MARGIN
+        self._was_at_rounding = np.zeros(batch, dtype=bool)
         self._default_tolerance = rtol is None and stopping.rtol is None
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
         self._steps = np.zeros(batch, dtype=np.int64)
@@ -198,6 +199,7 @@ class _Monitor:
         self._mark[rows] = np.where(progress, norm, mark)
         last_progress = np.where(progress, step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * (z_norm if self._relative_to_z else first))
+        self._was_at_rounding[rows] |= at_rounding
         patience = np.where(
             at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience
         )
@@ -209,7 +211,10 @@ class _Monitor:
         if failed is not None:
             status = np.where(failed > 0, failed.astype(np.int8), status)
         with np.errstate(invalid="ignore", over="ignore"):
-            status[norm > self._stopping.divergence * first] = Status.DIVERGED
+            diverged = norm > self._stopping.divergence * first
+        status[diverged] = Status.DIVERGED
+        # What ran away after it had come as close as the dtype allows has not failed to converge.
+        status[diverged & self._was_at_rounding[rows]] = Status.STALLED
         status[~finite] = Status.NON_FINITE
         margin = self._margin if self._confirms else 1.0
         status[finite & (norm <= margin * threshold)] = Status.CONVERGED

@@ -35,8 +35,8 @@ class Stopping(Options):
         max_evaluations: Limit on evaluations of the equation; `None` for no limit.
         check_every: Steps between looks at the residual; each look reads one small tensor back to
             the host. `None` takes 1 on a CPU and 4 on an accelerator.
-        patience: Steps without any reduction of the smallest residual after which a system counts
-            as stalled. At the rounding level of the dtype a tenth of it suffices.
+        patience: Steps in which the smallest residual falls by less than a thousandth in all, after
+            which a system counts as stalled. At the rounding level of the dtype a tenth of it suffices.
         divergence: A system has diverged when its residual exceeds this multiple of its first.
 
     Raises:
