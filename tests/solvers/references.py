@@ -1,0 +1,154 @@
+"""The solvers under test, and equations whose answers NumPy finds without any code of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from implicitly import (
+    GMRES,
+    Anderson,
+    BiCGStab,
+    Broyden,
+    DenseLU,
+    FixedPointIteration,
+    NeumannSeries,
+    Newton,
+    NewtonKrylov,
+    Solution,
+    Solver,
+    fixed_point,
+    root,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+Form = Literal["fixed_point", "root"]
+FORMS: tuple[Form, ...] = ("fixed_point", "root")
+Kind = Literal["symmetric", "mildly non-normal", "rotations"]
+KINDS: tuple[Kind, ...] = ("symmetric", "mildly non-normal", "rotations")
+
+NONLINEAR: dict[str, Solver] = {
+    "FixedPointIteration": FixedPointIteration(),
+    "Anderson-II": Anderson(kind="II"),
+    "Anderson-I": Anderson(kind="I"),
+    "Broyden-good": Broyden(kind="good"),
+    "Broyden-bad": Broyden(kind="bad"),
+    "NewtonKrylov-GMRES": NewtonKrylov(linear_solver=GMRES()),
+    "NewtonKrylov-BiCGStab": NewtonKrylov(linear_solver=BiCGStab()),
+    "Newton": Newton(),
+}
+
+LINEAR: dict[str, Solver] = {
+    "GMRES": GMRES(),
+    "GMRES-restarted": GMRES(restart=4),
+    "BiCGStab": BiCGStab(),
+    "NeumannSeries": NeumannSeries(),
+    "DenseLU": DenseLU(),
+}
+
+ALL: dict[str, Solver] = {**NONLINEAR, **LINEAR}
+
+
+@dataclass(frozen=True)
+class TanhSystems:
+    """`z = tanh(W z + x)` for a batch of systems with `‖W‖₂ = norm` each: contractive below one."""
+
+    W: Array
+    x: Array
+    norm: float
+
+    @staticmethod
+    def draw(
+        batch: int, n: int, norm: float, seed: int, dtype: torch.dtype = torch.float64
+    ) -> TanhSystems:
+        """Random systems whose numbers are exact in `dtype`: both sides see the same equation."""
+        generator = np.random.default_rng(seed)
+        W = generator.standard_normal((batch, n, n))
+        if W.size:
+            W *= norm / np.linalg.norm(W, 2, axis=(1, 2), keepdims=True)
+        x = generator.standard_normal((batch, n))
+        return TanhSystems(rounded(W, dtype), rounded(x, dtype), norm)
+
+    def tensors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`W` and `x`."""
+        return torch.from_numpy(self.W).to(dtype), torch.from_numpy(self.x).to(dtype)
+
+    def residual(self, z: Array) -> Array:
+        """`f(z) − z` of every system, in float64."""
+        return np.tanh(np.einsum("bij,bj->bi", self.W, z) + self.x) - z
+
+    def answer(self) -> Array:
+        """The fixed points, by dense Newton in NumPy to rounding."""
+        z = np.zeros_like(self.x)
+        identity = np.eye(self.x.shape[1])
+        for _ in range(50):
+            slope = 1 - np.tanh(np.einsum("bij,bj->bi", self.W, z) + self.x) ** 2
+            jacobian = slope[:, :, None] * self.W - identity
+            z = z - np.linalg.solve(jacobian, self.residual(z)[:, :, None])[:, :, 0]
+        return z
+
+    def rounding(self, z: Array, dtype: torch.dtype) -> Array:
+        """A bound on the rounding errors of one residual in `dtype`, in the 2-norm, per system.
+
+        A dot product of length n is off by at most n·eps of the sum of absolute values, and
+        `‖ |W| |z| ‖ ≤ √n ‖W‖ ‖z‖`; tanh, the addition and the difference add a few units.
+        """
+        n = self.x.shape[1]
+        size = np.sqrt(n) * (norms(z) + norms(self.x))
+        return (n + 5) * torch.finfo(dtype).eps * size
+
+
+def rounded(values: Array, dtype: torch.dtype) -> Array:
+    """The nearest numbers of `dtype`, as float64."""
+    return torch.from_numpy(values).to(dtype).double().numpy()
+
+
+def norms(rows: Array) -> Array:
+    """2-norms along the last axis."""
+    return np.asarray(np.linalg.norm(rows, axis=-1))
+
+
+def as_float64(tensor: Tensor) -> Array:
+    """The numbers of a tensor in NumPy."""
+    return tensor.detach().double().numpy()
+
+
+def tanh_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
+    """One step for every system."""
+    return torch.tanh(torch.einsum("bij,bj->bi", W, z) + x)
+
+
+def solve_form(form: Form, f: Any, z0: Any, *args: Any, **options: Any) -> Solution:
+    """The fixed point of `f`, stated as one or as the root of `z − f(z)`; `z0` is a tensor."""
+    if form == "fixed_point":
+        return fixed_point(f, z0, *args, **options)
+    return root(lambda z, *args: z - f(z, *args), z0, *args, **options)
+
+
+def iteration_matrix(kind: Kind, n: int, radius: float, seed: int) -> Array:
+    """A matrix of spectral radius `radius`.
+
+    The non-normal one has the eigenvalues of the symmetric one, and a basis of condition number 10.
+    """
+    generator = np.random.default_rng(seed)
+    basis = np.linalg.qr(generator.standard_normal((n, n)))[0]
+    if kind == "rotations":
+        block = np.zeros((n, n))
+        angles = generator.uniform(0.1, np.pi - 0.1, n // 2)
+        for i, angle in enumerate(angles):
+            c, s = radius * np.cos(angle), radius * np.sin(angle)
+            block[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [[c, -s], [s, c]]
+        if n % 2:
+            block[-1, -1] = radius
+        return basis @ block @ basis.T
+    values = generator.uniform(-radius, radius, n)
+    values[0] = radius
+    if kind == "symmetric":
+        return basis @ np.diag(values) @ basis.T
+    other = np.linalg.qr(generator.standard_normal((n, n)))[0]
+    basis = basis @ np.diag(np.geomspace(1, 10, n)) @ other
+    return basis @ np.diag(values) @ np.linalg.inv(basis)
