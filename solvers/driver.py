@@ -250,7 +250,8 @@ class _Monitor:
         failed = getattr(state, "failed", None)
         if failed is not None:
             parts.append(failed.to(norm.dtype))
-        host = torch.stack(parts).detach().cpu().numpy()
+        stacked = torch.stack(parts)
+        host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
         unit = host.astype(np.float64) * self._unit
         z_norm = unit[1] if self._relative_to_z else unit[0]
         return unit[0], z_norm, None if failed is None else host[-1]
