@@ -51,7 +51,8 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	@echo "== Installing the documentation tools"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	@$(BIN)/mkdocs build --strict --site-dir build/site
+	@mkdir -p build/package && ln -sfn "$(CURDIR)" build/package/implicitly
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "== Creating a virtual environment in $(VENV)"
