@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_penalty_ends_at_a_minimum(printed):
 
 def test_bratus_equation_converges_with_second_order_in_value_and_slope(printed):
     _, *lines = printed("bratu_sensitivity.py")
-    errors = [[float(e) for e in re.findall(r"error ([\d.e-]+)", line)] for line in lines]
+    errors = [[float(e) for e in re.findall(r"error ([\d.e+-]+)", line)] for line in lines]
     for coarse, fine in itertools.pairwise(errors):
         for before, after in zip(coarse, fine, strict=True):
             # Two printed digits: a quarter to within five per cent each.
