@@ -48,6 +48,7 @@ def equation():
 
 
 def cell(z, W, x):
+    """The map."""
     return torch.tanh(z @ W.mT + x)
 
 

@@ -14,6 +14,7 @@ TIGHT = Stopping(rtol=1e-12)
 
 
 def equation() -> tuple[Tensor, Tensor]:
+    """Weights of norm 0.95 and inputs."""
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(SIZE, SIZE, dtype=torch.float64, generator=generator)
     W = 0.95 * torch.linalg.qr(W).Q
@@ -22,6 +23,7 @@ def equation() -> tuple[Tensor, Tensor]:
 
 
 def iterate(f, z0):
+    """Plain iterations, recorded by autograd."""
     z = z0
     for _ in range(3000):
         z = f(z)
@@ -29,6 +31,8 @@ def iterate(f, z0):
 
 
 def by_torchdeq(**options):
+    """A solve by TorchDEQ."""
+
     def solve(f, z0):
         return torchdeq.get_deq(**options)(f, z0)[0][-1]
 
@@ -36,6 +40,8 @@ def by_torchdeq(**options):
 
 
 def by_implicitly(**options):
+    """A solve by this package."""
+
     def solve(f, z0):
         return fixed_point(f, z0, x, batch_dims=1, **options).value
 
@@ -67,6 +73,7 @@ CASES = {
 
 
 def main():
+    """Print the table."""
     reference = derivatives(iterate, lambda z: torch.tanh(z @ W.mT + x))
     print(f"{'relative error':32s}{'first':>10s}{'second':>10s}")
     for name, solve in CASES.items():
