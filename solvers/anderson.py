@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -80,6 +80,7 @@ class Anderson(Solver):
     regularisation: float | None = None
     restart: int | None = None
     safeguard: float | None = 10.0
+    default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
         if not is_integer(self.memory, 1):

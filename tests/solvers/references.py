@@ -122,6 +122,11 @@ def tanh_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
     return torch.tanh(torch.einsum("bij,bj->bi", W, z) + x)
 
 
+def affine_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
+    """The same without the nonlinearity."""
+    return torch.einsum("bij,bj->bi", W, z) + x
+
+
 def solve_form(form: Form, f: Any, z0: Any, *args: Any, **options: Any) -> Solution:
     """The fixed point of `f`, stated as one or as the root of `z − f(z)`; `z0` is a tensor."""
     if form == "fixed_point":

@@ -1,0 +1,135 @@
+"""Anderson acceleration: never behind plain iteration on linear maps, and exact in few dimensions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from implicitly import (
+    Anderson,
+    FixedPointIteration,
+    Solution,
+    SolveError,
+    Solver,
+    Stopping,
+    fixed_point,
+)
+
+from .references import KINDS, Array, Kind, iteration_matrix
+
+Type = Literal["I", "II"]
+
+
+def solve_linear(
+    M: Array, c: Array, solver: Solver, stopping: Stopping | None = None, accept: bool = False
+) -> Solution:
+    matrix, constant = torch.from_numpy(M), torch.from_numpy(c)
+    return fixed_point(
+        lambda z: matrix @ z + constant, torch.zeros_like(constant), solver=solver,
+        stopping=stopping, on_failure="accept" if accept else "raise",
+    )  # fmt: skip
+
+
+def evaluations_beyond_plain_iteration(kind: Type, M: Array, c: Array) -> int:
+    """How many more evaluations Anderson needs than the plain iteration, which may take all it wants."""
+    accelerated = solve_linear(M, c, Anderson(kind=kind))
+    plain = solve_linear(M, c, FixedPointIteration(), Stopping(max_steps=10_000))
+    return accelerated.evaluations - plain.evaluations
+
+
+@pytest.mark.parametrize("spectrum", KINDS)
+@given(
+    n=st.integers(1, 30),
+    radius=st.sampled_from([0.5, 0.7, 0.9, 0.95, 0.99]),
+    seed=st.integers(0, 10_000),
+)
+def test_linear_maps_never_take_more_evaluations_than_plain_iteration(
+    spectrum: Kind, n: int, radius: float, seed: int
+) -> None:
+    M = iteration_matrix(spectrum, n, radius, seed)
+    c = np.random.default_rng(seed).standard_normal(n)
+    assert evaluations_beyond_plain_iteration("II", M, c) <= 0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=(SolveError, AssertionError),
+    reason="the equations of type I may be nearly singular far from the root: on spectra off the "
+    "real axis it is slower than plain iteration, and on non-normal maps it may run away",
+)
+@pytest.mark.parametrize("spectrum", ["mildly non-normal", "rotations"])
+def test_type_one_keeps_up_with_plain_iteration_too(spectrum: Kind) -> None:
+    for seed in range(40):
+        M = iteration_matrix(spectrum, 20, 0.95, seed)
+        c = np.random.default_rng(seed).standard_normal(20)
+        assert evaluations_beyond_plain_iteration("I", M, c) <= 0
+
+
+@pytest.mark.parametrize("kind", ["I", "II"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_linear_maps_in_few_dimensions_end_after_as_many_steps(kind: Type, n: int) -> None:
+    # With n moves the extrapolation is exact: a step to it, one to see it, and one for rounding.
+    M = iteration_matrix("symmetric", n, 0.9, seed=n)
+    solution = solve_linear(M, np.ones(n), Anderson(kind=kind, memory=5))
+    assert int(solution.steps) <= n + 2
+
+
+def test_type_two_without_truncation_is_gmres() -> None:
+    # Walker & Ni 2011, theorem 2.2: z_{k+1} = z_k^GMRES + r_k^GMRES while GMRES does not stagnate.
+    n = 12
+    generator = np.random.default_rng(0)
+    M = 0.5 * generator.standard_normal((n, n)) / np.sqrt(n)
+    c = generator.standard_normal(n)
+    for k in range(1, 6):
+        z = solve_linear(M, c, Anderson(memory=20), Stopping(max_steps=k + 1), accept=True)
+        krylov = np.linalg.qr(
+            np.stack([np.linalg.matrix_power(M - np.eye(n), i) @ c for i in range(k)], axis=1)
+        )[0]
+        A = np.eye(n) - M
+        best = krylov @ np.linalg.lstsq(A @ krylov, c)[0]
+        np.testing.assert_allclose(z.value.numpy(), M @ best + c, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("mixing", [0.3, 1.0])
+def test_memory_of_one_is_the_secant_method_for_one_unknown(mixing: float) -> None:
+    z = [1.0]
+    residuals = [np.cos(1.0) - 1.0]
+    z.append(z[0] + mixing * residuals[0])
+    for _ in range(3):
+        residuals.append(np.cos(z[-1]) - z[-1])
+        slope = (residuals[-1] - residuals[-2]) / (z[-1] - z[-2])
+        z.append(z[-1] - residuals[-1] / slope)
+    for kind in ("I", "II"):
+        solution = fixed_point(
+            torch.cos, torch.ones((), dtype=torch.float64), on_failure="accept",
+            solver=Anderson(memory=1, mixing=mixing, kind=kind),  # type: ignore[arg-type]
+            stopping=Stopping(max_steps=4, rtol=1e-14),
+        )  # fmt: skip
+        # The regularisation, 16 eps, moves the step by as much of the last change.
+        assert solution.value.item() == pytest.approx(z[4], abs=1e-13)
+
+
+def test_a_restart_forgets() -> None:
+    M, c = iteration_matrix("rotations", 20, 0.9, 0), np.ones(20)
+    # Restarted after every step, all that remains is the plain iteration.
+    restarted = solve_linear(M, c, Anderson(restart=1), Stopping(max_steps=9), accept=True)
+    plain = solve_linear(M, c, FixedPointIteration(), Stopping(max_steps=9), accept=True)
+    torch.testing.assert_close(restarted.value, plain.value, rtol=0, atol=1e-13)
+    kept = solve_linear(M, c, Anderson(), Stopping(max_steps=9), accept=True)
+    assert not torch.allclose(kept.value, plain.value)
+
+
+def test_the_safeguard_forgets_where_the_residual_has_jumped() -> None:
+    # The map jumps at 0.6, so that what was learnt on one side is wrong on the other.
+    def f(z: torch.Tensor) -> torch.Tensor:
+        return torch.where(z < 0.6, 0.5 * z + 0.31, 0.5 * z + 50.0)
+
+    start = torch.zeros((), dtype=torch.float64)
+    guarded = fixed_point(
+        f, start, solver=Anderson(safeguard=10.0), stopping=Stopping(max_steps=60)
+    )
+    assert guarded.value.item() == pytest.approx(100.0, rel=1e-9)
