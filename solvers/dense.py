@@ -7,15 +7,18 @@ from torch import Tensor
 
 # Backward error of a good solve is a few n·eps; a wrong one is off by orders of magnitude.
 _BACKWARD_ERROR_UNITS = 100.0
+# A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
+_SINGULAR_UNITS = 16.0
 
 
 def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     """Solve `A x = b` for every system of a batch.
 
     LU first. A system whose backward error `‖b − Ax‖ / (‖A‖‖x‖ + ‖b‖)` exceeds what rounding
-    explains is solved again on its own by LU, and if that fails too, as a singular one is bound to, in
-    the least-squares sense with minimum norm. (Batched LU can return wrong numbers without an error:
-    PyTorch 2.13 on a CPU with several threads and n ≥ 160.)
+    explains, or whose solution is as large as that of a singular one, is solved again on its own by LU,
+    and if that is no better in the least-squares sense with minimum norm. (Batched LU can return wrong
+    numbers without an error, or complain of its own pivots: PyTorch 2.13 on a CPU with several threads
+    and n ≥ 160.)
 
     Args:
         matrices: `A`, `(batch, n, n)`.
@@ -32,7 +35,10 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     """
     if right.numel() == 0:
         return torch.zeros_like(right)
-    solution = torch.linalg.solve_ex(matrices, right.unsqueeze(2)).result.squeeze(2)
+    try:
+        solution = torch.linalg.solve_ex(matrices, right.unsqueeze(2)).result.squeeze(2)
+    except RuntimeError:  # What is wrong with the arguments, if anything, shows below.
+        solution = torch.full_like(right, torch.nan)
     wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution
@@ -42,11 +48,15 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
 
 def _accurate(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     error = right - torch.bmm(matrices, solution.unsqueeze(2)).squeeze(2)
-    scale = torch.linalg.matrix_norm(matrices) * torch.linalg.vector_norm(solution, dim=-1)
-    scale = scale + torch.linalg.vector_norm(right, dim=-1)
-    units = _BACKWARD_ERROR_UNITS * right.shape[1] * torch.finfo(right.dtype).eps
-    # A NaN in the solution makes this false.
-    return torch.linalg.vector_norm(error, dim=-1) <= units * scale
+    size = torch.linalg.matrix_norm(matrices) * torch.linalg.vector_norm(solution, dim=-1)
+    given = torch.linalg.vector_norm(right, dim=-1)
+    n, eps = right.shape[1], torch.finfo(right.dtype).eps
+    # A NaN in the solution makes these false.
+    small = torch.linalg.vector_norm(error, dim=-1) <= _BACKWARD_ERROR_UNITS * n * eps * (
+        size + given
+    )
+    regular = _SINGULAR_UNITS * n**0.5 * eps * size <= given
+    return small & regular
 
 
 def _solve_alone(matrix: Tensor, right: Tensor) -> Tensor:

@@ -1,0 +1,178 @@
+"""Broyden's methods: the updates of the textbook, the secant equation, and what they store."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from implicitly import Broyden, Stopping, fixed_point, root
+from implicitly.solvers import Problem
+from torch import Tensor
+
+from .references import TanhSystems, as_float64, iteration_matrix, tanh_map
+
+Kind = Literal["good", "bad"]
+both_kinds = pytest.mark.parametrize("kind", ["good", "bad"])
+
+
+@both_kinds
+@pytest.mark.parametrize("line_search", [False, True], ids=["full steps", "line search"])
+@pytest.mark.parametrize("memory", [1, 3, 30])
+def test_the_secant_equation_holds_after_every_step(
+    kind: Kind, line_search: bool, memory: int
+) -> None:
+    systems = TanhSystems.draw(2, 60, 4.0, seed=5)
+    W, x = systems.tensors(torch.float64)
+    evaluated: list[tuple[Tensor, Tensor]] = []
+
+    def function(z: Tensor) -> Tensor:
+        value = tanh_map(z, W, x)
+        evaluated.append((z, value - z))
+        return value
+
+    problem = Problem(function)
+    solver = Broyden(memory=memory, kind=kind, line_search=line_search)
+    z = torch.zeros_like(x)
+    state = solver.init(problem, z, problem.residual(z))
+    for _ in range(25):
+        z, residual = state.z.clone(), state.residual.clone()
+        state = solver.step(problem, state)
+        trial, trial_residual = evaluated[-1]
+        s, y = trial - z, trial_residual - residual
+        error = torch.linalg.vector_norm(state.inverse(y) - s, dim=1)
+        # An update is left out where it would amplify by more than 1e4: rounding, 1e4 · eps for each
+        # of up to 25 products; and the change y itself is known to eps · ‖z‖ only.
+        slack = 1e-10 * torch.linalg.vector_norm(s, dim=1) + 1e-13
+        assert bool((error <= slack).all())
+    assert float(state.norm.max()) > 1e-12  # Else the last steps would have shown nothing.
+
+
+def dense_broyden(kind: Kind, M: Any, c: Any, steps: int) -> Any:
+    """The iterates of `r(z) = M z + c + 0.1 sin z − z` by the formulas for a dense inverse `H`."""
+
+    def residual(z: Any) -> Any:
+        return M @ z + c + 0.1 * np.sin(z) - z
+
+    z, H = np.zeros(len(c)), -np.eye(len(c))
+    r = residual(z)
+    for _ in range(steps):
+        s = -H @ r
+        z = z + s
+        y = residual(z) - r
+        r = r + y
+        if kind == "good":
+            H = H + np.outer(s - H @ y, s @ H) / (s @ H @ y)
+        else:
+            H = H + np.outer(s - H @ y, y) / (y @ y)
+    return z
+
+
+@both_kinds
+@given(n=st.integers(2, 8), steps=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_iterates_are_those_of_the_dense_formulas(
+    kind: Kind, n: int, steps: int, seed: int
+) -> None:
+    M = iteration_matrix("symmetric", n, 0.6, seed)
+    c = np.random.default_rng(seed).standard_normal(n)
+    matrix, constant = torch.from_numpy(M), torch.from_numpy(c)
+    solution = fixed_point(
+        lambda z: matrix @ z + constant + 0.1 * torch.sin(z),
+        torch.zeros_like(constant),
+        solver=Broyden(kind=kind, line_search=False),
+        stopping=Stopping(max_steps=steps, rtol=1e-9),
+        on_failure="accept",
+    )
+    dense = dense_broyden(kind, M, c, int(solution.steps))
+    if bool(solution.converged) or int(solution.steps) == steps:
+        # Rounding, amplified by updates of at most 1e4 each; most amplify little.
+        np.testing.assert_allclose(as_float64(solution.value), dense, rtol=0, atol=1e-9)
+
+
+@both_kinds
+@given(n=st.integers(1, 6), seed=st.integers(0, 1000))
+def test_linear_equations_end_after_twice_as_many_steps_as_unknowns(
+    kind: Kind, n: int, seed: int
+) -> None:
+    # Gay 1979, theorem 2.2 and section 4: at most 2n steps with full memory and full steps.
+    M = torch.from_numpy(iteration_matrix("symmetric", n, 0.9, seed))
+    c = torch.from_numpy(np.random.default_rng(seed).standard_normal(n))
+    solver = Broyden(kind=kind, line_search=False)
+    solution = fixed_point(lambda z: M @ z + c, torch.zeros_like(c), solver=solver)
+    # Two more, as rounding spoils the exact end.
+    assert int(solution.steps) <= 2 * n + 2
+
+
+def stored_bytes(state: Any) -> int:
+    values = [getattr(state, field.name) for field in dataclasses.fields(state)]
+    tensors = {value.data_ptr(): value for value in values if isinstance(value, Tensor)}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+@both_kinds
+def test_storage_grows_with_the_steps_done_and_not_with_the_limit(kind: Kind) -> None:
+    W, x = TanhSystems.draw(2, 50, 0.95, seed=0).tensors(torch.float64)
+    problem = Problem(lambda z: tanh_map(z, W, x))
+    z = torch.zeros_like(x)
+
+    def after(steps: int, memory: int) -> int:
+        solver = Broyden(memory=memory, kind=kind)
+        state = solver.init(problem, z, problem.residual(z))
+        for _ in range(steps):
+            state = solver.step(problem, state)
+        return stored_bytes(state)
+
+    vector = z.nbytes
+    assert after(5, memory=10_000) == after(5, memory=100)
+    for steps in (1, 5, 20, 60):
+        # Two vectors for each update, at most twice the room that is used, and some vectors beside.
+        assert after(steps, memory=10_000) <= 2 * 2 * max(steps, 8) * vector + 8 * vector
+    assert after(60, memory=10) <= 2 * 10 * vector + 8 * vector
+    assert after(60, memory=10_000) >= 2 * 60 * vector
+
+
+@pytest.mark.parametrize("growth", [0.0, 1.0])
+def test_the_line_search_bounds_the_growth_of_the_residual(growth: float) -> None:
+    # A full first step from 3 lands far off, where arctan is flat.
+    trace = root(
+        torch.atan, torch.tensor([3.0, -5.0], dtype=torch.float64), trace=True,
+        solver=Broyden(growth=growth), batch_dims=1, on_failure="accept",
+        stopping=Stopping(max_steps=30),
+    ).trace  # fmt: skip
+    assert trace is not None
+    ended = np.isnan(trace)
+    before, after = trace[:-1], trace[1:]
+    steps = np.arange(1, len(trace))[:, None]
+    assert (ended[1:] | (after <= (1 + growth / steps**2) * before * (1 + 1e-12))).all()
+
+
+def test_without_a_line_search_every_step_is_taken_in_full() -> None:
+    points: list[float] = []
+
+    def residual(z: Tensor) -> Tensor:
+        points.append(float(z.detach()))
+        return torch.exp(z) - 20
+
+    root(
+        residual, torch.zeros((), dtype=torch.float64), on_failure="accept",
+        solver=Broyden(line_search=False), stopping=Stopping(max_steps=1),
+    )  # fmt: skip
+    # The first step has the length of Newton's: 19 / exp(0), an overshoot that is kept.
+    assert points[-1] == pytest.approx(19.0)
+
+
+@both_kinds
+def test_a_memory_of_one_still_solves_contractive_systems(kind: Kind) -> None:
+    systems = TanhSystems.draw(3, 6, 0.8, seed=1)
+    W, x = systems.tensors(torch.float64)
+    solution = fixed_point(
+        tanh_map, torch.zeros_like(x), W, x, solver=Broyden(memory=1, kind=kind), batch_dims=1
+    )
+    # ‖z‖ ≤ √6, over 1 − 0.8.
+    np.testing.assert_allclose(
+        as_float64(solution.value), systems.answer(), rtol=0, atol=1e-10 * 2.5 / 0.2
+    )
