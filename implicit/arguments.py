@@ -81,6 +81,8 @@ class Unknown:
 
     def build(self, leaves: Leaves) -> Any:
         """The pytree with these leaves."""
+        if self.spec.is_leaf():
+            return leaves[0]
         return tree_unflatten(list(leaves), self.spec)
 
     def leaves_of(self, described: str, value: Any, z: Leaves) -> Leaves:
@@ -90,7 +92,10 @@ class Unknown:
             TypeError: Its structure or dtype is wrong.
             ValueError: Its shapes are not those of `z`.
         """
-        found, spec = tree_flatten(value)
+        if self.spec.is_leaf() and isinstance(value, Tensor):
+            found, spec = [value], self.spec
+        else:
+            found, spec = tree_flatten(value)
         if spec != self.spec:
             raise TypeError(
                 f"{described} must return the structure of z0, {self.spec}, but returned {spec}"

@@ -106,13 +106,13 @@ class GivenEquation(Equation):
     """An equation as the user gave it.
 
     Attributes:
-        function: `(z, args) ↦ leaves`, without the captured arguments.
+        given: From the arguments, without the captured ones, to the function of `z`.
         linear: The user says that the function is affine in `z`.
         batched_args: For each argument whether its first axis is the batch, so that systems can be
             dropped; `None` if that is not known or not possible.
     """
 
-    function: Callable[[Leaves, Leaves], Leaves]
+    given: Callable[[Leaves], Product]
     form: Form
     batch_dims: int
     captured: Leaves = ()
@@ -121,18 +121,28 @@ class GivenEquation(Equation):
     described: str = "the equation"
     batched_prefix: int = 0
 
-    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+    def at(self, args: Leaves) -> Product:
+        """The function of `z` at these arguments."""
         if not self.captured:
-            return self.function(z, args)
+            return self.given(args)
         own, captured = args[: -len(self.captured)], args[-len(self.captured) :]
+        function = self.given(own)
         if all(given is leaf for given, leaf in zip(captured, self.captured, strict=True)):
-            return self.function(z, own)
-        with Substitute(self.captured, captured):
-            return self.function(z, own)
+            return function
+
+        def substituted(z: Leaves) -> Leaves:
+            with Substitute(self.captured, captured):
+                return function(z)
+
+        return substituted
+
+    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
+        return self.at(args)(z)
 
     def bind(self, args: Leaves) -> Bound:
+        function = self.at(args)
         if not self.linear:
-            return Bound(lambda z: self.evaluate(z, args))
+            return Bound(function)
         product: Product | None = None
 
         def operator(v: Leaves) -> Leaves:
@@ -146,17 +156,18 @@ class GivenEquation(Equation):
                 product = at
             return at(v)
 
-        return Bound(lambda z: self.evaluate(z, args), operator)
+        return Bound(function, operator)
 
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
-        def function(z: Leaves, args: Leaves) -> Leaves:
-            axes = tuple(0 if is_mapped else None for is_mapped in mapped)
-            return torch.vmap(self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness)(
-                z, args
-            )
+        axes = tuple(0 if is_mapped else None for is_mapped in mapped)
+
+        def given(args: Leaves) -> Product:
+            return lambda z: torch.vmap(
+                self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness
+            )(z, args)
 
         return _MappedEquation(
-            function=function,
+            given=given,
             form=self.form,
             batch_dims=self.batch_dims + 1,
             captured=self.captured,
@@ -167,10 +178,10 @@ class GivenEquation(Equation):
 
 @dataclass(frozen=True)
 class _MappedEquation(GivenEquation):
-    """A given equation under `vmap`; its function takes the captured arguments as well."""
+    """A given equation under `vmap`; its arguments are the captured ones as well."""
 
-    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
-        return self.function(z, args)
+    def at(self, args: Leaves) -> Product:
+        return self.given(args)
 
 
 @dataclass(frozen=True)

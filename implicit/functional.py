@@ -11,7 +11,7 @@ import torch.autograd.forward_ad as forward_ad
 from ..solvers import Callback, Solution, Solver, Stopping
 from .arguments import Tree, Unknown, describe, per_leaf
 from .capture import captured_leaves, check_mapped, graph_clock
-from .differentiation import constants, transforming
+from .differentiation import Product, constants, transforming
 from .equation import GivenEquation
 from .failure import FailurePolicy
 from .gradients import Gradient, TapedGradient
@@ -150,12 +150,17 @@ def solve_equation(
     tree, tensors = Tree.of(args)
     replay = Replay((*start, *tensors))
 
-    def on_leaves(z: Leaves, arg_tensors: Leaves) -> Leaves:
-        value = replay.run(lambda: function(unknown.build(z), *tree.fill(arg_tensors)))
-        return unknown.leaves_of(described, value, z)
+    def bind(arg_tensors: Leaves) -> Product:
+        filled = tree.fill(arg_tensors)
+
+        def of_leaves(z: Leaves) -> Leaves:
+            value = replay.run(lambda: function(unknown.build(z), *filled))
+            return unknown.leaves_of(described, value, z)
+
+        return of_leaves
 
     clock = graph_clock()
-    first = on_leaves(constants(start), constants(tensors))
+    first = bind(constants(tensors))(constants(start))
     if isinstance(function, PureModule):
         tensors = function.freeze(tensors)
     captured = captured_leaves(described, first, clock)
@@ -168,7 +173,7 @@ def solve_equation(
             flags = None  # What a system sees would depend on which others are left.
     call = Call(
         equation=GivenEquation(
-            function=on_leaves,
+            given=bind,
             form=settings.form,
             batch_dims=settings.batch_dims,
             captured=captured,

@@ -68,11 +68,13 @@ class Replay:
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         devices = {tensor.device for tensor in tensors}
         types = {"cpu"} | {device.type for device in devices if device.type == "cuda"}
-        self._autocast = tuple(Autocast.current(device_type) for device_type in sorted(types))
+        self._types = tuple(sorted(types))
+        self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
         self._devices = tuple(device for device in devices if device.type == "cuda")
         self._start = random_state(self._devices)
         self._after_first: tuple[Tensor, ...] | None = None
         self.random = False
+        self._plain = False
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
         """The dtype that autocast computes in on `device`, if it is on."""
@@ -83,6 +85,8 @@ class Replay:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` in these surroundings."""
+        if self._plain and not any(map(torch.is_autocast_enabled, self._types)):
+            return function()
         with ExitStack() as stack:
             for state in self._autocast:
                 if Autocast.current(state.device_type) != state:
@@ -91,6 +95,7 @@ class Replay:
                 result = function()
                 self._after_first = random_state(self._devices)
                 self.random = not _same(self._start, self._after_first)
+                self._plain = not (self.random or any(state.enabled for state in self._autocast))
             elif self.random:
                 outside = random_state(self._devices)
                 set_random_state(self._devices, self._start)

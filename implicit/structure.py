@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,11 +41,11 @@ class Layout:
             torch.float32 if dtype in _HALF else dtype,
         )
 
-    @property
+    @cached_property
     def systems(self) -> int:
         return math.prod(self.batch_shape)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         batch_dims = len(self.batch_shape)
         return [math.prod(shape[batch_dims:]) for shape in self.shapes]
@@ -55,19 +56,23 @@ class Layout:
         return any(dtype != self.dtype for dtype in self.dtypes)
 
     def flatten(self, leaves: Leaves) -> Tensor:
-        parts = []
-        for leaf, size in zip(leaves, self.sizes, strict=True):
-            shape = (self.systems, size)
-            part = leaf if leaf.shape == shape else leaf.reshape(shape)
-            parts.append(part.to(self.dtype))
+        """The flat tensor of `leaves`, or of what a function returned for them."""
+        parts = [
+            self._cast(leaf, (self.systems, size), self.dtype)
+            for leaf, size in zip(leaves, self.sizes, strict=True)
+        ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def unflatten(self, flat: Tensor) -> Leaves:
-        parts = [flat] if len(self.shapes) == 1 else flat.split(self.sizes, dim=1)
-        return tuple(
-            (part if part.shape == shape else part.reshape(shape)).to(dtype)
-            for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
-        )
+        """The leaves whose flat tensor is `flat`."""
+        parts = (flat,) if len(self.shapes) == 1 else flat.split(self.sizes, dim=1)
+        return tuple(map(self._cast, parts, self.shapes, self.dtypes))
+
+    @staticmethod
+    def _cast(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if tensor.shape != shape:
+            tensor = tensor.reshape(shape)
+        return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
     def restricted(self, count: int) -> Layout:
         """The layout of `count` of the systems, for one batch axis."""

@@ -27,6 +27,18 @@ from .stopping import Stopping
 
 Callback = Callable[[int, np.ndarray], bool | None]
 
+# An enumeration's own members are slow in array arithmetic.
+_RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (
+    int(status)
+    for status in (
+        Status.RUNNING,
+        Status.CONVERGED,
+        Status.MAX_STEPS,
+        Status.STALLED,
+        Status.DIVERGED,
+        Status.NON_FINITE,
+    )
+)
 # At the rounding level of the dtype, progress is noise and patience is short.
 _ROUNDING_UNITS = 64
 _SLOWEST_PROGRESS = 0.999
@@ -160,7 +172,8 @@ class _Monitor:
 
         self.z = z
         self._rows: np.ndarray | None = None
-        self._first = np.full(batch, np.nan)
+        self._first: np.ndarray | None = None
+        self._ended = False
         self._best = np.full(batch, np.inf)
         self._mark = np.full(batch, np.inf)
         """The best norm when progress was last seen: small gains add up."""
@@ -179,48 +192,51 @@ class _Monitor:
 
     @property
     def all_ended(self) -> bool:
-        return bool((self._status != Status.RUNNING).all())
+        return self._ended and bool((self._status != _RUNNING).all())
 
     def look(self, state: Any, step: int, last: bool) -> bool:
         """Read the norms back, end systems, keep iterates; whether any system ended."""
         rows = slice(None) if self._rows is None else self._rows
         norm, z_norm, failed = self._read(state)
-        running = self._status[rows] == Status.RUNNING
-        finite = np.isfinite(norm)
-
+        if self._first is None:
+            self._first = norm.copy()
         first = self._first[rows]
-        first = np.where(np.isnan(first), norm, first)
-        self._first[rows] = first
         reference = z_norm if self._relative_to_z else first
         threshold = self._atol + self._rtol[rows] * reference
+        if failed is None and not last and self._all_advance(norm, reference, threshold):
+            self._advance(state, step, norm, threshold)
+            return False
+
+        running = self._status[rows] == _RUNNING
+        finite = np.isfinite(norm)
         best = self._best[rows]
         mark = self._mark[rows]
         progress = norm < _SLOWEST_PROGRESS * mark
         self._mark[rows] = np.where(progress, norm, mark)
         last_progress = np.where(progress, step, self._last_progress[rows])
-        at_rounding = finite & (norm <= self._rounding * (z_norm if self._relative_to_z else first))
+        at_rounding = finite & (norm <= self._rounding * reference)
         self._was_at_rounding[rows] |= at_rounding
         patience = np.where(
             at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience
         )
 
-        status = np.full(len(norm), Status.RUNNING, dtype=np.int8)
+        status = np.full(len(norm), _RUNNING, dtype=np.int8)
         if last:
-            status[:] = Status.MAX_STEPS
-        status[step - last_progress >= patience] = Status.STALLED
+            status[:] = _MAX_STEPS
+        status[step - last_progress >= patience] = _STALLED
         if failed is not None:
             status = np.where(failed > 0, failed.astype(np.int8), status)
         with np.errstate(invalid="ignore", over="ignore"):
             diverged = norm > self._stopping.divergence * first
-        status[diverged] = Status.DIVERGED
+        status[diverged] = _DIVERGED
         # What ran away after it had come as close as the dtype allows has not failed to converge.
-        status[diverged & self._was_at_rounding[rows]] = Status.STALLED
-        status[~finite] = Status.NON_FINITE
+        status[diverged & self._was_at_rounding[rows]] = _STALLED
+        status[~finite] = _NON_FINITE
         margin = self._margin if self._confirms else 1.0
-        status[finite & (norm <= margin * threshold)] = Status.CONVERGED
+        status[finite & (norm <= margin * threshold)] = _CONVERGED
 
-        ended = running & (status != Status.RUNNING)
-        converged = ended & (status == Status.CONVERGED)
+        ended = running & (status != _RUNNING)
+        converged = ended & (status == _CONVERGED)
         keep = ended & finite if self._lazy else running & (norm < best) | converged
         if keep.any():
             self._keep(state.z, keep)
@@ -234,10 +250,33 @@ class _Monitor:
         if self._trace is not None:
             self._trace.append(self.norms)
         if ended.any():
+            self._ended = True
             self._status[rows] = np.where(ended, status, self._status[rows])
             self._steps[rows] = np.where(ended, step, self._steps[rows])
             return True
         return False
+
+    def _all_advance(self, norm: np.ndarray, reference: np.ndarray, threshold: np.ndarray) -> bool:
+        """Whether all systems still run, and each has made progress and is above its tolerance.
+
+        This is what most looks find, and much less than `look` needs to know to tell it.
+        """
+        if self._rows is not None or self._ended:
+            return False
+        ahead = norm > np.maximum(threshold, self._rounding * reference)
+        ahead &= norm < _SLOWEST_PROGRESS * np.minimum(self._mark, self._best)
+        return bool(ahead.all())
+
+    def _advance(self, state: Any, step: int, norm: np.ndarray, threshold: np.ndarray) -> None:
+        """The bookkeeping of a look at which every system has come closer."""
+        self.norms = norm
+        self._best, self._mark = norm.copy(), norm.copy()
+        self._last_progress[:] = step
+        if not self._lazy:
+            self.z, self._kept, self._threshold = state.z, norm.copy(), threshold
+            self._value_steps[:] = step
+        if self._trace is not None:
+            self._trace.append(norm)
 
     def _read(self, state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Norms of residual and iterate and the solver's own failures, in one read-back."""
@@ -334,7 +373,8 @@ class _Monitor:
     def end_running(self, state: Any, step: int) -> None:
         """End what runs with `MAX_STEPS`, at the iterates of the look just made."""
         running = self._status == Status.RUNNING
-        self._status[running] = Status.MAX_STEPS
+        self._ended = True
+        self._status[running] = _MAX_STEPS
         self._steps[running] = step
         keep = running & np.isfinite(self.norms)
         if self._lazy and keep.any():
