@@ -43,7 +43,7 @@ def name(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page):
     torch.manual_seed(0)
-    namespace = {"__name__": "documentation"}
+    namespace = {"__name__": "__main__"}
     for block in blocks(page):
         # The line numbers of a traceback are those of the page.
         code = compile("\n" * block.line + block.code, str(page), "exec")
