@@ -48,8 +48,10 @@ class BiCGStab(Solver):
         >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
         >>> right = torch.tensor([6.0, 12.0])
         >>> solver = implicitly.BiCGStab()
-        >>> implicitly.root(lambda z: matrix @ z - right, torch.zeros(2), solver=solver, linear=True).value
-        tensor([1.0000, 2.0000])
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=solver, linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
     """
 
     preconditioner: Callable[[Tensor], Tensor] | None = None

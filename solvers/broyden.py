@@ -145,23 +145,25 @@ class Broyden(Solver):
 
         direction = state.negative(residual)
         negative_y = direction - state.direction
+        column = s.mT
         if self.kind == "good":
             right = state.negative_transposed(s)
-            denominator = torch.bmm(s, negative_y.mT)
-            scale = torch.bmm(s, s.mT)
+            denominator = torch.bmm(negative_y, column)
+            scale = torch.bmm(s, column)
         else:
             right = residual - state.residual_row
             denominator = scale = torch.bmm(right, right.mT)
         # False for NaN as well: a trial that is not finite teaches nothing.
         usable = denominator.abs() > _SMALLEST_CURVATURE * scale
-        left = torch.where(usable, (s + negative_y) / denominator, 0.0)
-        if self.kind == "bad":
-            right = torch.where(usable, right, 0.0)
         if torch.is_grad_enabled():
             # What the graph of this step has read must not be written to.
             state = replace(state, left=state.left.clone(), right=state.right.clone())
         slot, count = state.count % self.memory, state.count + 1
-        state.left.narrow(1, slot, 1).copy_(left)
+        zero_row = state.left.narrow(1, slot, 1)
+        left = torch.where(usable, (s + negative_y) / denominator, zero_row)
+        if self.kind == "bad":
+            right = torch.where(usable, right, zero_row)
+        zero_row.copy_(left)
         state.right.narrow(1, slot, 1).copy_(right)
 
         length = state.length
@@ -172,8 +174,11 @@ class Broyden(Solver):
             residual = torch.where(accepted, residual, state.residual_row)
             direction = torch.where(accepted, direction, state.direction)
             length = (0.5 * length).masked_fill(accepted, 1.0)
-        # H has changed by u vᵀ since the direction was computed.
-        direction = direction.addcmul(left, torch.bmm(residual, right.mT), value=-1)
+        # H has changed by u vᵀ since the direction was computed; vᵀr = −sᵀHr for the good update.
+        weight = (
+            torch.bmm(direction, column) if self.kind == "good" else torch.bmm(residual, right.mT)
+        )
+        direction = direction.addcmul(left, weight, value=-1)
         return replace(
             state,
             z_row=trial,

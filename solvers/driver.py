@@ -50,7 +50,15 @@ _GOLDEN_RATIO = 0.6180339887498949
 
 @dataclass(frozen=True)
 class FlatSolution:
-    """The outcome of `solve` on flat tensors; arrays have one entry per system."""
+    """The outcome of `solve` on flat tensors; arrays have one entry per system.
+
+    Example:
+        >>> from implicitly.solvers import NeumannSeries, Problem
+        >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
+        >>> result = solve(problem, NeumannSeries(), torch.zeros(3, 1))
+        >>> result.z.flatten().round(decimals=4).tolist(), result.status.tolist()
+        ([2.0, 2.0, 2.0], [1, 1, 1])
+    """
 
     z: Tensor
     status: np.ndarray
@@ -173,7 +181,7 @@ class _Monitor:
         self.z = z
         self._rows: np.ndarray | None = None
         self._first: np.ndarray | None = None
-        self._ended = False
+        self._ended = batch == 0
         self._best = np.full(batch, np.inf)
         self._mark = np.full(batch, np.inf)
         """The best norm when progress was last seen: small gains add up."""
@@ -348,9 +356,16 @@ class _Monitor:
         return residual
 
     def accept_rounding(self) -> None:
-        """A linear system that stalls where rounding explains the residual meets its default tolerance."""
+        """What stalls where rounding explains its residual meets the default tolerance.
+
+        That of a root or of a linear equation is relative to the residual at the start, which may
+        have been a solution.
+        """
         stalled = self._status == Status.STALLED
-        if self._default_tolerance and self._whole.linear and stalled.any():
+        problem = self._whole
+        known = problem.linear or (problem.form == "root" and problem.linearize is not None)
+        if self._default_tolerance and known and stalled.any():
+            problem.unpark()
             reachable = self._reachable()
             met = stalled & (self._kept <= reachable)
             self._status[met] = Status.CONVERGED
@@ -366,7 +381,12 @@ class _Monitor:
         n = self.z.shape[1]
         count = torch.arange(n, dtype=torch.float64, device=self.z.device)
         signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(self.z.dtype)
-        change = torch.linalg.vector_norm(self._whole.apply(self.z * signs), dim=1)
+        moved = self.z * signs
+        if self._whole.linear:
+            product = self._whole.apply(moved)
+        else:
+            product = self._whole.linearization(self.z).jvp(moved)
+        change = torch.linalg.vector_norm(product, dim=1)
         units = _BACKWARD_ERROR_UNITS * self._rounding / _ROUNDING_UNITS
         return change.detach().cpu().numpy().astype(np.float64) * self._unit * units
 

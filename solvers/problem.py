@@ -117,7 +117,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Linearization:
-    """The residual at a point and products with its Jacobian `J = ∂r/∂z`."""
+    """The residual at a point and products with its Jacobian `J = ∂r/∂z`.
+
+    Example:
+        >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
+        >>> problem.linearization(torch.zeros(1, 1)).jvp(torch.ones(1, 1)).item()  # 0.5 − 1
+        -0.5
+    """
 
     problem: Problem
     residual: Tensor | None

@@ -106,7 +106,7 @@ def test_memory_of_one_is_the_secant_method_for_one_unknown(mixing: float) -> No
     for kind in ("I", "II"):
         solution = fixed_point(
             torch.cos, torch.ones((), dtype=torch.float64), on_failure="accept",
-            solver=Anderson(memory=1, mixing=mixing, kind=kind),  # type: ignore[arg-type]
+            solver=Anderson(memory=1, mixing=mixing, kind=kind),
             stopping=Stopping(max_steps=4, rtol=1e-14),
         )  # fmt: skip
         # The regularisation, 16 eps, moves the step by as much of the last change.

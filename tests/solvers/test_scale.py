@@ -154,7 +154,7 @@ def test_scaled_unknowns_in_float32_take_as_many_steps_as_others(solver: Solver)
     steps = []
     for unknown in (1.0, 2.0**-20, 2.0**20):
         solution = fixed_point(
-            lambda z, unknown=unknown: unknown * tanh_map(z / unknown, W, x),  # type: ignore[misc]
+            lambda z, unknown=unknown: unknown * tanh_map(z / unknown, W, x),
             torch.zeros_like(x), solver=solver, batch_dims=1,
         )  # fmt: skip
         steps.append(solution.steps)

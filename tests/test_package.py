@@ -1,0 +1,162 @@
+"""What is shipped, who may import whom, and that a solver from outside is as good as any."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import implicitly
+import numpy as np
+import pytest
+import torch
+from implicitly import Exact, Solver, fixed_point, root
+from implicitly.solvers import Problem
+from torch import Tensor
+
+ROOT = Path(__file__).parent.parent
+NOT_SHIPPED = {"tests", "docs", "benchmarks", "examples", "build", "dist"}
+
+
+def project_text() -> str:
+    return (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_every_package_of_the_root_is_listed_for_shipping() -> None:
+    found = {
+        ".".join(("implicitly", *init.parent.relative_to(ROOT).parts))
+        for init in ROOT.rglob("__init__.py")
+        if not NOT_SHIPPED & set(init.relative_to(ROOT).parts)
+        and not any(part.startswith(".") for part in init.relative_to(ROOT).parts)
+    }
+    entries = project_text().split("packages = [", 1)[1].split("]", 1)[0]
+    listed = {entry.strip().strip('"') for entry in entries.split(",") if entry.strip()}
+    assert found == listed
+
+
+def test_types_are_shipped() -> None:
+    assert (ROOT / "py.typed").exists()
+    assert (Path(implicitly.__file__).parent / "py.typed").exists()
+    assert 'implicitly = ["py.typed"]' in project_text()
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    assert f'version = "{implicitly.__version__}"' in project_text()
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, relative ones resolved within the package."""
+    here = ("implicitly", *path.relative_to(ROOT).parent.parts)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *((node.module or "").split("."))))
+            found |= {f"{module}.{alias.name}".replace("..", ".") for alias in node.names}
+            found.add(module.strip("."))
+    return found
+
+
+ALLOWED = {
+    # Dependencies point one way: cli → implicit → solvers.
+    "solvers": ("implicitly.solvers",),
+    "implicit": ("implicitly.implicit", "implicitly.solvers"),
+}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_dependencies_point_one_way(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        own = {name for name in imports_of(path) if name.split(".")[0] == "implicitly"}
+        wrong = {name for name in own if not name.startswith(ALLOWED[folder])}
+        assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_solvers_know_nothing_of_autograd() -> None:
+    for path in (ROOT / "solvers").rglob("*.py"):
+        for name in imports_of(path):
+            assert not name.startswith(("torch.autograd", "torch.func", "torch._functorch")), (
+                path.name
+            )
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                text = ast.unparse(node)
+                assert not text.startswith(("torch.autograd", "torch.func.")), path.name
+                assert node.attr not in {"backward", "requires_grad_", "grad_fn"}, path.name
+
+
+# --- A solver from outside -----------------------------------------------------------------------
+
+
+@dataclass
+class HalvedState:
+    z: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True)
+class Halved(Solver):
+    """Steps of half the residual: all that a solver has to say."""
+
+    share: float = 0.5
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> HalvedState:
+        return HalvedState(z, residual)
+
+    def step(self, problem: Problem, state: HalvedState) -> HalvedState:
+        z = state.z + self.share * state.residual
+        return HalvedState(z, problem.residual(z))
+
+
+def contraction(z: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * torch.cos(z) + x
+
+
+def answer_and_slope(x: Any) -> tuple[Any, Any]:
+    """The fixed point by Newton, and its derivative `1 / (1 + sin(z) / 2)`."""
+    z = x.copy()
+    for _ in range(50):
+        z = z - (0.5 * np.cos(z) + x - z) / (-0.5 * np.sin(z) - 1)
+    return z, 1 / (1 + 0.5 * np.sin(z))
+
+
+@pytest.mark.parametrize("form", ["fixed_point", "root"])
+def test_a_solver_from_outside_works_forward_and_as_adjoint(form: str) -> None:
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64, requires_grad=True)
+    z0 = torch.zeros(5, dtype=torch.float64)
+    gradient = Exact(solver=Halved(share=0.7))
+    if form == "fixed_point":
+        solution = fixed_point(contraction, z0, x, solver=Halved(), gradient=gradient, batch_dims=1)
+    else:
+        solution = root(
+            lambda z, x: z - contraction(z, x), z0, x, solver=Halved(), gradient=gradient,
+            batch_dims=1,
+        )  # fmt: skip
+    solution.value.sum().backward()
+    answer, slope = answer_and_slope(x.detach().numpy())
+    # Tolerance 1e-10 of norms below 2, over 1 − 1/2.
+    np.testing.assert_allclose(solution.value.detach().numpy(), answer, rtol=0, atol=4e-10)
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), slope, rtol=0, atol=1e-8)
+    (adjoint,) = solution.adjoints
+    assert bool(adjoint.converged.all())
+    assert int(adjoint.steps.max()) > 5
+
+
+def test_a_solver_from_outside_has_options_like_any_other() -> None:
+    with pytest.raises(TypeError, match="Halved has no option 'shares'; did you mean 'share'"):
+        Halved(shares=0.5)  # type: ignore[call-arg]
+
+
+def test_a_solver_from_outside_has_status_steps_and_best_iterate_from_the_driver() -> None:
+    slope = torch.tensor([0.0, 5.0], dtype=torch.float64)
+    solution = fixed_point(
+        lambda z: slope * z + 1, torch.zeros(2, dtype=torch.float64), solver=Halved(),
+        batch_dims=1, on_failure="accept",
+    )  # fmt: skip
+    # The residual halves in each step: 2^-33 is the first power below 1e-10; or it grows by 3.
+    assert solution.steps.tolist() == [34, 21] or solution.steps.tolist() == [33, 21]
+    assert solution.value[1].item() == 0.0
