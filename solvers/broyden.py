@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -32,15 +33,15 @@ class BroydenState:
     direction: Tensor
     length: Tensor
     """Line-search length of the next trial."""
-    left: Tensor
-    """`uᵢ` as rows, `(batch, capacity, n)`; unused rows are zero."""
-    right: Tensor
-    """`vᵢ` as rows, `(batch, capacity, n)`."""
+    updates: Tensor
+    """The rows `uᵢ` and `vᵢ`, `(batch, capacity, 2, n)`; those not yet in use hold anything."""
+    used: int
+    """Updates in use."""
     first_length: Tensor | None
     """`t`; `None` for 1."""
     count: int
 
-    @property
+    @cached_property
     def z(self) -> Tensor:
         """The accepted iterate, `(batch, n)`."""
         return self.z_row.squeeze(1)
@@ -57,17 +58,16 @@ class BroydenState:
 
     def inverse(self, r: Tensor) -> Tensor:
         """`H r` for `r` of shape `(batch, n)`."""
-        return -self.negative(r.unsqueeze(1)).squeeze(1)
+        left, right = self.factors()
+        return -self.negative(r.unsqueeze(1), right, left).squeeze(1)
 
-    def negative(self, row: Tensor) -> Tensor:
-        """`−H r` as rows."""
-        return self._product(row, self.right, self.left)
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """All `uᵢ` and all `vᵢ` as rows, `(batch, used, n)`."""
+        left, right = self.updates.narrow(1, 0, self.used).unbind(2)
+        return left, right
 
-    def negative_transposed(self, row: Tensor) -> Tensor:
-        """`−Hᵀ r` as rows."""
-        return self._product(row, self.left, self.right)
-
-    def _product(self, row: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+    def negative(self, row: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+        """`−H r` as rows with `inner` the `vᵢ` and `outer` the `uᵢ`; `−Hᵀ r` the other way round."""
         coefficients = torch.bmm(row, inner.mT)
         start = row if self.first_length is None else self.first_length * row
         return torch.baddbmm(start, coefficients, outer, alpha=-1)
@@ -123,15 +123,14 @@ class Broyden(Solver):
         row = residual.unsqueeze(1)
         length = first_step_length(problem, z, residual)
         first_length = None if length is None else length.unsqueeze(2)
-        left = z.new_zeros(batch, min(self.memory, _FIRST_CAPACITY), n)
         return BroydenState(
             z_row=z.unsqueeze(1),
             residual_row=row,
             size=torch.linalg.vector_norm(row, dim=2, keepdim=True),
             direction=row if first_length is None else first_length * row,
             length=z.new_ones(batch, 1, 1),
-            left=left,
-            right=torch.zeros_like(left),
+            updates=z.new_empty(batch, min(self.memory, _FIRST_CAPACITY), 2, n),
+            used=0,
             first_length=first_length,
             count=0,
         )
@@ -143,28 +142,24 @@ class Broyden(Solver):
         residual = problem.residual(trial.squeeze(1)).unsqueeze(1)
         size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
 
-        direction = state.negative(residual)
+        left, right = state.factors()
+        direction = state.negative(residual, right, left)
         negative_y = direction - state.direction
         column = s.mT
         if self.kind == "good":
-            right = state.negative_transposed(s)
+            v = state.negative(s, left, right)
             denominator = torch.bmm(negative_y, column)
             scale = torch.bmm(s, column)
         else:
-            right = residual - state.residual_row
-            denominator = scale = torch.bmm(right, right.mT)
-        # False for NaN as well: a trial that is not finite teaches nothing.
-        usable = denominator.abs() > _SMALLEST_CURVATURE * scale
-        if torch.is_grad_enabled():
-            # What the graph of this step has read must not be written to.
-            state = replace(state, left=state.left.clone(), right=state.right.clone())
-        slot, count = state.count % self.memory, state.count + 1
-        zero_row = state.left.narrow(1, slot, 1)
-        left = torch.where(usable, (s + negative_y) / denominator, zero_row)
+            v = residual - state.residual_row
+            denominator = scale = torch.bmm(v, v.mT)
+        singular = denominator.abs() <= _SMALLEST_CURVATURE * scale
+        u = (s + negative_y) / denominator.masked_fill(singular, torch.inf)
+        # A trial that is not finite teaches nothing.
+        u = u.nan_to_num(0.0, 0.0, 0.0)
         if self.kind == "bad":
-            right = torch.where(usable, right, zero_row)
-        zero_row.copy_(left)
-        state.right.narrow(1, slot, 1).copy_(right)
+            v = v.nan_to_num(0.0, 0.0, 0.0)
+        count = state.count + 1
 
         length = state.length
         if self.line_search:
@@ -175,36 +170,41 @@ class Broyden(Solver):
             direction = torch.where(accepted, direction, state.direction)
             length = (0.5 * length).masked_fill(accepted, 1.0)
         # H has changed by u vᵀ since the direction was computed; vᵀr = −sᵀHr for the good update.
-        weight = (
-            torch.bmm(direction, column) if self.kind == "good" else torch.bmm(residual, right.mT)
-        )
-        direction = direction.addcmul(left, weight, value=-1)
+        weight = torch.bmm(direction, column) if self.kind == "good" else torch.bmm(residual, v.mT)
         return replace(
             state,
             z_row=trial,
             residual_row=residual,
             size=size,
-            direction=direction,
+            direction=direction.addcmul(u, weight, value=-1),
             length=length,
+            updates=self._store(state, torch.cat((u, v), dim=1)),
+            used=min(count, self.memory),
             count=count,
         )
 
     def _make_room(self, state: BroydenState) -> BroydenState:
-        """Storage for one more update, which may be shared with the state before."""
-        left, right, direction = state.left, state.right, state.direction
-        if state.count >= self.memory:
-            slot = state.count % self.memory
-            oldest_left, oldest_right = left.narrow(1, slot, 1), right.narrow(1, slot, 1)
-            weight = torch.bmm(state.residual_row, oldest_right.mT)
-            direction = direction.addcmul(oldest_left, weight)
-            if torch.is_grad_enabled():
-                left, right = left.clone(), right.clone()
-            left[:, slot] = 0.0
-            right[:, slot] = 0.0
-        elif state.count == left.shape[1]:
-            more = min(left.shape[1], self.memory - left.shape[1])
-            left = torch.nn.functional.pad(left, (0, 0, 0, more))
-            right = torch.nn.functional.pad(right, (0, 0, 0, more))
-        else:
+        """The state without its oldest update once `memory` of them are in use."""
+        if state.count < self.memory:
             return state
-        return replace(state, direction=direction, left=left, right=right)
+        slot, updates = state.count % self.memory, state.updates
+        u, v = updates.narrow(1, slot, 1).unbind(2)
+        direction = state.direction.addcmul(u, torch.bmm(state.residual_row, v.mT))
+        if torch.is_grad_enabled():
+            updates = updates.clone()
+        updates.select(1, slot).zero_()
+        return replace(state, direction=direction, updates=updates)
+
+    def _store(self, state: BroydenState, update: Tensor) -> Tensor:
+        """The updates with one more, `(batch, 2, n)`, in their storage or in twice as much."""
+        updates, slot = state.updates, state.count % self.memory
+        batch, capacity, _, n = updates.shape
+        if slot == capacity:
+            larger = updates.new_empty(batch, min(2 * capacity, self.memory), 2, n)
+            larger.narrow(1, 0, capacity).copy_(updates)
+            updates = larger
+        elif torch.is_grad_enabled():
+            # What the graph of this step has read must not be written to.
+            updates = updates.clone()
+        updates.select(1, slot).copy_(update)
+        return updates
