@@ -274,6 +274,35 @@ def test_gmres_without_restart_needs_at_most_as_many_steps_as_unknowns(n: int) -
     assert int(solution.steps) <= n
 
 
+@pytest.mark.parametrize("n", [3, 6, 12])
+def test_bicgstab_starts_anew_where_its_recursion_breaks_down(n: int) -> None:
+    # The right-hand side is a left eigenvector: after one step the residual is orthogonal to it, the
+    # correlation vanishes, and the recursion by itself would stand still.
+    A = 0.3 * np.random.default_rng(n).standard_normal((n, n)) / np.sqrt(n) + np.eye(n)
+    A[0] = b = np.eye(n)[0]
+    matrix, right = torch.from_numpy(A), torch.from_numpy(b)
+    solution = root(
+        lambda z: matrix @ z - right, torch.zeros_like(right), solver=BiCGStab(), linear=True
+    )
+    # Singular values of A within 1 ± 0.6.
+    np.testing.assert_allclose(as_float64(solution.value), np.linalg.solve(A, b), rtol=0, atol=1e-9)
+
+
+def test_the_krylov_basis_stays_orthogonal_on_ill_conditioned_equations() -> None:
+    # One pass of Gram–Schmidt leaves κ² eps of the basis, here 1: many cycles instead of one.
+    n = 20
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        left, right = (np.linalg.qr(generator.standard_normal((n, n)))[0] for _ in range(2))
+        A = torch.from_numpy(left @ np.diag(np.geomspace(1, 1e-8, n)) @ right)
+        b = A @ torch.from_numpy(generator.standard_normal(n))
+        solution = root(
+            lambda z, A=A, b=b: A @ z - b,  # type: ignore[misc]
+            torch.zeros(n, dtype=torch.float64), solver=GMRES(restart=n), linear=True,
+        )  # fmt: skip
+        assert int(solution.steps) <= n + 1
+
+
 def test_gmres_minimises_the_residual_over_the_krylov_space_at_every_step() -> None:
     n, steps = 15, 7
     generator = np.random.default_rng(5)
