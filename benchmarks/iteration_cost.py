@@ -175,7 +175,7 @@ def broyden_state_bytes(limit: int, steps: int, f: Any, z: Tensor) -> int:
         def step(self, problem: Problem, state: Any) -> Any:
             nonlocal largest
             state = super().step(problem, state)
-            held = state.left.nbytes + state.right.nbytes
+            held = state.updates.nbytes
             largest = max(largest, held)
             return state
 

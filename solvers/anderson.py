@@ -27,6 +27,8 @@ class AndersonState:
     """Past changes `δr` of the residual, each divided by its norm, `(batch, memory, n)`."""
     shifts: Tensor
     """Past changes of the target, each divided by the norm of its `δr`, `(batch, memory, n)`."""
+    ridge: Tensor
+    """What is added to the Gram matrices, `(batch, memory, memory)`."""
     mixing: Tensor | None
     """`β` per system, `(batch, 1, 1)`, or `None` where it is the solver's option itself."""
     size: Tensor
@@ -104,9 +106,21 @@ class Anderson(Solver):
         changes = z.new_zeros(z.shape[0], self.memory, z.shape[1])
         row = residual.unsqueeze(1)
         size = torch.linalg.vector_norm(row, dim=2, keepdim=True)
-        target = self._target(z.unsqueeze(1), row, mixing)
+        relative = self.regularisation
+        if relative is None:
+            relative = 16 * torch.finfo(z.dtype).eps
+        unit = torch.eye(self.memory, dtype=z.dtype, device=z.device)
         return AndersonState(
-            z, residual, row, target, changes, torch.zeros_like(changes), mixing, size, 0
+            z=z,
+            residual=residual,
+            residual_row=row,
+            target=self._target(z.unsqueeze(1), row, mixing),
+            changes=changes,
+            shifts=torch.zeros_like(changes),
+            ridge=(relative * unit).expand(z.shape[0], -1, -1),
+            mixing=mixing,
+            size=size,
+            count=0,
         )
 
     def step(self, problem: Problem, state: AndersonState) -> AndersonState:
@@ -123,18 +137,15 @@ class Anderson(Solver):
 
     def _weights(self, state: AndersonState) -> Tensor:
         """`γ` as rows, `(batch, 1, memory)`, from the transposed equations."""
-        left = (state.changes if self.kind == "II" else self._moves(state)).mT
-        gram = torch.bmm(state.changes, left)
-        right = torch.bmm(state.residual_row, left)
-        relative = self.regularisation
-        if relative is None:
-            relative = 16 * torch.finfo(gram.dtype).eps
-        diagonal = gram.diagonal(dim1=1, dim2=2)
         if self.kind == "II":
-            diagonal.add_(relative)
+            left = state.changes.mT
+            gram = torch.baddbmm(state.ridge, state.changes, left)
         else:
+            left = self._moves(state).mT
+            gram = torch.bmm(state.changes, left)
             # Away from zero, on the side where the entry is.
-            diagonal.add_(torch.where(diagonal < 0, -relative, relative))
+            gram = gram + torch.where(gram < 0, -state.ridge, state.ridge)
+        right = torch.bmm(state.residual_row, left)
         return torch.linalg.solve_ex(gram, right, left=False).result
 
     def _moves(self, state: AndersonState) -> Tensor:
@@ -166,4 +177,6 @@ class Anderson(Solver):
             changes.mul_(size <= self.safeguard * state.size)
         if self.restart is not None and count % self.restart == 0:
             changes = torch.zeros_like(changes)
-        return AndersonState(z, residual, row, target, changes, shifts, state.mixing, size, count)
+        return AndersonState(
+            z, residual, row, target, changes, shifts, state.ridge, state.mixing, size, count
+        )

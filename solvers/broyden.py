@@ -171,8 +171,7 @@ class Broyden(Solver):
             length = (0.5 * length).masked_fill(accepted, 1.0)
         # H has changed by u vᵀ since the direction was computed; vᵀr = −sᵀHr for the good update.
         weight = torch.bmm(direction, column) if self.kind == "good" else torch.bmm(residual, v.mT)
-        return replace(
-            state,
+        return BroydenState(
             z_row=trial,
             residual_row=residual,
             size=size,
@@ -180,6 +179,7 @@ class Broyden(Solver):
             length=length,
             updates=self._store(state, torch.cat((u, v), dim=1)),
             used=min(count, self.memory),
+            first_length=state.first_length,
             count=count,
         )
 
