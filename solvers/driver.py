@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ _RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (
 # At the rounding level of the dtype, progress is noise and patience is short.
 _ROUNDING_UNITS = 64
 _SLOWEST_PROGRESS = 0.999
+# Rounding in the coarsest dtype that norms are read in must not hide a system that has converged.
+_MORE = 1.01
 # A residual from a recursion must undercut the tolerance a little: the true one decides.
 _RECURSION_MARGIN = 0.9
 _BACKWARD_ERROR_UNITS = 8
@@ -148,6 +150,16 @@ def solve(
     return monitor.solution()
 
 
+class _Advance(NamedTuple):
+    """A look at which every system had come closer; Euclidean norms as they are read."""
+
+    step: int
+    z: Tensor | None
+    """The iterate, or `None` where it is formed when it is asked for."""
+    norm: np.ndarray
+    reference: np.ndarray
+
+
 class _Monitor:
     """Norms, thresholds, status and best iterates of all systems during one solve."""
 
@@ -170,17 +182,24 @@ class _Monitor:
         self._unit = 1.0 / max(n, 1) ** 0.5
         precision = problem.precision or z.dtype
         self._rounding = _ROUNDING_UNITS * torch.finfo(precision).eps
-        self._rtol = (
-            np.full(batch, stopping.relative(precision))
-            if rtol is None
-            else rtol.detach().cpu().numpy().astype(np.float64)
-        )
+        if rtol is None:
+            tolerance = stopping.relative(precision)
+            self._rtol = np.full(batch, tolerance)
+            least: float | np.ndarray = max(tolerance, self._rounding)
+        else:
+            self._rtol = rtol.detach().cpu().numpy().astype(np.float64)
+            least = np.maximum(self._rtol, self._rounding)
         self._atol = stopping.absolute(precision)
         self._relative_to_z = problem.form == "fixed_point" and not problem.linear
 
         self.z = z
         self._rows: np.ndarray | None = None
         self._first: np.ndarray | None = None
+        # Bounds on the norms, as they are read, of systems that come closer and are not there yet.
+        self._least = least * _MORE
+        self._floor = self._atol / self._unit
+        self._most: Any = np.inf
+        self._advanced: _Advance | None = None
         self._ended = batch == 0
         self._best = np.full(batch, np.inf)
         self._mark = np.full(batch, np.inf)
@@ -195,26 +214,36 @@ class _Monitor:
         self._value_steps = np.zeros(batch, dtype=np.int64)
         self._threshold = np.full(batch, self._atol)
         self._kept = np.full(batch, np.inf)
-        self.norms = np.full(batch, np.nan)
+        self._norms = np.full(batch, np.nan)
         self._trace: list[np.ndarray] | None = [] if trace else None
 
     @property
     def all_ended(self) -> bool:
         return self._ended and bool((self._status != _RUNNING).all())
 
+    @property
+    def norms(self) -> np.ndarray:
+        """Residual norms at the last look, NaN for systems that have ended."""
+        self._settle()
+        return self._norms
+
     def look(self, state: Any, step: int, last: bool) -> bool:
         """Read the norms back, end systems, keep iterates; whether any system ended."""
-        rows = slice(None) if self._rows is None else self._rows
-        norm, z_norm, failed = self._read(state)
+        norm, reference, failed = self._read(state)
         if self._first is None:
-            self._first = norm.copy()
-        first = self._first[rows]
-        reference = z_norm if self._relative_to_z else first
-        threshold = self._atol + self._rtol[rows] * reference
-        if failed is None and not last and self._all_advance(norm, reference, threshold):
-            self._advance(state, step, norm, threshold)
+            self._first = norm
+        if reference is None:
+            reference = self._first if self._rows is None else self._first[self._rows]
+        if failed is None and not last and self._all_advance(norm, reference):
+            self._advanced = _Advance(step, None if self._lazy else state.z, norm, reference)
+            if self._trace is not None:
+                self._trace.append(self.norms)
             return False
-
+        self._settle()
+        rows = slice(None) if self._rows is None else self._rows
+        norm, reference = self._scaled(norm), self._scaled(reference)
+        first = self._scaled(self._first[rows])
+        threshold = self._atol + self._rtol[rows] * reference
         running = self._status[rows] == _RUNNING
         finite = np.isfinite(norm)
         best = self._best[rows]
@@ -253,10 +282,11 @@ class _Monitor:
         self._best[rows] = np.where(running, np.fmin(norm, best), best)
         self._last_progress[rows] = last_progress
         self._threshold[rows] = np.where(keep, threshold, self._threshold[rows])
-        self.norms = self.norms.copy()
-        self.norms[rows] = np.where(running, norm, np.nan)
+        self._most = _SLOWEST_PROGRESS * np.minimum(self._mark, self._best) / self._unit
+        self._norms = self._norms.copy()
+        self._norms[rows] = np.where(running, norm, np.nan)
         if self._trace is not None:
-            self._trace.append(self.norms)
+            self._trace.append(self._norms)
         if ended.any():
             self._ended = True
             self._status[rows] = np.where(ended, status, self._status[rows])
@@ -264,29 +294,40 @@ class _Monitor:
             return True
         return False
 
-    def _all_advance(self, norm: np.ndarray, reference: np.ndarray, threshold: np.ndarray) -> bool:
+    def _all_advance(self, norm: np.ndarray, reference: np.ndarray) -> bool:
         """Whether all systems still run, and each has made progress and is above its tolerance.
 
-        This is what most looks find, and much less than `look` needs to know to tell it.
+        This is what most looks find, and much less than `look` needs to know to tell it: the
+        bookkeeping is left to `_settle`.
         """
         if self._rows is not None or self._ended:
             return False
-        ahead = norm > np.maximum(threshold, self._rounding * reference)
-        ahead &= norm < _SLOWEST_PROGRESS * np.minimum(self._mark, self._best)
-        return bool(ahead.all())
+        ahead = (norm > self._least * reference + self._floor) & (norm < self._most)
+        if np.count_nonzero(ahead) < len(ahead):
+            return False
+        self._most = _SLOWEST_PROGRESS * norm
+        return True
 
-    def _advance(self, state: Any, step: int, norm: np.ndarray, threshold: np.ndarray) -> None:
-        """The bookkeeping of a look at which every system has come closer."""
-        self.norms = norm
+    def _settle(self) -> None:
+        """The bookkeeping of the last look at which every system had come closer."""
+        if self._advanced is None:
+            return
+        step, z, norm, reference = self._advanced
+        self._advanced = None
+        norm = self._scaled(norm)
+        self._norms = norm
         self._best, self._mark = norm.copy(), norm.copy()
         self._last_progress[:] = step
-        if not self._lazy:
-            self.z, self._kept, self._threshold = state.z, norm.copy(), threshold
+        if z is not None:
+            self.z, self._kept = z, norm.copy()
+            self._threshold = self._atol + self._rtol * self._scaled(reference)
             self._value_steps[:] = step
-        if self._trace is not None:
-            self._trace.append(norm)
 
-    def _read(self, state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _scaled(self, norm: np.ndarray) -> np.ndarray:
+        """Root-mean-square norms from Euclidean ones as they are read."""
+        return norm.astype(np.float64) * self._unit
+
+    def _read(self, state: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Norms of residual and iterate and the solver's own failures, in one read-back."""
         norm = getattr(state, "norm", None)
         if norm is None:
@@ -299,9 +340,8 @@ class _Monitor:
             parts.append(failed.to(norm.dtype))
         stacked = torch.stack(parts)
         host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
-        unit = host.astype(np.float64) * self._unit
-        z_norm = unit[1] if self._relative_to_z else unit[0]
-        return unit[0], z_norm, None if failed is None else host[-1]
+        z_norm = host[1] if self._relative_to_z else None
+        return host[0], z_norm, None if failed is None else host[-1]
 
     def _keep(self, z: Tensor, which: np.ndarray) -> None:
         """Make the iterates of the systems `which` the ones to return; no copy if that is all."""
@@ -396,10 +436,11 @@ class _Monitor:
         self._ended = True
         self._status[running] = _MAX_STEPS
         self._steps[running] = step
-        keep = running & np.isfinite(self.norms)
+        self._settle()
+        keep = running & np.isfinite(self._norms)
         if self._lazy and keep.any():
             self._keep(state.z, keep if self._rows is None else keep[self._rows])
-            self._kept[keep] = self.norms[keep]
+            self._kept[keep] = self._norms[keep]
             self._value_steps[keep] = step
 
     def solution(self) -> FlatSolution:
