@@ -47,6 +47,7 @@ bench: $(INSTALLED)
 	@echo "== Installing the libraries to compare with"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
 	@$(BIN)/python benchmarks/iteration_cost.py
+	@$(BIN)/python benchmarks/memory.py
 
 docs: $(INSTALLED)
 	@echo "== Installing the documentation tools"

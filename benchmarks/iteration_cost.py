@@ -1,8 +1,8 @@
-"""The cost of one solver iteration beside torchdeq: operations, host synchronisations, time, memory.
+"""The cost of one solver iteration beside torchdeq: operations, host reads, time, memory.
 
 Both libraries solve `z = tanh(W z + x)` from zero with the same memory (Anderson: five past moves,
 which torchdeq counts as m = 6), in one process, in turn. The cost of an iteration is the difference
-between two solves of different lengths that never meet their tolerance, less that of the map.
+between two solves of different lengths that never meet their tolerance.
 
 Run with `make bench`, or `python benchmarks/iteration_cost.py [--json FILE] [--threads N]`.
 """
@@ -16,22 +16,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from implicitly import Anderson, Broyden, Solver, Stopping, fixed_point
+from implicitly import Anderson, Broyden, Exact, Solver, Stopping, fixed_point
 from implicitly.solvers import Problem, solve
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchdeq import get_deq
 from torchdeq.solver import get_solver
 
 SIZES = ((8, 256), (128, 512))
 FEW, MANY = 10, 30
-REPEATS = 15
-SYNCHRONISING = ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default")
+TOLERANCE = 1e-5
+READS = ("cpu", "item", "tolist", "__bool__", "__float__", "__int__", "nonzero", "equal")
+
+Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,37 @@ class Contender:
 
     solver: str
     library: str
-    iterate: Callable[[Callable[[Tensor], Tensor], Tensor, int], object]
-    reach: Callable[[Callable[[Tensor], Tensor], Tensor, float], int]
+    iterate: Callable[[Map, Tensor, int], object]
+    reach: Callable[[Map, Tensor], int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender on one problem.
+
+    Attributes:
+        operations: Dispatched per iteration beyond those of the map.
+        events: The same with the operations that operations call, as a profiler lists them.
+        reads: Times that the host asks for values of tensors, per iteration.
+        microseconds: Time of an iteration, with the map.
+        ratio: That time over torchdeq's.
+        ratio_beyond: The same after taking away the time of the map.
+        evaluations: Of the map, to solve to `TOLERANCE`.
+        solve_ms: Time of that solve.
+    """
+
+    batch: int
+    size: int
+    solver: str
+    library: str
+    operations: float
+    events: float
+    reads: float
+    microseconds: float
+    ratio: float
+    ratio_beyond: float
+    evaluations: int
+    solve_ms: float
 
 
 class Operations(TorchDispatchMode):
@@ -49,25 +82,31 @@ class Operations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: Counter[str] = Counter()
+        self.count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self.counts[str(func)] += 1
+        self.count += 1
         return func(*args, **(kwargs or {}))
 
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
 
-    @property
-    def synchronisations(self) -> int:
-        return sum(self.counts[name] for name in SYNCHRONISING)
+class HostReads(TorchFunctionMode):
+    """Counts the calls that wait for values of a tensor; on a CPU some of them cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += getattr(func, "__name__", "") in READS
+        return func(*args, **(kwargs or {}))
 
 
 def ours(name: str, solver: Solver, check_every: int) -> Contender:
-    def iterate(f: Callable[[Tensor], Tensor], z: Tensor, steps: int) -> object:
+    def iterate(f: Map, z: Tensor, steps: int) -> object:
         stopping = Stopping(
             rtol=0.0, atol=0.0, max_steps=steps, check_every=check_every, patience=10**6
         )
@@ -75,41 +114,35 @@ def ours(name: str, solver: Solver, check_every: int) -> Contender:
             f, z, solver=solver, stopping=stopping, batch_dims=1, on_failure="accept"
         )
 
-    def reach(f: Callable[[Tensor], Tensor], z: Tensor, rtol: float) -> int:
-        stopping = Stopping(rtol=rtol, check_every=check_every)
+    def reach(f: Map, z: Tensor) -> int:
+        stopping = Stopping(rtol=TOLERANCE, check_every=check_every)
         return fixed_point(f, z, solver=solver, stopping=stopping, batch_dims=1).evaluations
 
-    return Contender(name, f"implicitly, check_every={check_every}", iterate, reach)
+    return Contender(name, f"implicitly, every {check_every}", iterate, reach)
 
 
 def torchdeq(name: str, options: dict[str, int]) -> Contender:
     solver = get_solver(name.lower())
 
-    def iterate(f: Callable[[Tensor], Tensor], z: Tensor, steps: int) -> object:
+    def iterate(f: Map, z: Tensor, steps: int) -> object:
         return solver(f, z, max_iter=steps, tol=0.0, stop_mode="rel", **options)
 
-    def reach(f: Callable[[Tensor], Tensor], z: Tensor, rtol: float) -> int:
-        _, _, info = solver(f, z, max_iter=200, tol=rtol, stop_mode="rel", **options)
+    def reach(f: Map, z: Tensor) -> int:
+        _, _, info = solver(f, z, max_iter=200, tol=TOLERANCE, stop_mode="rel", **options)
         return int(info["nstep"].max())
 
     return Contender(name, "torchdeq", iterate, reach)
 
 
 def contenders() -> list[Contender]:
-    anderson, broyden = Anderson(memory=5), Broyden(memory=50)
-    return [
-        ours("Anderson", anderson, 1),
-        ours("Anderson", anderson, 10),
-        torchdeq("Anderson", {"m": 6}),
-        ours("Broyden", broyden, 1),
-        ours("Broyden", broyden, 10),
-        torchdeq("Broyden", {}),
-    ]
-
-
-def problem(batch: int, size: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    weight, x = weight_and_input(batch, size)
-    return lambda z: torch.tanh(torch.nn.functional.linear(z, weight) + x), torch.zeros(batch, size)
+    several = []
+    for name, solver, options in (
+        ("Anderson", Anderson(memory=5), {"m": 6}),
+        ("Broyden", Broyden(memory=50), {}),
+    ):
+        several += [ours(name, solver, check_every) for check_every in (1, 4, 10)]
+        several.append(torchdeq(name, options))
+    return several
 
 
 def weight_and_input(batch: int, size: int) -> tuple[Tensor, Tensor]:
@@ -119,20 +152,37 @@ def weight_and_input(batch: int, size: int) -> tuple[Tensor, Tensor]:
     return weight, 0.3 * torch.randn(batch, size, generator=generator)
 
 
-def operations(contender: Contender, f: Any, z: Tensor) -> tuple[float, float]:
-    """Dispatched operations per iteration beyond those of `f`, and host synchronisations."""
-    with torch.no_grad():
-        with Operations() as alone:
-            f(z)
-        counted = []
-        for steps in (FEW, MANY):
-            with Operations() as found:
-                contender.iterate(f, z, steps)
-            counted.append(found)
-    steps = MANY - FEW
-    per_step = (counted[1].total - counted[0].total) / steps - alone.total
-    waits = (counted[1].synchronisations - counted[0].synchronisations) / steps
-    return per_step, waits
+def equation(batch: int, size: int) -> tuple[Map, Tensor]:
+    weight, x = weight_and_input(batch, size)
+    return lambda z: torch.tanh(torch.nn.functional.linear(z, weight) + x), torch.zeros(batch, size)
+
+
+def dispatched(run: Callable[[], object]) -> int:
+    with Operations() as found:
+        run()
+    return found.count
+
+
+def host_reads(run: Callable[[], object]) -> int:
+    with HostReads() as found:
+        run()
+    return found.count
+
+
+def profiled(run: Callable[[], object]) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    names = Counter(event.name for event in profile.events())
+    return sum(count for name, count in names.items() if name.startswith("aten::"))
+
+
+def per_iteration(
+    count: Callable[[Callable[[], object]], int], contender: Contender, f: Map, z: Tensor
+) -> float:
+    """What `count` finds in an iteration beyond the map."""
+    few = count(lambda: contender.iterate(f, z, FEW))
+    many = count(lambda: contender.iterate(f, z, MANY))
+    return (many - few) / (MANY - FEW) - count(lambda: f(z))
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -141,65 +191,79 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def times_per_iteration(several: list[Contender], f: Any, z: Tensor) -> list[float]:
-    """Median time of an iteration beyond that of `f`'s own, for each contender, taken in turn."""
-    taken: list[list[float]] = [[] for _ in several]
+def in_turn(runs: list[Callable[[], float]], repeats: int) -> list[list[float]]:
+    """What each run gives, in rounds through all of them, after two rounds to warm up."""
+    taken: list[list[float]] = [[] for _ in runs]
+    for repeat in range(repeats + 2):
+        for found, run in zip(taken, runs, strict=True):
+            value = run()
+            if repeat >= 2:
+                found.append(value)
+    return taken
+
+
+def median_ratio(these: list[float], those: list[float]) -> float:
+    """Of pairs taken in the same round, so that what else the machine does cancels."""
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+
+
+def measure(batch: int, size: int, repeats: int) -> list[Row]:
+    f, z = equation(batch, size)
+    several = contenders()
+
+    def iteration(contender: Contender) -> float:
+        short = seconds(lambda: contender.iterate(f, z, FEW))
+        return (seconds(lambda: contender.iterate(f, z, MANY)) - short) / (MANY - FEW)
+
+    def whole(contender: Contender) -> float:
+        return seconds(lambda: contender.reach(f, z))
+
+    def of_map() -> float:
+        return seconds(lambda: [f(z) for _ in range(MANY)]) / MANY
+
     with torch.no_grad():
-        for repeat in range(REPEATS + 2):
-            for times, contender in zip(taken, several, strict=True):
-                short = seconds(lambda: contender.iterate(f, z, FEW))  # noqa: B023
-                long = seconds(lambda: contender.iterate(f, z, MANY))  # noqa: B023
-                if repeat >= 2:
-                    times.append((long - short) / (MANY - FEW))
-    return [statistics.median(times) for times in taken]
+        alone, *times = in_turn([of_map, *(partial(iteration, c) for c in several)], repeats)
+        solves = in_turn([partial(whole, c) for c in several], repeats)
+        peers = {
+            c.solver: t for c, t in zip(several, times, strict=True) if c.library == "torchdeq"
+        }
+        map_time = statistics.median(alone)
+        return [
+            Row(
+                batch,
+                size,
+                c.solver,
+                c.library,
+                operations=per_iteration(dispatched, c, f, z),
+                events=per_iteration(profiled, c, f, z),
+                reads=per_iteration(host_reads, c, f, z),
+                microseconds=1e6 * statistics.median(taken),
+                ratio=median_ratio(taken, peers[c.solver]),
+                ratio_beyond=(statistics.median(taken) - map_time)
+                / (statistics.median(peers[c.solver]) - map_time),
+                evaluations=c.reach(f, z),
+                solve_ms=1e3 * statistics.median(solve),
+            )
+            for c, taken, solve in zip(several, times, solves, strict=True)
+        ]
 
 
-def times_to_tolerance(
-    several: list[Contender], f: Any, z: Tensor, rtol: float
-) -> list[tuple[int, float]]:
-    """Evaluations and median time of a whole solve, for each contender, taken in turn."""
-    taken: list[list[float]] = [[] for _ in several]
-    with torch.no_grad():
-        evaluations = [contender.reach(f, z, rtol) for contender in several]
-        for _ in range(REPEATS):
-            for times, contender in zip(taken, several, strict=True):
-                times.append(seconds(lambda: contender.reach(f, z, rtol)))  # noqa: B023
-    return list(zip(evaluations, map(statistics.median, taken), strict=True))
-
-
-def broyden_state_bytes(limit: int, steps: int, f: Any, z: Tensor) -> int:
-    """Bytes of the largest state of a Broyden solve of `steps` iterations with memory for `limit`."""
-    largest = 0
-
-    class Watched(Broyden):
-        def step(self, problem: Problem, state: Any) -> Any:
-            nonlocal largest
-            state = super().step(problem, state)
-            held = state.updates.nbytes
-            largest = max(largest, held)
-            return state
-
-    stopping = Stopping(rtol=0.0, atol=0.0, max_steps=steps, patience=10**6)
-    with torch.no_grad():
-        solve(Problem(f), Watched(memory=limit), z, stopping)
-    return largest
-
-
-def training_times(batch: int, size: int) -> tuple[float, float]:
-    """Median times of a training step (value and exact gradient) by this package and by torchdeq."""
+def training_ratio(batch: int, size: int, repeats: int) -> tuple[float, float, float]:
+    """Milliseconds of a training step (value and exact gradient), torchdeq's, and the ratio."""
     weight, x = weight_and_input(batch, size)
     weight.requires_grad_()
     zero = torch.zeros(batch, size)
     deq = get_deq(
-        f_solver="anderson", b_solver="anderson", f_max_iter=100, b_max_iter=100,
-        f_tol=1e-5, b_tol=1e-5, f_stop_mode="rel", b_stop_mode="rel", ift=True,
+        f_solver="anderson", b_solver="anderson", f_max_iter=200, b_max_iter=200,
+        f_tol=TOLERANCE, b_tol=TOLERANCE, f_stop_mode="rel", b_stop_mode="rel", ift=True,
     )  # fmt: skip
-    stopping = Stopping(rtol=1e-5)
+    stopping = Stopping(rtol=TOLERANCE)
 
     def mine() -> None:
         z = fixed_point(
             lambda z, w, x: torch.tanh(torch.nn.functional.linear(z, w) + x),
             zero, weight, x, solver=Anderson(), stopping=stopping, batch_dims=1,
+            gradient=Exact(stopping=stopping),
         ).value  # fmt: skip
         z.square().sum().backward()
 
@@ -209,53 +273,51 @@ def training_times(batch: int, size: int) -> tuple[float, float]:
 
         deq(f, zero)[0][-1].square().sum().backward()
 
-    taken: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(REPEATS + 2):
-        for times, run in zip(taken, (mine, theirs), strict=True):
-            took = seconds(run)
-            if repeat >= 2:
-                times.append(took)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+    here, there = in_turn([lambda: seconds(mine), lambda: seconds(theirs)], repeats)
+    return (
+        1e3 * statistics.median(here),
+        1e3 * statistics.median(there),
+        median_ratio(here, there),
+    )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One contender on one problem."""
+def broyden_bytes(limit: int, steps: int, f: Map, z: Tensor) -> int:
+    """Bytes of the updates that Broyden holds after `steps` iterations, with room for `limit`."""
+    held = 0
 
-    batch: int
-    size: int
-    solver: str
-    library: str
-    operations: float
-    synchronisations: float
-    microseconds: float
-    ratio: float
-    evaluations: int
-    solve_ms: float
+    class Watched(Broyden):
+        def step(self, problem: Problem, state: Any) -> Any:
+            nonlocal held
+            state = super().step(problem, state)
+            held = state.updates.nbytes
+            return state
+
+    stopping = Stopping(rtol=0.0, atol=0.0, max_steps=steps, patience=10**6)
+    with torch.no_grad():
+        solve(Problem(f), Watched(memory=limit), z, stopping)
+    return held
 
 
-def measure(batch: int, size: int) -> list[Row]:
-    f, z = problem(batch, size)
-    several = contenders()
-    counted = [operations(contender, f, z) for contender in several]
-    times = times_per_iteration(several, f, z)
-    solves = times_to_tolerance(several, f, z, 1e-5)
-    peer = {c.solver: t for c, t in zip(several, times, strict=True) if c.library == "torchdeq"}
-    return [
-        Row(
-            batch, size, c.solver, c.library, ops, waits, 1e6 * t, t / peer[c.solver],
-            evaluations, 1e3 * took,
-        )
-        for c, (ops, waits), t, (evaluations, took) in zip(
-            several, counted, times, solves, strict=True
-        )
-    ]  # fmt: skip
+def table_of(rows: list[Row]) -> Table:
+    table = Table(title=f"One iteration, B = {rows[0].batch}, d = {rows[0].size}")
+    for column in ("solver", "library"):
+        table.add_column(column)
+    for column in ("ops", "events", "reads", "µs", "ratio", "beyond f", "evals", "solve ms"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row.solver, row.library, f"{row.operations:.1f}", f"{row.events:.0f}",
+            f"{row.reads:.2f}", f"{row.microseconds:.0f}", f"{row.ratio:.2f}",
+            f"{row.ratio_beyond:.2f}", str(row.evaluations), f"{row.solve_ms:.1f}",
+        )  # fmt: skip
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default 1)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of timing (default 15)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console()
@@ -263,36 +325,28 @@ def main() -> None:
 
     rows: list[Row] = []
     for batch, size in SIZES:
-        table = Table(title=f"One iteration, B = {batch}, d = {size}")
-        for column in ("solver", "library", "operations", "waits", "µs", "ratio", "solve"):
-            table.add_column(column, justify="left" if column in ("solver", "library") else "right")
-        for row in measure(batch, size):
-            rows.append(row)
-            table.add_row(
-                row.solver, row.library, f"{row.operations:.1f}", f"{row.synchronisations:.2f}",
-                f"{row.microseconds:.0f}", f"{row.ratio:.2f}",
-                f"{row.evaluations} evaluations, {row.solve_ms:.1f} ms",
-            )  # fmt: skip
-        console.print(table)
-        mine, theirs = training_times(batch, size)
+        found = measure(batch, size, options.repeats)
+        rows += found
+        console.print(table_of(found))
+        mine, theirs, ratio = training_ratio(batch, size, options.repeats)
         console.print(
-            f"Training step (Anderson, exact gradient, 1e-5): {1e3 * mine:.1f} ms, "
-            f"torchdeq {1e3 * theirs:.1f} ms, ratio {mine / theirs:.2f}\n"
+            f"Training step (Anderson, exact gradient, {TOLERANCE:g}): {mine:.1f} ms, "
+            f"torchdeq {theirs:.1f} ms, ratio {ratio:.2f}\n"
         )
     console.print(
-        "operations: dispatched per iteration beyond those of f; waits: host synchronisations per "
-        "iteration;\nratio: time of an iteration, f included, over torchdeq's; solve: to rtol 1e-5."
+        "every k: the host looks at the residuals every k iterations. ops: operations dispatched per "
+        "iteration beyond those of f; events: those and the operations that they call, as a profiler "
+        "lists them; reads: reads of tensor values by the host per iteration; ratio: time of an "
+        "iteration over torchdeq's, the map included, and beyond f; evals: to solve to "
+        f"{TOLERANCE:g}."
     )
 
-    f, z = problem(*SIZES[0])
-    sizes = {
-        (limit, steps): broyden_state_bytes(limit, steps, f, z)
-        for limit in (50, 5000)
-        for steps in (8, 32)
-    }
-    console.print("\nBroyden's storage, B = 8, d = 256:")
-    for (limit, steps), size in sizes.items():
-        console.print(f"  memory={limit}, {steps} iterations: {size / 2**20:.2f} MiB")
+    f, z = equation(*SIZES[0])
+    console.print("\nUpdates that Broyden holds, B = 8, d = 256:")
+    for limit in (50, 5000):
+        for steps in (8, 32):
+            held = broyden_bytes(limit, steps, f, z) / 2**20
+            console.print(f"  memory={limit}, {steps} iterations: {held:.2f} MiB")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump([asdict(row) for row in rows], file, indent=1)

@@ -60,7 +60,8 @@ class Anderson(Solver):
             16 units of rounding of the iterates' dtype.
         restart: Forget all moves every so many steps; `None` never.
         safeguard: Forget a system's moves, and take a plain step, when its residual norm has grown
-            by more than this factor in a step; `None` never.
+            by more than this factor in a step; `None` never. With 1 it keeps up with plain iteration
+            on strongly non-normal contractions too, but no longer solves maps that expand.
 
     Raises:
         ValueError: An option is out of range.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from implicitly import Broyden, Stopping, fixed_point, root
+from implicitly import Broyden, Exact, Stopping, Unrolled, fixed_point, root
 from implicitly.solvers import Problem
 from torch import Tensor
 
@@ -176,3 +176,21 @@ def test_a_memory_of_one_still_solves_contractive_systems(kind: Kind) -> None:
     np.testing.assert_allclose(
         as_float64(solution.value), systems.answer(), rtol=0, atol=1e-10 * 2.5 / 0.2
     )
+
+
+@both_kinds
+@pytest.mark.parametrize("memory", [2, 50])
+def test_unrolled_gradients_of_systems_that_end_early_are_finite(kind: Kind, memory: int) -> None:
+    # A system that has ended is evaluated where it stays: its last moves change nothing, and teach nothing.
+    W, x = TanhSystems.draw(3, 6, 0.5, seed=0).tensors(torch.float64)
+    x = (x * torch.tensor([[1e-3], [1.0], [2.0]], dtype=torch.float64)).requires_grad_()
+    gradients: list[Tensor] = []
+    for gradient in (Unrolled(), Exact()):
+        solution = fixed_point(
+            tanh_map, torch.zeros_like(x), W, x, gradient=gradient, batch_dims=1,
+            solver=Broyden(kind=kind, memory=memory),
+        )  # fmt: skip
+        assert len(set(solution.steps.tolist())) > 1
+        gradients += torch.autograd.grad(solution.value.square().sum(), x)
+    # The iterations converge superlinearly to 1e-10, their derivatives more slowly.
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-4)
