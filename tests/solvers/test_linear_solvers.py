@@ -299,7 +299,7 @@ def test_the_krylov_basis_stays_orthogonal_on_ill_conditioned_equations() -> Non
         A = torch.from_numpy(left @ np.diag(np.geomspace(1, 1e-8, n)) @ right)
         b = A @ torch.from_numpy(generator.standard_normal(n))
         solution = root(
-            lambda z, A=A, b=b: A @ z - b,  # type: ignore[misc]
+            lambda z, A=A, b=b: A @ z - b,
             torch.zeros(n, dtype=torch.float64), solver=GMRES(restart=n), linear=True,
         )  # fmt: skip
         assert int(solution.steps) <= n + 1
