@@ -12,12 +12,13 @@ from .dense_lu import DenseLU
 from .driver import Callback, FlatSolution, solve
 from .fixed_point_iteration import FixedPointIteration
 from .gmres import GMRES
+from .goal import Goal
 from .neumann_series import NeumannSeries
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
 from .problem import Derivative, Linearization, Problem
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
-from .solver import Solver, State
+from .solver import Outcome, Solver, State, WholeSolver
 from .stopping import Stopping
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
+    "Goal",
     "Linearization",
     "NeumannSeries",
     "Newton",
     "NewtonKrylov",
+    "Outcome",
     "Problem",
     "Solution",
     "SolveError",
@@ -43,6 +46,7 @@ __all__ = [
     "State",
     "Status",
     "Stopping",
+    "WholeSolver",
     "solve",
     "solve_dense",
 ]

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .goal import Goal
 from .problem import Problem
 from .solution import Counts, Status
-from .solver import Solver
+from .solver import Solver, WholeSolver
 from .state import map_tensors
 from .stopping import Stopping
 
@@ -81,10 +82,11 @@ def solve(
     *,
     residual: Tensor | None = None,
     rtol: Tensor | None = None,
+    reference: Tensor | None = None,
     callback: Callback | None = None,
     trace: bool = False,
 ) -> FlatSolution:
-    """Step `solver` on `problem` from `z` until every system has ended.
+    """Step `solver` on `problem` from `z` until every system has ended, or let it run whole.
 
     Args:
         problem: The systems to solve.
@@ -93,6 +95,9 @@ def solve(
         stopping: The stopping rule; `None` for the defaults of the dtype.
         residual: The residual at `z`, if known.
         rtol: A relative tolerance per system, `(batch,)`, in place of the one of `stopping`.
+        reference: Residual norms (root-mean-square), `(batch,)`, that tolerances of roots and of
+            linear equations are relative to, in place of those at `z`: for a solve which goes on
+            from where another ended.
         callback: Called at each check with the step and the residual norms of all systems; a true
             result ends the solve (what has not converged gets `MAX_STEPS`).
         trace: Record the residual norms of every check.
@@ -122,7 +127,10 @@ def solve(
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
-    monitor = _Monitor(problem, solver, stopping, z, residual, rtol, trace)
+    monitor = _Monitor(problem, solver, stopping, z, residual, rtol, reference, trace)
+    if isinstance(solver, WholeSolver):
+        goal = Goal.of(problem, stopping, z, residual, rtol, reference, max_steps, callback)
+        return _run_whole(problem, solver, z, residual, goal, monitor)
 
     state = solver.init(problem, z, residual)
     step = 0
@@ -150,6 +158,42 @@ def solve(
     return monitor.solution()
 
 
+class _Point(NamedTuple):
+    """An iterate of a solver that runs whole, as a state."""
+
+    z: Tensor
+    residual: Tensor
+    failed: Tensor | None = None
+
+
+def _run_whole(
+    problem: Problem,
+    solver: WholeSolver,
+    z: Tensor,
+    residual: Tensor,
+    goal: Goal,
+    monitor: _Monitor,
+) -> FlatSolution:
+    """Let `solver` run; what it returns is evaluated again and judged like any other iterate."""
+    monitor.look(_Point(z, residual), 0, goal.max_steps == 0)
+    if monitor.all_ended:
+        return monitor.solution()
+    outcome = solver.run(problem, z, residual, goal)
+    problem.unpark()
+    running = np.asarray(monitor.running)
+    failed = np.where(outcome.status == Status.CONVERGED, _STALLED, outcome.status)
+    failed = np.where(failed == _RUNNING, _MAX_STEPS, failed)
+    end = _Point(
+        outcome.z,
+        problem.residual(outcome.z),
+        torch.from_numpy(failed.astype(np.int64)).to(z.device),
+    )
+    monitor.look(end, 1, True)
+    monitor.count_steps(np.where(running, outcome.steps, 0))
+    monitor.accept_rounding()
+    return monitor.solution()
+
+
 class _Advance(NamedTuple):
     """A look at which every system had come closer; Euclidean norms as they are read."""
 
@@ -171,6 +215,7 @@ class _Monitor:
         z: Tensor,
         residual: Tensor,
         rtol: Tensor | None,
+        reference: Tensor | None,
         trace: bool,
     ) -> None:
         batch, n = z.shape
@@ -195,6 +240,8 @@ class _Monitor:
         self.z = z
         self._rows: np.ndarray | None = None
         self._first: np.ndarray | None = None
+        if reference is not None:
+            self._first = reference.detach().cpu().numpy() / self._unit
         # Bounds on the norms, as they are read, of systems that come closer and are not there yet.
         self._least = least * _MORE
         self._floor = self._atol / self._unit
@@ -220,6 +267,11 @@ class _Monitor:
     @property
     def all_ended(self) -> bool:
         return self._ended and bool((self._status != _RUNNING).all())
+
+    @property
+    def running(self) -> np.ndarray:
+        """Boolean, for each system whether it has not ended."""
+        return self._status == _RUNNING
 
     @property
     def norms(self) -> np.ndarray:
@@ -442,6 +494,11 @@ class _Monitor:
             self._keep(state.z, keep if self._rows is None else keep[self._rows])
             self._kept[keep] = self._norms[keep]
             self._value_steps[keep] = step
+
+    def count_steps(self, steps: np.ndarray) -> None:
+        """Make `steps` those of the systems, and of their values where they are not the start."""
+        self._steps = steps.astype(np.int64)
+        self._value_steps = np.where(self._value_steps > 0, self._steps, 0)
 
     def solution(self) -> FlatSolution:
         return FlatSolution(

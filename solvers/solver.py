@@ -1,4 +1,4 @@
-"""The one interface of all solvers: an update rule that the driver steps."""
+"""The one interface of all solvers: an update rule that the driver steps, or a whole run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor
 
+from .goal import Goal
 from .options import Options
 from .problem import Problem
 
@@ -66,3 +68,62 @@ class Solver(Options, ABC):
     @abstractmethod
     def step(self, problem: Problem, state: Any) -> Any:
         """The state one step on. Tensors of the old state may be reused."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a solver that runs whole has ended; arrays have one entry per system.
+
+    Attributes:
+        z: The last or best iterate, `(batch, n)`.
+        status: `Status` codes, in the solver's own opinion: the driver evaluates the equation at
+            `z` again and lets nothing but the residual count as convergence.
+        steps: Steps in the solver's own sense.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from implicitly.solvers import Status
+        >>> Outcome(torch.zeros(1, 1), np.array([Status.STALLED]), np.array([3])).steps.item()
+        3
+    """
+
+    z: Tensor
+    status: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(frozen=True)
+class WholeSolver(Solver):
+    """A solver that runs its own iteration: an adapter to a library, or a solver made of solvers.
+
+    It writes `run` in place of `init` and `step`. The driver judges what it returns as it does any
+    iterate: residual, status, best of start and end. Having no steps to record, it cannot serve
+    the gradient mode `Unrolled`.
+
+    Example:
+        >>> import implicitly, numpy as np, torch
+        >>> from implicitly.solvers import Outcome, Status, WholeSolver
+        >>> class Known(WholeSolver):
+        ...     def run(self, problem, z, residual, goal):
+        ...         batch = z.shape[0]
+        ...         return Outcome(0 * z + 2, np.full(batch, Status.CONVERGED), np.ones(batch))
+        >>> z0 = torch.tensor([1.0, 5.0])
+        >>> implicitly.root(lambda z: z * z - 4, z0, solver=Known(), batch_dims=1).status.tolist()
+        [1, 1]
+    """
+
+    @abstractmethod
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+        """Solve from `z`, `(batch, n)`, whose residual is `residual`, as well as `goal` asks."""
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> Any:
+        raise TypeError(self._no_steps())
+
+    def step(self, problem: Problem, state: Any) -> Any:
+        raise TypeError(self._no_steps())
+
+    def _no_steps(self) -> str:
+        return (
+            f"{type(self).__name__} runs whole and has no steps that could be recorded: choose a "
+            "solver with steps (Anderson, Broyden, Newton, ...), or a gradient mode other than Unrolled"
+        )

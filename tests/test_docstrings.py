@@ -65,7 +65,7 @@ def issubclass_of(value: object, kind: type) -> bool:
 )
 def test_a_solver_names_its_source(name: str) -> None:
     solver = PUBLIC[name]
-    if solver is Solver:
+    if inspect.isabstract(solver):
         return
     text = inspect.getdoc(solver) or ""
     assert "Source: " in text
