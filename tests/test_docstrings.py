@@ -9,6 +9,7 @@ import pkgutil
 from types import ModuleType
 
 import implicitly
+import implicitly.problems
 import implicitly.solvers
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_the_examples_of_a_module_give_what_they_say(name: str) -> None:
 
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (implicitly, implicitly.solvers)
+    for module in (implicitly, implicitly.solvers, implicitly.problems)
     for name in module.__all__
 }
 CLASSES_AND_FUNCTIONS = {

@@ -61,9 +61,10 @@ def imports_of(path: Path) -> set[str]:
 
 
 ALLOWED = {
-    # Dependencies point one way: cli → implicit → solvers.
+    # Dependencies point one way: cli → problems → implicit → solvers.
     "solvers": ("implicitly.solvers",),
     "implicit": ("implicitly.implicit", "implicitly.solvers"),
+    "problems": ("implicitly.problems", "implicitly.implicit", "implicitly.solvers"),
 }
 
 

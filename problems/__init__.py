@@ -1,0 +1,20 @@
+"""Equations with known answers, by name: classical test problems, scalable ones, generators.
+
+`problems.get("powell-singular")` gives one, `problems.all(tag="classical")` many, `problems.names()`
+what there is. A problem has a `residual`, a standard `start` and every known solution (`roots`).
+"""
+
+from . import classical
+from .problem import Root, TestProblem
+from .registry import all, get, names, register, tags
+
+__all__ = [
+    "Root",
+    "TestProblem",
+    "all",
+    "classical",
+    "get",
+    "names",
+    "register",
+    "tags",
+]

@@ -1,0 +1,174 @@
+"""A test problem: an equation with its standard start, its known solutions and where it comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..solvers.options import Options, is_integer
+from ..solvers.problem import Form
+
+_LARGEST_SEARCHED = 10_000
+
+
+@dataclass(frozen=True)
+class Root:
+    """One solution of a problem.
+
+    Attributes:
+        value: The solution, `(n,)`: rounded from the exact one.
+        singular: Whether the Jacobian of the residual there is singular.
+
+    Example:
+        >>> from implicitly import problems
+        >>> [(root.value.tolist(), root.singular) for root in problems.get("scalar-double").roots()]
+        [([0.0], False), ([5.0], True)]
+    """
+
+    value: Tensor
+    singular: bool = False
+
+    @staticmethod
+    def of(values: Iterable[float], singular: bool = False) -> Root:
+        """A root from its entries."""
+        return Root(torch.tensor(tuple(values), dtype=torch.float64), singular)
+
+
+@dataclass(frozen=True)
+class TestProblem(Options, ABC):
+    """An equation with a standard start and known solutions; its options are its parameters.
+
+    A problem writes `function`, `first` and, where solutions are known, `known`. All tensors have the
+    unknowns along their last axis; leading axes index independent systems of the same equation.
+
+    Class attributes:
+        name: What the registry knows it by.
+        tags: Groups that it belongs to.
+        source: Author, year and number or equation.
+        form: `"root"`, `F(z) = 0`, or `"fixed_point"`, `z = f(z)`.
+        standard_size: The number of unknowns of the literature.
+        sizes: Which numbers of unknowns it allows, in words.
+        remark: What else is known of its solutions.
+
+    Example:
+        >>> import torch
+        >>> from implicitly.problems import Root, TestProblem
+        >>> class Circle(TestProblem):
+        ...     name, standard_size, sizes = "circle", 2, "2"
+        ...     source = "two circles around the ends of an interval"
+        ...     def function(self, z):
+        ...         x, y = z.unbind(-1)
+        ...         return torch.stack((x**2 + y**2 - 1, (x - 1) ** 2 + y**2 - 1), dim=-1)
+        ...     def first(self, n):
+        ...         return [1.0, 1.0]
+        ...     def known(self, n):
+        ...         return [Root.of((0.5, 0.75**0.5)), Root.of((0.5, -(0.75**0.5)))]
+        >>> Circle().residual(Circle().start()).tolist()
+        [1.0, 0.0]
+    """
+
+    __test__: ClassVar[bool] = False  # Not a test for pytest to collect.
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    standard_size: ClassVar[int]
+    sizes: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]] = ()
+    form: ClassVar[Form] = "root"
+    remark: ClassVar[str] = ""
+
+    @abstractmethod
+    def function(self, z: Tensor, *args: Any, **options: Any) -> Tensor:
+        """`F(z)` of a root, `f(z)` of a fixed point, `(..., n)`, in the dtype and on the device of `z`."""
+
+    @abstractmethod
+    def first(self, n: int) -> Iterable[float] | Tensor:
+        """The standard start with `n` unknowns, in float64."""
+
+    def known(self, n: int) -> Iterable[Root]:
+        """Every known solution with `n` unknowns, in float64."""
+        return ()
+
+    def allows(self, n: int) -> bool:
+        """Whether the problem exists with `n` unknowns, `n ≥ 1`."""
+        return n == self.standard_size
+
+    def args(
+        self,
+        n: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The parameters as tensors, for `function(z, *args)`; without them it uses its own."""
+        self.size(n)
+        return ()
+
+    def residual(self, z: Tensor, *args: Tensor) -> Tensor:
+        """`F(z)` of a root, `f(z) − z` of a fixed point."""
+        value = self.function(z, *args)
+        return value - z if self.form == "fixed_point" else value
+
+    def start(
+        self,
+        n: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """The standard start, `(n,)`; `n=None` for the standard size.
+
+        Raises:
+            ValueError: The problem does not exist with `n` unknowns.
+        """
+        first = self.first(self.size(n))
+        if not isinstance(first, Tensor):
+            first = torch.tensor(tuple(first), dtype=torch.float64)
+        return first.to(dtype=dtype, device=device)
+
+    def roots(
+        self,
+        n: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> tuple[Root, ...]:
+        """Every known solution, `(n,)` each; `remark` says what else there is.
+
+        Raises:
+            ValueError: The problem does not exist with `n` unknowns.
+        """
+        return tuple(
+            Root(root.value.to(dtype=dtype, device=device), root.singular)
+            for root in self.known(self.size(n))
+        )
+
+    def size(self, n: int | None = None) -> int:
+        """`n`, checked, or the standard size.
+
+        Raises:
+            ValueError: The problem does not exist with `n` unknowns.
+        """
+        if n is None:
+            return self.standard_size
+        if not is_integer(n, 1):
+            raise ValueError(f"n must be an integer ≥ 1 or None, got {n!r}")
+        if self.allows(n):
+            return n
+        raise ValueError(
+            f"{self.name} allows n = {self.sizes}, got {n}; nearest: {self._nearest(n)}"
+        )
+
+    def _nearest(self, n: int) -> int:
+        for distance in range(1, _LARGEST_SEARCHED):
+            for near in (n - distance, n + distance):
+                if near > 0 and self.allows(near):
+                    return near
+        return self.standard_size
+
+
+def indices(z: Tensor) -> Tensor:
+    """`1, …, n` for the last axis of `z`, in its dtype and on its device."""
+    return torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
