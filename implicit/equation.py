@@ -23,7 +23,7 @@ import torch
 
 from ..solvers.problem import Form
 from .capture import Substitute
-from .differentiation import Product, pullback, pushforward, transforming
+from .differentiation import Product, pullback, pushforward, transforming, transposed
 from .structure import Leaves
 
 
@@ -34,6 +34,22 @@ class Bound:
     function: Product
     operator: Product | None = None
     """The linear part of `function` if it is affine."""
+    transpose: Product | None = None
+    """The transpose of `operator`; nothing is computed for it before its first use."""
+
+
+def _at_first_use(make: Callable[[Leaves], Product]) -> Product:
+    """The linear map that `make` gives for tensors like its argument, made when it is first applied."""
+    made: Product | None = None
+
+    def product(v: Leaves) -> Leaves:
+        nonlocal made
+        at = make(v) if made is None else made
+        if not transforming():  # What a transform made must not leave it.
+            made = at
+        return at(v)
+
+    return product
 
 
 class Equation(ABC):
@@ -143,20 +159,15 @@ class GivenEquation(Equation):
         function = self.at(args)
         if not self.linear:
             return Bound(function)
-        product: Product | None = None
 
-        def operator(v: Leaves) -> Leaves:
-            # Not `F(v) − F(0)`, which has no digits left where v is small.
-            nonlocal product
-            at = product
-            if at is None:
-                zero = tuple(torch.zeros_like(leaf) for leaf in v)
-                _, at = self.pushforward_z(zero, args)
-            if not transforming():  # What a transform made must not leave it.
-                product = at
-            return at(v)
+        # Not `F(v) − F(0)`, which has no digits left where v is small.
+        def operator(v: Leaves) -> Product:
+            return self.pushforward_z(tuple(map(torch.zeros_like, v)), args)[1]
 
-        return Bound(function, operator)
+        def transpose(u: Leaves) -> Product:
+            return self.pullback_z(tuple(map(torch.zeros_like, u)), args)[1]
+
+        return Bound(function, _at_first_use(operator), _at_first_use(transpose))
 
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         axes = tuple(0 if is_mapped else None for is_mapped in mapped)
@@ -211,7 +222,8 @@ class _DerivedEquation(Equation):
         return 2 * self.leaves + self.parent.batched_prefix
 
     @abstractmethod
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product: ...
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
+        """The operator and its transpose."""
 
     def split(self, args: Leaves) -> tuple[Leaves, Leaves, Leaves]:
         return args[: self.leaves], args[self.leaves : 2 * self.leaves], args[2 * self.leaves :]
@@ -224,12 +236,12 @@ class _DerivedEquation(Equation):
 
     def bind(self, args: Leaves) -> Bound:
         at, constant, parent_args = self.split(args)
-        operator = self.operator_at(at, parent_args)
+        operator, transpose = self.operator_at(at, parent_args)
 
         def function(z: Leaves) -> Leaves:
             return tuple(p + c for p, c in zip(operator(z), constant, strict=True))
 
-        return Bound(function, operator)
+        return Bound(function, operator, transpose)
 
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         return replace(self, parent=self.parent.vmapped(mapped[2 * self.leaves :], randomness))
@@ -243,8 +255,9 @@ class AdjointEquation(_DerivedEquation):
     def described(self) -> str:  # type: ignore[override]
         return f"the adjoint of {self.parent.described}"
 
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product:
-        return self.parent.pullback_z(z, parent_args)[1]
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
+        back = self.parent.pullback_z(z, parent_args)[1]
+        return back, _at_first_use(lambda v: transposed(back, v))
 
 
 @dataclass(frozen=True)
@@ -255,5 +268,6 @@ class TangentEquation(_DerivedEquation):
     def described(self) -> str:  # type: ignore[override]
         return f"the tangent of {self.parent.described}"
 
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> Product:
-        return self.parent.pushforward_z(z, parent_args)[1]
+    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
+        forward = self.parent.pushforward_z(z, parent_args)[1]
+        return forward, _at_first_use(lambda u: self.parent.pullback_z(z, parent_args)[1])

@@ -22,6 +22,7 @@ def flat_problem(
     bound = equation.bind(args)
     function = _on_flat(bound.function, layout)
     operator = None if bound.operator is None else _on_flat(bound.operator, layout)
+    transpose = None if bound.transpose is None else _on_flat(bound.transpose, layout)
 
     def linearize(z: Tensor) -> tuple[Tensor, Derivative]:
         (value,), back = pullback(lambda z: (function(z),), (z,))
@@ -32,6 +33,7 @@ def flat_problem(
         form=equation.form,
         linearize=linearize,
         operator=operator,
+        transpose=transpose,
         operator_matrix=None if operator is None else lambda z: matrix(operator, z),
         precision=precision,
     )

@@ -39,6 +39,7 @@ class Problem:
         form: `"fixed_point"` or `"root"`.
         linearize: Gives the value of `function` and its `Derivative` at a point.
         operator: The linear part of `function`, for linear problems; else `None`.
+        transpose: The transpose of `operator`, for solvers that need it; `None` if unknown.
         operator_matrix: Gives all matrices of `operator`, `(batch, n, n)`, for a tensor like the
             iterates; `None` to apply it to each unit vector.
         restrict: Gives the problem for the systems of an index tensor, so that finished systems
@@ -56,6 +57,7 @@ class Problem:
     form: Form = "fixed_point"
     linearize: Callable[[Tensor], tuple[Tensor, Derivative]] | None = None
     operator: Callable[[Tensor], Tensor] | None = None
+    transpose: Callable[[Tensor], Tensor] | None = None
     operator_matrix: Callable[[Tensor], Tensor] | None = None
     restrict: Callable[[Tensor], Problem] | None = None
     precision: torch.dtype | None = None
@@ -94,7 +96,7 @@ class Problem:
     def linearization(self, z: Tensor) -> Linearization:
         """The residual and its derivative at `z`; one evaluation, none for linear problems."""
         if self.operator is not None:
-            derivative: Derivative = _Operator(self.operator, self.operator_matrix)
+            derivative: Derivative = _Operator(self.operator, self.transpose, self.operator_matrix)
             return Linearization(self, None, derivative)
         if self.linearize is None:
             raise TypeError("this problem has no derivative: give Problem(linearize=...)")
@@ -156,13 +158,16 @@ class _Operator:
     """The derivative of an affine map: its linear part, wherever it is taken."""
 
     apply: Callable[[Tensor], Tensor]
+    transpose: Callable[[Tensor], Tensor] | None
     all_matrices: Callable[[Tensor], Tensor] | None
 
     def jvp(self, v: Tensor) -> Tensor:
         return self.apply(v)
 
     def vjp(self, u: Tensor) -> Tensor:
-        raise TypeError("the transpose of a linear problem's operator is not available")
+        if self.transpose is None:
+            raise TypeError("this linear problem has no transpose: give Problem(transpose=...)")
+        return self.transpose(u)
 
     def jacobian(self, like: Tensor) -> Tensor:
         if self.all_matrices is not None:
