@@ -16,7 +16,9 @@ from .implicit import (
     root,
 )
 from .solvers import (
+    DFSANE,
     GMRES,
+    Aitken,
     Anderson,
     BiCGStab,
     Broyden,
@@ -30,13 +32,16 @@ from .solvers import (
     Solver,
     SolveWarning,
     Status,
+    Steffensen,
     Stopping,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DFSANE",
     "GMRES",
+    "Aitken",
     "Anderson",
     "BiCGStab",
     "Broyden",
@@ -56,6 +61,7 @@ __all__ = [
     "SolveWarning",
     "Solver",
     "Status",
+    "Steffensen",
     "Stopping",
     "Unrolled",
     "fixed_point",

@@ -4,11 +4,13 @@ A solver is a frozen dataclass of options with an update rule; `solve` drives it
 independent systems given as a `Problem`. Nothing here knows of autograd.
 """
 
+from .aitken import Aitken, Steffensen
 from .anderson import Anderson
 from .bicgstab import BiCGStab
 from .broyden import Broyden
 from .dense import solve_dense
 from .dense_lu import DenseLU
+from .df_sane import DFSANE
 from .driver import Callback, FlatSolution, solve
 from .fixed_point_iteration import FixedPointIteration
 from .gmres import GMRES
@@ -22,7 +24,9 @@ from .solver import Outcome, Solver, State, WholeSolver
 from .stopping import Stopping
 
 __all__ = [
+    "DFSANE",
     "GMRES",
+    "Aitken",
     "Anderson",
     "BiCGStab",
     "Broyden",
@@ -45,6 +49,7 @@ __all__ = [
     "Solver",
     "State",
     "Status",
+    "Steffensen",
     "Stopping",
     "WholeSolver",
     "solve",

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from implicitly import (
+    DFSANE,
+    Aitken,
     Anderson,
     BiCGStab,
     Broyden,
@@ -15,6 +17,7 @@ from implicitly import (
     Newton,
     NewtonKrylov,
     Phantom,
+    Steffensen,
     Stopping,
     Unrolled,
     fixed_point,
@@ -32,6 +35,9 @@ SOLVERS = [
     NewtonKrylov(),
     NewtonKrylov(linear_solver=BiCGStab()),
     Newton(),
+    DFSANE(),
+    Aitken(),
+    Steffensen(),
 ]
 MODES = [Exact(), Neumann(4), Phantom(4, 0.7), JacobianFree()]
 LAYOUTS = ["system", "rows", "grid", "pair"]

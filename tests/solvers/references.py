@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from implicitly import (
+    DFSANE,
     GMRES,
+    Aitken,
     Anderson,
     BiCGStab,
     Broyden,
@@ -19,6 +21,7 @@ from implicitly import (
     NewtonKrylov,
     Solution,
     Solver,
+    Steffensen,
     fixed_point,
     root,
 )
@@ -40,6 +43,9 @@ NONLINEAR: dict[str, Solver] = {
     "NewtonKrylov-GMRES": NewtonKrylov(linear_solver=GMRES()),
     "NewtonKrylov-BiCGStab": NewtonKrylov(linear_solver=BiCGStab()),
     "Newton": Newton(),
+    "DFSANE": DFSANE(),
+    "Aitken": Aitken(),
+    "Steffensen": Steffensen(),
 }
 
 LINEAR: dict[str, Solver] = {
