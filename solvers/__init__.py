@@ -7,6 +7,7 @@ independent systems given as a `Problem`. Nothing here knows of autograd.
 from .aitken import Aitken, Steffensen
 from .anderson import Anderson
 from .bicgstab import BiCGStab
+from .bracketing import Bracketing
 from .broyden import Broyden
 from .dense import solve_dense
 from .dense_lu import DenseLU
@@ -29,6 +30,7 @@ __all__ = [
     "Aitken",
     "Anderson",
     "BiCGStab",
+    "Bracketing",
     "Broyden",
     "Callback",
     "Counts",

@@ -40,10 +40,10 @@ class Aitken(Solver):
         >>> import torch, implicitly
         >>> z0 = torch.zeros(3, dtype=torch.float64)
         >>> x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-        >>> f = lambda z: torch.cos(z + x)
+        >>> f = lambda z: torch.cos(z) + x
         >>> solution = implicitly.fixed_point(f, z0, solver=implicitly.Aitken(), batch_dims=1)
         >>> solution.value.round(decimals=4).tolist(), bool((solution.steps < 10).all())
-        ([0.7391, 0.5308, 0.3254], True)
+        ([0.7391, 1.0277, 1.2835], True)
     """
 
     default_max_steps: ClassVar[int] = 2000

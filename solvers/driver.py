@@ -222,6 +222,7 @@ class _Monitor:
         self.problem = self._whole = problem
         self._confirms = solver.confirm_residual
         self._lazy = solver.lazy_iterate
+        self._ends_itself = solver.ends_itself
         self._restrict = None if solver.keeps_batch else problem.restrict
         self._stopping = stopping
         self._unit = 1.0 / max(n, 1) ** 0.5
@@ -312,7 +313,8 @@ class _Monitor:
         status = np.full(len(norm), _RUNNING, dtype=np.int8)
         if last:
             status[:] = _MAX_STEPS
-        status[step - last_progress >= patience] = _STALLED
+        if not self._ends_itself:
+            status[step - last_progress >= patience] = _STALLED
         if failed is not None:
             status = np.where(failed > 0, failed.astype(np.int8), status)
         with np.errstate(invalid="ignore", over="ignore"):

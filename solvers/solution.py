@@ -26,6 +26,7 @@ class Status(IntEnum):
     DIVERGED = 4
     NON_FINITE = 5
     LINEAR_SOLVE_FAILED = 6
+    NO_SIGN_CHANGE = 7
 
     @property
     def message(self) -> str:
@@ -40,6 +41,7 @@ _MESSAGES = {
     Status.DIVERGED: "the residual grew beyond the divergence limit",
     Status.NON_FINITE: "the residual became NaN or infinite",
     Status.LINEAR_SOLVE_FAILED: "the linear equation of a step could not be solved",
+    Status.NO_SIGN_CHANGE: "no bracket over which the residual changes its sign",
 }
 
 

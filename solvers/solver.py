@@ -48,12 +48,15 @@ class Solver(Options, ABC):
             from the truth; the driver confirms convergence with an evaluation.
         lazy_iterate: `state.norm` never increases and `state.z` is formed each time it is read
             (GMRES); the driver reads `z` only when a system ends.
+        ends_itself: The solver knows when it can do no more (`state.failed`), and steps in which the
+            residual does not fall are no sign of it.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
     """
 
     linear_only: ClassVar[bool] = False
     confirm_residual: ClassVar[bool] = False
     lazy_iterate: ClassVar[bool] = False
+    ends_itself: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
 
     @property
