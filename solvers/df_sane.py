@@ -31,9 +31,9 @@ class DFSANEState:
     """The spectral coefficient `σ`: the direction is `σ r`."""
     merits: Tensor
     """Squares of the last accepted norms in units of the first, `(batch, memory)`."""
-    forward: Tensor
+    along: Tensor
     """The next trial length along the direction."""
-    backward: Tensor
+    against: Tensor
     """The next trial length against it."""
     reversed: Tensor
     """Whether the next trial is against the direction; boolean."""
@@ -102,8 +102,8 @@ class DFSANE(Solver):
             size=size,
             length=length,
             merits=one.expand(-1, self.memory),
-            forward=one,
-            backward=one,
+            along=one,
+            against=one,
             reversed=never,
             accepted=torch.zeros_like(size),
             first_size=size,
@@ -111,7 +111,7 @@ class DFSANE(Solver):
         )
 
     def step(self, problem: Problem, state: DFSANEState) -> DFSANEState:
-        alpha = torch.where(state.reversed, state.backward, state.forward)
+        alpha = torch.where(state.reversed, state.against, state.along)
         move = torch.where(state.reversed, -alpha, alpha) * state.length * state.residual
         trial = state.z + move
         residual = problem.residual(trial)
@@ -126,8 +126,8 @@ class DFSANE(Solver):
 
         shorter = _shortened(alpha, now, merit)
         start = torch.ones_like(alpha)
-        forward = torch.where(state.reversed, state.forward, shorter)
-        backward = torch.where(state.reversed, shorter, state.backward)
+        along = torch.where(state.reversed, state.along, shorter)
+        against = torch.where(state.reversed, shorter, state.against)
         extended = torch.cat((state.merits[:, 1:], merit), dim=1)
         return DFSANEState(
             z=torch.where(good, trial, state.z),
@@ -135,8 +135,8 @@ class DFSANE(Solver):
             size=torch.where(good, size, state.size),
             length=torch.where(good, self._spectral(state, move, residual), state.length),
             merits=torch.where(good, extended, state.merits),
-            forward=torch.where(good, start, forward),
-            backward=torch.where(good, start, backward),
+            along=torch.where(good, start, along),
+            against=torch.where(good, start, against),
             reversed=~good & ~state.reversed,
             accepted=state.accepted + good,
             first_size=state.first_size,
