@@ -16,8 +16,10 @@ from .implicit import (
     root,
 )
 from .solvers import (
+    CG,
     DFSANE,
     GMRES,
+    LSMR,
     Aitken,
     Anderson,
     BiCGStab,
@@ -40,8 +42,10 @@ from .solvers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CG",
     "DFSANE",
     "GMRES",
+    "LSMR",
     "Aitken",
     "Anderson",
     "BiCGStab",

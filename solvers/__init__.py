@@ -9,6 +9,7 @@ from .anderson import Anderson
 from .bicgstab import BiCGStab
 from .bracketing import Bracketing
 from .broyden import Broyden
+from .cg import CG
 from .dense import solve_dense
 from .dense_lu import DenseLU
 from .df_sane import DFSANE
@@ -16,6 +17,7 @@ from .driver import Callback, FlatSolution, solve
 from .fixed_point_iteration import FixedPointIteration
 from .gmres import GMRES
 from .goal import Goal
+from .lsmr import LSMR
 from .neumann_series import NeumannSeries
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
@@ -25,8 +27,10 @@ from .solver import Outcome, Solver, State, WholeSolver
 from .stopping import Stopping
 
 __all__ = [
+    "CG",
     "DFSANE",
     "GMRES",
+    "LSMR",
     "Aitken",
     "Anderson",
     "BiCGStab",

@@ -113,6 +113,7 @@ class NewtonKrylov(Solver):
             function=lambda s: -(linearization.jvp(s) + right),
             form="root",
             operator=lambda s: -linearization.jvp(s),
+            transpose=lambda u: -linearization.vjp(u),
             precision=problem.precision,
         )
         limits = Stopping(atol=0.0, max_steps=self.max_linear_steps)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from implicitly import (
     GMRES,
+    LSMR,
     Anderson,
     BiCGStab,
     Broyden,
@@ -35,7 +36,7 @@ FORWARD = [
     NewtonKrylov(linear_solver=BiCGStab()),
     Newton(),
 ]
-LINEAR = [GMRES(), BiCGStab(), NeumannSeries(), DenseLU()]
+LINEAR = [GMRES(), BiCGStab(), LSMR(), NeumannSeries(), DenseLU()]
 ADJOINT = [*LINEAR, *FORWARD]
 
 # Tighter than the defaults, so that finite differences see the solution and not the iteration:

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from implicitly import (
+    CG,
     DFSANE,
     GMRES,
+    LSMR,
     Aitken,
     Anderson,
     BiCGStab,
@@ -54,7 +56,11 @@ LINEAR: dict[str, Solver] = {
     "BiCGStab": BiCGStab(),
     "NeumannSeries": NeumannSeries(),
     "DenseLU": DenseLU(),
+    "LSMR": LSMR(),
 }
+
+# Only for symmetric definite operators: it has no place among those that solve any linear equation.
+SYMMETRIC: dict[str, Solver] = {"CG": CG()}
 
 ALL: dict[str, Solver] = {**NONLINEAR, **LINEAR}
 

@@ -303,7 +303,7 @@ def test_nan_never_overwrites_the_best_iterate(solver: Solver, form: Form) -> No
     def function(z: Tensor) -> Tensor:
         return z @ M.T + c
 
-    problem = Problem(function, form, operator=operator)
+    problem = Problem(function, form, operator=operator, transpose=lambda u: u @ M)
     result = solve(problem, solver, torch.zeros(1, 8, dtype=torch.float64))
     assert Status(int(result.status[0])) in (Status.NON_FINITE, Status.LINEAR_SOLVE_FAILED)
     assert bool(torch.isfinite(result.z).all())
@@ -582,7 +582,13 @@ def test_products_of_dropped_systems_do_not_happen(solver: Solver) -> None:
             sizes.append(len(v))
             return torch.einsum("bij,bj->bi", M[index], v)
 
-        return Problem(lambda z: operator(z) + c[index], operator=operator, restrict=restricted)
+        def transpose(u: Tensor) -> Tensor:
+            return torch.einsum("bij,bi->bj", M[index], u)
+
+        return Problem(
+            lambda z: operator(z) + c[index], operator=operator, transpose=transpose,
+            restrict=restricted,
+        )  # fmt: skip
 
     result = solve(restricted(torch.arange(4)), solver, torch.zeros_like(c))
     assert (result.status == Status.CONVERGED).all()
