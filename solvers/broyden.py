@@ -11,12 +11,15 @@ from torch import Tensor
 
 from .options import is_integer, is_number
 from .problem import Problem
+from .rank_reduction import reduce_rank
 from .scale import first_step_length
 from .solver import Solver
 
 _FIRST_CAPACITY = 8
 # An update whose sᵀHy is smaller than this part of sᵀs would make H nearly singular.
 _SMALLEST_CURVATURE = 1e-4
+# Of the updates, to be given up at once: a reduction costs as much as some steps.
+_PART_GIVEN_UP = 0.25
 
 
 @dataclass
@@ -78,15 +81,17 @@ class Broyden(Solver):
     """Newton steps `z ← z − αHr` with an inverse Jacobian `H` learnt from the steps themselves.
 
     The good update is `H ← H + (s − Hy) sᵀH / sᵀHy`, the bad one `H ← H + (s − Hy) yᵀ / yᵀy`; after
-    either, `H y = s`. Once `memory` updates are stored the oldest is removed *before* the next is
-    computed, so that the secant equation holds for the matrix that is then used.
+    either, `H y = s`. Once `memory` updates are stored, their sum is replaced by the nearest matrix whose
+    rank is a quarter lower. That is done *before* the next update is computed, so that the secant
+    equation holds for the matrix that is then used.
 
     The line search costs no waiting: each step evaluates one trial point of every system. Where the
     residual norm grew by more than `1 + growth / k²` (Li & Fukushima's summable allowance), the
     system stays where it was, learns from the trial all the same, and tries half the length.
 
     Attributes:
-        memory: Number of stored updates. Storage grows with the updates made, up to this.
+        memory: Number of stored updates. Storage grows with the updates made, up to this; where three
+            quarters of it are as many as the unknowns, nothing is ever lost.
         kind: `"good"` or `"bad"`.
         line_search: Whether to reject trial points; without it every step is taken in full.
         growth: The relative growth of the residual norm allowed in the first step.
@@ -94,8 +99,8 @@ class Broyden(Solver):
     Raises:
         ValueError: An option is out of range.
 
-    Source: Broyden 1965 (both updates); Sherman & Morrison 1950 (the inverse form); Li &
-    Fukushima 2000 (derivative-free line search, eq. 2.4).
+    Source: Broyden 1965 (both updates); Sherman & Morrison 1950 (the inverse form); van de Rotten &
+    Verduyn Lunel 2005 (rank reduction); Li & Fukushima 2000 (derivative-free line search, eq. 2.4).
 
     Example:
         >>> import torch, implicitly
@@ -136,10 +141,11 @@ class Broyden(Solver):
         )
 
     def step(self, problem: Problem, state: BroydenState) -> BroydenState:
-        state = self._make_room(state)
         s = state.length * state.direction
         trial = state.z_row + s
         residual = problem.residual(trial.squeeze(1)).unsqueeze(1)
+        if state.used == self.memory:
+            state = self._reduced(state)
         size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
 
         left, right = state.factors()
@@ -178,26 +184,24 @@ class Broyden(Solver):
             direction=direction.addcmul(u, weight, value=-1),
             length=length,
             updates=self._store(state, torch.cat((u, v), dim=1)),
-            used=min(count, self.memory),
+            used=state.used + 1,
             first_length=state.first_length,
             count=count,
         )
 
-    def _make_room(self, state: BroydenState) -> BroydenState:
-        """The state without its oldest update once `memory` of them are in use."""
-        if state.count < self.memory:
-            return state
-        slot, updates = state.count % self.memory, state.updates
-        u, v = updates.narrow(1, slot, 1).unbind(2)
-        direction = state.direction.addcmul(u, torch.bmm(state.residual_row, v.mT))
-        if torch.is_grad_enabled():
-            updates = updates.clone()
-        updates.select(1, slot).zero_()
-        return replace(state, direction=direction, updates=updates)
+    def _reduced(self, state: BroydenState) -> BroydenState:
+        """The state with room for updates, the sum of those that it had cut to a lower rank."""
+        rank = self.memory - max(round(_PART_GIVEN_UP * self.memory), 1)
+        left, right = reduce_rank(*state.factors(), rank)
+        used = left.shape[1]
+        updates = torch.empty_like(state.updates)
+        updates.narrow(1, 0, used).copy_(torch.stack((left, right), dim=2))
+        direction = state.negative(state.residual_row, right, left)
+        return replace(state, direction=direction, updates=updates, used=used)
 
     def _store(self, state: BroydenState, update: Tensor) -> Tensor:
         """The updates with one more, `(batch, 2, n)`, in their storage or in twice as much."""
-        updates, slot = state.updates, state.count % self.memory
+        updates, slot = state.updates, state.used
         batch, capacity, _, n = updates.shape
         if slot == capacity:
             larger = updates.new_empty(batch, min(2 * capacity, self.memory), 2, n)

@@ -14,7 +14,7 @@ from implicitly import Broyden, Exact, Stopping, Unrolled, fixed_point, root
 from implicitly.solvers import Problem
 from torch import Tensor
 
-from .references import TanhSystems, as_float64, iteration_matrix, tanh_map
+from .references import TanhSystems, affine_map, as_float64, iteration_matrix, tanh_map
 
 Kind = Literal["good", "bad"]
 both_kinds = pytest.mark.parametrize("kind", ["good", "bad"])
@@ -22,7 +22,7 @@ both_kinds = pytest.mark.parametrize("kind", ["good", "bad"])
 
 @both_kinds
 @pytest.mark.parametrize("line_search", [False, True], ids=["full steps", "line search"])
-@pytest.mark.parametrize("memory", [1, 3, 30])
+@pytest.mark.parametrize("memory", [1, 3, 10, 30])
 def test_the_secant_equation_holds_after_every_step(
     kind: Kind, line_search: bool, memory: int
 ) -> None:
@@ -91,6 +91,68 @@ def test_iterates_are_those_of_the_dense_formulas(
     if bool(solution.converged) or int(solution.steps) == steps:
         # Rounding, amplified by updates of at most 1e4 each; most amplify little.
         np.testing.assert_allclose(as_float64(solution.value), dense, rtol=0, atol=1e-9)
+
+
+def test_a_full_memory_keeps_what_the_singular_value_decomposition_would() -> None:
+    # Dense formulas; once four updates are stored, their sum is cut to rank three. The step that is
+    # under way was found before that.
+    n, memory = 12, 4
+    M = iteration_matrix("symmetric", n, 0.9, seed=0)
+    c = np.random.default_rng(0).standard_normal(n)
+
+    def residual(z: Any) -> Any:
+        return M @ z + c + 0.1 * np.sin(z) - z
+
+    z, update, used = np.zeros(n), np.zeros((n, n)), 0
+    iterates = [z]
+    for _ in range(12):
+        s = -(update - np.eye(n)) @ residual(z)
+        y = residual(z + s) - residual(z)
+        if used == memory:
+            u, sizes, v = np.linalg.svd(update)
+            update, used = (u[:, :3] * sizes[:3]) @ v[:3], 3
+        H = update - np.eye(n)
+        update = update + np.outer(s - H @ y, s @ H) / (s @ H @ y)
+        z, used = z + s, used + 1
+        iterates.append(z)
+    found = [
+        fixed_point(
+            lambda z: torch.from_numpy(M) @ z + torch.from_numpy(c) + 0.1 * torch.sin(z),
+            torch.zeros(n, dtype=torch.float64),
+            solver=Broyden(memory=memory, line_search=False),
+            stopping=Stopping(max_steps=steps, rtol=1e-13),
+            on_failure="accept",
+        )
+        for steps in (5, 8, 12)
+    ]
+    assert float(found[-1].residual) > 1e-9  # Else the last steps would have shown nothing.
+    for solution, steps in zip(found, (5, 8, 12), strict=True):
+        # Rounding, amplified by updates of at most 1e4 each; most amplify little.
+        np.testing.assert_allclose(as_float64(solution.value), iterates[steps], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("memory", [10, 20])
+@pytest.mark.parametrize("radius", [0.9, 0.99, 1.2])
+def test_fewer_updates_than_the_equation_has_unknowns_are_enough(
+    radius: float, memory: int
+) -> None:
+    # Forgetting the oldest update instead, with a memory of 20 one of these 18 systems converges.
+    n = 40
+    generator = np.random.default_rng(0)
+    M = generator.standard_normal((6, n, n))
+    M *= radius / np.abs(np.linalg.eigvals(M)).max(axis=1)[:, None, None]
+    c = generator.standard_normal((6, n))
+    solution = fixed_point(
+        affine_map, torch.zeros(6, n, dtype=torch.float64), torch.from_numpy(M),
+        torch.from_numpy(c), solver=Broyden(memory=memory), batch_dims=1, on_failure="accept",
+        stopping=Stopping(max_steps=1000, patience=1000),
+    )  # fmt: skip
+    assert solution.converged.all()
+    # The error is at most the residual times the norm of the inverse.
+    answer = np.linalg.solve(np.eye(n) - M, c[:, :, None])[:, :, 0]
+    inverse = np.linalg.norm(np.linalg.inv(np.eye(n) - M), 2, axis=(1, 2))
+    error = np.linalg.norm(as_float64(solution.value) - answer, axis=1)
+    assert (error <= 1.01 * inverse * np.sqrt(n) * as_float64(solution.residual) + 1e-12).all()
 
 
 @both_kinds
