@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 # Each pass makes one more order of the derivatives exact.
@@ -43,7 +42,7 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
     rank = min(rank, *right.shape[1:])
     finite = left.isfinite().all(2, keepdim=True) & right.isfinite().all(2, keepdim=True)
     left, right = left.where(finite, 0.0), right.where(finite, 0.0)
-    values, vectors, size = _right_singular_vectors(_constant(left), _constant(right))
+    values, vectors, size = _right_singular_vectors(left.detach(), right.detach())
     leading = vectors[:, :, :rank]
     if torch.is_grad_enabled():
         leading = _moving(left / size, right, values, vectors, rank)
@@ -51,13 +50,9 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
     if torch.is_grad_enabled():
         # The inverse Gram matrix of the leading vectors, the identity but for its derivatives.
         excess = torch.bmm(leading.mT, leading)
-        excess = excess - _constant(excess)
+        excess = excess - excess.detach()
         images = images - torch.bmm(excess, images - torch.bmm(excess, images))
     return images, leading.mT
-
-
-def _constant(tensor: Tensor) -> Tensor:
-    return forward_ad.unpack_dual(tensor).primal.detach()
 
 
 def _right_singular_vectors(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,7 +85,7 @@ def _moving(left: Tensor, right: Tensor, values: Tensor, vectors: Tensor, rank: 
     for _ in range(_PASSES):
         product = torch.bmm(right.mT, torch.bmm(gram, torch.bmm(right, moving)))
         defect = product - torch.bmm(moving, torch.bmm(leading.mT, product))
-        defect = defect - _constant(defect)
+        defect = defect - defect.detach()
         inside = torch.bmm(rest.mT, defect)
         moving = moving + torch.bmm(rest, inside / gaps)
         moving = moving + (defect - torch.bmm(rest, inside)) / beyond
