@@ -4,7 +4,8 @@
 what there is. A problem has a `residual`, a standard `start` and every known solution (`roots`).
 """
 
-from . import classical
+from . import classical  # isort: skip
+from . import applications
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 
@@ -12,6 +13,7 @@ __all__ = [
     "Root",
     "TestProblem",
     "all",
+    "applications",
     "classical",
     "get",
     "names",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ class Root:
     """One solution of a problem.
 
     Attributes:
-        value: The solution, `(n,)`: rounded from the exact one.
+        value: The solution, `(n,)`, or one per system, `(*batch_shape, n)`: the exact one, rounded.
         singular: Whether the Jacobian of the residual there is singular.
 
     Example:
@@ -82,6 +82,11 @@ class TestProblem(Options, ABC):
     form: ClassVar[Form] = "root"
     remark: ClassVar[str] = ""
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the start, over independent systems that are solved together."""
+        return ()
+
     @abstractmethod
     def function(self, z: Tensor, *args: Any, **options: Any) -> Tensor:
         """`F(z)` of a root, `f(z)` of a fixed point, `(..., n)`, in the dtype and on the device of `z`."""
@@ -108,6 +113,19 @@ class TestProblem(Options, ABC):
         self.size(n)
         return ()
 
+    def preconditioner(
+        self,
+        n: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str | None = None,
+    ) -> Callable[[Tensor], Tensor] | None:
+        """An approximate inverse of `∂r/∂z` on flat `(batch, n)` tensors, as `GMRES` takes it.
+
+        `r` is the solvers' residual, `−F(z)` or `f(z) − z`. `None` where none is needed or known.
+        """
+        self.size(n)
+        return None
+
     def residual(self, z: Tensor, *args: Tensor) -> Tensor:
         """`F(z)` of a root, `f(z) − z` of a fixed point."""
         value = self.function(z, *args)
@@ -119,7 +137,7 @@ class TestProblem(Options, ABC):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """The standard start, `(n,)`; `n=None` for the standard size.
+        """The standard start, `(*batch_shape, n)`; `n=None` for the standard size.
 
         Raises:
             ValueError: The problem does not exist with `n` unknowns.
@@ -135,7 +153,7 @@ class TestProblem(Options, ABC):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> tuple[Root, ...]:
-        """Every known solution, `(n,)` each; `remark` says what else there is.
+        """Every known solution, `(*batch_shape, n)` each; `remark` says what else there is.
 
         Raises:
             ValueError: The problem does not exist with `n` unknowns.

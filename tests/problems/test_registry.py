@@ -52,7 +52,7 @@ def test_every_problem_is_whole(name: str) -> None:
     assert problem.__doc__
     assert problem.allows(problem.standard_size)
     start = problem.start()
-    assert start.shape == (problem.standard_size,)
+    assert start.shape == (*problem.batch_shape, problem.standard_size)
     assert start.dtype == torch.float64
     assert torch.isfinite(problem.residual(start)).all()
     assert problem.residual(start).abs().max() > 1e-8  # The start is no root.
