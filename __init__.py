@@ -13,6 +13,7 @@ from .implicit import (
     Phantom,
     Unrolled,
     fixed_point,
+    recurrence,
     root,
 )
 from .solvers import (
@@ -25,6 +26,7 @@ from .solvers import (
     BiCGStab,
     Bracketing,
     Broyden,
+    CausalNewton,
     DenseLU,
     FixedPointIteration,
     NeumannSeries,
@@ -52,6 +54,7 @@ __all__ = [
     "Bracketing",
     "Broyden",
     "CapturedTensorError",
+    "CausalNewton",
     "DenseLU",
     "Exact",
     "FixedPointIteration",
@@ -71,5 +74,6 @@ __all__ = [
     "Stopping",
     "Unrolled",
     "fixed_point",
+    "recurrence",
     "root",
 ]

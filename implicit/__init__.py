@@ -4,6 +4,7 @@ from .capture import CapturedTensorError
 from .functional import fixed_point, root
 from .gradients import Exact, Gradient, JacobianFree, Neumann, Phantom, Unrolled
 from .layer import ImplicitLayer
+from .recurrence import recurrence
 
 __all__ = [
     "CapturedTensorError",
@@ -15,5 +16,6 @@ __all__ = [
     "Phantom",
     "Unrolled",
     "fixed_point",
+    "recurrence",
     "root",
 ]

@@ -9,6 +9,7 @@ from .anderson import Anderson
 from .bicgstab import BiCGStab
 from .bracketing import Bracketing
 from .broyden import Broyden
+from .causal_newton import CausalNewton
 from .cg import CG
 from .dense import solve_dense
 from .dense_lu import DenseLU
@@ -37,6 +38,7 @@ __all__ = [
     "Bracketing",
     "Broyden",
     "Callback",
+    "CausalNewton",
     "Counts",
     "DenseLU",
     "Derivative",
