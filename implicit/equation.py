@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..solvers.compiled import CompiledSystems
 from ..solvers.problem import Form
 from .capture import Substitute
 from .differentiation import Product, pullback, pushforward, transforming, transposed
@@ -50,6 +51,36 @@ def _at_first_use(make: Callable[[Leaves], Product]) -> Product:
         return at(v)
 
     return product
+
+
+@dataclass(frozen=True)
+class CompiledForm:
+    """The same equation in compiled code.
+
+    Attributes:
+        n: Unknowns of one system.
+        expand: The parameters of each system, `(*batch, k)`, from the batch axes and the arguments.
+        systems: What solvers take, from the batch axes and those parameters.
+    """
+
+    n: int
+    expand: Callable[[torch.Size, Leaves], torch.Tensor]
+    systems: Callable[[torch.Size, torch.Tensor], CompiledSystems]
+
+    def at(self, batch: torch.Size, args: Leaves) -> CompiledSystems:
+        """The systems for these arguments, plain tensors."""
+        return self.systems(batch, self.expand(batch, args))
+
+    def vmapped(self, axes: tuple[int | None, ...]) -> CompiledForm:
+        """The form with one more batch axis, at the front of some arguments."""
+
+        def expand(batch: torch.Size, args: Leaves) -> torch.Tensor:
+            if all(axis is None for axis in axes):
+                parameters = self.expand(batch[1:], args)
+                return parameters.expand(*batch, parameters.shape[-1])
+            return torch.vmap(lambda *args: self.expand(batch[1:], args), in_dims=axes)(*args)
+
+        return replace(self, expand=expand)
 
 
 class Equation(ABC):
@@ -126,6 +157,7 @@ class GivenEquation(Equation):
         linear: The user says that the function is affine in `z`.
         batched_args: For each argument whether its first axis is the batch, so that systems can be
             dropped; `None` if that is not known or not possible.
+        compiled: The same equation in compiled code, if it is given so.
     """
 
     given: Callable[[Leaves], Product]
@@ -136,6 +168,7 @@ class GivenEquation(Equation):
     batched_args: tuple[bool, ...] | None = None
     described: str = "the equation"
     batched_prefix: int = 0
+    compiled: CompiledForm | None = None
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
@@ -184,6 +217,7 @@ class GivenEquation(Equation):
             captured=self.captured,
             linear=self.linear,
             described=self.described,
+            compiled=None if self.compiled is None else self.compiled.vmapped(axes),
         )
 
 

@@ -28,6 +28,9 @@ def flat_problem(
         (value,), back = pullback(lambda z: (function(z),), (z,))
         return (value if torch.is_grad_enabled() else value.detach()), _FlatDerivative(value, back)
 
+    compiled = equation.compiled if isinstance(equation, GivenEquation) else None
+    if compiled is not None and layout.sizes != [compiled.n]:
+        compiled = None  # Systems are coupled, or not all of one.
     problem = Problem(
         function=function,
         form=equation.form,
@@ -35,6 +38,7 @@ def flat_problem(
         operator=operator,
         transpose=transpose,
         operator_matrix=None if operator is None else lambda z: matrix(operator, z),
+        compiled=None if compiled is None else lambda: compiled.at(layout.batch_shape, args),
         precision=precision,
     )
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None

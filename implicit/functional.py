@@ -16,6 +16,7 @@ from .equation import GivenEquation
 from .failure import FailurePolicy
 from .gradients import Gradient, TapedGradient
 from .module import PureModule
+from .numba_equation import NumbaEquation
 from .replay import Replay, without_autocast
 from .rule import Call, Outcome, Report
 from .settings import Settings
@@ -180,6 +181,7 @@ def solve_equation(
             linear=settings.linear,
             batched_args=flags,
             described=described,
+            compiled=function.form if isinstance(function, NumbaEquation) else None,
         ),
         solver=settings.chosen_solver,
         stopping=settings.stopping,

@@ -11,6 +11,7 @@ from .bracketing import Bracketing
 from .broyden import Broyden
 from .causal_newton import CausalNewton
 from .cg import CG
+from .compiled import CompilationError, CompiledSystems
 from .dense import solve_dense
 from .dense_lu import DenseLU
 from .df_sane import DFSANE
@@ -22,6 +23,7 @@ from .lsmr import LSMR
 from .neumann_series import NeumannSeries
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
+from .numba_root import NumbaRoot
 from .problem import Derivative, Linearization, Problem
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
 from .solver import Outcome, Solver, State, WholeSolver
@@ -39,6 +41,8 @@ __all__ = [
     "Broyden",
     "Callback",
     "CausalNewton",
+    "CompilationError",
+    "CompiledSystems",
     "Counts",
     "DenseLU",
     "Derivative",
@@ -49,6 +53,7 @@ __all__ = [
     "NeumannSeries",
     "Newton",
     "NewtonKrylov",
+    "NumbaRoot",
     "Outcome",
     "Problem",
     "Solution",

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from .compiled import CompiledSystems
 from .solution import Counts
 
 Form = Literal["fixed_point", "root"]
@@ -44,6 +45,7 @@ class Problem:
             iterates; `None` to apply it to each unit vector.
         restrict: Gives the problem for the systems of an index tensor, so that finished systems
             are dropped from the evaluation; `None` where that is not possible.
+        compiled: Gives the same systems in compiled code, where they are given so.
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
         counts: Work done so far.
 
@@ -60,6 +62,7 @@ class Problem:
     transpose: Callable[[Tensor], Tensor] | None = None
     operator_matrix: Callable[[Tensor], Tensor] | None = None
     restrict: Callable[[Tensor], Problem] | None = None
+    compiled: Callable[[], CompiledSystems] | None = None
     precision: torch.dtype | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)

@@ -1,0 +1,273 @@
+"""The kernel of `NumbaRoot` for systems of several unknowns: Newton with dense LU and Broyden's update."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .numba_code import (
+    CONVERGED,
+    HALF_DIGITS,
+    LOST,
+    MAX_STEPS,
+    MOST_PROBES,
+    NON_FINITE,
+    REUSE,
+    SINGULAR,
+    STALLED,
+    SUFFICIENT_DECREASE,
+    Array,
+    borrowed,
+    guarded,
+    jit,
+    shorter,
+)
+
+_REGULARISATION = 1e-8
+"""Of Levenberg's step, relative to `‖J‖²`: singular values below 1e-4 `‖J‖` are left out."""
+
+
+@lru_cache(maxsize=64)
+def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
+    """The kernel, whose arguments `NumbaRoot.run` shows, and a function that makes its workspace."""
+    value = guarded(function)
+    given = jacobian is not None
+    derivative = guarded(jacobian) if given else value
+    fixed = form == "fixed_point"
+
+    @jit
+    def norm_of(v: Array) -> float:
+        total = 0.0
+        for j in range(n):
+            total += v[j] * v[j]
+        return math.sqrt(total / n)
+
+    @jit
+    def evaluate(z: Array, parameters: Array, r: Array) -> float:
+        """Write the residual at `z` to `r`, and give its norm."""
+        value(z, parameters, r)
+        for j in range(n):
+            r[j] = r[j] - z[j] if fixed else -r[j]
+        return norm_of(r)
+
+    @jit
+    def differences(
+        z: Array, parameters: Array, r: Array, norm: float, point: Array, at: Array, matrix: Array
+    ) -> int:
+        """Write forward differences of the residual to `matrix`; how many evaluations it took."""
+        evaluations = 0
+        largest = 0.0
+        for j in range(n):
+            point[j] = z[j]
+            largest = max(largest, abs(z[j]))
+        for j in range(n):
+            width = HALF_DIGITS * (abs(z[j]) if z[j] != 0.0 else largest)
+            known = width > 0.0
+            if not known:
+                width = HALF_DIGITS
+            for _ in range(MOST_PROBES):
+                point[j] = z[j] + width
+                width = point[j] - z[j]
+                evaluate(point, parameters, at)
+                evaluations += 1
+                for k in range(n):
+                    at[k] -= r[k]
+                change = norm_of(at)
+                if not known and 0.0 < change < math.inf:
+                    known = True
+                    width *= HALF_DIGITS * norm / change
+                elif not change > LOST * norm:
+                    width /= HALF_DIGITS
+                else:
+                    break
+            for k in range(n):
+                matrix[k, j] = at[k] / (point[j] - z[j])
+            point[j] = z[j]
+        return evaluations
+
+    @jit
+    def linearize(
+        z: Array, parameters: Array, r: Array, norm: float, point: Array, at: Array, matrix: Array
+    ) -> int:
+        if not given:
+            return differences(z, parameters, r, norm, point, at, matrix)
+        for j in range(n):
+            for k in range(n):
+                matrix[j, k] = 0.0
+        derivative(z, parameters, matrix)
+        for j in range(n):
+            for k in range(n):
+                matrix[j, k] = matrix[j, k] - (1.0 if j == k else 0.0) if fixed else -matrix[j, k]
+        return 0
+
+    @jit
+    def invert(matrix: Array, lu: Array, inverse: Array, order: Array) -> bool:
+        """Invert by LU with partial pivoting; whether that was possible."""
+        for j in range(n):
+            order[j] = j
+            for k in range(n):
+                lu[j, k] = matrix[j, k]
+        for k in range(n):
+            best = k
+            for i in range(k + 1, n):
+                if abs(lu[i, k]) > abs(lu[best, k]):
+                    best = i
+            if not 0.0 < abs(lu[best, k]) < math.inf:
+                return False
+            if best != k:
+                order[k], order[best] = order[best], order[k]
+                for j in range(n):
+                    lu[k, j], lu[best, j] = lu[best, j], lu[k, j]
+            for i in range(k + 1, n):
+                lu[i, k] /= lu[k, k]
+                for j in range(k + 1, n):
+                    lu[i, j] -= lu[i, k] * lu[k, j]
+        for column in range(n):
+            for i in range(n):
+                entry = 1.0 if order[i] == column else 0.0
+                for j in range(i):
+                    entry -= lu[i, j] * inverse[j, column]
+                inverse[i, column] = entry
+            for i in range(n - 1, -1, -1):
+                entry = inverse[i, column]
+                for j in range(i + 1, n):
+                    entry -= lu[i, j] * inverse[j, column]
+                inverse[i, column] = entry / lu[i, i]
+        return True
+
+    @jit
+    def regularise(matrix: Array, square: Array, lu: Array, inverse: Array, order: Array) -> bool:
+        """Write `(JᵀJ + μI)⁻¹Jᵀ` to `inverse`, which is a descent direction for every residual."""
+        size = 0.0
+        for j in range(n):
+            for k in range(n):
+                size += matrix[j, k] * matrix[j, k]
+        for j in range(n):
+            for k in range(n):
+                total = _REGULARISATION * size if j == k else 0.0
+                for i in range(n):
+                    total += matrix[i, j] * matrix[i, k]
+                square[j, k] = total
+        if not invert(square, lu, inverse, order):
+            return False
+        for j in range(n):
+            for k in range(n):
+                square[j, k] = inverse[j, k]
+        for j in range(n):
+            for k in range(n):
+                total = 0.0
+                for i in range(n):
+                    total += square[j, i] * matrix[k, i]
+                inverse[j, k] = total
+        return True
+
+    @jit
+    def update(inverse: Array, step: Array, r: Array, at: Array, column: Array, row: Array) -> bool:
+        """Broyden's update of the inverse for a step from `r` to `at` (Dennis & Schnabel 1983, 8.3.1)."""
+        scale = 0.0
+        for j in range(n):
+            column[j], row[j] = 0.0, 0.0
+            for k in range(n):
+                column[j] += inverse[j, k] * (at[k] - r[k])
+                row[j] += step[k] * inverse[k, j]
+            scale += step[j] * column[j]
+        if scale == 0.0 or not math.isfinite(scale):
+            return False
+        for j in range(n):
+            for k in range(n):
+                inverse[j, k] += (step[j] - column[j]) * row[k] / scale
+        return True
+
+    @jit
+    def solve_one(
+        z: Array, parameters: Array, r: Array, known: bool, tolerance: Array, limits: Array,
+        matrices: Array, rows: Array, order: Array,
+    ) -> tuple[int, int, int, int]:  # fmt: skip
+        max_steps, max_evaluations, max_updates, max_trials = limits
+        matrix, inverse, lu, square = matrices[0], matrices[1], matrices[2], matrices[3]
+        step, point, at, column, row = rows[0], rows[1], rows[2], rows[3], rows[4]
+        norm = norm_of(r) if known else evaluate(z, parameters, r)
+        steps, evaluations, jacobians, updates = 0, 0, 0, -1
+        if not norm < math.inf:
+            return NON_FINITE, steps, evaluations, jacobians
+        if norm <= tolerance[0] + tolerance[1] * norm_of(z):
+            return CONVERGED, steps, evaluations, jacobians
+        while steps < max_steps and evaluations < max_evaluations:
+            regularised = False
+            if updates < 0:
+                evaluations += linearize(z, parameters, r, norm, point, at, matrix)
+                jacobians += 1
+                updates = 0
+                if not invert(matrix, lu, inverse, order):
+                    regularised = True
+                    if not regularise(matrix, square, lu, inverse, order):
+                        return SINGULAR, steps, evaluations, jacobians
+            steps += 1
+            length, trials = 1.0, 0
+            while True:
+                moved = False
+                for j in range(n):
+                    if trials == 0:
+                        step[j] = 0.0
+                        for k in range(n):
+                            step[j] -= inverse[j, k] * r[k]
+                    point[j] = z[j] + length * step[j]
+                    moved = moved or point[j] != z[j]
+                size = evaluate(point, parameters, at)
+                evaluations += 1
+                trials += 1
+                if size <= tolerance[0] + tolerance[1] * norm_of(point):
+                    for j in range(n):
+                        z[j], r[j] = point[j], at[j]
+                    return CONVERGED, steps, evaluations, jacobians
+                if size <= (1.0 - SUFFICIENT_DECREASE * length) * norm:
+                    good = size <= REUSE * norm and length == 1.0 and updates < max_updates
+                    if good and not regularised and update(inverse, step, r, at, column, row):
+                        updates += 1
+                    else:
+                        updates = -1
+                    for j in range(n):
+                        z[j], r[j] = point[j], at[j]
+                    norm = size
+                    break
+                if updates > 0:
+                    updates = -1
+                    break
+                if evaluations >= max_evaluations:
+                    break
+                if trials < max_trials and moved:
+                    length = shorter(length, size / norm)
+                elif regularised or not regularise(matrix, square, lu, inverse, order):
+                    return STALLED, steps, evaluations, jacobians
+                else:
+                    regularised, length, trials = True, 1.0, 0
+        return MAX_STEPS, steps, evaluations, jacobians
+
+    @jit
+    def solve(
+        z: Array, parameters: Array, residual: Array, known: bool, tolerances: Array, limits: Array,
+        counters: Array, start: int, stop: int, matrices: Array, rows: Array, order: Array,
+    ) -> None:  # fmt: skip
+        z, parameters, residual = borrowed(z), borrowed(parameters), borrowed(residual)
+        tolerances, counters = borrowed(tolerances), borrowed(counters)
+        matrices, rows, order = borrowed(matrices), borrowed(rows), borrowed(order)
+        for i in range(start, stop):
+            counters[i, 0], counters[i, 1], counters[i, 2], counters[i, 3] = solve_one(
+                z[i],
+                parameters[i],
+                residual[i],
+                known,
+                tolerances[i],
+                limits,
+                matrices,
+                rows,
+                order,
+            )
+
+    def workspace() -> tuple[Array, ...]:
+        return np.empty((4, n, n)), np.empty((5, n)), np.empty(n, np.int64)
+
+    return solve, workspace
