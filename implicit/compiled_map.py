@@ -17,10 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ..solvers.compiled import CompilationError, in_blocks
+from .differentiation import transforming
 
 Argument = Literal["z", "parameters"]
 
@@ -57,6 +59,8 @@ class CompiledMap:
 
     def __call__(self, z: Tensor, parameters: Tensor) -> Tensor:
         """The value, `(*batch, *shape)`, at `z`, `(*batch, n)`, and parameters, `(*batch, k)`."""
+        if not transforming() and not _tracked(z, parameters):
+            return self.values(z, parameters)
         return _Value.apply(self, z, parameters)
 
     def jacobian(self, by: Argument, z: Tensor, parameters: Tensor) -> Tensor:
@@ -235,6 +239,14 @@ def _too_high(compiled: CompiledMap) -> ComplexStepError:
     return ComplexStepError(
         f"complex steps give first derivatives of {compiled.name}, and none of higher order; for second "
         "derivatives give both jacobian= and parameter_jacobian=, which complex steps then go through"
+    )
+
+
+def _tracked(*tensors: Tensor) -> bool:
+    """Whether a derivative with respect to some tensor is being recorded."""
+    return any(
+        tensor.requires_grad or forward_ad.unpack_dual(tensor).tangent is not None
+        for tensor in tensors
     )
 
 

@@ -112,6 +112,10 @@ class Equation(ABC):
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         """The equation with one more batch axis, at the front of `z` and of the `mapped` arguments."""
 
+    @abstractmethod
+    def small(self, z: Leaves) -> bool:
+        """Whether the systems of this unknown are known to be small, so that dense matrices serve best."""
+
     def constant(self, args: Leaves) -> Leaves:
         """The constant of a derived equation, among its arguments."""
         raise TypeError(f"{self.described} is not a derived equation")
@@ -202,6 +206,11 @@ class GivenEquation(Equation):
 
         return Bound(function, _at_first_use(operator), _at_first_use(transpose))
 
+    def small(self, z: Leaves) -> bool:
+        if self.compiled is None:
+            return False
+        return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
+
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         axes = tuple(0 if is_mapped else None for is_mapped in mapped)
 
@@ -254,6 +263,9 @@ class _DerivedEquation(Equation):
     @property
     def batched_prefix(self) -> int:  # type: ignore[override]
         return 2 * self.leaves + self.parent.batched_prefix
+
+    def small(self, z: Leaves) -> bool:
+        return self.parent.small(z)
 
     @abstractmethod
     def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import GMRES, Solver, Stopping
+from ..solvers import GMRES, DenseLU, Solver, Stopping
 from ..solvers.options import Options
 from ..solvers.state import map_tensors
 from .differentiation import constants, transforming
@@ -66,7 +66,8 @@ class Exact(ImplicitGradient):
     the iteration contracts. The residual that the linear solve achieved is in `Solution.adjoints`.
 
     Attributes:
-        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`.
+        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`, or
+            `DenseLU()` for a `NumbaEquation`, whose systems are small.
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.
@@ -96,7 +97,8 @@ class Exact(ImplicitGradient):
 
     def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
         start = tuple(torch.zeros_like(constant) for constant in equation.constant(args))
-        return call.derived(equation, self.solver or GMRES(), self.stopping).root(start, args)
+        solver = self.solver or (DenseLU() if equation.small(start) else GMRES())
+        return call.derived(equation, solver, self.stopping).root(start, args)
 
 
 @dataclass(frozen=True)

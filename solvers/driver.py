@@ -287,6 +287,8 @@ class _Monitor:
             self._first = norm
         if reference is None:
             reference = self._first if self._rows is None else self._first[self._rows]
+        if self._all_arrive(state, step, norm, reference):
+            return True
         if failed is None and not last and self._all_advance(norm, reference):
             self._advanced = _Advance(step, None if self._lazy else state.z, norm, reference)
             if self._trace is not None:
@@ -360,6 +362,25 @@ class _Monitor:
         if np.count_nonzero(ahead) < len(ahead):
             return False
         self._most = _SLOWEST_PROGRESS * norm
+        return True
+
+    def _all_arrive(self, state: Any, step: int, norm: np.ndarray, reference: np.ndarray) -> bool:
+        """Whether all systems still run, and each has converged: what there is to note is short."""
+        if self._rows is not None or self._ended or self._lazy or self._confirms:
+            return False
+        norm = self._scaled(norm)
+        threshold = self._atol + self._rtol * self._scaled(reference)
+        if not (norm <= threshold).all() or np.isinf(norm).any():
+            return False
+        self._advanced = None
+        self.z, self._kept, self._threshold, self._norms = state.z, norm, threshold, norm
+        self._best = norm
+        self._status[:] = _CONVERGED
+        self._steps[:] = step
+        self._value_steps[:] = step
+        self._ended = True
+        if self._trace is not None:
+            self._trace.append(norm)
         return True
 
     def _settle(self) -> None:

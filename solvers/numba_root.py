@@ -86,7 +86,7 @@ class NumbaRoot(WholeSolver):
             _float64(residual).copy(),
             _tolerances(goal, z),
         )
-        counters = np.zeros((batch, 4), dtype=np.int64)
+        counters = np.zeros((batch, 4), dtype=np.int32)
         kernel, workspace = _kernel(systems, problem.form)
 
         def work(start: int, stop: int) -> None:

@@ -31,7 +31,7 @@ from .numba_code import (
     shorter,
 )
 
-_TILE = 32
+_TILE = 64
 # What the value under way is for: a step, a difference, or the right length of one.
 _TRIAL, _DIFFERENCE, _PROBE = 0, 1, 2
 # Columns of the state of each system.
