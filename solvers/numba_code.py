@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import numba
@@ -67,6 +68,7 @@ def reason(error: Exception) -> str:
     return " ".join(telling[:2]) if telling else type(error).__name__
 
 
+@lru_cache(maxsize=256)
 def guarded(function: Any) -> Any:
     """`function`, which writes NaN where the original raises an exception."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .numba_algebra import algebra
 from .numba_code import (
     CONVERGED,
     HALF_DIGITS,
@@ -26,9 +27,6 @@ from .numba_code import (
     shorter,
 )
 
-_REGULARISATION = 1e-8
-"""Of Levenberg's step, relative to `‖J‖²`: singular values below 1e-4 `‖J‖` are left out."""
-
 
 @lru_cache(maxsize=64)
 def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
@@ -37,13 +35,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
     given = jacobian is not None
     derivative = guarded(jacobian) if given else value
     fixed = form == "fixed_point"
-
-    @jit
-    def norm_of(v: Array) -> float:
-        total = 0.0
-        for j in range(n):
-            total += v[j] * v[j]
-        return math.sqrt(total / n)
+    norm_of, invert, regularise, update = algebra(n)
 
     @jit
     def evaluate(z: Array, parameters: Array, r: Array) -> float:
@@ -64,8 +56,8 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
             point[j] = z[j]
             largest = max(largest, abs(z[j]))
         for j in range(n):
-            width = HALF_DIGITS * (abs(z[j]) if z[j] != 0.0 else largest)
-            known = width > 0.0
+            width = HALF_DIGITS * (z[j] if z[j] != 0.0 else largest)
+            known = width != 0.0
             if not known:
                 width = HALF_DIGITS
             for _ in range(MOST_PROBES):
@@ -104,84 +96,6 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
         return 0
 
     @jit
-    def invert(matrix: Array, lu: Array, inverse: Array, order: Array) -> bool:
-        """Invert by LU with partial pivoting; whether that was possible."""
-        for j in range(n):
-            order[j] = j
-            for k in range(n):
-                lu[j, k] = matrix[j, k]
-        for k in range(n):
-            best = k
-            for i in range(k + 1, n):
-                if abs(lu[i, k]) > abs(lu[best, k]):
-                    best = i
-            if not 0.0 < abs(lu[best, k]) < math.inf:
-                return False
-            if best != k:
-                order[k], order[best] = order[best], order[k]
-                for j in range(n):
-                    lu[k, j], lu[best, j] = lu[best, j], lu[k, j]
-            for i in range(k + 1, n):
-                lu[i, k] /= lu[k, k]
-                for j in range(k + 1, n):
-                    lu[i, j] -= lu[i, k] * lu[k, j]
-        for column in range(n):
-            for i in range(n):
-                entry = 1.0 if order[i] == column else 0.0
-                for j in range(i):
-                    entry -= lu[i, j] * inverse[j, column]
-                inverse[i, column] = entry
-            for i in range(n - 1, -1, -1):
-                entry = inverse[i, column]
-                for j in range(i + 1, n):
-                    entry -= lu[i, j] * inverse[j, column]
-                inverse[i, column] = entry / lu[i, i]
-        return True
-
-    @jit
-    def regularise(matrix: Array, square: Array, lu: Array, inverse: Array, order: Array) -> bool:
-        """Write `(JᵀJ + μI)⁻¹Jᵀ` to `inverse`, which is a descent direction for every residual."""
-        size = 0.0
-        for j in range(n):
-            for k in range(n):
-                size += matrix[j, k] * matrix[j, k]
-        for j in range(n):
-            for k in range(n):
-                total = _REGULARISATION * size if j == k else 0.0
-                for i in range(n):
-                    total += matrix[i, j] * matrix[i, k]
-                square[j, k] = total
-        if not invert(square, lu, inverse, order):
-            return False
-        for j in range(n):
-            for k in range(n):
-                square[j, k] = inverse[j, k]
-        for j in range(n):
-            for k in range(n):
-                total = 0.0
-                for i in range(n):
-                    total += square[j, i] * matrix[k, i]
-                inverse[j, k] = total
-        return True
-
-    @jit
-    def update(inverse: Array, step: Array, r: Array, at: Array, column: Array, row: Array) -> bool:
-        """Broyden's update of the inverse for a step from `r` to `at` (Dennis & Schnabel 1983, 8.3.1)."""
-        scale = 0.0
-        for j in range(n):
-            column[j], row[j] = 0.0, 0.0
-            for k in range(n):
-                column[j] += inverse[j, k] * (at[k] - r[k])
-                row[j] += step[k] * inverse[k, j]
-            scale += step[j] * column[j]
-        if scale == 0.0 or not math.isfinite(scale):
-            return False
-        for j in range(n):
-            for k in range(n):
-                inverse[j, k] += (step[j] - column[j]) * row[k] / scale
-        return True
-
-    @jit
     def solve_one(
         z: Array, parameters: Array, r: Array, known: bool, tolerance: Array, limits: Array,
         matrices: Array, rows: Array, order: Array,
@@ -201,6 +115,8 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
                 evaluations += linearize(z, parameters, r, norm, point, at, matrix)
                 jacobians += 1
                 updates = 0
+                if evaluations >= max_evaluations:
+                    break
                 if not invert(matrix, lu, inverse, order):
                     regularised = True
                     if not regularise(matrix, square, lu, inverse, order):

@@ -59,7 +59,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
 
     @jit
     def difference(z: float, c: int, points: Array, flags: Array) -> None:
-        width = HALF_DIGITS * abs(z)
+        width = HALF_DIGITS * z
         flags[c, _PURPOSE] = _DIFFERENCE
         if width == 0.0:
             width = HALF_DIGITS

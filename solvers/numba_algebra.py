@@ -1,0 +1,104 @@
+"""Dense algebra for the kernels of systems of `n` unknowns, where `n` is known when they are compiled."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+from .numba_code import Array, jit
+
+_REGULARISATION = 1e-8
+"""Of Levenberg's step, relative to `‖J‖²`: singular values below 1e-4 `‖J‖` are left out."""
+
+
+@lru_cache(maxsize=64)
+def algebra(n: int) -> tuple[Any, Any, Any, Any]:
+    """`norm_of`, `invert`, `regularise` and `update` for vectors and matrices of size `n`."""
+
+    @jit
+    def norm_of(v: Array) -> float:
+        total = 0.0
+        for j in range(n):
+            total += v[j] * v[j]
+        return math.sqrt(total / n)
+
+    @jit
+    def invert(matrix: Array, lu: Array, inverse: Array, order: Array) -> bool:
+        """Invert by LU with partial pivoting; whether that was possible."""
+        for j in range(n):
+            order[j] = j
+            for k in range(n):
+                lu[j, k] = matrix[j, k]
+        for k in range(n):
+            best = k
+            for i in range(k + 1, n):
+                if abs(lu[i, k]) > abs(lu[best, k]):
+                    best = i
+            if not 0.0 < abs(lu[best, k]) < math.inf:
+                return False
+            if best != k:
+                order[k], order[best] = order[best], order[k]
+                for j in range(n):
+                    lu[k, j], lu[best, j] = lu[best, j], lu[k, j]
+            for i in range(k + 1, n):
+                lu[i, k] /= lu[k, k]
+                for j in range(k + 1, n):
+                    lu[i, j] -= lu[i, k] * lu[k, j]
+        for column in range(n):
+            for i in range(n):
+                entry = 1.0 if order[i] == column else 0.0
+                for j in range(i):
+                    entry -= lu[i, j] * inverse[j, column]
+                inverse[i, column] = entry
+            for i in range(n - 1, -1, -1):
+                entry = inverse[i, column]
+                for j in range(i + 1, n):
+                    entry -= lu[i, j] * inverse[j, column]
+                inverse[i, column] = entry / lu[i, i]
+        return True
+
+    @jit
+    def regularise(matrix: Array, square: Array, lu: Array, inverse: Array, order: Array) -> bool:
+        """Write `(JᵀJ + μI)⁻¹Jᵀ` to `inverse`, which is a descent direction for every residual."""
+        size = 0.0
+        for j in range(n):
+            for k in range(n):
+                size += matrix[j, k] * matrix[j, k]
+        for j in range(n):
+            for k in range(n):
+                total = _REGULARISATION * size if j == k else 0.0
+                for i in range(n):
+                    total += matrix[i, j] * matrix[i, k]
+                square[j, k] = total
+        if not invert(square, lu, inverse, order):
+            return False
+        for j in range(n):
+            for k in range(n):
+                square[j, k] = inverse[j, k]
+        for j in range(n):
+            for k in range(n):
+                total = 0.0
+                for i in range(n):
+                    total += square[j, i] * matrix[k, i]
+                inverse[j, k] = total
+        return True
+
+    @jit
+    def update(inverse: Array, step: Array, r: Array, at: Array, column: Array, row: Array) -> bool:
+        """Broyden's update of the inverse for a step from `r` to `at` (Dennis & Schnabel 1983, 8.3.1)."""
+        scale = 0.0
+        for j in range(n):
+            column[j], row[j] = 0.0, 0.0
+            for k in range(n):
+                column[j] += inverse[j, k] * (at[k] - r[k])
+                row[j] += step[k] * inverse[k, j]
+            scale += step[j] * column[j]
+        if scale == 0.0 or not math.isfinite(scale):
+            return False
+        for j in range(n):
+            for k in range(n):
+                inverse[j, k] += (step[j] - column[j]) * row[k] / scale
+        return True
+
+    return norm_of, invert, regularise, update
