@@ -155,7 +155,7 @@ class CompiledMap:
                     f"the derivative of {self.name} by complex steps is wrong: for system "
                     f"{some[system]}, ∂out{entry}/∂{by}[{j}] comes out as {found:.6g}, where "
                     f"differences give {expected:.6g}. Something in it is not analytic, or loses the "
-                    f"imaginary part (abs, a real part, np.arctan): write it otherwise, or "
+                    f"imaginary part (abs, a real part, a comparison): write it otherwise, or "
                     f"{self.remedy}."
                 )
 
