@@ -71,6 +71,8 @@ def handle_failure(
             f"  system {index}: {status.name} after {result.steps[i]} steps ({status.message}); "
             f"residual {result.residual[i]:.3g}, tolerance {result.threshold[i]:.3g}"
         )
+        if int(i) in result.reasons:
+            lines.append(f"    reason: {' '.join(result.reasons[int(i)].split())}")
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more")
     for code in sorted({int(code) for code in result.status[failed]}):

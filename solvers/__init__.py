@@ -25,8 +25,11 @@ from .newton import Newton
 from .newton_krylov import NewtonKrylov
 from .numba_root import NumbaRoot
 from .problem import Derivative, Linearization, Problem
+from .scipy_root import ScipyRoot
+from .scipy_root_scalar import ScipyRootScalar
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
 from .solver import Outcome, Solver, State, WholeSolver
+from .steady_state import SteadyState
 from .stopping import Stopping
 
 __all__ = [
@@ -56,12 +59,15 @@ __all__ = [
     "NumbaRoot",
     "Outcome",
     "Problem",
+    "ScipyRoot",
+    "ScipyRootScalar",
     "Solution",
     "SolveError",
     "SolveWarning",
     "Solver",
     "State",
     "Status",
+    "SteadyState",
     "Steffensen",
     "Stopping",
     "WholeSolver",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from .bracket import (
     outside,
 )
 from .options import is_integer
+from .per_system import as_numbers, for_systems
 from .problem import Problem
 from .scale import first_step_length
 from .solution import Status
@@ -101,7 +101,7 @@ class Bracketing(Solver):
         if self.lower is None or self.upper is None:
             given, missing = ("upper", "lower") if self.lower is None else ("lower", "upper")
             raise ValueError(f"a bracket has two ends: {given} is given, {missing} is not")
-        lower, upper = _as_ends("lower", self.lower), _as_ends("upper", self.upper)
+        lower, upper = as_numbers("lower", self.lower), as_numbers("upper", self.upper)
         if lower.numel() != upper.numel() and 1 not in (lower.numel(), upper.numel()):
             raise ValueError(
                 f"lower and upper must have as many entries, got {lower.numel()} and {upper.numel()}"
@@ -124,7 +124,7 @@ class Bracketing(Solver):
             )
         if self.lower is None or self.upper is None:
             return _start_search(problem, z, residual)
-        lower, upper = _for_systems("lower", self.lower, z), _for_systems("upper", self.upper, z)
+        lower, upper = for_systems("lower", self.lower, z), for_systems("upper", self.upper, z)
         return _start_bracket(problem, z, residual, lower, upper)
 
     def step(self, problem: Problem, state: BracketingState) -> BracketingState:
@@ -194,24 +194,3 @@ def _start_search(problem: Problem, z: Tensor, residual: Tensor) -> BracketingSt
     found = torch.zeros_like(z, dtype=torch.bool)
     failed = torch.zeros_like(found.squeeze(1), dtype=torch.int64)
     return BracketingState(z, residual, bracket, search, found, failed, 0)
-
-
-def _as_ends(name: str, given: float | Tensor) -> Tensor:
-    """The ends of brackets in a row, on the host."""
-    if not isinstance(given, (Real, Tensor)):
-        raise TypeError(f"{name} must be a number, a tensor or None, got {given!r}")
-    ends = torch.as_tensor(given, dtype=torch.float64).detach().cpu().flatten()
-    if not bool(torch.isfinite(ends).all()):
-        raise ValueError(f"{name} must be finite, got {given!r}")
-    return ends
-
-
-def _for_systems(name: str, given: float | Tensor, z: Tensor) -> Tensor:
-    """The ends as a column like `z`."""
-    ends = torch.as_tensor(given, dtype=z.dtype, device=z.device).detach().flatten()
-    if ends.numel() not in (1, z.shape[0]):
-        raise ValueError(
-            f"{name} must have one entry for each of the {z.shape[0]} systems, or one for all, "
-            f"got {ends.numel()}"
-        )
-    return ends.reshape(-1, 1).expand(z.shape[0], 1)

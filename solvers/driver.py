@@ -11,8 +11,8 @@ every `check_every` steps, in one read-back from the device, and does the bookke
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +72,8 @@ class FlatSolution:
     threshold: np.ndarray
     counts: Counts
     trace: np.ndarray | None
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """What the library behind a solver says of systems that it did not solve."""
 
 
 def solve(
@@ -191,7 +193,7 @@ def _run_whole(
     monitor.look(end, 1, True)
     monitor.count_steps(np.where(running, outcome.steps, 0))
     monitor.accept_rounding()
-    return monitor.solution()
+    return replace(monitor.solution(), reasons=outcome.reasons)
 
 
 class _Advance(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,7 +28,16 @@ def _unknown(owner: str, name: str, valid: list[str]) -> str:
     return f"{owner} has no option {name!r}{hint} Its options: {listed}"
 
 
-def one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:
+def check_names(owner: str, given: object, valid: tuple[str, ...]) -> None:
+    """Raise a `TypeError` unless `given` is a mapping with no other keys than `valid`."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"options of {owner} must be a dictionary, got {given!r}")
+    for name in given:
+        if name not in valid:
+            raise TypeError(_unknown(owner, name, list(valid)))
+
+
+def one_of(argument: str, value: object, valid: tuple[object, ...]) -> None:
     """Raise a `ValueError` that names `argument` unless `value` is among `valid`."""
     if value not in valid:
         listed = ", ".join(repr(choice) for choice in valid)

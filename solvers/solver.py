@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -82,6 +83,7 @@ class Outcome:
         status: `Status` codes, in the solver's own opinion: the driver evaluates the equation at
             `z` again and lets nothing but the residual count as convergence.
         steps: Steps in the solver's own sense.
+        reasons: What a library says of systems that it did not solve, for error messages.
 
     Example:
         >>> import numpy as np, torch
@@ -93,6 +95,7 @@ class Outcome:
     z: Tensor
     status: np.ndarray
     steps: np.ndarray
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

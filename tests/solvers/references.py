@@ -21,8 +21,10 @@ from implicitly import (
     NeumannSeries,
     Newton,
     NewtonKrylov,
+    ScipyRoot,
     Solution,
     Solver,
+    SteadyState,
     Steffensen,
     fixed_point,
     root,
@@ -61,6 +63,29 @@ LINEAR: dict[str, Solver] = {
 
 # Only for symmetric definite operators: it has no place among those that solve any linear equation.
 SYMMETRIC: dict[str, Solver] = {"CG": CG()}
+
+# Adapters to other libraries, with what they need to solve a contraction: mixing methods and explicit
+# integrators of high order are unstable where their steps are too long.
+ADAPTERS: dict[str, Solver] = {
+    **{
+        f"ScipyRoot-{method}": ScipyRoot(method)
+        for method in ("hybr", "lm", "broyden1", "broyden2", "anderson", "krylov", "df-sane")
+    },
+    **{
+        f"ScipyRoot-{method}": ScipyRoot(method, options={"jac_options": {"alpha": 0.5}})
+        for method in ("linearmixing", "diagbroyden", "excitingmixing")
+    },
+    **{
+        f"SteadyState-{method}": SteadyState(method)
+        for method in (
+            "dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun", "euler", "midpoint", "heun2",
+            "heun3", "rk4", "implicit_adams", "fixed_adams", "scipy_solver",
+        )
+    },
+    "SteadyState-explicit_adams": SteadyState(
+        "explicit_adams", step_size=0.1, options={"max_order": 4}
+    ),
+}  # fmt: skip
 
 ALL: dict[str, Solver] = {**NONLINEAR, **LINEAR}
 
