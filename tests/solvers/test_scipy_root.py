@@ -1,0 +1,407 @@
+"""SciPy's methods take through the adapter the steps that they take alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.optimize._nonlin as nonlin
+import scipy.optimize._root as scipy_root
+import torch
+from implicitly import (
+    ScipyRoot,
+    ScipyRootScalar,
+    Solution,
+    Status,
+    Stopping,
+    fixed_point,
+    problems,
+    root,
+)
+from implicitly.problems import TestProblem
+from torch import Tensor
+
+from .references import Array, as_float64
+
+METHODS = (
+    "hybr", "lm", "broyden1", "broyden2", "anderson", "linearmixing", "diagbroyden",
+    "excitingmixing", "krylov", "df-sane",
+)  # fmt: skip
+every_method = pytest.mark.parametrize("method", METHODS)
+FEW_STEPS = {"hybr": {"maxfev": 40}, "lm": {"maxiter": 40}, "df-sane": {"maxfev": 25}}
+# Tolerances of its own, so that SciPy and not the adapter ends the run.
+OWN = {"hybr": {"xtol": 1e-9}, "lm": {"xtol": 1e-9}, "df-sane": {"fatol": 1e-9}}
+
+
+class OutOfEvaluationsError(Exception):
+    pass
+
+
+def alone(
+    problem: TestProblem, method: str, options: dict[str, Any], limit: int = 10**6
+) -> tuple[list[Array], Array | None]:
+    """The points that SciPy evaluates by itself, and its answer if it has one."""
+    points: list[Array] = []
+
+    def function(x: Array) -> Array:
+        if len(points) >= limit:
+            raise OutOfEvaluationsError
+        points.append(np.array(x))
+        return problem.residual(torch.from_numpy(points[-1])).numpy()
+
+    start = problem.start().numpy()
+    with np.errstate(all="ignore"):
+        try:
+            result = scipy.optimize.root(function, start, method=method, options=options)
+        except (OutOfEvaluationsError, ArithmeticError, ValueError):
+            return points, None
+    return points, result.x
+
+
+def through(
+    problem: TestProblem, solver: ScipyRoot, stopping: Stopping | None = None
+) -> tuple[list[Array], Solution]:
+    """The points that are evaluated through the adapter, and the solution."""
+    points: list[Array] = []
+
+    def function(z: Tensor) -> Tensor:
+        points.append(as_float64(z).copy())
+        return problem.residual(z)
+
+    solution = root(
+        function, problem.start(), solver=solver, stopping=stopping, on_failure="accept"
+    )
+    return points, solution
+
+
+def without_repeats(points: list[Array]) -> list[bytes]:
+    kept = [points[0].tobytes()]
+    for point in points[1:]:
+        if point.tobytes() != kept[-1]:
+            kept.append(point.tobytes())
+    return kept
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@every_method
+def test_the_points_that_a_method_evaluates_are_bit_for_bit_those_of_scipy(method: str) -> None:
+    options = {
+        **FEW_STEPS.get(method, {"maxiter": 6}), **OWN.get(method, {"fatol": 1e-9}),
+    }  # fmt: skip
+    for problem in problems.all(tag="classical"):
+        expected, answer = alone(problem, method, options)
+        solver = ScipyRoot(method, options=options, jacobian=None if method not in OWN else False)
+        if method == "df-sane":
+            solver = ScipyRoot(method, options=options)
+        points, solution = through(problem, solver, Stopping(rtol=1e-6, atol=0.0))
+        ours, theirs = without_repeats(points), without_repeats(expected)
+        # Two more at the most: SciPy's answer, if not its last point, and the best point of all.
+        assert ours[: len(theirs)] == theirs
+        assert len(ours) <= len(theirs) + 2
+        if bool(solution.converged):
+            assert answer is not None
+            assert as_float64(solution.value).tobytes() == answer.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@every_method
+def test_without_tolerances_the_method_goes_the_same_way_until_the_goal_is_met(method: str) -> None:
+    problem = problems.get("broyden-tridiagonal")
+    stopping = Stopping(rtol=1e-5, atol=0.0, max_evaluations=300)
+    solver = ScipyRoot(method, jacobian=False if method in ("hybr", "lm") else None)
+    points, solution = through(problem, solver, stopping)
+    tight = {"hybr": {"xtol": 0.0}, "lm": dict.fromkeys(("xtol", "ftol", "gtol"), 0.0),
+             "df-sane": {"ftol": 0.0, "fatol": 0.0}}  # fmt: skip
+    options = {**tight.get(method, {"fatol": 0.0})}
+    expected, _ = alone(problem, method, options, limit=300)
+    ours, theirs = without_repeats(points), without_repeats(expected)
+    made = len(ours) if bool(solution.converged) else len(ours) - 1
+    assert ours[:made] == theirs[:made]
+    first = np.linalg.norm(as_float64(problem.residual(problem.start())))
+    if bool(solution.converged):
+        last = np.linalg.norm(as_float64(problem.residual(solution.value)))
+        assert last <= 1e-5 * first
+        # No point before it would have done.
+        for point in points[:-2]:
+            residual = problem.residual(torch.from_numpy(point)).numpy()
+            assert np.linalg.norm(residual) > 0.98e-5 * first
+
+
+# How many of the 23 classical problems each solves: ∞-norm 1e-8, 10,000 evaluations, float64.
+SOLVED = {
+    "hybr": 18, "lm": 19, "broyden1": 17, "broyden2": 17, "anderson": 18, "linearmixing": 1,
+    "diagbroyden": 9, "excitingmixing": 2, "krylov": 16, "df-sane": 18,
+}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@every_method
+def test_a_method_solves_of_the_classical_problems_what_it_solves_alone(method: str) -> None:
+    ours, theirs = [], []
+    far = {"hybr": {"maxfev": 10**5, "xtol": 0.0},
+           "lm": {"maxiter": 10**5, "xtol": 0.0, "ftol": 0.0, "gtol": 0.0},
+           "df-sane": {"maxfev": 10**5, "ftol": 0.0, "fatol": 0.0}}  # fmt: skip
+    options = far.get(method, {"maxiter": 10**5, "fatol": 0.0})
+    solver = ScipyRoot(method, jacobian=False if method in ("hybr", "lm") else None)
+    for problem in problems.all(tag="classical"):
+        n = problem.size()
+        stopping = Stopping(rtol=0.0, atol=1e-8 / n**0.5, max_evaluations=10_000)
+        _, solution = through(problem, solver, stopping)
+        if problem.residual(solution.value).abs().max() <= 1e-8:
+            ours.append(problem.name)
+        points, _ = alone(problem, method, options, limit=9_998)
+        residuals = (problem.residual(torch.from_numpy(point)) for point in points)
+        if any(residual.norm() <= 0.99e-8 for residual in residuals):
+            theirs.append(problem.name)
+    assert ours == theirs
+    assert len(ours) == SOLVED[method]
+
+
+@pytest.mark.parametrize("method", ["hybr", "lm"])
+def test_the_exact_jacobian_is_handed_over(method: str) -> None:
+    problem = problems.get("broyden-banded")
+    exact = through(problem, ScipyRoot(method))[1]
+    differences = through(problem, ScipyRoot(method, jacobian=False))[1]
+    assert bool(exact.converged)
+    assert bool(differences.converged)
+    assert exact.counts.jvps > 0 == differences.counts.jvps
+    # MINPACK evaluates n points for a Jacobian by differences.
+    assert exact.evaluations < differences.evaluations
+
+    def function(x: Array) -> Array:
+        return problem.residual(torch.from_numpy(x)).numpy()
+
+    def jacobian(x: Array) -> Array:
+        return torch.func.jacrev(problem.residual)(torch.from_numpy(x)).numpy()
+
+    result = scipy.optimize.root(function, problem.start().numpy(), jac=jacobian, method=method)
+    # The Jacobian at the root is near 7 times the identity.
+    np.testing.assert_allclose(as_float64(exact.value), result.x, rtol=0, atol=1e-8)
+
+
+def test_a_jacobian_of_float32_is_found_by_differences_of_its_size() -> None:
+    def F(z: Tensor) -> Tensor:
+        return torch.stack([z[0] ** 2 + z[1] ** 2 - 4, z[0] - z[1]])
+
+    z0 = torch.tensor([1.0, 3.0])
+    for solver in (
+        ScipyRoot("hybr", jacobian=False), ScipyRoot("lm", jacobian=False), ScipyRoot("krylov"),
+    ):  # fmt: skip
+        solution = root(F, z0, solver=solver)
+        assert solution.evaluations < 60
+        torch.testing.assert_close(solution.value, torch.full((2,), 2.0).sqrt())
+
+
+# --- Options ------------------------------------------------------------------------------------
+
+PRIVATE: dict[str, Callable[..., Any]] = {
+    "hybr": scipy_root._root_hybr, "lm": scipy_root._root_leastsq,
+    "df-sane": scipy_root._root_df_sane, "broyden1": scipy_root._root_nonlin_solve,
+}  # fmt: skip
+NOT_OPTIONS = {
+    "func", "fun", "x0", "args", "jac", "col_deriv", "callback", "unknown_options", "_callback",
+    "_method",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", PRIVATE)
+def test_the_options_are_those_that_the_method_of_this_scipy_has(method: str) -> None:
+    expected = set(inspect.signature(PRIVATE[method]).parameters) - NOT_OPTIONS
+    with pytest.raises(TypeError, match="has no option 'nonsense'") as e:
+        ScipyRoot(method, options={"nonsense": 1})
+    listed = str(e.value).split("Its options: ")[1].split(", ")
+    assert set(listed) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("broyden1", nonlin.BroydenFirst), ("broyden2", nonlin.BroydenSecond),
+        ("anderson", nonlin.Anderson), ("linearmixing", nonlin.LinearMixing),
+        ("diagbroyden", nonlin.DiagBroyden), ("excitingmixing", nonlin.ExcitingMixing),
+        ("krylov", nonlin.KrylovJacobian),
+    ],
+)  # fmt: skip
+def test_the_options_of_jacobians_are_those_of_this_scipy(method: str, kind: type) -> None:
+    expected = set(inspect.signature(kind).parameters) - {"kw"}
+    with pytest.raises(TypeError, match="jac_options of ScipyRoot.*has no option 'nonsense'") as e:
+        ScipyRoot(method, options={"jac_options": {"nonsense": 1}})
+    listed = str(e.value).split("Its options: ")[1].split(", ")
+    assert {
+        name for name in listed if name in expected or not name.startswith("inner_")
+    } == expected
+
+
+def test_wrong_options_say_what_is_valid() -> None:
+    with pytest.raises(ValueError, match="'hybr', 'lm', .*'df-sane', got 'hybrid'"):
+        ScipyRoot("hybrid")
+    with pytest.raises(TypeError, match="did you mean 'maxfev'"):
+        ScipyRoot("hybr", options={"maxfevs": 3})
+    with pytest.raises(
+        ValueError, match="line_search must be one of 'cruz', 'cheng', got 'armijo'"
+    ):
+        ScipyRoot("df-sane", options={"line_search": "armijo"})
+    with pytest.raises(ValueError, match="jacobian=True: 'broyden1' takes no Jacobian"):
+        ScipyRoot("broyden1", jacobian=True)
+    with pytest.raises(ValueError, match=r"jac_options\['method'\] must be one of 'lgmres'"):
+        ScipyRoot("krylov", options={"jac_options": {"method": "cg"}})
+    ScipyRoot("krylov", options={"jac_options": {"method": "gmres", "inner_rtol": 1e-3}})
+    with pytest.raises(TypeError, match="must be a dictionary"):
+        ScipyRoot("hybr", options=3)  # type: ignore[arg-type]
+
+
+def test_options_of_the_user_win_over_the_limits_of_the_call() -> None:
+    problem = problems.get("broyden-tridiagonal")
+    solver = ScipyRoot("broyden1", options={"maxiter": 3})
+    solution = through(problem, solver, Stopping(max_steps=50))[1]
+    assert solution.status.item() == Status.MAX_STEPS
+    assert solution.steps.item() == 3
+
+
+def test_a_loose_tolerance_of_scipy_is_not_convergence() -> None:
+    problem = problems.get("broyden-tridiagonal")
+    solution = through(problem, ScipyRoot("krylov", options={"fatol": 1e-2}))[1]
+    assert solution.status.item() == Status.STALLED
+    assert 1e-10 < solution.residual.item() <= 1e-2
+
+
+@pytest.mark.filterwarnings("error")
+def test_success_on_a_point_that_is_no_root_is_not_believed() -> None:
+    # lm finds a local minimum of ‖F‖ there, and says that it has succeeded.
+    problem = problems.get("freudenstein-roth")
+    solution = through(problem, ScipyRoot("lm", options={"xtol": 1e-10}))[1]
+    assert not bool(solution.converged)
+    assert solution.residual.item() > 1
+
+
+# --- Scalar equations ---------------------------------------------------------------------------
+
+BRACKETING = ("brentq", "brenth", "ridder", "bisect", "toms748")
+MEAN = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+
+
+def kepler(E: Tensor, M: Tensor) -> Tensor:
+    return E - 0.9 * torch.sin(E) - M
+
+
+def scalar(method: str, **options: Any) -> ScipyRootScalar:
+    if method in BRACKETING:
+        return ScipyRootScalar(method, lower=0.0, upper=4.0, **options)
+    second = (lambda E: 0.9 * torch.sin(E)) if method == "halley" else None
+    return ScipyRootScalar(method, second_derivative=second, **options)
+
+
+@pytest.mark.parametrize("method", [*BRACKETING, "newton", "secant", "halley"])
+def test_scalar_methods_evaluate_the_points_that_they_evaluate_alone(method: str) -> None:
+    start = torch.full((3,), 2.0, dtype=torch.float64)
+    points: list[list[float]] = [[], [], []]
+
+    def function(E: Tensor, M: Tensor) -> Tensor:
+        if len(E) == 1:
+            points[int((M == MEAN).nonzero().item())].append(E.item())
+        return kepler(E, M)
+
+    solution = root(
+        function, start, MEAN, solver=scalar(method, options={"xtol": 1e-13}), batch_dims=1,
+        batched_args=(True,),
+    )  # fmt: skip
+    for i, M in enumerate(MEAN):
+        expected: list[float] = []
+
+        def f(E: float, M: Tensor = M, expected: list[float] = expected) -> float:
+            expected.append(E)
+            return kepler(torch.tensor([E], dtype=torch.float64), M).item()
+
+        call: dict[str, Any] = {"x0": 2.0}
+        if method in BRACKETING:
+            call = {"bracket": (0.0, 4.0)}
+        if method in ("newton", "halley"):
+            call["fprime"] = lambda E: 1 - 0.9 * np.cos(E)
+        if method == "halley":
+            call["fprime2"] = lambda E: 0.9 * np.sin(E)
+        result = scipy.optimize.root_scalar(f, method=method, xtol=1e-13, **call)
+        if method in ("newton", "halley"):
+            # Derivatives by NumPy and by autograd differ in rounding; ours evaluates for them too.
+            np.testing.assert_allclose(solution.value[i].item(), result.root, rtol=1e-14)
+        else:
+            seen = [E for k, E in enumerate(points[i]) if k == 0 or points[i][k - 1] != E]
+            once = [E for k, E in enumerate(expected) if k == 0 or expected[k - 1] != E]
+            # A secant's answer is no point that it has evaluated: that is looked at once more.
+            assert seen[: len(once)] == once
+            assert len(seen) <= len(once) + 1
+            assert solution.value[i].item() == result.root
+
+
+@pytest.mark.parametrize("method", [*BRACKETING, "newton", "secant", "halley"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_scalar_methods_solve_every_system_to_the_goal(method: str, dtype: torch.dtype) -> None:
+    start = torch.full((3,), 2.0, dtype=dtype)
+    solution = root(kepler, start, MEAN.to(dtype), solver=scalar(method), batch_dims=1)
+    assert solution.value.dtype == dtype
+    answers = [
+        scipy.optimize.brentq(lambda E, M=M: E - 0.9 * np.sin(E) - M, 0, 4, xtol=1e-15)
+        for M in as_float64(MEAN.to(dtype))
+    ]
+    rtol = 1e-10 if dtype == torch.float64 else 2e-6
+    # F′ ≥ 0.1, the residual at the start below 2.
+    np.testing.assert_allclose(as_float64(solution.value), answers, rtol=0, atol=20 * rtol)
+
+
+def test_a_fixed_point_may_be_solved_between_ends_for_each_system() -> None:
+    shift = torch.tensor([0.0, 10.0], dtype=torch.float64)
+    solver = ScipyRootScalar("brentq", lower=shift, upper=shift + 1)
+    z = fixed_point(
+        lambda z, s: torch.cos(z - s) + s, torch.zeros_like(shift), shift, solver=solver,
+        batch_dims=1,
+    ).value  # fmt: skip
+    np.testing.assert_allclose(as_float64(z - shift), 0.7390851332151607, rtol=0, atol=1e-8)
+
+
+def test_a_bracket_without_a_sign_change_is_a_status_and_the_others_finish() -> None:
+    solver = ScipyRootScalar("brentq", lower=0.0, upper=2.0)
+    offset = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64)
+    solution = root(
+        lambda z, c: z**2 - c, torch.ones(3, dtype=torch.float64) * 0.5, offset, solver=solver,
+        batch_dims=1, on_failure="accept",
+    )  # fmt: skip
+    assert solution.status.tolist() == [
+        Status.CONVERGED, Status.NO_SIGN_CHANGE, Status.CONVERGED,
+    ]  # fmt: skip
+
+
+def test_what_a_scalar_method_needs_it_asks_for() -> None:
+    with pytest.raises(ValueError, match="needs both ends of a bracket"):
+        ScipyRootScalar("brentq", lower=0.0)
+    with pytest.raises(TypeError, match="takes no bracket"):
+        ScipyRootScalar("newton", lower=0.0, upper=1.0)
+    with pytest.raises(TypeError, match="needs second_derivative"):
+        ScipyRootScalar("halley")
+    with pytest.raises(TypeError, match="takes no second start"):
+        ScipyRootScalar("newton", x1=1.0)
+    with pytest.raises(TypeError, match="has no option 'k'"):
+        ScipyRootScalar("brentq", lower=0.0, upper=1.0, options={"k": 2})
+    with pytest.raises(ValueError, match="one unknown per system, and each of these has 3"):
+        root(
+            lambda z: z - 1,
+            torch.zeros(3),
+            solver=ScipyRootScalar("brentq", lower=0.0, upper=2.0),
+        )
+    with pytest.raises(ValueError, match="one entry for each of the 3 systems"):
+        root(
+            lambda z: z - 1, torch.zeros(3), batch_dims=1,
+            solver=ScipyRootScalar("brentq", lower=torch.zeros(2), upper=2.0),
+        )  # fmt: skip
+
+
+def test_gradients_pass_through_a_scalar_method() -> None:
+    M = MEAN.clone().requires_grad_()
+
+    def solve(M: Tensor) -> Tensor:
+        return root(kepler, torch.zeros(3).double(), M, solver=scalar("brentq"), batch_dims=1).value
+
+    assert torch.autograd.gradcheck(solve, M)
