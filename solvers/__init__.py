@@ -17,20 +17,25 @@ from .dense_lu import DenseLU
 from .df_sane import DFSANE
 from .driver import Callback, FlatSolution, solve
 from .fixed_point_iteration import FixedPointIteration
+from .globalisation import Globalisation
 from .gmres import GMRES
 from .goal import Goal
+from .levenberg_marquardt import LevenbergMarquardt
+from .line_search import LineSearch, NonmonotoneLineSearch
 from .lsmr import LSMR
 from .neumann_series import NeumannSeries
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
 from .numba_root import NumbaRoot
 from .problem import Derivative, Linearization, Problem
+from .pseudo_transient import PseudoTransient
 from .scipy_root import ScipyRoot
 from .scipy_root_scalar import ScipyRootScalar
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
 from .solver import Outcome, Solver, State, WholeSolver
 from .steady_state import SteadyState
 from .stopping import Stopping
+from .trust_region import TrustRegion
 
 __all__ = [
     "CG",
@@ -51,14 +56,19 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
+    "Globalisation",
     "Goal",
+    "LevenbergMarquardt",
+    "LineSearch",
     "Linearization",
     "NeumannSeries",
     "Newton",
     "NewtonKrylov",
+    "NonmonotoneLineSearch",
     "NumbaRoot",
     "Outcome",
     "Problem",
+    "PseudoTransient",
     "ScipyRoot",
     "ScipyRootScalar",
     "Solution",
@@ -70,6 +80,7 @@ __all__ = [
     "SteadyState",
     "Steffensen",
     "Stopping",
+    "TrustRegion",
     "WholeSolver",
     "solve",
     "solve_dense",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,57 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
         solution = torch.linalg.solve_ex(matrices, right.unsqueeze(2)).result.squeeze(2)
     except RuntimeError:  # What is wrong with the arguments, if anything, shows below.
         solution = torch.full_like(right, torch.nan)
+    return _mended(matrices, right, solution)
+
+
+@dataclass(frozen=True)
+class DenseFactors:
+    """Matrices with their LU factors, to solve with more than once; checked like `solve_dense`.
+
+    Example:
+        >>> factors = DenseFactors.of(torch.tensor([[[2.0]], [[0.0]]]))
+        >>> factors.solve(torch.tensor([[4.0], [1.0]])).flatten().tolist()
+        [2.0, 0.0]
+    """
+
+    matrices: Tensor
+    lu: Tensor
+    pivots: Tensor
+
+    @staticmethod
+    def of(matrices: Tensor) -> DenseFactors:
+        """Factor `(batch, n, n)` matrices."""
+        if matrices.numel() == 0:
+            return DenseFactors(matrices, matrices, matrices.new_zeros(matrices.shape[:2]).int())
+        try:
+            lu, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+        except (
+            RuntimeError
+        ):  # Solving with them shows what is wrong with the matrices, if anything.
+            lu = torch.full_like(matrices, torch.nan)
+            order = torch.arange(1, matrices.shape[1] + 1, dtype=torch.int32)
+            pivots = order.to(matrices.device).expand(matrices.shape[:2])
+        return DenseFactors(matrices, lu, pivots)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """`x` of `A x = b` for `b`, `(batch, n)`, as `solve_dense` gives it."""
+        if right.numel() == 0:
+            return torch.zeros_like(right)
+        solution = torch.linalg.lu_solve(self.lu, self.pivots, right.unsqueeze(2)).squeeze(2)
+        return _mended(self.matrices, right, solution)
+
+    def or_else(self, mask: Tensor, other: DenseFactors) -> DenseFactors:
+        """These factors, and those of `other` where `mask`, `(batch,)`, is true."""
+        matrix = mask.reshape(-1, 1, 1)
+        return DenseFactors(
+            torch.where(matrix, other.matrices, self.matrices),
+            torch.where(matrix, other.lu, self.lu),
+            torch.where(mask.unsqueeze(1), other.pivots, self.pivots),
+        )
+
+
+def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
+    """The solution, found again for the systems in which it is wrong."""
     wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution

@@ -1,46 +1,77 @@
-"""Newton's method with dense Jacobians."""
+"""Newton's method with dense Jacobians: every step, or every few, or once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .dense import solve_dense
-from .line_search import backtrack, take_full_step
+from .dense import DenseFactors, solve_dense
+from .globalisation import (
+    FullSteps,
+    Globalisation,
+    Model,
+    Point,
+    check_globalisation,
+    settled_systems,
+    units,
+)
 from .options import is_integer
 from .problem import Problem
 from .solution import Status
 from .solver import Solver
+from .trust_region import TrustRegion
+
+# A step of old factors which leaves more than this of the residual is their last.
+_ENOUGH = 0.5
 
 
 @dataclass
 class NewtonState:
-    """The iterate, and which systems can go no further."""
+    """The iterate, what the globalisation remembers, and which systems can go no further."""
 
-    z: Tensor
-    residual: Tensor
-    norm: Tensor
+    point: Point
+    memory: Any
     failed: Tensor
+    factors: DenseFactors | None = None
+    age: Tensor | None = None
+    """Steps that the factors have served, `(batch,)`; infinite where they are of no more use."""
+    weights: Tensor | None = None
+    """What the residuals are multiplied by to be compared, `(batch, n)`."""
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
 
 
 @dataclass(frozen=True)
 class Newton(Solver):
-    """`z ← z − λ J⁻¹ r` with the Jacobian of every system formed and factored.
+    """`z ← z + s` with `J s = −r`, the Jacobian of every system formed and factored.
 
-    A singular Jacobian gives the least-squares step of minimum norm. Where no step length lowers the
-    residual the system ends as stalled.
+    A singular Jacobian gives the least-squares step of minimum norm. Where the globalisation finds no
+    step that lowers the residual, the system ends as stalled.
+
+    With `refresh` other than one, factors serve several steps (the method of Shamanskii), or all
+    (the chord method). A step of old factors is taken in full if it lowers the residual norm; one that
+    does not halve it is their last: the next step has a new Jacobian, and the globalisation.
 
     Attributes:
-        line_search: Whether to shorten steps that do not lower the residual norm.
-        max_trials: Trial lengths of one search.
+        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
+            `TrustRegion()`, or `None` for full steps whatever comes of them.
+        refresh: Steps that the factors of a Jacobian serve; `None` for as many as they are good for.
 
     Raises:
-        ValueError: `max_trials` is not a positive integer.
+        TypeError: `globalisation` is not a globalisation.
+        ValueError: `refresh` is not a positive integer or `None`.
 
-    Source: Kelley 1995, algorithm 8.1.1.
+    Source: Kelley 1995, algorithm 8.1.1, and sections 5.4.1–5.4.3 for `refresh`; Shamanskii 1967.
 
     Example:
         >>> import torch, implicitly
@@ -50,27 +81,87 @@ class Newton(Solver):
         tensor([1.4142, 1.4142])
     """
 
-    line_search: bool = True
-    max_trials: int = 20
+    globalisation: Globalisation | None = field(default_factory=TrustRegion)
+    refresh: int | None = 1
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
-        if not is_integer(self.max_trials, 1):
-            raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
+        check_globalisation(self.globalisation)
+        if self.refresh is not None and not is_integer(self.refresh, 1):
+            raise ValueError(f"refresh must be an integer ≥ 1 or None, got {self.refresh!r}")
+
+    @property
+    def _rule(self) -> Globalisation:
+        return self.globalisation or FullSteps()
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonState:
-        norm = torch.linalg.vector_norm(residual, dim=1)
-        return NewtonState(z, residual, norm, torch.zeros_like(norm))
+        point = Point.of(z, residual)
+        return NewtonState(point, self._rule.begin(point), torch.zeros_like(point.norm))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
-        jacobian = problem.linearization(state.z).jacobian(state.z)
-        move = -solve_dense(jacobian, state.residual)
-        if self.line_search:
-            trial = backtrack(problem, state.z, state.residual, move, max_trials=self.max_trials)
-        else:
-            trial = take_full_step(problem, state.z, move)
-        failed = torch.where(trial.accepted, 0, int(Status.STALLED))
-        failed = torch.where(
-            torch.isfinite(move).all(dim=1), failed, int(Status.LINEAR_SOLVE_FAILED)
+        settled = settled_systems(problem, state.point.norm)
+        if self.refresh == 1:
+            return self._fresh(problem, state, settled)
+        if state.factors is None or state.age is None:
+            return self._refreshed(problem, state, settled)
+        old = (state.age < (torch.inf if self.refresh is None else self.refresh)) & ~settled
+        if not bool(old.any()):
+            return self._refreshed(problem, state, settled)
+        step = -state.factors.solve(state.residual)
+        z = state.z + torch.where(old.unsqueeze(1), step, 0.0)
+        trial = Point.of(z, problem.residual(z), state.weights)
+        before = state.point.norm
+        lower = old & (trial.norm < before)
+        age = torch.where(trial.norm <= _ENOUGH * before, state.age + 1, torch.inf)
+        age = torch.where(old, age, state.age)
+        point = state.point.or_else(lower, trial)
+        moved = replace(state, point=point, failed=torch.zeros_like(before), age=age)
+        settled = settled | lower
+        return moved if bool(settled.all()) else self._refreshed(problem, moved, settled)
+
+    def _refreshed(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
+        """A step with new factors for all systems that are not `settled`, and those kept."""
+        after = self._fresh(problem, state, settled, keep=True)
+        age = torch.ones_like(after.point.norm)
+        if state.factors is None or state.age is None or after.factors is None:
+            return replace(after, age=age)
+        factors = after.factors.or_else(settled, state.factors)
+        return replace(after, factors=factors, age=torch.where(settled, state.age, age))
+
+    def _fresh(
+        self, problem: Problem, state: NewtonState, settled: Tensor, keep: bool = False
+    ) -> NewtonState:
+        """A step with the Jacobian at the iterate, from systems that are not `settled`."""
+        matrices = problem.linearization(state.z).jacobian(state.z)
+        factors = DenseFactors.of(matrices) if keep else None
+        solve = partial(solve_dense, matrices) if factors is None else factors.solve
+        move = -solve(state.residual)
+        start, memory, weights = state.point, state.memory, state.weights
+        if self._rule.balance and weights is None:
+            weights = 1.0 / units(torch.linalg.vector_norm(matrices, dim=2), state.z)
+            start = Point.of(state.z, state.residual, weights)
+            memory = self._rule.begin(start)
+        model = dense_model(matrices, state.residual, weights, move, problem.linear)
+        advance = self._rule.advance(
+            lambda z: Point.of(z, problem.residual(z), weights), start, model, memory, settled
         )
-        return NewtonState(trial.z, trial.residual, trial.norm, failed)
+        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        solvable = torch.isfinite(move).all(dim=1) | settled
+        failed = torch.where(solvable, failed, int(Status.LINEAR_SOLVE_FAILED))
+        return NewtonState(advance.point, advance.memory, failed, factors, weights=weights)
+
+
+def dense_model(
+    matrices: Tensor, residual: Tensor, weights: Tensor | None, step: Tensor, exact: bool
+) -> Model:
+    """The linear model of Jacobians `(batch, n, n)`."""
+    if weights is not None:
+        matrices, residual = weights.unsqueeze(2) * matrices, weights * residual
+    return Model(
+        residual,
+        step,
+        jvp=lambda v: torch.bmm(matrices, v.unsqueeze(2)).squeeze(2),
+        vjp=lambda u: torch.bmm(u.unsqueeze(1), matrices).squeeze(1),
+        lengths=torch.linalg.vector_norm(matrices, dim=1),
+        exact=exact,
+    )

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .driver import solve
+from .globalisation import (
+    FullSteps,
+    Globalisation,
+    Model,
+    Point,
+    check_globalisation,
+    settled_systems,
+)
 from .gmres import GMRES
-from .line_search import backtrack, take_full_step
+from .line_search import NonmonotoneLineSearch
 from .options import is_integer, is_positive
 from .problem import Linearization, Problem
 from .solution import Status
@@ -22,12 +30,23 @@ from .stopping import Stopping
 class NewtonKrylovState:
     """The iterate, and how well to solve the next linear equation."""
 
-    z: Tensor
-    residual: Tensor
-    norm: Tensor
+    point: Point
+    memory: Any
     forcing: Tensor
     """Relative tolerance of the next linear solve, `(batch,)`."""
     failed: Tensor
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+    @property
+    def norm(self) -> Tensor:
+        return self.point.norm
 
 
 @dataclass(frozen=True)
@@ -41,14 +60,14 @@ class NewtonKrylov(Solver):
     Attributes:
         linear_solver: GMRES, BiCGStab or any other solver.
         first_forcing: `η` of the first step and its upper limit, in `(0, 1)`.
-        line_search: Whether to shorten steps that do not lower the residual norm.
-        max_trials: Trial lengths of one search.
+        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
+            `TrustRegion()`, or `None` for full steps whatever comes of them.
         max_linear_steps: Limit on the steps of one linear solve; a step that is short of its
             tolerance is used if it lowers the linear residual at all.
 
     Raises:
         ValueError: An option is out of range.
-        TypeError: `linear_solver` is not a solver.
+        TypeError: `linear_solver` is not a solver, or `globalisation` is not a globalisation.
 
     Source: Dembo, Eisenstat & Steihaug 1982; Eisenstat & Walker 1996, choice 2 with its
     safeguard; Kelley 1995, section 8.4.
@@ -64,8 +83,7 @@ class NewtonKrylov(Solver):
 
     linear_solver: Solver = field(default_factory=GMRES)
     first_forcing: float = 0.5
-    line_search: bool = True
-    max_trials: int = 20
+    globalisation: Globalisation | None = field(default_factory=NonmonotoneLineSearch)
     max_linear_steps: int = 200
     default_max_steps: ClassVar[int] = 100
 
@@ -76,30 +94,40 @@ class NewtonKrylov(Solver):
             )
         if not (is_positive(self.first_forcing) and self.first_forcing < 1):
             raise ValueError(f"first_forcing must be in (0, 1), got {self.first_forcing!r}")
-        for name in ("max_trials", "max_linear_steps"):
-            limit = getattr(self, name)
-            if not is_integer(limit, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1, got {limit!r}")
+        check_globalisation(self.globalisation)
+        limit = self.max_linear_steps
+        if not is_integer(limit, 1):
+            raise ValueError(f"max_linear_steps must be an integer ≥ 1, got {limit!r}")
 
     @property
     def keeps_batch(self) -> bool:
         return self.linear_solver.keeps_batch
 
+    @property
+    def _rule(self) -> Globalisation:
+        return self.globalisation or FullSteps()
+
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonKrylovState:
-        norm = torch.linalg.vector_norm(residual, dim=1)
-        forcing = torch.full_like(norm, self.first_forcing)
-        return NewtonKrylovState(z, residual, norm, forcing, torch.zeros_like(norm))
+        point = Point.of(z, residual)
+        forcing = torch.full_like(point.norm, self.first_forcing)
+        return NewtonKrylovState(
+            point, self._rule.begin(point), forcing, torch.zeros_like(point.norm)
+        )
 
     def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
-        move, usable = self._solve(problem, problem.linearization(state.z), state)
-        if self.line_search:
-            trial = backtrack(problem, state.z, state.residual, move, max_trials=self.max_trials)
-        else:
-            trial = take_full_step(problem, state.z, move)
-        failed = torch.where(trial.accepted, 0, int(Status.STALLED))
+        linearization = problem.linearization(state.z)
+        move, usable = self._solve(problem, linearization, state)
+        model = Model(
+            state.residual, move, linearization.jvp, linearization.vjp, exact=problem.linear
+        )
+        settled = settled_systems(problem, state.norm)
+        advance = self._rule.advance(
+            lambda z: Point.of(z, problem.residual(z)), state.point, model, state.memory, settled
+        )
+        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
         failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
-        forcing = self._forcing(state, trial.norm)
-        return NewtonKrylovState(trial.z, trial.residual, trial.norm, forcing, failed)
+        forcing = self._forcing(state, advance.point.norm)
+        return NewtonKrylovState(advance.point, advance.memory, forcing, failed)
 
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState

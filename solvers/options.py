@@ -50,6 +50,12 @@ def check_callable(argument: str, value: object) -> None:
         raise TypeError(f"{argument} must be callable or None, got {value!r}")
 
 
+def check_truth(argument: str, value: object) -> None:
+    """Raise a `TypeError` that names `argument` unless `value` is `True` or `False`."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, got {value!r}")
+
+
 def is_integer(value: object, least: int) -> bool:
     """Whether `value` is an integer ≥ `least`."""
     return isinstance(value, Integral) and int(value) >= least

@@ -16,10 +16,15 @@ from implicitly import (
     Broyden,
     Exact,
     FixedPointIteration,
+    LevenbergMarquardt,
+    LineSearch,
     NeumannSeries,
     Newton,
     NewtonKrylov,
+    NonmonotoneLineSearch,
+    PseudoTransient,
     Stopping,
+    TrustRegion,
     Unrolled,
     fixed_point,
     root,
@@ -42,7 +47,10 @@ MISSPELT = [
     (FixedPointIteration, "dampings", "damping"),
     (GMRES, "restarts", "restart"),
     (BiCGStab, "precondition", "preconditioner"),
-    (Newton, "maxtrials", "max_trials"),
+    (Newton, "globalization", "globalisation"),
+    (LevenbergMarquardt, "damping", "first_damping"),
+    (LineSearch, "maxtrials", "max_trials"),
+    (TrustRegion, "memmory", "memory"),
     (NewtonKrylov, "linear_solve", "linear_solver"),
     (Stopping, "tol", "rtol"),
     (Stopping, "max_step", "max_steps"),
@@ -80,9 +88,17 @@ OUT_OF_RANGE: list[tuple[Any, str, list[Any]]] = [
     (Broyden, "growth", [-0.1, math.nan, math.inf]),
     (FixedPointIteration, "damping", [0.0, -1.0, math.nan, math.inf, "1"]),
     (GMRES, "restart", [0, -1, 1.5, None]),
-    (Newton, "max_trials", [0, -1, 1.5]),
+    (Newton, "refresh", [0, -1, 1.5, "1"]),
+    (LineSearch, "max_trials", [0, -1, 1.5]),
+    (NonmonotoneLineSearch, "memory", [0, -1, 1.5]),
+    (NonmonotoneLineSearch, "max_trials", [0, 1.5]),
+    (TrustRegion, "memory", [0, -1, 1.5]),
+    (TrustRegion, "max_trials", [0, 1.5]),
+    (LevenbergMarquardt, "first_damping", [0.0, -1.0, math.nan, math.inf, "1"]),
+    (LevenbergMarquardt, "memory", [0, 1.5]),
+    (LevenbergMarquardt, "max_trials", [0, 1.5]),
+    (PseudoTransient, "first_step", [0.0, -1.0, math.nan, math.inf]),
     (NewtonKrylov, "first_forcing", [0.0, 1.0, -0.1, 2.0, math.nan]),
-    (NewtonKrylov, "max_trials", [0, 1.5]),
     (NewtonKrylov, "max_linear_steps", [0, 1.5]),
     (Stopping, "rtol", [-1e-3, math.nan, math.inf, "1e-6"]),
     (Stopping, "atol", [-1e-3, math.nan, math.inf]),
@@ -105,6 +121,12 @@ def test_an_option_out_of_range_is_an_error_that_names_it_and_what_came(
     with pytest.raises(ValueError, match=re.escape(f"got {value!r}")) as caught:
         kind(**{option: value})
     assert str(caught.value).startswith(f"{option} must be")
+
+
+@pytest.mark.parametrize("kind", [LineSearch, TrustRegion, LevenbergMarquardt])
+def test_a_truth_value_must_be_one(kind: Any) -> None:
+    with pytest.raises(TypeError, match="balance must be True or False, got 'no'"):
+        kind(balance="no")
 
 
 @pytest.mark.parametrize("kind", [GMRES, BiCGStab])
@@ -143,6 +165,11 @@ def test_a_class_or_a_name_in_place_of_an_instance_is_a_type_error(
 def test_solvers_inside_options_must_be_instances_too() -> None:
     with pytest.raises(TypeError, match="linear_solver must be a solver such as GMRES"):
         NewtonKrylov(linear_solver=GMRES)  # type: ignore[arg-type]
+    for kind in (Newton, NewtonKrylov):
+        with pytest.raises(TypeError, match="globalisation must be LineSearch.*got 'armijo'"):
+            kind(globalisation="armijo")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="globalisation must be LineSearch.*got <class"):
+            kind(globalisation=TrustRegion)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be an instance of a solver"):
         Exact(solver=GMRES)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be a Stopping"):
