@@ -62,7 +62,8 @@ class PseudoTransient(Solver):
         >>> import torch, implicitly
         >>> z0 = torch.tensor([-2.0, 0.8], dtype=torch.float64)
         >>> solver = implicitly.PseudoTransient()
-        >>> implicitly.root(lambda z: z**3 - z, z0, solver=solver, batch_dims=1).value.tolist()
+        >>> solution = implicitly.root(lambda z: z**3 - z, z0, solver=solver, batch_dims=1)
+        >>> solution.value.round(decimals=6).tolist()
         [-1.0, 1.0]
     """
 
