@@ -10,29 +10,31 @@ from torch import Tensor
 
 from .options import is_integer, is_number, is_positive
 from .problem import Problem
+from .ring import Ring
 from .scale import first_step_length
 from .solver import Solver
+
+# Beside it no equation in use is small: their entries are residual norms over that of the first.
+_FLOOR = 1e-30
 
 
 @dataclass
 class AndersonState:
-    """The iterate and the past moves. Rows are `(batch, 1, n)`, as batched products take them."""
+    """The iterate and the past moves."""
 
     z: Tensor
     residual: Tensor
-    residual_row: Tensor
-    target: Tensor
-    """`z + βr`, where a plain step would go, as rows."""
-    changes: Tensor
-    """Past changes `δr` of the residual, each divided by its norm, `(batch, memory, n)`."""
-    shifts: Tensor
-    """Past changes of the target, each divided by the norm of its `δr`, `(batch, memory, n)`."""
-    ridge: Tensor
-    """What is added to the Gram matrices, `(batch, memory, memory)`."""
+    ring: Ring
+    first: Tensor
+    """The norm of the first residual, `(batch, 1)`."""
+    identity: Tensor
     mixing: Tensor | None
-    """`β` per system, `(batch, 1, 1)`, or `None` where it is the solver's option itself."""
+    """`β` per system, `(batch, 1)`, or `None` where it is the solver's option itself."""
     size: Tensor
-    """Residual norms, `(batch, 1, 1)`."""
+    """Residual norms, `(batch, 1)`."""
+    relative: float
+    """The relative increase of the diagonal."""
+    tiny: float
     count: int
 
     @property
@@ -45,19 +47,17 @@ class AndersonState:
 class Anderson(Solver):
     """Extrapolate from the last `memory` moves: `z ← z + βr − (ΔZ + βΔR) γ`.
 
-    Type II takes the `γ` that minimises `‖r − ΔR γ‖`, type I solves `ΔZᵀ(r − ΔR γ) = 0`. Every past
-    move is stored divided by the norm of its residual change. That leaves the extrapolation as it
-    is and gives the Gram matrix a unit diagonal: the regularisation is relative, in an adjoint
-    equation of size 1e-12 as in any other. A slot that is still empty is a zero row, to which the
-    regularised equations give the weight zero.
+    Type II takes the `γ` that minimises `‖r − ΔR γ‖`, type I solves `ΔZᵀ(r − ΔR γ) = 0`. Each diagonal
+    entry of the Gram matrix is regularised in proportion to itself, as if all moves had unit norm: in
+    an adjoint equation of size 1e-12 as in any other.
 
     Attributes:
         memory: Number of past moves.
         mixing: `β`, the weight of the residual. For roots it is in units of a first step found by one
             product with the Jacobian, so that rescaling the equation changes nothing.
         kind: `"II"` or `"I"`.
-        regularisation: Positive number added to the unit diagonal of the Gram matrix; `None` for
-            16 units of rounding of the iterates' dtype.
+        regularisation: Relative increase of the diagonal of the Gram matrix; `None` for 16 units of
+            rounding of the iterates' dtype.
         restart: Forget all moves every so many steps; `None` never.
         safeguard: Forget a system's moves, and take a plain step, when its residual norm has grown
             by more than this factor in a step; `None` never. With 1 it keeps up with plain iteration
@@ -103,81 +103,81 @@ class Anderson(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:
         length = first_step_length(problem, z, residual)
-        mixing = None if length is None else self.mixing * length.unsqueeze(2)
-        changes = z.new_zeros(z.shape[0], self.memory, z.shape[1])
-        row = residual.unsqueeze(1)
-        size = torch.linalg.vector_norm(row, dim=2, keepdim=True)
-        relative = self.regularisation
-        if relative is None:
-            relative = 16 * torch.finfo(z.dtype).eps
-        unit = torch.eye(self.memory, dtype=z.dtype, device=z.device)
+        mixing = None if length is None else self.mixing * length
+        batch, n = z.shape
+        slots = self.memory + 1
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+        first = size.detach().masked_fill(size == 0, 1.0)
+        identity = torch.eye(slots, dtype=z.dtype, device=z.device).expand(batch, -1, -1)
+        ring = Ring(
+            residuals=z.new_zeros(batch, slots, n),
+            targets=z.new_zeros(batch, slots, n),
+            weights=residual.new_zeros(batch, 1, slots),
+            floor=_FLOOR * identity,
+        )
+        ring.slot(0).residual.copy_(residual)
+        step = self.mixing * residual if mixing is None else mixing * residual
+        ring.slot(0).target.copy_(z + step)
+        rounding = torch.finfo(z.dtype)
+        relative = 16 * rounding.eps if self.regularisation is None else self.regularisation
         return AndersonState(
-            z=z,
-            residual=residual,
-            residual_row=row,
-            target=self._target(z.unsqueeze(1), row, mixing),
-            changes=changes,
-            shifts=torch.zeros_like(changes),
-            ridge=(relative * unit).expand(z.shape[0], -1, -1),
-            mixing=mixing,
-            size=size,
-            count=0,
+            z, residual, ring, first, identity, mixing, size, relative, rounding.tiny, count=0
         )
 
     def step(self, problem: Problem, state: AndersonState) -> AndersonState:
-        row = state.target
-        if state.count > 0:
-            row = torch.baddbmm(row, self._weights(state), state.shifts, alpha=-1)
-        z = row.squeeze(1)
-        return self._remember(state, row, z, problem.residual(z))
-
-    def _target(self, z: Tensor, residual: Tensor, mixing: Tensor | None) -> Tensor:
+        ring, mixing, count = state.ring, state.mixing, state.count + 1
+        z = torch.bmm(self._combination(state), ring.targets).squeeze(1)
+        residual = problem.residual(z)
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+        if torch.is_grad_enabled():
+            # What the graph of this step has read must not be written to.
+            ring = ring.copy()
+        before, now = ring.slot(state.count), ring.slot(count)
+        now.residual.copy_(residual)
         if mixing is None:
-            return z.add(residual, alpha=self.mixing)
-        return z.addcmul(mixing, residual)
-
-    def _weights(self, state: AndersonState) -> Tensor:
-        """`γ` as rows, `(batch, 1, memory)`, from the transposed equations."""
-        if self.kind == "II":
-            left = state.changes.mT
-            gram = torch.baddbmm(state.ridge, state.changes, left)
+            now.target.copy_(z).add_(residual, alpha=self.mixing)
         else:
-            left = self._moves(state).mT
-            gram = torch.bmm(state.changes, left)
+            now.target.copy_(z).addcmul_(mixing, residual)
+        before.residual.sub_(now.residual)
+        before.target.sub_(now.target)
+        # A residual that has vanished leaves no equation, and must not leave 0 · ∞ either.
+        length = (size.detach() * state.first).clamp_min(state.tiny)
+        before.weight.copy_(length.reciprocal())
+        now.weight.zero_()
+        if torch.is_grad_enabled():
+            # Nor has a residual that did not change at all an influence, in derivatives too.
+            ring.weight_rows.mul_(ring.residuals.detach().any(dim=2))
+        if self.safeguard is not None:
+            ring.weight_rows.masked_fill_(size > self.safeguard * state.size, 0.0)
+        if self.restart is not None and count % self.restart == 0:
+            ring.weights.zero_()
+        return AndersonState(
+            z, residual, ring, state.first, state.identity, mixing, size,
+            state.relative, state.tiny, count,
+        )  # fmt: skip
+
+    def _combination(self, state: AndersonState) -> Tensor:
+        """The weights of the rows in the next iterate, 1 for the current point, `(batch, 1, slots)`.
+
+        The `x` with `x_c = 1` for the current slot `c` that makes `Σ xᵢ rᵢ` orthogonal to each past `δrⱼ`,
+        for type I to each `δzⱼ`. Where a weight is zero the equation is `floor · xⱼ = floor · [j = c]`;
+        the others are scaled to be of one size, as elimination with pivoting wants them.
+        """
+        ring = state.ring
+        if self.kind == "II":
+            gram = increase = torch.bmm(ring.residuals, ring.columns)
+        else:
+            gram = torch.bmm(ring.residuals, self._moves(state).mT)
             # Away from zero, on the side where the entry is.
-            gram = gram + torch.where(gram < 0, -state.ridge, state.ridge)
-        right = torch.bmm(state.residual_row, left)
-        return torch.linalg.solve_ex(gram, right, left=False).result
+            size = torch.linalg.vector_norm(ring.residuals, dim=2, keepdim=True)
+            increase = torch.where(gram < 0, -size, size)
+        gram = torch.addcmul(gram, state.identity, increase, value=state.relative)
+        equations = torch.addcmul(ring.floor, gram, ring.weights)
+        right = ring.slot(state.count).right
+        return torch.linalg.solve_ex(equations, right, left=False).result
 
     def _moves(self, state: AndersonState) -> Tensor:
         """`ΔZ` with rows of unit norm."""
-        if state.mixing is None:
-            moves = state.shifts.sub(state.changes, alpha=self.mixing)
-        else:
-            moves = state.shifts - state.mixing * state.changes
-        return torch.nn.functional.normalize(moves, dim=2, eps=torch.finfo(moves.dtype).tiny)
-
-    def _remember(
-        self, state: AndersonState, z_row: Tensor, z: Tensor, residual: Tensor
-    ) -> AndersonState:
-        row = residual.unsqueeze(1)
-        target = self._target(z_row, row, state.mixing)
-        change = row - state.residual_row
-        # A residual that did not change at all teaches nothing: a row of zeros, in derivatives too.
-        length = torch.linalg.vector_norm(change, dim=2, keepdim=True)
-        length = length.masked_fill(length == 0, torch.inf)
-
-        changes, shifts = state.changes, state.shifts
-        if torch.is_grad_enabled():
-            changes, shifts = changes.clone(), shifts.clone()
-        slot, count = state.count % self.memory, state.count + 1
-        changes.narrow(1, slot, 1).copy_(change / length)
-        shifts.narrow(1, slot, 1).copy_((target - state.target) / length)
-        size = torch.linalg.vector_norm(row, dim=2, keepdim=True)
-        if self.safeguard is not None:
-            changes.mul_(size <= self.safeguard * state.size)
-        if self.restart is not None and count % self.restart == 0:
-            changes = torch.zeros_like(changes)
-        return AndersonState(
-            z, residual, row, target, changes, shifts, state.ridge, state.mixing, size, count
-        )
+        mixing = self.mixing if state.mixing is None else state.mixing.unsqueeze(2)
+        moves = state.ring.targets - mixing * state.ring.residuals
+        return torch.nn.functional.normalize(moves, dim=2, eps=state.tiny)

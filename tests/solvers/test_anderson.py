@@ -55,18 +55,69 @@ def test_linear_maps_never_take_more_evaluations_than_plain_iteration(
     assert evaluations_beyond_plain_iteration("II", M, c) <= 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(SolveError, AssertionError),
-    reason="the equations of type I may be nearly singular far from the root: on spectra off the "
-    "real axis it is slower than plain iteration, and on non-normal maps it may run away",
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        "symmetric",
+        "mildly non-normal",
+        pytest.param(
+            "rotations",
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=(SolveError, AssertionError),
+                reason="the equations of type I may be nearly singular far from the root: on spectra "
+                "off the real axis it is slower than plain iteration",
+            ),
+        ),
+    ],
 )
-@pytest.mark.parametrize("spectrum", ["mildly non-normal", "rotations"])
 def test_type_one_keeps_up_with_plain_iteration_too(spectrum: Kind) -> None:
     for seed in range(40):
         M = iteration_matrix(spectrum, 20, 0.95, seed)
         c = np.random.default_rng(seed).standard_normal(20)
         assert evaluations_beyond_plain_iteration("I", M, c) <= 0
+
+
+def textbook_iterates(kind: Type, M: Array, c: Array, mixing: float, memory: int) -> list[Array]:
+    """Iterates for `r(z) = M z + c + 0.1 sin z − z` from the differences and a dense solver."""
+    points, residuals = [np.zeros(len(c))], []
+    for _ in range(9):
+        z = points[-1]
+        residuals.append(M @ z + c + 0.1 * np.sin(z) - z)
+        moves = np.diff(points, axis=0)[-memory:].T
+        changes = np.diff(residuals, axis=0)[-memory:].T
+        following = z + mixing * residuals[-1]
+        if moves.size:
+            test = changes if kind == "II" else moves
+            # Scaled columns; the equations of type II are those of least squares.
+            test = test / np.linalg.norm(test, axis=0)
+            weights = np.linalg.solve(test.T @ changes, test.T @ residuals[-1])
+            following = following - (moves + mixing * changes) @ weights
+        points.append(following)
+    return points
+
+
+@pytest.mark.parametrize("kind", ["I", "II"])
+@pytest.mark.parametrize("mixing", [0.5, 1.0])
+@pytest.mark.parametrize("memory", [1, 3, 20])
+def test_iterates_are_those_of_the_textbook(kind: Type, mixing: float, memory: int) -> None:
+    M = iteration_matrix("rotations", 30, 0.9, 1)
+    c = np.random.default_rng(1).standard_normal(30)
+    matrix, constant = torch.from_numpy(M), torch.from_numpy(c)
+    points = textbook_iterates(kind, M, c, mixing, memory)
+    norms = [np.linalg.norm(M @ z + c + 0.1 * np.sin(z) - z) for z in points]
+    for steps in (1, 2, 5, 9):
+        solution = fixed_point(
+            lambda z: matrix @ z + constant + 0.1 * torch.sin(z),
+            torch.zeros_like(constant),
+            solver=Anderson(memory=memory, mixing=mixing, kind=kind, safeguard=None),
+            stopping=Stopping(max_steps=steps, rtol=1e-14),
+            on_failure="accept",
+        )
+        # What comes back is the best so far.
+        expected = points[int(np.argmin(norms[: steps + 1]))]
+        # Rounding and the regularisation, 16 eps, times condition numbers of up to 1e5.
+        np.testing.assert_allclose(solution.value.numpy(), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["I", "II"])
@@ -123,13 +174,53 @@ def test_a_restart_forgets() -> None:
     assert not torch.allclose(kept.value, plain.value)
 
 
-def test_the_safeguard_forgets_where_the_residual_has_jumped() -> None:
+@pytest.mark.parametrize("kind", ["I", "II"])
+def test_the_safeguard_forgets_where_the_residual_has_jumped(kind: Type) -> None:
     # The map jumps at 0.6, so that what was learnt on one side is wrong on the other.
     def f(z: torch.Tensor) -> torch.Tensor:
         return torch.where(z < 0.6, 0.5 * z + 0.31, 0.5 * z + 50.0)
 
     start = torch.zeros((), dtype=torch.float64)
     guarded = fixed_point(
-        f, start, solver=Anderson(safeguard=10.0), stopping=Stopping(max_steps=60)
+        f, start, solver=Anderson(safeguard=10.0, kind=kind), stopping=Stopping(max_steps=60)
     )
     assert guarded.value.item() == pytest.approx(100.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["I", "II"])
+def test_the_step_after_forgetting_is_a_plain_one(kind: Type) -> None:
+    M = iteration_matrix("symmetric", 6, 0.9, 0)
+    c = np.random.default_rng(0).standard_normal(6)
+    matrix, constant = torch.from_numpy(M), torch.from_numpy(c)
+    points: list[torch.Tensor] = []
+
+    def f(z: torch.Tensor) -> torch.Tensor:
+        # From the fifth evaluation on a residual a thousand times as large.
+        points.append(z.detach())
+        value = matrix @ z + constant
+        return value if len(points) < 5 else z + 1000 * (value - z)
+
+    fixed_point(
+        f, torch.zeros_like(constant), solver=Anderson(kind=kind), on_failure="accept",
+        stopping=Stopping(max_steps=5),
+    )  # fmt: skip
+    plain = points[4] + 1000 * (matrix @ points[4] + constant - points[4])
+    torch.testing.assert_close(points[5], plain, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_residuals_whose_squares_all_but_leave_the_range_of_the_dtype_change_nothing(
+    scale: float,
+) -> None:
+    M = torch.from_numpy(iteration_matrix("rotations", 20, 0.9, 2)).float()
+    c = torch.from_numpy(np.random.default_rng(2).standard_normal(20)).float()
+
+    def steps(scale: float) -> int:
+        return int(
+            fixed_point(
+                lambda z: M @ z + scale * c, torch.zeros(20), solver=Anderson(),
+                stopping=Stopping(rtol=1e-2, atol=0.0),
+            ).steps
+        )  # fmt: skip
+
+    assert abs(steps(scale) - steps(1.0)) <= 1
