@@ -50,6 +50,7 @@ class OneSystem:
         index: int,
         goal: Goal,
         norms: np.ndarray,
+        limit: float,
         stops_at_goal: bool,
     ) -> None:
         self.index = index
@@ -59,16 +60,14 @@ class OneSystem:
         else:
             alone = torch.tensor([index], device=z.device)
             self._problem, self._rows, self._row = problem.restrict(alone), self.start[None], 0
+        self._alone = self._rows.shape[0] == 1
         self._goal = goal
         self._norms = norms
         self.first_norm = float(norms[index])
         self._rtol = float(goal.rtol[index])
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
-        self._limit = np.inf
-        if goal.max_evaluations is not None:
-            # Beside the start, the driver evaluates what comes back.
-            self._limit = goal.max_evaluations - problem.counts.evaluations - 1
+        self._limit = limit
         self._raised: Exception | None = None
 
         self.best = self._last = self.start
@@ -85,7 +84,7 @@ class OneSystem:
         """The residual at `x`; both `(n,)`."""
         self._count()
         residual = self.call(lambda: self._problem.residual(self._all(x)))[self._row].detach()
-        norm = float(rms(residual[None]))
+        norm = float(rms(residual.unsqueeze(0)))
         self._last, self._last_norm = x, norm
         if norm < self._best_norm:
             self.best, self._best_norm = x, norm
@@ -189,12 +188,12 @@ class OneSystem:
         self.evaluations += 1
 
     def _meets(self, x: Tensor, norm: float) -> bool:
-        size = float(rms(x[None])) if self._reference is None else self._reference
+        size = float(rms(x.unsqueeze(0))) if self._reference is None else self._reference
         return norm <= _MARGIN * (self._goal.atol + self._rtol * size)
 
     def _all(self, x: Tensor) -> Tensor:
-        if len(self._rows) == 1:
-            return x[None]
+        if self._alone:
+            return x.unsqueeze(0)
         where = torch.tensor([self._row], device=x.device)
         return self._rows.index_copy(0, where, x[None])
 
@@ -231,9 +230,13 @@ def solve_each(
     reasons: dict[int, str] = {}
     norms = rms(residual).detach().cpu().numpy().astype(np.float64)
     going = ~goal.met(z, residual) & torch.isfinite(residual).all(dim=1)
+    limit = np.inf
+    if goal.max_evaluations is not None:
+        # Each system has what is left at the start; the driver's evaluation of the end is one of it.
+        limit = goal.max_evaluations - problem.counts.evaluations - 1
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():
-        system = OneSystem(problem, z, index, goal, norms, stops_at_goal)
+        system = OneSystem(problem, z, index, goal, norms, limit, stops_at_goal)
         solve_one(system)
         status[index], steps[index] = system.status, system.steps
         if system.reason:

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from implicitly import Anderson, Broyden, FixedPointIteration, NewtonKrylov, Stopping, fixed_point
+from implicitly import (
+    LSMR,
+    Anderson,
+    Broyden,
+    Exact,
+    FixedPointIteration,
+    NewtonKrylov,
+    ScipyRoot,
+    SteadyState,
+    Stopping,
+    fixed_point,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -20,7 +31,7 @@ def tanh_map(z, w, x):
 
 @pytest.mark.parametrize(
     "solver",
-    [FixedPointIteration(), Anderson(), Broyden(), NewtonKrylov()],
+    [FixedPointIteration(), Anderson(), Broyden(), NewtonKrylov(), ScipyRoot(), SteadyState()],
     ids=lambda s: type(s).__name__,
 )
 def test_values_and_gradients_are_those_of_the_processor(solver):
@@ -32,6 +43,19 @@ def test_values_and_gradients_are_those_of_the_processor(solver):
         results.append([t.cpu() for t in (z.detach(), *torch.autograd.grad(z.sum(), (w, x)))])
     for a, b in zip(*results, strict=True):
         # Each within the default tolerance 1e-10 times the condition number 1/(1 − 0.8).
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("adjoint", [LSMR(), ScipyRoot(), SteadyState("euler")], ids=str)
+def test_adjoints_of_other_kinds_are_those_of_the_processor(adjoint):
+    gradients = []
+    for device in ("cpu", "cuda"):
+        w, x = problem(device)
+        z = fixed_point(
+            tanh_map, torch.zeros_like(x), w, x, gradient=Exact(solver=adjoint), batch_dims=1
+        )
+        gradients.append([t.cpu() for t in torch.autograd.grad(z.value.sum(), (w, x))])
+    for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 

@@ -160,6 +160,22 @@ def test_the_limit_on_evaluations_is_kept_and_the_best_point_comes_back(solver: 
         assert solution.residual <= start
 
 
+@some_adapters
+def test_every_system_has_the_whole_limit_on_evaluations(solver: Solver) -> None:
+    W, x = SYSTEMS.tensors(torch.float64)
+    stopping = Stopping(max_evaluations=8)
+    together = solve(solver, stopping=stopping, on_failure="accept")
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = fixed_point(
+            tanh_map, torch.zeros_like(x[one]), W[one], x[one], solver=solver, batch_dims=1,
+            stopping=stopping, on_failure="accept",
+        )  # fmt: skip
+        assert torch.equal(alone.status, together.status[one])
+        assert torch.equal(alone.steps, together.steps[one])
+        torch.testing.assert_close(alone.value, together.value[one], rtol=0, atol=1e-14)
+
+
 SLOW = torch.from_numpy(TanhSystems.draw(1, 4, 0.9, seed=5).W[0])
 
 
