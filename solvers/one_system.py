@@ -128,7 +128,8 @@ class OneSystem:
         if self._goal.callback is None:
             return
         self._norms[self.index] = self._last_norm
-        if self._goal.callback(step, self._norms.copy()):
+        callback, norms = self._goal.callback, self._norms.copy()
+        if self.call(lambda: callback(step, norms)):
             self.cancelled = True
             self.end(Status.MAX_STEPS)
 
@@ -145,18 +146,19 @@ class OneSystem:
         Args:
             library: Calls the library's solver.
             failures: What the library raises where it cannot go on. Whatever the equation itself
-                raises, and everything else, passes.
+                raises, everything else, and what is raised before any evaluation (an option has an
+                impossible value) passes.
         """
         try:
             return library()
         except Exception as error:
-            if self._raised is not None and error is not self._raised:
-                raise self._raised from error
             if error is self._raised:
                 raise
+            if self._raised is not None:
+                raise self._raised from error
             if self.status != Status.RUNNING:
                 return None
-            if not isinstance(error, failures):
+            if self.evaluations == 0 or not isinstance(error, failures):
                 raise
             self.reason = f"{type(error).__name__}: {error}"
             self.status = self.judged(Status.STALLED)
@@ -168,7 +170,7 @@ class OneSystem:
             self._stops = False
             self._limit = np.inf
             self.residual(x)
-        if self._meets(x, self._last_norm):
+        if self._meets(x, self._last_norm, margin=1.0):
             self.best, self.status = x, Status.CONVERGED
         else:
             self.status, self.reason = self.judged(otherwise), reason
@@ -187,9 +189,9 @@ class OneSystem:
             self.end(Status.MAX_STEPS)
         self.evaluations += 1
 
-    def _meets(self, x: Tensor, norm: float) -> bool:
+    def _meets(self, x: Tensor, norm: float, margin: float = _MARGIN) -> bool:
         size = float(rms(x.unsqueeze(0))) if self._reference is None else self._reference
-        return norm <= _MARGIN * (self._goal.atol + self._rtol * size)
+        return norm <= margin * (self._goal.atol + self._rtol * size)
 
     def _all(self, x: Tensor) -> Tensor:
         if self._alone:
@@ -197,10 +199,10 @@ class OneSystem:
         where = torch.tensor([self._row], device=x.device)
         return self._rows.index_copy(0, where, x[None])
 
-    def call(self, equation: Callable[[], Tensor]) -> Tensor:
-        """What `equation()` returns; what it raises is the user's, and passes the library."""
+    def call(self, given: Callable[[], Result]) -> Result:
+        """What `given()` returns, a function of the user's; what it raises passes the library."""
         try:
-            return equation()
+            return given()
         except Exception as error:
             self._raised = error
             raise

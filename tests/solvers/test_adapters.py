@@ -303,6 +303,17 @@ def test_a_callback_is_told_and_may_end_the_solve(solver: Solver) -> None:
 
 
 @some_adapters
+def test_what_a_callback_raises_passes(solver: Solver) -> None:
+    def callback(step: int, norms: np.ndarray) -> bool:
+        if step == 0:
+            return False  # The driver's look at the start.
+        raise ValueError("from the callback")
+
+    with pytest.raises(ValueError, match="from the callback"):
+        solve(solver, callback=callback)
+
+
+@some_adapters
 def test_unrolling_explains_why_it_cannot(solver: Solver) -> None:
     W, x = SYSTEMS.tensors(torch.float64)
     with pytest.raises(TypeError, match=r"runs whole.*other than Unrolled"):

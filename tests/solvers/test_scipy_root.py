@@ -263,6 +263,14 @@ def test_options_of_the_user_win_over_the_limits_of_the_call() -> None:
     assert solution.steps.item() == 3
 
 
+def test_an_impossible_value_of_an_option_is_an_error_and_no_status() -> None:
+    with pytest.raises(ValueError, match="xtol"):
+        root(
+            lambda z: z - 1, torch.zeros(1), batch_dims=1, on_failure="accept",
+            solver=ScipyRootScalar("brentq", lower=0.0, upper=2.0, options={"xtol": -1.0}),
+        )  # fmt: skip
+
+
 def test_a_loose_tolerance_of_scipy_is_not_convergence() -> None:
     problem = problems.get("broyden-tridiagonal")
     solution = through(problem, ScipyRoot("krylov", options={"fatol": 1e-2}))[1]
