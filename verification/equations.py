@@ -1,0 +1,176 @@
+"""The equation `F(z, inputs) = 0` behind a layer's output, where it is known.
+
+It is known of every `ImplicitLayer`, and of any layer whose user gives `residual=`. The unknown is the
+layer's output, flattened in rows of independent systems if the Jacobian turns out to be block diagonal.
+All of it runs in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ..implicit import ImplicitLayer
+from .double import InDouble
+from .subject import LayerError, Subject, Tape, random_state, written
+
+Residual = Callable[..., Any]
+
+
+def residual_of(layer: object) -> Residual | None:
+    """The residual of a layer whose equation this package knows."""
+    if not isinstance(layer, ImplicitLayer):
+        return None
+    if layer.settings.form == "root":
+        return layer.f
+
+    def fixed_point_residual(z: Any, *inputs: Any) -> Any:
+        return tree_map(lambda f, z: f - z, layer.f(z, *inputs), z)
+
+    return fixed_point_residual
+
+
+class KnownEquation:
+    """`F(z, slots)` in float64 on flat vectors.
+
+    Args:
+        residual: Called as `residual(z, *inputs)` with `z` in the structure of the layer's output.
+        subject: The layer.
+        tape: A call of it: gives structure and shapes.
+    """
+
+    def __init__(self, residual: Residual, subject: Subject, tape: Tape) -> None:
+        self.residual = residual
+        self.subject = subject
+        self.slots = subject.slots
+        self.evaluations = 0
+        self._whole = tape.whole
+        self._shapes = [output.shape for output in tape.outputs]
+        self.sizes = [output.numel() for output in tape.outputs]
+        self._leaves = [
+            leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+            for leaf in subject.argument_leaves()
+        ]
+        self.base = tuple(slot.value.double() for slot in self.slots)
+        tensors = (*tape.outputs, *(slot.value for slot in self.slots))
+        self._narrow = any(tensor.dtype != torch.float64 for tensor in tensors)
+
+    def flat(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Outputs, or cotangents of them, as one float64 vector."""
+        return torch.cat([output.reshape(-1).double() for output in outputs])
+
+    def parts(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """The outputs whose vector is `flat`."""
+        return tuple(
+            part.reshape(shape)
+            for part, shape in zip(flat.split(self.sizes), self._shapes, strict=True)
+        )
+
+    @property
+    def leading(self) -> int | None:
+        """The common first size of all outputs, perhaps a batch; `None` if there is none."""
+        firsts = {shape[0] if shape else None for shape in self._shapes}
+        return next(iter(firsts)) if len(firsts) == 1 else None
+
+    def value(self, z: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """`F` as a flat vector, without a graph."""
+        with torch.no_grad():
+            return self._evaluate(z, values)
+
+    def linearize(self, z: Tensor) -> Linearization:
+        """`F` at `z` and the slots' own values, with derivatives in both."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            tensors = tuple(
+                slot.leaf
+                if slot.leaf is not None and not self._narrow
+                else value.detach().requires_grad_()
+                for slot, value in zip(self.slots, self.base, strict=True)
+            )
+            return Linearization(self._evaluate(z, tensors), z, tensors)
+
+    def _evaluate(self, z: Tensor, values: Sequence[Tensor]) -> Tensor:
+        self.evaluations += 1
+        leaves = list(self._leaves)
+        replacements = {}
+        for slot, value in zip(self.slots, values, strict=True):
+            if slot.position is not None:
+                leaves[slot.position] = value
+            elif slot.leaf is not None and value is not slot.leaf:
+                replacements[id(slot.leaf)] = value
+        args, named = self.subject.rebuild(leaves)
+        unknown = self.subject.rebuild_output(self._whole, self.parts(z))
+        with ExitStack() as active:
+            active.enter_context(random_state(self.subject.seed))
+            if self._narrow:
+                active.enter_context(InDouble(replacements))
+            else:
+                active.enter_context(written(self.slots, values))
+            try:
+                whole = self.residual(unknown, *args, **named)
+            except Exception as error:
+                raise LayerError(f"the residual raised {type(error).__name__}: {error}") from error
+        found = self.subject.output_leaves(whole)
+        if [tuple(part.shape) for part in found] != [tuple(shape) for shape in self._shapes]:
+            raise LayerError(
+                f"the residual returned shapes {[tuple(p.shape) for p in found]}, "
+                f"the layer's output has {[tuple(s) for s in self._shapes]}"
+            )
+        return self.flat(found)
+
+
+class Linearization:
+    """`F` at one point, and products with the transposes of its derivatives."""
+
+    def __init__(self, value: Tensor, z: Tensor, tensors: tuple[Tensor, ...]) -> None:
+        self.value = value.detach()
+        self._value, self._z, self._tensors = value, z, tensors
+
+    def pullback_z(self, u: Tensor) -> Tensor:
+        """`(∂F/∂z)ᵀ u`; rows of a matrix `u` are separate vectors."""
+        if not self._value.requires_grad:
+            return torch.zeros_like(u)
+        if u.ndim == 1:
+            return self._gradient(self._z, u)
+        try:
+            (found,) = torch.autograd.grad(
+                self._value, self._z, u, retain_graph=True, is_grads_batched=True,
+                allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+        except RuntimeError:  # An operation without a batching rule.
+            return torch.stack([self._gradient(self._z, row) for row in u])
+        return found
+
+    def pushforward_z(self, v: Tensor) -> Tensor:
+        """`(∂F/∂z) v`, by differentiating the product with the transpose."""
+        if not self._value.requires_grad:
+            return torch.zeros_like(v)
+        with torch.enable_grad():
+            u = torch.zeros_like(self._value, requires_grad=True)
+            (product,) = torch.autograd.grad(
+                self._value, self._z, u, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        if not product.requires_grad:
+            return torch.zeros_like(v)
+        (found,) = torch.autograd.grad(product, u, v, allow_unused=True, materialize_grads=True)
+        return found
+
+    def pullback_slots(self, u: Tensor) -> tuple[Tensor, ...]:
+        """`(∂F/∂slot)ᵀ u` for every slot."""
+        if not self._value.requires_grad:
+            return tuple(torch.zeros_like(tensor) for tensor in self._tensors)
+        return torch.autograd.grad(
+            self._value, self._tensors, u, retain_graph=True,
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+
+    def _gradient(self, tensor: Tensor, u: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(
+            self._value, tensor, u, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return found

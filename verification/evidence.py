@@ -1,0 +1,134 @@
+"""What one check says about one derivative, and what follows from it: data and pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .verdict import Verdict
+
+SLACK_FACTOR = 100.0
+"""How many times the solver's own error a gradient may be off: a k-step unrolled gradient lags
+behind its value by a factor that grows with k."""
+RESOLUTION = 1e-2
+"""A check that could not have seen an error of this part of the gradient does not call it correct."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """The entry of a gradient that is furthest off.
+
+    Attributes:
+        index: Where it is in its tensor.
+        row: The batch row, where the tensor has one.
+        value: What the layer says.
+        reference: What the check says.
+    """
+
+    index: tuple[int, ...]
+    row: int | None
+    value: float
+    reference: float
+
+    def __str__(self) -> str:
+        where = f"[{', '.join(map(str, self.index))}]"
+        row = "" if self.row is None else f" (batch row {self.row})"
+        return f"component {where}{row}: {self.value:.9g}, expected {self.reference:.9g}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one check found out about the derivative of an output in an input.
+
+    Attributes:
+        check: Name of the check.
+        output: Name of the output.
+        input: Name of the input.
+        error: Distance between the layer's derivative and the check's.
+        scale: Size of the derivative, in the same units.
+        floor: Errors up to this are rounding, noise, or the tolerance of an adjoint solve.
+        slack: Error of the derivative that the layer's solver explains.
+        doubt: Errors up to this may have causes that this check cannot see.
+        reference: Whether the check knows the derivative; an identity only knows a relation.
+        unreliable: Why the check cannot tell, or nothing.
+        worst: The entry that is furthest off, where the check sees entries.
+    """
+
+    check: str
+    output: str
+    input: str
+    error: float
+    scale: float
+    floor: float
+    slack: float = 0.0
+    doubt: float = 0.0
+    reference: bool = True
+    unreliable: str = ""
+    worst: Component | None = None
+
+    @property
+    def limit(self) -> float:
+        """The largest error that is explained."""
+        return self.floor + SLACK_FACTOR * self.slack
+
+    @property
+    def ratio(self) -> float:
+        """The error in units of what is explained."""
+        if self.error == 0:
+            return 0.0
+        return self.error / self.limit if self.limit > 0 else float("inf")
+
+    @property
+    def detectable(self) -> float:
+        """The smallest error, as a part of the derivative, that would have been seen."""
+        if self.unreliable:
+            return float("inf")
+        seen = self.limit + self.doubt
+        if self.scale > 0:
+            return seen / self.scale
+        return 0.0 if seen == 0 else float("inf")
+
+    @property
+    def verdict(self) -> Verdict:
+        """What this check alone says.
+
+        Example:
+            >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9).verdict.name
+            'WRONG'
+            >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9, slack=2e-3).verdict.name
+            'UNCONVERGED'
+        """
+        if self.unreliable or not self.error < float("inf"):
+            return Verdict.UNRELIABLE if self.unreliable else Verdict.WRONG
+        if self.error > self.limit:
+            return Verdict.WRONG if self.error > self.limit + self.doubt else Verdict.UNRELIABLE
+        if self.error > self.floor:
+            return Verdict.UNCONVERGED
+        if self.scale > 0 and self.floor > RESOLUTION * self.scale:
+            return Verdict.UNRELIABLE
+        return Verdict.CORRECT
+
+
+def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
+    """The verdict that all evidence about one derivative supports, and the piece that decides it.
+
+    Any check may find an error. Only checks that know the derivative, and only those that can tell,
+    may call it correct.
+
+    Example:
+        >>> passed = Evidence("identity", "output", "input 0", 0.0, 1.0, 1e-9, reference=False)
+        >>> combine([passed])[0].name
+        'UNRELIABLE'
+    """
+    wrong = [e for e in evidence if e.verdict is Verdict.WRONG]
+    if wrong:
+        # Where several see it, the one that names a component says most.
+        return Verdict.WRONG, max(wrong, key=lambda e: (e.worst is not None, e.ratio))
+    known = [e for e in evidence if e.reference]
+    if not known:
+        return Verdict.UNRELIABLE, max(evidence, key=lambda e: e.ratio, default=None)
+    for verdict in (Verdict.UNRELIABLE, Verdict.UNCONVERGED):
+        such = [e for e in evidence if e.verdict is verdict and (e.reference or not e.unreliable)]
+        if such:
+            return verdict, max(such, key=lambda e: e.ratio)
+    return Verdict.CORRECT, max(known, key=lambda e: e.ratio)

@@ -1,0 +1,50 @@
+"""Check: the layer's gradients against the implicit function theorem, solved directly.
+
+Independent of the layer's solver, its adjoint solver and its derivative rule: only the equation's
+function and autograd through one evaluation of it are used, in float64, with dense matrices where
+they fit. Taken at the layer's own output and at the polished one, from the same call; the distance
+of the two is the solver's part (slack).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .evidence import Evidence
+from .setup import Setup
+
+NAME = "implicit reference"
+
+
+def implicit_reference(setup: Setup) -> list[Evidence]:
+    """One piece of evidence for each output, slot and cotangent.
+
+    Raises:
+        NotExercisedError: The equation is not known, or has no derivative here.
+    """
+    found = []
+    for o, output in enumerate(setup.outputs):
+        for k in range(setup.cotangents):
+            _, star = setup.implicit(k, o)
+            for s, slot in enumerate(setup.slots):
+                gradient = setup.gradients[k][o][s].double()
+                scale = float(star[s].norm())
+                found.append(
+                    Evidence(
+                        check=NAME,
+                        output=output,
+                        input=slot.name,
+                        error=float((gradient - star[s]).norm()),
+                        scale=scale,
+                        floor=setup.conditioned_floor(o, s) * scale + _underflow(setup, o, s),
+                        slack=setup.slack(k, o, s),
+                        worst=setup.component(s, gradient, star[s]),
+                    )
+                )
+    return found
+
+
+def _underflow(setup: Setup, output: int, slot: int) -> float:
+    """Gradients this small are zero in the layer's dtype."""
+    tiny = torch.finfo(setup.precision(output, slot)).tiny
+    return tiny * max(setup.slots[slot].value.numel(), 1) ** 0.5

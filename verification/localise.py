@@ -1,0 +1,67 @@
+"""Which component is wrong, where only directional derivatives are known: by bisection.
+
+A direction along which the layer and finite differences disagree is cut in half; the half with the
+larger disagreement is cut again. One component is left after `log₂ n` rounds, whatever the size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .evidence import Component, Evidence, combine
+from .finite_differences import NAME, measure, polished_root
+from .setup import Setup
+from .verdict import Verdict
+
+
+def localised(
+    setup: Setup, o: int, s: int, evidence: tuple[Evidence, ...]
+) -> tuple[Evidence, ...]:
+    """The same evidence, with the worst component where only differences see an error."""
+    verdict, deciding = combine(evidence)
+    if verdict is not Verdict.WRONG or deciding is None or deciding.worst is not None:
+        return evidence
+    if not deciding.check.startswith(NAME):
+        return evidence
+    component = _bisect(setup, o, s)
+    return tuple(
+        replace(piece, worst=component) if piece is deciding else piece for piece in evidence
+    )
+
+
+def _bisect(setup: Setup, o: int, s: int) -> Component | None:
+    # Signs, a direction without small entries; and the first cotangent, whose column this is.
+    direction, column = setup.direction(s, 2), o * setup.cotangents
+    gradient = setup.gradients[0][o][s].double().reshape(-1)
+    root = polished_root(setup)
+
+    def sees(part: Tensor) -> float:
+        masked = torch.zeros_like(direction).reshape(-1)
+        masked[part] = direction.reshape(-1)[part]
+        return float(measure(setup, s, masked.reshape(direction.shape), root).slope.value[column])
+
+    def says(part: Tensor) -> float:
+        return float(gradient[part] @ direction.reshape(-1)[part].double())
+
+    part = torch.arange(direction.numel())
+    try:
+        whole = sees(part)
+        while len(part) > 1:
+            first, second = part.tensor_split(2)
+            # Derivatives along the halves add up to that along the whole.
+            along_first = sees(first)
+            along_second = whole - along_first
+            if abs(says(first) - along_first) >= abs(says(second) - along_second):
+                part, whole = first, along_first
+            else:
+                part, whole = second, along_second
+    except ArithmeticError:
+        return None
+    flat = int(part[0])
+    expected = gradient.clone()
+    expected[flat] = whole / float(direction.reshape(-1)[flat])
+    return setup.entry(s, flat, gradient, expected)
+

@@ -1,0 +1,32 @@
+"""Random directions of probes: seeded, drawn on the CPU, the same for every dtype and device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+KINDS = ("gaussian", "scaled", "signs", "gaussian again")
+
+
+def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """A direction of root-mean-square size about one.
+
+    Gaussian directions weigh all components alike; scaled ones spread them over four decades, so
+    that small components are not drowned by large ones; signs weigh them exactly alike.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> probe(2, torch.zeros(2, 3), generator).abs().unique().item()
+        1.0
+    """
+    kind %= len(KINDS)
+    shape = like.shape
+    direction = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if kind == 1:
+        decades = 4 * torch.rand(shape, generator=generator, dtype=torch.float64)
+        direction = direction * 10**-decades
+        size = direction.square().mean().sqrt() if direction.numel() else direction.sum()
+        direction = direction / size.clamp(min=torch.finfo(torch.float64).tiny)
+    elif kind == 2:
+        direction = torch.where(direction < 0, -1.0, 1.0)
+    return direction.to(like.device, like.dtype)

@@ -1,0 +1,121 @@
+"""Leaf tensors that a layer reaches by itself: parameters, and whatever it closes over.
+
+Two searches, since each is blind where the other sees. The objects that the layer refers to (closures,
+bound methods, attributes, referenced globals, containers) show tensors even where the layer loses
+their gradients; its autograd graph shows tensors however they were reached.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_DEPTH = 6
+_LONG = 100
+"""Containers longer than this are data, not parts of a layer."""
+_OPAQUE = (str, bytes, int, float, complex, bool, torch.dtype, torch.device, types.ModuleType, type)
+
+
+def reachable_leaves(layer: object) -> dict[str, Tensor]:
+    """Floating-point leaf tensors that require gradients, by the path that leads to them.
+
+    Example:
+        >>> import torch
+        >>> linear, w = torch.nn.Linear(2, 2, bias=False), torch.ones(2, requires_grad=True)
+        >>> sorted(reachable_leaves(lambda x: linear(x) * w))
+        ['linear.weight', 'w']
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    tensors: set[int] = set()
+    stack: list[tuple[str, object, int]] = [("", layer, 0)]
+    while stack:
+        path, value, depth = stack.pop()
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.is_leaf and value.is_floating_point():
+                if id(value) not in tensors:
+                    tensors.add(id(value))
+                    found[path or "tensor"] = value
+            continue
+        if value is None or isinstance(value, _OPAQUE) or depth > _DEPTH or id(value) in seen:
+            continue
+        seen.add(id(value))
+        stack.extend(
+            (f"{path}.{name}" if path and name else path or name, part, depth + 1)
+            for name, part in reversed(list(_parts(value)))
+        )
+    return found
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """What `value` refers to, with names."""
+    if isinstance(value, nn.Module):
+        for held in (value._parameters, value._modules):
+            yield from held.items()
+        for name, part in vars(value).items():
+            if not name.startswith("_") and name not in ("training", "solution"):
+                yield name, part
+    elif isinstance(value, types.MethodType):
+        yield "", value.__self__
+        yield "", value.__func__
+    elif isinstance(value, functools.partial):
+        yield "", value.func
+        yield from enumerate_names(value.args)
+        yield from value.keywords.items()
+    elif isinstance(value, types.FunctionType):
+        yield from _of_function(value)
+    elif isinstance(value, Mapping):
+        if len(value) <= _LONG:
+            yield from ((str(key), part) for key, part in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        if len(value) <= _LONG:
+            yield from enumerate_names(value)
+    elif callable(value) and hasattr(value, "__dict__"):
+        yield from vars(value).items()
+
+
+def enumerate_names(values: Iterable[object]) -> Iterator[tuple[str, object]]:
+    """Each value with its position as its name."""
+    return ((str(position), part) for position, part in enumerate(values))
+
+
+def _of_function(function: types.FunctionType) -> Iterator[tuple[str, object]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue  # A cell that has not been filled yet holds nothing.
+    for name in function.__code__.co_names:
+        part = function.__globals__.get(name)
+        if isinstance(part, (Tensor, nn.Module, types.FunctionType, functools.partial)):
+            yield name, part
+    yield from enumerate_names(function.__defaults__ or ())
+
+
+def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
+    """The leaf tensors in the autograd graph of `outputs`.
+
+    Example:
+        >>> import torch
+        >>> w = torch.ones(2, requires_grad=True)
+        >>> graph_leaves([(3 * w).sum()])[0] is w
+        True
+    """
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor) and not node.next_functions:
+            found.setdefault(id(variable), variable)
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return list(found.values())

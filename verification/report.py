@@ -1,0 +1,178 @@
+"""The result of a verification: frozen data, and how it reads in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .evidence import Component, Evidence, combine
+from .verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found out about the derivative of one output in one input.
+
+    Attributes:
+        output: Name of the output.
+        input: Name of the input, parameter or captured tensor.
+        verdict: The verdict.
+        error: Relative error of the layer's derivative.
+        floor: Noise floor: relative errors up to this are rounding, noise or an adjoint's tolerance.
+        slack: Relative error that the layer's own solver explains.
+        ratio: Error in units of what floor and slack explain.
+        detectable: The smallest relative error that would have been seen.
+        worst: The component that is furthest off, if the verdict is `WRONG`.
+        reason: Why, in words.
+        reproducer: A Python expression that gives this finding again.
+        evidence: What each check said.
+    """
+
+    output: str
+    input: str
+    verdict: Verdict
+    error: float
+    floor: float
+    slack: float
+    ratio: float
+    detectable: float
+    worst: Component | None
+    reason: str
+    reproducer: str
+    evidence: tuple[Evidence, ...]
+
+    @staticmethod
+    def of(evidence: tuple[Evidence, ...], reproducer: str) -> Finding:
+        """The finding that all evidence about one derivative supports."""
+        verdict, deciding = combine(evidence)
+        if deciding is None:
+            raise ValueError("evidence must not be empty")
+        size = deciding.scale or 1.0
+        known = [e.detectable for e in evidence if e.reference]
+        return Finding(
+            output=deciding.output,
+            input=deciding.input,
+            verdict=verdict,
+            error=deciding.error / size,
+            floor=deciding.floor / size,
+            slack=deciding.slack / size,
+            ratio=deciding.ratio,
+            detectable=min(known, default=float("inf")),
+            worst=deciding.worst if verdict is Verdict.WRONG else None,
+            reason=_reason(verdict, deciding, size),
+            reproducer=reproducer,
+            evidence=evidence,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `verify`.
+
+    Attributes:
+        layer: What was verified.
+        findings: One for each output and input.
+        checks: Names of the checks that ran.
+        not_exercised: What was not checked, and why.
+        notes: What else was noticed.
+        calls: How often the layer was called.
+        effort: `"fast"` or `"full"`.
+        seed: Of all random numbers.
+
+    Example:
+        >>> import torch
+        >>> from implicitly.verification import verify
+        >>> x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+        >>> report = verify(torch.sin, x)
+        >>> report.verdict.name, report["output", "input 0"].verdict.name
+        ('CORRECT', 'CORRECT')
+    """
+
+    layer: str
+    findings: tuple[Finding, ...]
+    checks: tuple[str, ...]
+    not_exercised: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    calls: int
+    effort: str
+    seed: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that weighs most; `UNRELIABLE` if nothing could be examined."""
+        return Verdict.worst(finding.verdict for finding in self.findings)
+
+    @property
+    def detectable(self) -> float:
+        """The smallest relative error that would have been seen in every derivative."""
+        return max((finding.detectable for finding in self.findings), default=float("inf"))
+
+    def __getitem__(self, pair: tuple[str, str]) -> Finding:
+        """The finding about an output and an input, by their names."""
+        for finding in self.findings:
+            if (finding.output, finding.input) == pair:
+                return finding
+        listed = ", ".join(f"({f.output!r}, {f.input!r})" for f in self.findings)
+        raise KeyError(f"no finding about {pair!r}; there are {listed or 'none'}")
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict.name}: {self.layer}"]
+        if self.findings:
+            lines += ["", *_table(self.findings)]
+            if self.detectable < float("inf"):
+                lines += ["", f"errors ≥ {self.detectable:.1e} of a derivative would have been seen"]
+        for finding in self.findings:
+            if finding.verdict is Verdict.CORRECT:
+                continue
+            lines += ["", f"{finding.output} in {finding.input}: {finding.reason}"]
+            if finding.worst is not None:
+                lines.append(f"  {finding.worst}")
+            lines.append(f"  again: {finding.reproducer}")
+        if self.notes:
+            lines += ["", *(f"note: {note}" for note in self.notes)]
+        lines += ["", f"checks: {', '.join(self.checks) or 'none'} ({self.calls} calls of the layer)"]
+        lines += [f"not exercised: {what} ({why})" for what, why in self.not_exercised]
+        return "\n".join(lines)
+
+
+def _table(findings: Iterable[Finding]) -> list[str]:
+    header = ("output", "input", "verdict", "error", "floor", "slack", "ratio")
+    rows = [
+        (f.output, f.input, f.verdict.name, *(_number(v) for v in (f.error, f.floor, f.slack, f.ratio)))
+        for f in findings
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = [
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [line(header), *map(line, rows)]
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def _reason(verdict: Verdict, evidence: Evidence, size: float) -> str:
+    error = f"{evidence.error / size:.1e}"
+    if evidence.unreliable:
+        return f"{evidence.check} cannot tell: {evidence.unreliable}"
+    if verdict is Verdict.WRONG:
+        return f"{evidence.check} contradicts the layer by {error} of the derivative"
+    if verdict is Verdict.UNCONVERGED:
+        return (
+            f"the layer's solver left an error which explains the difference; the gradient is "
+            f"off by {error}"
+        )
+    if verdict is Verdict.UNRELIABLE and evidence.error > evidence.limit:
+        return (
+            f"{evidence.check} differs by {error}, but the layer's values are noisy as those of an "
+            "unfinished iteration: give residual= or tighten="
+        )
+    if verdict is Verdict.UNRELIABLE:
+        return f"errors below {evidence.detectable:.1e} of the derivative cannot be seen here"
+    return f"{evidence.check} agrees within {evidence.floor / size:.1e}"

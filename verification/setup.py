@@ -1,0 +1,225 @@
+"""What all checks of one verification share: the layer's call, its gradients, the root behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .equations import KnownEquation, Residual
+from .evidence import Component
+from .linear import Krylov, SingularError
+from .polish import PolishError, Root, polish
+from .probes import probe
+from .subject import LayerError, Slot, Subject, Tape, Tensors
+
+# An adjoint equation counts as solved at this relative residual: ten times the default tolerance
+# of the dtype in this package.
+ADJOINT_RTOL = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-5,
+    torch.float16: 4e-2,
+    torch.bfloat16: 3e-1,
+}
+
+
+class NotExercisedError(Exception):
+    """A check does not apply, and why."""
+
+
+class NoRootError(NotExercisedError):
+    """The layer's equation is known, but has no root with a derivative near its output."""
+
+
+@dataclass
+class Setup:
+    """One verification in progress.
+
+    Attributes:
+        subject: The layer as a flat function.
+        tape: The call whose derivatives are examined.
+        residual: The layer's equation, if known.
+        cotangents: How many cotangents are drawn for each output.
+        directions: How many directions are drawn for each slot.
+        full: Whether the verification may take seconds.
+        seed: Of all probes.
+        notes: What was noticed.
+        repeat: Relative distance between two calls at the same inputs.
+        measured: Directional differences already taken, by slot and kind of direction.
+    """
+
+    subject: Subject
+    tape: Tape
+    residual: Residual | None
+    cotangents: int
+    directions: int
+    full: bool
+    seed: int
+    repeat: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    measured: dict[tuple[int, int], Any] = field(default_factory=dict)
+    _implicit: dict[tuple[int, int], tuple[Tensors, Tensors]] = field(default_factory=dict)
+
+    _slack: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return self.subject.slots
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.subject.outputs
+
+    def generator(self, *key: int) -> torch.Generator:
+        """A generator of its own for each use, so that no check shifts another's numbers."""
+        number = self.seed + 1
+        for part in key:
+            number = (number * 1_000_003 + part + 7) % (2**63)
+        return torch.Generator().manual_seed(number)
+
+    @cached_property
+    def probes(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Cotangents: `probes[k][o]` of output `o`."""
+        return tuple(
+            tuple(
+                probe(k, output.detach(), self.generator(1, k, o))
+                for o, output in enumerate(self.tape.outputs)
+            )
+            for k in range(self.cotangents)
+        )
+
+    @cached_property
+    def gradients(self) -> tuple[tuple[Tensors, ...], ...]:
+        """The layer's gradients: `gradients[k][o][s]` of `⟨probes[k][o], output o⟩` in slot `s`."""
+        return tuple(
+            tuple(
+                tuple(g.detach() for g in self.tape.pullback(self.only(o, probe)))
+                for o, probe in enumerate(row)
+            )
+            for row in self.probes
+        )
+
+    def only(self, output: int, cotangent: Tensor) -> list[Tensor | None]:
+        """Cotangents of all outputs of which only one is given."""
+        return [cotangent if o == output else None for o in range(len(self.outputs))]
+
+    def direction(self, slot: int, kind: int) -> Tensor:
+        """A direction of a slot, of size about one."""
+        return probe(kind, self.slots[slot].value, self.generator(2, kind, slot))
+
+    @cached_property
+    def equation(self) -> KnownEquation | None:
+        if self.residual is None:
+            return None
+        return KnownEquation(self.residual, self.subject, self.tape)
+
+    @cached_property
+    def roots(self) -> tuple[Root, Root]:
+        """Implicit derivatives at the layer's own output and at the polished one.
+
+        Raises:
+            NotExercisedError: The equation is not known.
+            NoRootError: It is known, and has none.
+        """
+        if self.equation is None:
+            raise NotExercisedError("the layer's equation is not known: give residual=")
+        try:
+            z = self.equation.flat(self.tape.values)
+            return polish(self.equation, z, self.generator(3))
+        except (LayerError, SingularError, PolishError) as error:
+            raise NoRootError(str(error)) from error
+
+    @cached_property
+    def solver_error(self) -> float:
+        """Relative distance between the layer's output and the root."""
+        own, star = self.roots
+        return float((own.z - star.z).norm() / star.z.norm().clamp(min=1e-300))
+
+    def implicit(self, k: int, o: int) -> tuple[Tensors, Tensors]:
+        """The implicit gradients of `⟨probes[k][o], output o⟩`, at the own and the polished output."""
+        if (k, o) not in self._implicit:
+            own, star = self.roots
+            w = star.equation.flat(
+                [
+                    self.probes[k][o] if i == o else torch.zeros_like(value)
+                    for i, value in enumerate(self.tape.values)
+                ]
+            )
+            self._implicit[k, o] = (own.gradient(w), star.gradient(w))
+        return self._implicit[k, o]
+
+    def slack(self, k: int, o: int, s: int) -> float:
+        """The error of a gradient that the solver's own error explains.
+
+        The largest relative one of all cotangents, and at least the relative error of the output:
+        along a single cotangent the solver's error may be small by accident.
+        """
+        if (o, s) not in self._slack:
+            pairs = [(self.implicit(i, o)) for i in range(self.cotangents)]
+            parts = [
+                float((own[s] - star[s]).norm()) / max(float(star[s].norm()), 1e-300)
+                for own, star in pairs
+            ]
+            self._slack[o, s] = max(*parts, min(self.solver_error, 1.0))
+        return self._slack[o, s] * float(self.implicit(k, o)[1][s].norm())
+
+    def precision(self, output: int, slot: int) -> torch.dtype:
+        """The coarser of the dtypes of an output and a slot."""
+        dtypes = (self.tape.outputs[output].dtype, self.slots[slot].value.dtype)
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+    def relative_floor(self, output: int, slot: int) -> float:
+        """The part of a gradient by which a correct layer may be off.
+
+        An adjoint residual `r` of relative size `τ` leaves an error `‖(dz/dx)ᵀ r‖` in the gradient,
+        at most `τ √n` of its size for a random cotangent of a system of `n` unknowns.
+        """
+        value = self.tape.outputs[output]
+        n = value.numel() // max(value.shape[0], 1) if value.ndim > 1 else value.numel()
+        return ADJOINT_RTOL[self.precision(output, slot)] * max(n, 1) ** 0.5
+
+    def conditioned_floor(self, output: int, slot: int) -> float:
+        """The same, where the condition number of the equation is known."""
+        condition = self.roots[1].inverse.condition or 1.0
+        eps = torch.finfo(self.precision(output, slot)).eps
+        return self.relative_floor(output, slot) + 16 * eps * condition
+
+    def component(self, slot: int, gradient: Tensor, reference: Tensor) -> Component | None:
+        """The entry in which two gradients differ most."""
+        distance = (gradient.double() - reference.double()).abs()
+        if distance.numel() == 0:
+            return None
+        return self.entry(slot, int(distance.argmax()), gradient, reference)
+
+    def entry(self, slot: int, flat: int, gradient: Tensor, reference: Tensor) -> Component:
+        """An entry of two gradients by its flat position."""
+        shape = self.slots[slot].value.shape
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), shape))
+        return Component(
+            index,
+            self.row(slot, index),
+            float(gradient.reshape(-1)[flat]),
+            float(reference.reshape(-1)[flat]),
+        )
+
+    def row(self, slot: int, index: tuple[int, ...]) -> int | None:
+        """The batch row of an index: the first axis, where inputs and outputs share its size."""
+        value, output = self.slots[slot].value, self.tape.outputs[0]
+        shared = value.ndim > 1 and output.ndim > 1 and value.shape[0] == output.shape[0]
+        return index[0] if shared and self.slots[slot].position is not None else None
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the equation is too large for dense solves."""
+        return isinstance(self.roots[1].inverse, Krylov)
+
+
+def describe(layer: Any) -> str:
+    """A name for the layer."""
+    if isinstance(layer, torch.nn.Module):
+        return type(layer).__name__
+    name = getattr(layer, "__qualname__", None) or type(layer).__name__
+    return name.replace("<locals>.", "").replace("<lambda>", "a lambda")

@@ -1,0 +1,213 @@
+"""`verify`: runs the checks on a layer and gathers what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .equations import residual_of
+from .evidence import Evidence
+from .finite_differences import finite_differences, reference_holds
+from .identities import forward_mode, linearity
+from .implicit_reference import implicit_reference
+from .localise import localised
+from .report import Finding, Report
+from .setup import NoRootError, NotExercisedError, Setup, describe
+from .subject import LayerError, Subject, Tape
+
+Effort = Literal["fast", "full"]
+EFFORTS = ("fast", "full")
+Check = Callable[[Setup], list[Evidence]]
+
+CHECKS: dict[str, Check] = {
+    "implicit reference": implicit_reference,
+    "finite differences": finite_differences,
+    "linearity in the cotangent": linearity,
+    "forward against reverse mode": forward_mode,
+}
+"""The checks by name, each one independent of the others."""
+
+
+def verify(
+    layer: Callable[..., Any],
+    inputs: Any,
+    *,
+    residual: Callable[..., Any] | None = None,
+    seed: int = 0,
+    effort: Effort = "fast",
+) -> Report:
+    """Examine the gradients of any differentiable layer.
+
+    Checked are the derivatives of every floating-point output in every input that requires gradients,
+    every parameter, and every leaf tensor that the layer closes over. Where the layer's equation is
+    known (an `ImplicitLayer`, or `residual=`), its output is polished to rounding in float64, so that
+    the solver's own error and the derivative's are told apart.
+
+    Args:
+        layer: A module, function, or `apply` of an autograd function, called as `layer(*inputs)`.
+        inputs: A tensor, a tuple of arguments (pytrees), or a dictionary of named arguments.
+        residual: The equation that the output solves, called as `residual(z, *inputs)`, zero at
+            the output; `z` has the structure of the output.
+        seed: Of all probes, and of the random state that every call of the layer sees.
+        effort: `"fast"` for tests that run often, `"full"` for more probes.
+
+    Returns:
+        The verdicts with their evidence. It never raises for what the layer does.
+
+    Raises:
+        TypeError: `layer` or `residual` is not callable.
+        ValueError: `effort` is unknown.
+
+    Example:
+        >>> import torch, implicitly
+        >>> from implicitly.verification import verify
+        >>> W = torch.tensor([[0.3, 0.2], [-0.4, 0.1]], dtype=torch.float64, requires_grad=True)
+        >>> layer = implicitly.ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x))
+        >>> x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+        >>> report = verify(layer, x)
+        >>> report.verdict.name, [finding.input for finding in report.findings]
+        ('CORRECT', ['input 0', 'captured f.W'])
+    """
+    if residual is not None and not callable(residual):
+        raise TypeError(f"residual must be callable or None, got {residual!r}")
+    if effort not in EFFORTS:
+        raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
+    subject = Subject(layer, inputs, seed)
+    with _undisturbed(layer):
+        return _examined(subject, residual or residual_of(layer), seed, effort)
+
+
+def _examined(
+    subject: Subject, residual: Callable[..., Any] | None, seed: int, effort: Effort
+) -> Report:
+    report = Report(
+        layer=describe(subject.layer), findings=(), checks=(), not_exercised=(), notes=(),
+        calls=0, effort=effort, seed=seed,
+    )  # fmt: skip
+    try:
+        tape = subject.discover()
+    except LayerError as error:
+        return replace(report, notes=(str(error),), calls=subject.calls)
+    full = effort == "full"
+    setup = Setup(
+        subject, tape, residual,
+        cotangents=4 if full else 2, directions=4 if full else 2, full=full, seed=seed,
+    )  # fmt: skip
+    if not setup.slots:
+        setup.notes.append("nothing requires gradients: no input, parameter or captured tensor")
+    if not any(tape.connected()):
+        setup.notes.append("no output has a gradient graph; its gradients count as zero")
+    _look_again(setup)
+    if all(bool(torch.isfinite(value).all()) for value in tape.values):
+        evidence, ran, skipped = _run(setup)
+    else:
+        setup.notes.append("the layer returned values that are not finite")
+        evidence = [
+            Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
+            for o, slot in _pairs(setup)
+        ]
+        ran, skipped = [], [(name, "the output is not finite") for name in CHECKS]
+    skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
+    return replace(
+        report,
+        findings=_findings(setup, evidence, effort),
+        checks=tuple(ran),
+        not_exercised=tuple(skipped),
+        notes=(*setup.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
+        calls=subject.calls,
+    )
+
+
+def _look_again(setup: Setup) -> None:
+    """Whether the same call gives the same output."""
+    first = setup.tape.values
+    try:
+        second = setup.subject.tape().values
+    except LayerError as error:
+        setup.notes.append(f"a second call at the same inputs failed: {error}")
+        return
+    for a, b in zip(first, second, strict=True):
+        distance = float((a.double() - b.double()).abs().sum())
+        size = float(a.double().abs().sum())
+        if distance > 0 and size > 0:
+            setup.repeat = max(setup.repeat, distance / size)
+    if setup.repeat > 0:
+        setup.notes.append(
+            f"two calls at the same inputs and random state differ by {setup.repeat:.1e}: the layer "
+            "keeps state, or its arithmetic is not deterministic"
+        )
+
+
+def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]]:
+    evidence: list[Evidence] = []
+    ran: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    if not setup.slots:
+        return evidence, ran, [(name, "nothing to differentiate") for name in CHECKS]
+    for name, check in CHECKS.items():
+        try:
+            evidence += check(setup)
+            ran.append(name)
+        except NoRootError as reason:
+            # Whatever differences of the layer say now, they do not say it of the root.
+            evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(setup)]
+        except NotExercisedError as reason:
+            skipped.append((name, str(reason)))
+        except LayerError as error:
+            evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(setup)]
+    if "implicit reference" in ran:
+        doubtful = reference_holds(setup)
+        if doubtful:
+            setup.notes.append(doubtful)
+            evidence = [_without_reference(piece, doubtful) for piece in evidence]
+    return evidence, ran, skipped
+
+
+def _pairs(setup: Setup) -> list[tuple[str, Any]]:
+    return [(output, slot) for output in setup.outputs for slot in setup.slots]
+
+
+def _raised(check: str, output: str, slot: str, error: Exception) -> Evidence:
+    return Evidence(check, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
+
+
+def _without_reference(piece: Evidence, reason: str) -> Evidence:
+    if piece.check != "implicit reference":
+        return piece
+    return replace(piece, unreliable=reason, reference=False)
+
+
+def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
+    found = []
+    for o, output in enumerate(setup.outputs):
+        for s, slot in enumerate(setup.slots):
+            own = tuple(e for e in evidence if (e.output, e.input) == (output, slot.name))
+            if not own:
+                continue
+            own = localised(setup, o, s, own)
+            again = (
+                f"verify(layer, inputs, seed={setup.seed}, effort={effort!r})"
+                f"[{output!r}, {slot.name!r}]"
+            )
+            found.append(Finding.of(own, again))
+    return tuple(found)
+
+
+@contextmanager
+def _undisturbed(layer: object) -> Iterator[None]:
+    """Buffers and the training flag of a module as they were, whatever happens in between."""
+    if not isinstance(layer, nn.Module):
+        yield
+        return
+    before = [(buffer, buffer.detach().clone()) for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
