@@ -11,6 +11,7 @@ from types import ModuleType
 import implicitly
 import implicitly.problems
 import implicitly.solvers
+import implicitly.verification
 import pytest
 import torch
 from implicitly import Solver
@@ -33,7 +34,7 @@ def test_the_examples_of_a_module_give_what_they_say(name: str) -> None:
 
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (implicitly, implicitly.solvers, implicitly.problems)
+    for module in (implicitly, implicitly.solvers, implicitly.problems, implicitly.verification)
     for name in module.__all__
 }
 CLASSES_AND_FUNCTIONS = {

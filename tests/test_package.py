@@ -66,7 +66,9 @@ ALLOWED = {
     "implicit": ("implicitly.implicit", "implicitly.solvers"),
     "problems": ("implicitly.problems", "implicitly.implicit", "implicitly.solvers"),
     "verification": (
-        "implicitly.verification", "implicitly.problems", "implicitly.implicit",
+        "implicitly.verification",
+        "implicitly.problems",
+        "implicitly.implicit",
         "implicitly.solvers",
     ),
 }

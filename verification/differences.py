@@ -112,9 +112,7 @@ def _accurate(stencils: Sequence[_Stencil], relative: Array, size: Array) -> boo
 
 
 def _stencil(samples: Samples, centre: Array, h: float) -> _Stencil:
-    values = [
-        centre if k == 0 else samples(k * h) for k in range(-HALF_WIDTH, HALF_WIDTH + 1)
-    ]
+    values = [centre if k == 0 else samples(k * h) for k in range(-HALF_WIDTH, HALF_WIDTH + 1)]
     table = np.stack(values)
     if not np.isfinite(table).all():
         raise ArithmeticError(f"values at distance {HALF_WIDTH * h:.1e} are not finite")
@@ -154,7 +152,7 @@ def _best(stencils: Sequence[_Stencil]) -> Slope:
         error=error,
         noise=np.stack([np.where(s.noise.found, s.noise.level, 0) for s in stencils]).max(axis=0),
         jump=_jump(stencils),
-        constant=np.stack([s.equal for s in stencils]).all(axis=0),
+        constant=np.asarray(np.stack([s.equal for s in stencils]).all(axis=0)),
     )
 
 

@@ -153,7 +153,12 @@ class Linearization:
         with torch.enable_grad():
             u = torch.zeros_like(self._value, requires_grad=True)
             (product,) = torch.autograd.grad(
-                self._value, self._z, u, create_graph=True, allow_unused=True, materialize_grads=True
+                self._value,
+                self._z,
+                u,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
             )
         if not product.requires_grad:
             return torch.zeros_like(v)

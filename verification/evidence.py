@@ -23,6 +23,10 @@ class Component:
         row: The batch row, where the tensor has one.
         value: What the layer says.
         reference: What the check says.
+
+    Example:
+        >>> print(Component((1, 2), 1, -0.5, 0.5))
+        component [1, 2] (batch row 1): -0.5, expected 0.5
     """
 
     index: tuple[int, ...]
@@ -52,6 +56,11 @@ class Evidence:
         reference: Whether the check knows the derivative; an identity only knows a relation.
         unreliable: Why the check cannot tell, or nothing.
         worst: The entry that is furthest off, where the check sees entries.
+
+    Example:
+        >>> evidence = Evidence("differences", "output", "input 0", 1e-12, 1.0, 1e-9)
+        >>> evidence.verdict.name, evidence.detectable
+        ('CORRECT', 1e-09)
     """
 
     check: str

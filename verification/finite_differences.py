@@ -51,7 +51,9 @@ def finite_differences(setup: Setup) -> list[Evidence]:
     """
     root = polished_root(setup)
     if root is None and setup.residual is not None:
-        raise NotExercisedError("differences of the layer are not those of the root, which was not found")
+        raise NotExercisedError(
+            "differences of the layer are not those of the root, which was not found"
+        )
     noise = 0.0 if root is not None else _noise_of_layer(setup)
     found = []
     for s in range(len(setup.slots)):
@@ -129,9 +131,7 @@ def _measured(setup: Setup, s: int, kind: int, root: Root | None) -> Measured:
     return setup.measured[key]
 
 
-def _along(
-    setup: Setup, s: int, kind: int, root: Root | None, noise: float
-) -> list[Evidence]:
+def _along(setup: Setup, s: int, kind: int, root: Root | None, noise: float) -> list[Evidence]:
     direction = setup.direction(s, kind)
     name = NAME if root is None else f"{NAME} of the root"
     columns = _columns(setup)

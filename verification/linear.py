@@ -22,16 +22,12 @@ _EPS = torch.finfo(torch.float64).eps
 
 
 class Inverse(Protocol):
-    """Products with `A⁻¹` and `A⁻ᵀ` on flat vectors.
+    """Products with `A⁻¹` and `A⁻ᵀ` on flat vectors."""
 
-    Attributes:
-        condition: The condition number of `A` in the 1-norm (the largest of all blocks), or `None`
-            if that is not known.
-        systems: Independent systems found.
-    """
-
-    condition: float | None
-    systems: int
+    @property
+    def condition(self) -> float | None:
+        """The largest condition number of the blocks of `A` in the 1-norm, if known."""
+        ...
 
     def solve(self, b: Tensor) -> Tensor: ...
 
@@ -54,10 +50,6 @@ class Blocks:
     matrix: Tensor
     order: Tensor
     condition: float | None
-
-    @property
-    def systems(self) -> int:  # type: ignore[override]
-        return self.matrix.shape[0]
 
     def solve(self, b: Tensor) -> Tensor:
         return self._apply(self.matrix, self.inverse, b)
@@ -82,7 +74,6 @@ class Krylov:
     linearization: Linearization
     size: int
     condition: float | None = None
-    systems: int = 1
 
     def solve(self, b: Tensor) -> Tensor:
         return self._solve(self.linearization.pushforward_z, b)
@@ -135,7 +126,7 @@ def _rows(equation: KnownEquation, batch: int) -> Tensor:
 
 
 def _assemble(linearization: Linearization, order: Tensor) -> Tensor:
-    systems, n = order.shape
+    n = order.shape[1]
     units = torch.zeros(n, linearization.value.numel(), dtype=torch.float64)
     units.scatter_(1, order.mT, 1.0)
     return linearization.pullback_z(units)[:, order].permute(1, 0, 2)

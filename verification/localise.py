@@ -17,9 +17,7 @@ from .setup import Setup
 from .verdict import Verdict
 
 
-def localised(
-    setup: Setup, o: int, s: int, evidence: tuple[Evidence, ...]
-) -> tuple[Evidence, ...]:
+def localised(setup: Setup, o: int, s: int, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     """The same evidence, with the worst component where only differences see an error."""
     verdict, deciding = combine(evidence)
     if verdict is not Verdict.WRONG or deciding is None or deciding.worst is not None:
@@ -64,4 +62,3 @@ def _bisect(setup: Setup, o: int, s: int) -> Component | None:
     expected = gradient.clone()
     expected[flat] = whole / float(direction.reshape(-1)[flat])
     return setup.entry(s, flat, gradient, expected)
-

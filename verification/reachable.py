@@ -37,10 +37,10 @@ def reachable_leaves(layer: object) -> dict[str, Tensor]:
     while stack:
         path, value, depth = stack.pop()
         if isinstance(value, Tensor):
-            if value.requires_grad and value.is_leaf and value.is_floating_point():
-                if id(value) not in tensors:
-                    tensors.add(id(value))
-                    found[path or "tensor"] = value
+            wanted = value.requires_grad and value.is_leaf and value.is_floating_point()
+            if wanted and id(value) not in tensors:
+                tensors.add(id(value))
+                found[path or "tensor"] = value
             continue
         if value is None or isinstance(value, _OPAQUE) or depth > _DEPTH or id(value) in seen:
             continue

@@ -26,6 +26,12 @@ class Finding:
         reason: Why, in words.
         reproducer: A Python expression that gives this finding again.
         evidence: What each check said.
+
+    Example:
+        >>> wrong = Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9)
+        >>> finding = Finding.of((wrong,), "verify(layer, x)")
+        >>> finding.verdict.name, finding.reason
+        ('WRONG', 'differences contradicts the layer by 1.0e-03 of the derivative')
     """
 
     output: str
@@ -120,7 +126,10 @@ class Report:
         if self.findings:
             lines += ["", *_table(self.findings)]
             if self.detectable < float("inf"):
-                lines += ["", f"errors ≥ {self.detectable:.1e} of a derivative would have been seen"]
+                lines += [
+                    "",
+                    f"errors ≥ {self.detectable:.1e} of a derivative would have been seen",
+                ]
         for finding in self.findings:
             if finding.verdict is Verdict.CORRECT:
                 continue
@@ -130,7 +139,10 @@ class Report:
             lines.append(f"  again: {finding.reproducer}")
         if self.notes:
             lines += ["", *(f"note: {note}" for note in self.notes)]
-        lines += ["", f"checks: {', '.join(self.checks) or 'none'} ({self.calls} calls of the layer)"]
+        lines += [
+            "",
+            f"checks: {', '.join(self.checks) or 'none'} ({self.calls} calls of the layer)",
+        ]
         lines += [f"not exercised: {what} ({why})" for what, why in self.not_exercised]
         return "\n".join(lines)
 

@@ -126,12 +126,8 @@ class Subject:
         self.warnings: set[str] = set()
         self._named = isinstance(inputs, dict)
         arguments = inputs if isinstance(inputs, (tuple, list, dict)) else (inputs,)
-        paths, self._spec = tree_flatten_with_path(
-            arguments if self._named else tuple(arguments)
-        )
-        self._leaves = [
-            leaf.detach() if isinstance(leaf, Tensor) else leaf for _, leaf in paths
-        ]
+        paths, self._spec = tree_flatten_with_path(arguments if self._named else tuple(arguments))
+        self._leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for _, leaf in paths]
         slots = []
         for position, (path, leaf) in enumerate(paths):
             name = f"input {_path(path)}"
@@ -205,7 +201,10 @@ class Subject:
         Raises:
             NoForwardModeError: The layer has none, or a slot of it is no input.
         """
-        if any(slot.leaf is not None and bool(t.any()) for slot, t in zip(self.slots, tangents)):
+        if any(
+            slot.leaf is not None and bool(t.any())
+            for slot, t in zip(self.slots, tangents, strict=True)
+        ):
             raise NoForwardModeError("captured tensors cannot carry tangents")
         with forward_ad.dual_level():
             duals = {
@@ -274,11 +273,11 @@ class Subject:
 
 def _same_strides(value: Tensor) -> Tensor:
     """A copy that a layer may not tell from `value`: strided and expanded alike."""
-    if any(stride == 0 and size > 1 for size, stride in zip(value.shape, value.stride())):
+    if any(
+        stride == 0 and size > 1 for size, stride in zip(value.shape, value.stride(), strict=True)
+    ):
         return value.detach()
-    copy = torch.empty_strided(
-        value.shape, value.stride(), dtype=value.dtype, device=value.device
-    )
+    copy = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
     return copy.copy_(value.detach())
 
 
@@ -334,4 +333,6 @@ def _foreign(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip().splitlines()
-        raise LayerError(f"{what} raised {type(error).__name__}: {text[0] if text else ''}") from error
+        raise LayerError(
+            f"{what} raised {type(error).__name__}: {text[0] if text else ''}"
+        ) from error

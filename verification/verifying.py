@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .equations import residual_of
 from .evidence import Evidence
@@ -18,7 +18,7 @@ from .implicit_reference import implicit_reference
 from .localise import localised
 from .report import Finding, Report
 from .setup import NoRootError, NotExercisedError, Setup, describe
-from .subject import LayerError, Subject, Tape
+from .subject import LayerError, Subject
 
 Effort = Literal["fast", "full"]
 EFFORTS = ("fast", "full")

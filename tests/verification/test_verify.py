@@ -37,7 +37,9 @@ def test_a_module_is_correct_in_its_input_and_every_parameter():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("solver", [implicitly.Anderson(), implicitly.Broyden(), implicitly.Newton()])
+@pytest.mark.parametrize(
+    "solver", [implicitly.Anderson(), implicitly.Broyden(), implicitly.Newton()]
+)
 def test_an_implicit_layer_is_correct_and_its_captured_weight_too(solver):
     report = verify(tanh_layer(weight(4), solver=solver), wanted(3, 4))
     assert report.verdict is Verdict.CORRECT
@@ -183,9 +185,7 @@ def test_a_loose_solve_is_unconverged_and_not_wrong(rtol):
 
 
 def test_a_loose_solve_does_not_excuse_a_wrong_gradient():
-    layer = tanh_layer(
-        weight(4), stopping=Stopping(rtol=1e-4), gradient=implicitly.JacobianFree()
-    )
+    layer = tanh_layer(weight(4), stopping=Stopping(rtol=1e-4), gradient=implicitly.JacobianFree())
     assert verify(layer, wanted(3, 4)).verdict is Verdict.WRONG
 
 

@@ -104,7 +104,11 @@ def _transport(u: Tensor, q: Tensor, k: Tensor, s: Tensor) -> Tensor:
 
 def _make_transport(batch: int, width: int, g: torch.Generator) -> tuple[Tensor, ...]:
     conductivity = 1 + 0.5 * torch.rand(width + 1, generator=g, dtype=torch.float64)
-    return 0.5 * _draw(g, batch, width).clamp(-1.5, 1.5), conductivity, 0.1 * torch.ones(width, dtype=torch.float64)
+    return (
+        0.5 * _draw(g, batch, width).clamp(-1.5, 1.5),
+        conductivity,
+        0.1 * torch.ones(width, dtype=torch.float64),
+    )
 
 
 FAMILIES = {
