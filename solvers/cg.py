@@ -41,7 +41,7 @@ class CGState:
 
 @dataclass(frozen=True)
 class CG(Solver):
-    """Conjugate gradients: one product and five vectors a step, for symmetric definite operators.
+    """Conjugate gradients: one product a step in six vectors, for symmetric definite operators.
 
     The operator `A = ∂r/∂z` may be positive or negative definite (that of a fixed point whose map is a
     symmetric contraction is negative). Each step compares `⟨p₋, A p⟩` with `⟨p, A p₋⟩` for the last

@@ -47,7 +47,7 @@ class LSMRState:
 @dataclass(frozen=True)
 class LSMR(Solver):
     """The least-squares solution of minimum norm, by one product with the operator and one with its
-    transpose a step, in eight vectors.
+    transpose a step, in nine vectors.
 
     `‖Aᵀr‖` falls at every step, and so does `‖r‖`: for indefinite, singular and very non-normal
     operators, where GMRES and BiCGStab may stagnate. The steps needed grow with the condition number,
