@@ -14,6 +14,9 @@ from .problem import Problem
 from .solver import Solver
 
 _FIRST_CAPACITY = 8
+# A default restart: what the basis of a system may hold in numbers, and steps to be done in any case.
+_NUMBERS = 2**21
+_FEWEST_STEPS, _MOST_STEPS = 40, 512
 
 
 @dataclass
@@ -57,12 +60,14 @@ class GMRES(Solver):
     and needs two products with the basis instead of one for each vector.
 
     Attributes:
-        restart: Steps of a cycle; storage grows with the steps done, up to this many vectors.
+        restart: Steps of a cycle; storage grows with the steps done, up to this many vectors. `None`
+            for one per unknown, which needs no restart, but at most 512, and no more than make two
+            million numbers per system, or 40 vectors if those are more.
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, linear, an approximate inverse of the
             operator `∂r/∂z` (for fixed points, of `∂f/∂z − I`).
 
     Raises:
-        ValueError: `restart` is not a positive integer.
+        ValueError: `restart` is neither `None` nor a positive integer.
         TypeError: `preconditioner` cannot be called.
 
     Source: Saad & Schultz 1986; Giraud, Langou & Rozložník 2005 (twice is enough).
@@ -78,7 +83,7 @@ class GMRES(Solver):
         [1.0, 2.0]
     """
 
-    restart: int = 40
+    restart: int | None = None
     preconditioner: Callable[[Tensor], Tensor] | None = None
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
@@ -86,8 +91,8 @@ class GMRES(Solver):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if not is_integer(self.restart, 1):
-            raise ValueError(f"restart must be an integer ≥ 1, got {self.restart!r}")
+        if self.restart is not None and not is_integer(self.restart, 1):
+            raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
         check_callable("preconditioner", self.preconditioner)
 
     @property
@@ -97,7 +102,7 @@ class GMRES(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
         batch, n = z.shape
-        capacity = min(self.restart, _FIRST_CAPACITY)
+        capacity = min(self._cycle(n), _FIRST_CAPACITY)
         norm = torch.linalg.vector_norm(residual, dim=1)
         first = residual * _inverse(norm).unsqueeze(1)
         basis = torch.cat((first.unsqueeze(1), z.new_zeros(batch, capacity, n)), dim=1)
@@ -109,10 +114,11 @@ class GMRES(Solver):
         )
 
     def step(self, problem: Problem, state: GMRESState) -> GMRESState:
-        if state.count == self.restart:
+        cycle = self._cycle(state.start.shape[1])
+        if state.count == cycle:
             z = state.z
             state = self.init(problem, z, problem.residual(z))
-        state = _make_room(state, self.restart)
+        state = _make_room(state, cycle)
         k, basis = state.count, state.basis
 
         vector = basis[:, k]
@@ -151,6 +157,13 @@ class GMRES(Solver):
         state.triangle[:, k, k] = torch.where(usable, length, 1.0)
         norm = state.first_norm * lower[:, 0].abs()
         return replace(state, norm=norm, count=k + 1)
+
+    def _cycle(self, unknowns: int) -> int:
+        """Steps of a cycle. It is not for other systems of the batch to change it."""
+        if self.restart is not None:
+            return self.restart
+        most = max(min(_MOST_STEPS, _NUMBERS // max(unknowns, 1)), _FEWEST_STEPS)
+        return max(min(unknowns, most), 1)
 
 
 def _inverse(norm: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ OUT_OF_RANGE: list[tuple[Any, str, list[Any]]] = [
     (Broyden, "kind", ["ugly", None]),
     (Broyden, "growth", [-0.1, math.nan, math.inf]),
     (FixedPointIteration, "damping", [0.0, -1.0, math.nan, math.inf, "1"]),
-    (GMRES, "restart", [0, -1, 1.5, None]),
+    (GMRES, "restart", [0, -1, 1.5, "all"]),
     (Newton, "refresh", [0, -1, 1.5, "1"]),
     (LineSearch, "max_trials", [0, -1, 1.5]),
     (NonmonotoneLineSearch, "memory", [0, -1, 1.5]),
