@@ -10,8 +10,12 @@ from implicitly import (
     BiCGStab,
     Broyden,
     FixedPointIteration,
+    LevenbergMarquardt,
+    LineSearch,
     Newton,
     NewtonKrylov,
+    NonmonotoneLineSearch,
+    PseudoTransient,
     Solver,
     Stopping,
     fixed_point,
@@ -48,13 +52,41 @@ def orders(norms: Array) -> Array:
     return np.asarray((logs[2:] - logs[1:-1]) / (logs[1:-1] - logs[:-2]))
 
 
-def test_newton_converges_quadratically() -> None:
-    norms = residual_norms(Newton())
+QUADRATIC = {
+    "trust region": Newton(),
+    "line search": Newton(globalisation=LineSearch()),
+    "nonmonotone": Newton(globalisation=NonmonotoneLineSearch()),
+    "full steps": Newton(globalisation=None),
+    "Levenberg–Marquardt": LevenbergMarquardt(),
+    "pseudo-transient": PseudoTransient(),
+}
+
+
+@pytest.mark.parametrize("solver", QUADRATIC.values(), ids=QUADRATIC.keys())
+def test_newtons_method_converges_quadratically(solver: Solver) -> None:
+    norms = residual_norms(solver)
     assert len(norms) >= 4
     assert orders(norms)[-1] > 1.8
     # e_{k+1} ≤ C e_k² with one and the same C.
     constants = norms[1:] / norms[:-1] ** 2
+    if isinstance(solver, (LevenbergMarquardt, PseudoTransient)):
+        constants = constants[1:]  # Their damping is not yet that of the asymptotic regime.
     assert constants.max() / constants.min() < 5
+
+
+def test_shamanskii_steps_have_an_order_of_one_more_than_their_number() -> None:
+    norms = residual_norms(Newton(refresh=2))
+    # One cycle is a Newton step and one with the same factors: e ← C e³ (Kelley 1995, 5.4.3).
+    cycles = norms[::2]
+    assert orders(cycles)[-1] > 2.6
+
+
+def test_a_chord_method_converges_linearly() -> None:
+    norms = residual_norms(Newton(refresh=None))
+    factors = norms[1:] / norms[:-1]
+    # The rate that the distance of the Jacobians allows, in the end the same in each step.
+    assert factors.max() < 0.5
+    np.testing.assert_allclose(factors[-1], factors[-2], rtol=0.3)
 
 
 @pytest.mark.parametrize("linear_solver", [None, BiCGStab()], ids=["GMRES", "BiCGStab"])
