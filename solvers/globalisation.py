@@ -95,8 +95,9 @@ class Globalisation(Options, ABC):
     Attributes:
         max_trials: Trials of one step, after which a system counts as stalled.
         balance: Whether the norm to be lowered counts each equation in units of its row of the first
-            Jacobian, where a descent knows the rows (`Newton` does, `NewtonKrylov` does not). Equations
-            with coefficients of very different size need it; it never changes the tolerance.
+            Jacobian, and singular rows are told in such units, where a descent knows the rows (`Newton`
+            does, `NewtonKrylov` does not). Equations with coefficients of very different size need it;
+            it never changes the tolerance.
 
     Raises:
         ValueError: `max_trials` is not a positive integer.
@@ -125,6 +126,8 @@ class Globalisation(Options, ABC):
 @dataclass(frozen=True)
 class FullSteps(Globalisation):
     """No globalisation: every step is taken as it is, whatever comes of it."""
+
+    balance: bool = True
 
     def advance(
         self, evaluate: Evaluate, start: Point, model: Model, memory: Any, settled: Tensor

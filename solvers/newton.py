@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +28,32 @@ from .trust_region import TrustRegion
 _ENOUGH = 0.5
 
 
+@dataclass(frozen=True)
+class KeptFactors:
+    """Factors of former Jacobians, to be used again.
+
+    Attributes:
+        factors: Of Jacobians with their rows multiplied by `scales`.
+        scales: `(batch, n)`.
+        age: Steps that they have served, `(batch,)`; infinite where they are of no more use.
+    """
+
+    factors: DenseFactors
+    scales: Tensor
+    age: Tensor
+
+    def solve(self, residual: Tensor) -> Tensor:
+        return self.factors.solve(self.scales * residual)
+
+    def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
+        """These, and those of `other` where `mask`, `(batch,)`, is true."""
+        return KeptFactors(
+            self.factors.or_else(mask, other.factors),
+            torch.where(mask.unsqueeze(1), other.scales, self.scales),
+            torch.where(mask, other.age, self.age),
+        )
+
+
 @dataclass
 class NewtonState:
     """The iterate, what the globalisation remembers, and which systems can go no further."""
@@ -36,9 +61,7 @@ class NewtonState:
     point: Point
     memory: Any
     failed: Tensor
-    factors: DenseFactors | None = None
-    age: Tensor | None = None
-    """Steps that the factors have served, `(batch,)`; infinite where they are of no more use."""
+    kept: KeptFactors | None = None
     weights: Tensor | None = None
     """What the residuals are multiplied by to be compared, `(batch, n)`."""
 
@@ -55,7 +78,8 @@ class NewtonState:
 class Newton(Solver):
     """`z ← z + s` with `J s = −r`, the Jacobian of every system formed and factored.
 
-    A singular Jacobian gives the least-squares step of minimum norm. Where the globalisation finds no
+    A singular Jacobian gives the least-squares step of minimum norm, its rows in their own units where the
+    globalisation balances them, as full steps do. Where the globalisation finds no
     step that lowers the residual, the system ends as stalled.
 
     With `refresh` other than one, factors serve several steps (the method of Shamanskii), or all
@@ -100,45 +124,40 @@ class Newton(Solver):
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         settled = settled_systems(problem, state.point.norm)
-        if self.refresh == 1:
+        kept = state.kept
+        if kept is None:
             return self._fresh(problem, state, settled)
-        if state.factors is None or state.age is None:
-            return self._refreshed(problem, state, settled)
-        old = (state.age < (torch.inf if self.refresh is None else self.refresh)) & ~settled
+        old = (kept.age < (torch.inf if self.refresh is None else self.refresh)) & ~settled
         if not bool(old.any()):
-            return self._refreshed(problem, state, settled)
-        step = -state.factors.solve(state.residual)
-        z = state.z + torch.where(old.unsqueeze(1), step, 0.0)
+            return self._fresh(problem, state, settled)
+        z = state.z - torch.where(old.unsqueeze(1), kept.solve(state.residual), 0.0)
         trial = Point.of(z, problem.residual(z), state.weights)
         before = state.point.norm
         lower = old & (trial.norm < before)
-        age = torch.where(trial.norm <= _ENOUGH * before, state.age + 1, torch.inf)
-        age = torch.where(old, age, state.age)
+        age = torch.where(trial.norm <= _ENOUGH * before, kept.age + 1, torch.inf)
+        kept = replace(kept, age=torch.where(old, age, kept.age))
         point = state.point.or_else(lower, trial)
-        moved = replace(state, point=point, failed=torch.zeros_like(before), age=age)
+        moved = NewtonState(point, state.memory, torch.zeros_like(before), kept, state.weights)
         settled = settled | lower
-        return moved if bool(settled.all()) else self._refreshed(problem, moved, settled)
+        return moved if bool(settled.all()) else self._fresh(problem, moved, settled)
 
-    def _refreshed(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
-        """A step with new factors for all systems that are not `settled`, and those kept."""
-        after = self._fresh(problem, state, settled, keep=True)
-        age = torch.ones_like(after.point.norm)
-        if state.factors is None or state.age is None or after.factors is None:
-            return replace(after, age=age)
-        factors = after.factors.or_else(settled, state.factors)
-        return replace(after, factors=factors, age=torch.where(settled, state.age, age))
-
-    def _fresh(
-        self, problem: Problem, state: NewtonState, settled: Tensor, keep: bool = False
-    ) -> NewtonState:
+    def _fresh(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
         """A step with the Jacobian at the iterate, from systems that are not `settled`."""
         matrices = problem.linearization(state.z).jacobian(state.z)
-        factors = DenseFactors.of(matrices) if keep else None
-        solve = partial(solve_dense, matrices) if factors is None else factors.solve
-        move = -solve(state.residual)
+        lengths = torch.linalg.vector_norm(matrices, dim=2)
+        balanced = self._rule.balance
+        scales = _powers_of_two(lengths) if balanced else torch.ones_like(lengths)
+        scaled = scales.unsqueeze(2) * matrices
+        kept = None
+        if self.refresh == 1:
+            move = -solve_dense(scaled, scales * state.residual)
+        else:
+            kept = KeptFactors(DenseFactors.of(scaled), scales, torch.ones_like(state.point.norm))
+            move = -kept.solve(state.residual)
+            kept = kept if state.kept is None else kept.or_else(settled, state.kept)
         start, memory, weights = state.point, state.memory, state.weights
-        if self._rule.balance and weights is None:
-            weights = 1.0 / units(torch.linalg.vector_norm(matrices, dim=2), state.z)
+        if balanced and weights is None:
+            weights = 1.0 / units(lengths, state.z)
             start = Point.of(state.z, state.residual, weights)
             memory = self._rule.begin(start)
         model = dense_model(matrices, state.residual, weights, move, problem.linear)
@@ -148,7 +167,15 @@ class Newton(Solver):
         failed = torch.where(advance.accepted, 0, int(Status.STALLED))
         solvable = torch.isfinite(move).all(dim=1) | settled
         failed = torch.where(solvable, failed, int(Status.LINEAR_SOLVE_FAILED))
-        return NewtonState(advance.point, advance.memory, failed, factors, weights=weights)
+        return NewtonState(advance.point, advance.memory, failed, kept, weights)
+
+
+def _powers_of_two(lengths: Tensor) -> Tensor:
+    """What brings `lengths` to between 1/2 and 1 without a rounding error; 1 for 0 and what is not finite."""
+    exponent = torch.frexp(lengths).exponent
+    usable = (lengths > 0) & torch.isfinite(lengths)
+    scale = torch.ldexp(torch.ones_like(lengths), -exponent)
+    return torch.where(usable & torch.isfinite(scale), scale, 1.0)
 
 
 def dense_model(
