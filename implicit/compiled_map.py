@@ -180,9 +180,11 @@ class _Value(torch.autograd.Function):
         for needed, by, tensor in _places(ctx, ctx.needs_input_grad[1:]):
             if needed:
                 jacobian = _jacobian(ctx, by)
-                flat = jacobian.flatten(-1 - len(ctx.compiled.shape), -2)
-                given = cotangent.flatten(-len(ctx.compiled.shape)).unsqueeze(-2)
-                gradients.append((given @ flat).squeeze(-2).to(tensor))
+                given = (
+                    cotangent.unsqueeze(-1) * jacobian
+                )  # Faster than a product of small matrices.
+                axes = tuple(range(-1 - len(ctx.compiled.shape), -1))
+                gradients.append(given.sum(axes).to(tensor))
             else:
                 gradients.append(None)
         return None, gradients[0], gradients[1]

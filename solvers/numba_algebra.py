@@ -21,11 +21,11 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
         total = 0.0
         for j in range(n):
             total += v[j] * v[j]
-        return math.sqrt(total / n)
+        return math.sqrt(total * (1.0 / n))
 
     @jit
     def invert(matrix: Array, lu: Array, inverse: Array, order: Array) -> bool:
-        """Invert by LU with partial pivoting; whether that was possible."""
+        """Invert by LU with partial pivoting (its diagonal inverted); whether that was possible."""
         for j in range(n):
             order[j] = j
             for k in range(n):
@@ -41,8 +41,9 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
                 order[k], order[best] = order[best], order[k]
                 for j in range(n):
                     lu[k, j], lu[best, j] = lu[best, j], lu[k, j]
+            lu[k, k] = 1.0 / lu[k, k]
             for i in range(k + 1, n):
-                lu[i, k] /= lu[k, k]
+                lu[i, k] *= lu[k, k]
                 for j in range(k + 1, n):
                     lu[i, j] -= lu[i, k] * lu[k, j]
         for column in range(n):
@@ -55,7 +56,7 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
                 entry = inverse[i, column]
                 for j in range(i + 1, n):
                     entry -= lu[i, j] * inverse[j, column]
-                inverse[i, column] = entry / lu[i, i]
+                inverse[i, column] = entry * lu[i, i]
         return True
 
     @jit
@@ -89,16 +90,18 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
         """Broyden's update of the inverse for a step from `r` to `at` (Dennis & Schnabel 1983, 8.3.1)."""
         scale = 0.0
         for j in range(n):
-            column[j], row[j] = 0.0, 0.0
+            moved, weight = 0.0, 0.0
             for k in range(n):
-                column[j] += inverse[j, k] * (at[k] - r[k])
-                row[j] += step[k] * inverse[k, j]
-            scale += step[j] * column[j]
-        if scale == 0.0 or not math.isfinite(scale):
+                moved += inverse[j, k] * (at[k] - r[k])
+                weight += step[k] * inverse[k, j]
+            column[j], row[j] = step[j] - moved, weight
+            scale += step[j] * moved
+        scale = 1.0 / scale
+        if not math.isfinite(scale):
             return False
         for j in range(n):
             for k in range(n):
-                inverse[j, k] += (step[j] - column[j]) * row[k] / scale
+                inverse[j, k] += column[j] * (row[k] * scale)
         return True
 
     return norm_of, invert, regularise, update

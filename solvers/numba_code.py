@@ -37,7 +37,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def jit(function: Function) -> Function:
     """Compile a kernel: it releases the interpreter lock, and a division by zero is infinite."""
-    return cast("Function", numba.njit(nogil=True, error_model="numpy")(function))
+    return cast("Function", numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
 def compile_function(name: str, function: Any, dtype: str, out_axes: int) -> None:

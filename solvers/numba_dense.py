@@ -46,6 +46,10 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
         return norm_of(r)
 
     @jit
+    def goal(tolerance: Array, z: Array) -> float:
+        return tolerance[0] + tolerance[1] * norm_of(z) if fixed else tolerance[0]
+
+    @jit
     def differences(
         z: Array, parameters: Array, r: Array, norm: float, point: Array, at: Array, matrix: Array
     ) -> int:
@@ -107,7 +111,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
         steps, evaluations, jacobians, updates = 0, 0, 0, -1
         if not norm < math.inf:
             return NON_FINITE, steps, evaluations, jacobians
-        if norm <= tolerance[0] + tolerance[1] * norm_of(z):
+        if norm <= goal(tolerance, z):
             return CONVERGED, steps, evaluations, jacobians
         while steps < max_steps and evaluations < max_evaluations:
             regularised = False
@@ -127,15 +131,16 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
                 moved = False
                 for j in range(n):
                     if trials == 0:
-                        step[j] = 0.0
+                        entry = 0.0
                         for k in range(n):
-                            step[j] -= inverse[j, k] * r[k]
+                            entry -= inverse[j, k] * r[k]
+                        step[j] = entry
                     point[j] = z[j] + length * step[j]
                     moved = moved or point[j] != z[j]
                 size = evaluate(point, parameters, at)
                 evaluations += 1
                 trials += 1
-                if size <= tolerance[0] + tolerance[1] * norm_of(point):
+                if size <= goal(tolerance, point):
                     for j in range(n):
                         z[j], r[j] = point[j], at[j]
                     return CONVERGED, steps, evaluations, jacobians
