@@ -18,6 +18,7 @@ from compiled_equations import (
     COUPLED,
     KEPLER,
     KEPLER_WITH_JACOBIANS,
+    coupled,
     coupled_jacobians,
     coupled_systems,
     kepler_systems,
@@ -79,7 +80,7 @@ def test_systems_of_three_unknowns_have_the_roots_that_minpack_finds() -> None:
 
         def value(z: Any, row: Any = row) -> Any:
             out = np.empty(3)
-            COUPLED.function.py_func(z, row, out)
+            coupled.py_func(z, row, out)
             return out
 
         answer = scipy.optimize.root(value, found + 1e-3, tol=1e-15).x
@@ -94,16 +95,25 @@ def cosine(z: Any, p: Any, out: Any) -> None:
         out[j] = np.cos(p[0] * z[j])
 
 
+@numba.njit
+def cosine_by_z(z: Any, p: Any, out: Any) -> None:
+    for j in range(len(z)):
+        out[j, j] = -p[0] * np.sin(p[0] * z[j])
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_fixed_points_meet_a_tolerance_relative_to_themselves(n: int) -> None:
     p = torch.linspace(0.1, 0.9, 7, dtype=torch.float64).unsqueeze(1)
     z0 = torch.ones(7, n, dtype=torch.float64)
-    equation = NumbaEquation(cosine, n=n)
-    solution = fixed_point(equation, z0, p, solver=NumbaRoot(), batch_dims=1)
+    equation = NumbaEquation(cosine, n=n, jacobian=cosine_by_z)
+    solver = NumbaRoot(max_updates=0)
+    solution = fixed_point(equation, z0, p, solver=solver, batch_dims=1)
     other = fixed_point(lambda z, p: torch.cos(p * z), z0, p, solver=Anderson(), batch_dims=1)
     assert bool(solution.converged.all())
     # Both residuals are below 1e-10 |z|, and |1 − f′| ≥ 1.
     assert torch.allclose(solution.value, other.value, rtol=2e-10, atol=0)
+    # Newton from errors below 1, with |f″| / 2|1 − f′| ≤ 1/2: 2^-1, 2^-3, 2^-7, 2^-15, 2^-31, 2^-63.
+    assert solution.steps.max() <= 6
 
 
 @given(mean=st.floats(0, 6.28), e=st.floats(0, 0.99))
@@ -177,6 +187,48 @@ def test_a_system_is_solved_alone_as_in_company() -> None:
     assert torch.equal(solved(COUPLED, z0, p).value[9:10], solved(COUPLED, z0[9:10], p[9:10]).value)
 
 
+def broyden_steps(z: Any, value: Any, jacobian: Any) -> int | None:
+    """Steps of Broyden's good method in its original form, or `None` if one does not halve `‖F‖`."""
+    F, B = value(z), jacobian
+    for step in range(100):
+        if np.sqrt(np.mean(F**2)) <= 1e-12:
+            return step
+        s = np.linalg.solve(B, -F)
+        z, before = z + s, F
+        F = value(z)
+        if np.linalg.norm(F) > 0.49 * np.linalg.norm(before):
+            return None
+        B = B + np.outer(F - before - B @ s, s) / (s @ s)
+    raise AssertionError
+
+
+def test_steps_for_several_unknowns_are_those_of_broydens_method() -> None:
+    z0, p = coupled_systems(60, seed=8)
+    near = solved(COUPLED, z0, p).value
+    start = near + 0.05
+    solution = solved(COUPLED, start, p, solver=NumbaRoot(max_updates=100))
+    by_z, _ = coupled_jacobians(start.numpy(), p.numpy())
+    same: list[int] = []
+    for i, (z, row, jacobian, steps) in enumerate(
+        zip(start.numpy(), p.numpy(), by_z, solution.steps.tolist(), strict=True)
+    ):
+
+        def value(z: Any, row: Any = row) -> Any:
+            out = np.empty(3)
+            coupled.py_func(z, row, out)
+            return out
+
+        expected = broyden_steps(z, value, jacobian)
+        if expected is not None:
+            same.append(i)
+            # Differences put the first Jacobian off by 1e-8, which may show at the tolerance.
+            assert abs(steps - expected) <= 1
+    assert len(same) > 30
+    # The first Jacobian of each, by three differences, was its only one.
+    some = solved(COUPLED, start[same], p[same], solver=NumbaRoot(max_updates=100))
+    assert some.counts.jvps == 3
+
+
 @numba.njit
 def menu(z: Any, p: Any, out: Any) -> None:
     """What can go wrong, and what a solver should master, chosen by the first parameter."""
@@ -200,6 +252,8 @@ def menu(z: Any, p: Any, out: Any) -> None:
         out[0] = np.sqrt(x) - 0.1
     if p[0] == 8:
         out[0] = x * x
+    if p[0] == 9:
+        out[1] = y * y - 4
 
 
 MENU = NumbaEquation(menu, n=2)
@@ -299,6 +353,20 @@ def test_a_singular_jacobian_gives_a_regularised_step() -> None:
     assert x * y == pytest.approx(0, abs=1e-9)
     # x² = 0 is singular at its root: the residual, not the root, is what the tolerance bounds.
     assert abs(solution.value[1, 0].item()) < 1e-4
+
+
+@numba.njit
+def squares_by_z(z: Any, p: Any, out: Any) -> None:
+    out[0, 0], out[1, 0], out[1, 1] = 1.0, 0.0, 2 * z[1]
+
+
+def test_a_step_that_no_length_mends_is_regularised() -> None:
+    # Newton's step for y² − 4 at 1e-8 is 2e8 long, and three trials do not shorten it to ten.
+    z0, p = ordered([9], [1e-8], 2)
+    equation = NumbaEquation(menu, n=2, jacobian=squares_by_z)
+    solver = NumbaRoot(max_trials=3)
+    solution = solved(equation, z0, p, solver=solver, stopping=Stopping(rtol=1e-12))
+    assert solution.value[0].tolist() == pytest.approx([3.0, 2.0])
 
 
 def test_limits_end_a_solve_with_that_status() -> None:
