@@ -57,7 +57,7 @@ QUADRATIC = {
     "line search": Newton(globalisation=LineSearch()),
     "nonmonotone": Newton(globalisation=NonmonotoneLineSearch()),
     "full steps": Newton(globalisation=None),
-    "Levenberg–Marquardt": LevenbergMarquardt(),
+    "Levenberg–Marquardt": LevenbergMarquardt(first_damping=0.1),
     "pseudo-transient": PseudoTransient(),
 }
 
