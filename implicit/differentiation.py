@@ -83,7 +83,55 @@ def transposed(product: Product, outputs: Leaves) -> Product:
     with torch.enable_grad():
         probes = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
         cotangents = product(probes)
-    return lambda tangents: _gradient(cotangents, probes, tangents)
+
+    def forward(tangents: Leaves) -> Leaves:
+        found = _gradient(cotangents, probes, tangents, materialize=False)
+        # What PyTorch puts in place of a graph that it refuses to differentiate reaches no probe.
+        if any(tensor.requires_grad for tensor in cotangents) and all(g is None for g in found):
+            raise RuntimeError("a function marked once_differentiable was differentiated twice")
+        return tuple(
+            torch.zeros_like(probe) if gradient is None else gradient
+            for probe, gradient in zip(probes, found, strict=True)
+        )
+
+    return forward
+
+
+def forward_product(
+    function: Callable[[Tensor], Tensor], at: Tensor, tangent: Tensor, cause: Exception
+) -> Tensor:
+    """`J v` by one evaluation in forward mode: for functions that can be differentiated only once.
+
+    Args:
+        function: The function.
+        at: The point.
+        tangent: `v`.
+        cause: Why it is not made from two products with the transpose.
+
+    Raises:
+        TypeError: Forward mode fails as well, or what it gives would have to be differentiable.
+    """
+    try:
+        if torch.is_grad_enabled() or transforming():
+            raise NotImplementedError("derivatives of the product are asked for too")
+        # Inside of an autograd function forward mode is switched off, and would give no tangents.
+        with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
+            value = function(forward_ad.make_dual(at.detach(), tangent))
+            product = forward_ad.unpack_dual(value).tangent
+        if product is None:
+            raise NotImplementedError("no tangent came back")
+        return product
+    except (NotImplementedError, RuntimeError) as error:
+        raise TypeError(
+            "the solver needs products J v with the Jacobian of a function that can be "
+            f"differentiated only once ({cause}), and not in forward mode ({error}); use a solver "
+            "without such products (Anderson, Broyden, Newton), or a function that is not compiled"
+        ) from cause
+
+
+def once_differentiable(error: RuntimeError) -> bool:
+    """Whether PyTorch says that a function cannot be differentiated twice."""
+    return any(words in str(error) for words in ("double backward", "once_differentiable"))
 
 
 def pushforward(function: Function, primals: Leaves) -> tuple[Leaves, Product]:
@@ -110,7 +158,9 @@ def matrix(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     return columns.permute(1, 2, 0)
 
 
-def _gradient(outputs: Leaves, inputs: Leaves, cotangents: Leaves) -> Leaves:
+def _gradient(
+    outputs: Leaves, inputs: Leaves, cotangents: Leaves, materialize: bool = True
+) -> Leaves:
     connected = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
     if not connected:
         return tuple(torch.zeros_like(tensor) for tensor in inputs)
@@ -121,5 +171,5 @@ def _gradient(outputs: Leaves, inputs: Leaves, cotangents: Leaves) -> Leaves:
         retain_graph=True,
         create_graph=torch.is_grad_enabled(),
         allow_unused=True,
-        materialize_grads=True,
+        materialize_grads=materialize,
     )

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from ..solvers.problem import Derivative, Problem
-from .differentiation import Product, matrix, pullback, transposed
+from .differentiation import (
+    Product,
+    forward_product,
+    matrix,
+    once_differentiable,
+    pullback,
+    transposed,
+)
 from .equation import Equation, GivenEquation
 from .structure import Layout, Leaves
 
@@ -26,7 +33,8 @@ def flat_problem(
 
     def linearize(z: Tensor) -> tuple[Tensor, Derivative]:
         (value,), back = pullback(lambda z: (function(z),), (z,))
-        return (value if torch.is_grad_enabled() else value.detach()), _FlatDerivative(value, back)
+        derivative = _FlatDerivative(function, z, value, back)
+        return (value if torch.is_grad_enabled() else value.detach()), derivative
 
     compiled = equation.compiled if isinstance(equation, GivenEquation) else None
     if compiled is not None and layout.sizes != [compiled.n]:
@@ -60,19 +68,30 @@ def _on_flat(function: Product, layout: Layout) -> Callable[[Tensor], Tensor]:
     return lambda z: layout.flatten(function(layout.unflatten(z)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _FlatDerivative:
-    """Products with `J` at one point, all from one evaluation."""
+    """Products with `J` at one point, all from one evaluation if that can be differentiated twice."""
 
+    function: Callable[[Tensor], Tensor]
+    z: Tensor
     value: Tensor
     back: Product
+    once: RuntimeError | None = None
+    """What PyTorch says of a second differentiation, if it refuses."""
 
     @cached_property
     def _forward(self) -> Product:
         return transposed(self.back, (self.value,))
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._forward((v,))[0]
+        if self.once is None:
+            try:
+                return self._forward((v,))[0]
+            except RuntimeError as error:
+                if not once_differentiable(error):
+                    raise
+                self.once = error
+        return forward_product(self.function, self.z, v, self.once)
 
     def vjp(self, u: Tensor) -> Tensor:
         return self.back((u,))[0]

@@ -12,13 +12,15 @@ def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor |
     """The `t` per system, `(batch, 1)`, for which `t · r` is a step of the right size; or `None` for 1.
 
     A fixed-point residual is itself a step, so `None`. A root's residual has the units of the equation
-    and not of the unknown; one product with the Jacobian gives `|t| = ‖r‖ / ‖J r‖`, with the sign
-    that points downhill. Rescaling equation or unknown rescales `t` so that `t · r` does not change
-    but for the unit of `z`. Where `J r = 0` the length is 1.
+    and not of the unknown; one product with the transposed Jacobian, the cheaper of the two, gives
+    `|t| = ‖r‖ / ‖Jᵀr‖`, with the sign of `−rᵀJ r`, which points downhill. Rescaling equation or unknown
+    rescales `t` so that `t · r` does not change but for the unit of `z`. Where `Jᵀr = 0` the length is 1.
     """
     if problem.form == "fixed_point":
         return None
-    product = problem.linearization(z).jvp(residual)
+    linearization = problem.linearization(z)
+    # A linear problem has its operator, and not the transpose.
+    product = linearization.jvp(residual) if problem.linear else linearization.vjp(residual)
     length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
     change = torch.linalg.vector_norm(product, dim=1, keepdim=True)
     uphill = (residual * product).sum(dim=1, keepdim=True) > 0

@@ -8,15 +8,19 @@ import weakref
 import pytest
 import torch
 from implicitly import (
+    Anderson,
+    Broyden,
     CapturedTensorError,
     Exact,
     ImplicitLayer,
     JacobianFree,
     Neumann,
     Newton,
+    NewtonKrylov,
     Stopping,
     Unrolled,
     fixed_point,
+    root,
 )
 from torch import Tensor, nn
 
@@ -323,6 +327,49 @@ def test_a_compiled_function_gives_the_same_value_and_gradient(backend):
 
     for a, b in zip(gradients(torch.compile(cell, backend=backend)), gradients(cell), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("form", ["fixed_point", "root"])
+@pytest.mark.parametrize(
+    "solver", [Anderson(), Broyden(), Newton(), NewtonKrylov()], ids=lambda s: type(s).__name__
+)
+def test_a_compiled_function_serves_every_solver(form, solver):
+    weight = 0.9 * torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
+
+    def function(z, x, weight):
+        value = torch.tanh(z @ weight.mT + x)
+        return value if form == "fixed_point" else z - value
+
+    def gradients(f):
+        x = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(4, 6).requires_grad_()
+        w = weight.clone().requires_grad_()
+        solve = fixed_point if form == "fixed_point" else root
+        z = solve(f, torch.zeros_like(x), x, w, solver=solver, stopping=TIGHT, batch_dims=1).value
+        return (z.detach(), *torch.autograd.grad(z.square().sum(), (x, w)))
+
+    compiled = torch.compile(function, backend="aot_eager")
+    for a, b in zip(gradients(compiled), gradients(function), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_a_function_differentiable_once_only_names_the_remedy_where_products_need_more():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            ctx.save_for_backward(z)
+            return 0.5 * z.sin() + 1
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 0.5 * ctx.saved_tensors[0].cos() * gradient
+
+    start = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"products J v .*Anderson, Broyden, Newton"):
+        fixed_point(Once.apply, start, solver=NewtonKrylov())
+    # One that needs the transpose alone, on a root, finds the answer: z = sin(z) / 2 + 1.
+    z = root(lambda z: z - Once.apply(z), start, solver=Broyden(), stopping=TIGHT).value
+    torch.testing.assert_close(0.5 * z.sin() + 1, z, rtol=0, atol=1e-9)
 
 
 # Memory.
