@@ -68,7 +68,8 @@ class NumbaRoot(WholeSolver):
             raise TypeError(
                 "NumbaRoot solves the systems of a NumbaEquation: give root() or fixed_point() the "
                 "equation itself, NumbaEquation(function, n=...), with z0 of shape (*batch, n) and "
-                "batch_dims=len(batch); for any other equation use Newton() or NewtonKrylov()"
+                "batch_dims=len(batch); for any other equation use Newton() or NewtonKrylov(), "
+                "for an adjoint DenseLU()"
             )
         if goal.callback is not None and goal.callback(0, _norms(residual)):
             still = np.zeros(z.shape[0], dtype=np.int64)

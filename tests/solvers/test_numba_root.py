@@ -27,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from implicitly import (
     Anderson,
+    Exact,
     NumbaEquation,
     NumbaRoot,
     SolveError,
@@ -424,6 +425,13 @@ def test_coupled_systems_are_refused_with_the_remedy() -> None:
     z0, p = kepler_systems(3, seed=0)
     with pytest.raises(TypeError, match=r"z0 of shape \(\*batch, n\) and batch_dims=len\(batch\)"):
         root(KEPLER, z0, p, solver=NumbaRoot())
+
+
+def test_an_adjoint_is_refused_with_the_remedy() -> None:
+    z0, p = kepler_systems(3, seed=0)
+    z = solved(KEPLER, z0, p.requires_grad_(), gradient=Exact(solver=NumbaRoot())).value
+    with pytest.raises(TypeError, match=r"for an adjoint DenseLU\(\)"):
+        z.sum().backward()
 
 
 def test_it_cannot_be_unrolled() -> None:
