@@ -32,6 +32,7 @@ from .solvers import (
     CompilationError,
     DenseLU,
     FixedPointIteration,
+    Homotopy,
     LevenbergMarquardt,
     LineSearch,
     NeumannSeries,
@@ -39,6 +40,7 @@ from .solvers import (
     NewtonKrylov,
     NonmonotoneLineSearch,
     NumbaRoot,
+    Polyalgorithm,
     PseudoTransient,
     ScipyRoot,
     ScipyRootScalar,
@@ -51,6 +53,7 @@ from .solvers import (
     Steffensen,
     Stopping,
     TrustRegion,
+    Winner,
 )
 
 __version__ = "0.1.0"
@@ -72,6 +75,7 @@ __all__ = [
     "DenseLU",
     "Exact",
     "FixedPointIteration",
+    "Homotopy",
     "ImplicitLayer",
     "JacobianFree",
     "LevenbergMarquardt",
@@ -84,6 +88,7 @@ __all__ = [
     "NumbaEquation",
     "NumbaRoot",
     "Phantom",
+    "Polyalgorithm",
     "PseudoTransient",
     "ScipyRoot",
     "ScipyRootScalar",
@@ -97,6 +102,7 @@ __all__ = [
     "Stopping",
     "TrustRegion",
     "Unrolled",
+    "Winner",
     "fixed_point",
     "recurrence",
     "root",

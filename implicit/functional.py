@@ -46,7 +46,8 @@ def root(
         z0: Where to start: a floating-point tensor or a pytree of them. No derivative with respect
             to it exists, since the root does not depend on it.
         args: Pytrees of tensors and constants. Leaf tensors that `F` closes over take part as well.
-        solver: What finds the root; `None` for `NewtonKrylov()`, or `GMRES()` if `linear`.
+        solver: What finds the root; `None` for `Polyalgorithm()`, `NewtonKrylov()` if its steps
+            are to be unrolled (`gradient=Unrolled()`), or `GMRES()` if `linear`.
         stopping: Tolerances and limits; `None` for the defaults of the dtype.
         gradient: How derivatives are formed; `None` for `Exact()`, the implicit function theorem.
         batch_dims: Leading axes of every leaf of `z0` that index independent systems, each solved

@@ -113,7 +113,12 @@ class ImplicitLayer(nn.Module):
         pure = PureModule(module)
         settings = self.settings
         if settings.batched_args is not None:
-            settings = replace(settings, batched_args=(*settings.batched_args, False, False))
+            # The same solver object in each call: it may remember.
+            settings = replace(
+                settings,
+                solver=settings.chosen_solver,
+                batched_args=(*settings.batched_args, False, False),
+            )
         described = f"the module {type(module).__name__}"
         return solve_equation(
             pure, z0, (*inputs, pure.parameters, pure.buffers), settings, described

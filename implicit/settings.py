@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
-from ..solvers import GMRES, Anderson, Callback, NewtonKrylov, Solver, Stopping
+from ..solvers import GMRES, Anderson, Callback, NewtonKrylov, Polyalgorithm, Solver, Stopping
 from ..solvers.options import one_of
 from ..solvers.problem import FORMS, Form
 from .failure import POLICIES, FailurePolicy
-from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
+from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient, Unrolled
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,17 @@ class Settings:
                 f"got batch_dims={self.batch_dims}"
             )
 
-    @property
+    @cached_property
     def chosen_solver(self) -> Solver:
-        """The solver asked for, or the default of the form."""
+        """The solver asked for, or the default of the form: one object, which may remember."""
         if self.solver is not None:
             return self.solver
         if self.linear:
             return GMRES()
-        return Anderson() if self.form == "fixed_point" else NewtonKrylov()
+        if self.form == "fixed_point":
+            return Anderson()
+        # Unrolling records the steps of one solver.
+        return NewtonKrylov() if isinstance(self.gradient, Unrolled) else Polyalgorithm()
 
     @property
     def chosen_gradient(self) -> ImplicitGradient | TapedGradient:

@@ -20,6 +20,7 @@ from .fixed_point_iteration import FixedPointIteration
 from .globalisation import Globalisation
 from .gmres import GMRES
 from .goal import Goal
+from .homotopy import Homotopy
 from .levenberg_marquardt import LevenbergMarquardt
 from .line_search import LineSearch, NonmonotoneLineSearch
 from .lsmr import LSMR
@@ -27,6 +28,7 @@ from .neumann_series import NeumannSeries
 from .newton import Newton
 from .newton_krylov import NewtonKrylov
 from .numba_root import NumbaRoot
+from .polyalgorithm import Polyalgorithm, Winner
 from .problem import Derivative, Linearization, Problem
 from .pseudo_transient import PseudoTransient
 from .scipy_root import ScipyRoot
@@ -58,6 +60,7 @@ __all__ = [
     "FlatSolution",
     "Globalisation",
     "Goal",
+    "Homotopy",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",
@@ -67,6 +70,7 @@ __all__ = [
     "NonmonotoneLineSearch",
     "NumbaRoot",
     "Outcome",
+    "Polyalgorithm",
     "Problem",
     "PseudoTransient",
     "ScipyRoot",
@@ -82,6 +86,7 @@ __all__ = [
     "Stopping",
     "TrustRegion",
     "WholeSolver",
+    "Winner",
     "solve",
     "solve_dense",
 ]

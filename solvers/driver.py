@@ -87,6 +87,7 @@ def solve(
     reference: Tensor | None = None,
     callback: Callback | None = None,
     trace: bool = False,
+    held: np.ndarray | None = None,
 ) -> FlatSolution:
     """Step `solver` on `problem` from `z` until every system has ended, or let it run whole.
 
@@ -103,6 +104,8 @@ def solve(
         callback: Called at each check with the step and the residual norms of all systems; a true
             result ends the solve (what has not converged gets `MAX_STEPS`).
         trace: Record the residual norms of every check.
+        held: Boolean, `(batch,)`: systems that take no part. They stay where they are, are dropped
+            or parked like finished ones, and have the status `MAX_STEPS` after 0 steps.
 
     Returns:
         The converged or best iterate of every system, with status, steps, and the residual norm
@@ -130,8 +133,12 @@ def solve(
     if residual is None:
         residual = problem.residual(z)
     monitor = _Monitor(problem, solver, stopping, z, residual, rtol, reference, trace)
+    if held is not None:
+        monitor.hold(held)
     if isinstance(solver, WholeSolver):
-        goal = Goal.of(problem, stopping, z, residual, rtol, reference, max_steps, callback)
+        goal = Goal.of(
+            problem, stopping, z, residual, rtol, reference, max_steps, callback, trace, held
+        )
         return _run_whole(problem, solver, z, residual, goal, monitor)
 
     state = solver.init(problem, z, residual)
@@ -141,7 +148,7 @@ def solve(
             max_evaluations is not None and problem.counts.evaluations >= max_evaluations
         )
         if last or step % check_every == 0:
-            newly_ended = monitor.look(state, step, last)
+            newly_ended = monitor.look(state, step, last) or (step == 0 and held is not None)
             if callback is not None and callback(step, monitor.norms):
                 monitor.end_running(state, step)
                 last = True
@@ -164,8 +171,9 @@ class _Point(NamedTuple):
     """An iterate of a solver that runs whole, as a state."""
 
     z: Tensor
-    residual: Tensor
+    residual: Tensor | None
     failed: Tensor | None = None
+    norm: Tensor | None = None
 
 
 def _run_whole(
@@ -183,15 +191,17 @@ def _run_whole(
     outcome = solver.run(problem, z, residual, goal)
     problem.unpark()
     running = np.asarray(monitor.running)
-    failed = np.where(outcome.status == Status.CONVERGED, _STALLED, outcome.status)
-    failed = np.where(failed == _RUNNING, _MAX_STEPS, failed)
-    end = _Point(
-        outcome.z,
-        problem.residual(outcome.z),
-        torch.from_numpy(failed.astype(np.int64)).to(z.device),
-    )
+    failed = np.where(outcome.status == _RUNNING, _MAX_STEPS, outcome.status)
+    if outcome.residual is None:
+        failed = np.where(failed == _CONVERGED, _STALLED, failed)
+    failures = torch.from_numpy(failed.astype(np.int64)).to(z.device)
+    if outcome.residual is None:
+        end = _Point(outcome.z, problem.residual(outcome.z), failures)
+    else:
+        end = _Point(outcome.z, None, failures, monitor.as_read(outcome.residual))
     monitor.look(end, 1, True)
     monitor.count_steps(np.where(running, outcome.steps, 0))
+    monitor.take_trace(outcome.trace)
     monitor.accept_rounding()
     return replace(monitor.solution(), reasons=outcome.reasons)
 
@@ -266,6 +276,15 @@ class _Monitor:
         self._kept = np.full(batch, np.inf)
         self._norms = np.full(batch, np.nan)
         self._trace: list[np.ndarray] | None = [] if trace else None
+
+    def hold(self, held: np.ndarray) -> None:
+        """Let the systems `held` end before the first step."""
+        self._ended = True
+        self._status[held] = _MAX_STEPS
+
+    def as_read(self, norms: np.ndarray) -> Tensor:
+        """Root-mean-square norms per system as the Euclidean ones that a state may carry."""
+        return torch.from_numpy(norms / self._unit).to(self.z)
 
     @property
     def all_ended(self) -> bool:
@@ -524,6 +543,11 @@ class _Monitor:
         """Make `steps` those of the systems, and of their values where they are not the start."""
         self._steps = steps.astype(np.int64)
         self._value_steps = np.where(self._value_steps > 0, self._steps, 0)
+
+    def take_trace(self, trace: np.ndarray | None) -> None:
+        """Make `trace` that of the solve."""
+        if self._trace is not None and trace is not None:
+            self._trace = list(trace)
 
     def solution(self) -> FlatSolution:
         return FlatSolution(

@@ -26,6 +26,8 @@ class Goal:
         stopping: The rule that these come from.
         callback: To be called with the step and the residual norms of all systems; a true result
             ends the solve.
+        trace: Whether the residual norms of every check are asked for.
+        held: Boolean, `(batch,)`: systems that take no part; `None` for none.
 
     Example:
         >>> from implicitly.solvers import Problem
@@ -42,6 +44,8 @@ class Goal:
     max_evaluations: int | None
     stopping: Stopping
     callback: Callable[[int, np.ndarray], bool | None] | None = None
+    trace: bool = False
+    held: np.ndarray | None = None
 
     @staticmethod
     def of(
@@ -53,6 +57,8 @@ class Goal:
         reference: Tensor | None = None,
         max_steps: int = 100,
         callback: Callable[[int, np.ndarray], bool | None] | None = None,
+        trace: bool = False,
+        held: np.ndarray | None = None,
     ) -> Goal:
         """The goal of a solve from `z`, whose residual is `residual`."""
         precision = problem.precision or z.dtype
@@ -70,6 +76,8 @@ class Goal:
             max_evaluations=stopping.max_evaluations,
             stopping=stopping,
             callback=callback,
+            trace=trace,
+            held=held,
         )
 
     def threshold(self, z: Tensor) -> Tensor:

@@ -84,6 +84,9 @@ class Outcome:
             `z` again and lets nothing but the residual count as convergence.
         steps: Steps in the solver's own sense.
         reasons: What a library says of systems that it did not solve, for error messages.
+        residual: Root-mean-square norms of the residual at `z`, for a solver whose parts are run by
+            the driver itself; its status counts then as well. `None` to have them evaluated.
+        trace: Residual norms at every check, `(checks, batch)`, where `Goal.trace` asks for them.
 
     Example:
         >>> import numpy as np, torch
@@ -96,6 +99,8 @@ class Outcome:
     status: np.ndarray
     steps: np.ndarray
     reasons: Mapping[int, str] = field(default_factory=dict)
+    residual: np.ndarray | None = None
+    trace: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from implicitly import (
     Broyden,
     DenseLU,
     FixedPointIteration,
+    Homotopy,
     LevenbergMarquardt,
     LineSearch,
     NeumannSeries,
     Newton,
     NewtonKrylov,
     NonmonotoneLineSearch,
+    Polyalgorithm,
     PseudoTransient,
     ScipyRoot,
     Solution,
@@ -62,6 +64,15 @@ NONLINEAR: dict[str, Solver] = {
     "Aitken": Aitken(),
     "Steffensen": Steffensen(),
 }
+
+# These run whole: the driver's steps, looks and limits are those of their parts.
+WHOLE: dict[str, Solver] = {
+    "Homotopy": Homotopy(),
+    # What it remembers would make a solve depend on those before.
+    "Polyalgorithm": Polyalgorithm(remember=False),
+}
+STEPPED = NONLINEAR
+NONLINEAR = {**STEPPED, **WHOLE}
 
 # CG solves symmetric definite equations only, and most of those that these properties draw are not:
 # test_cg.py repeats them on equations that are.
