@@ -82,19 +82,20 @@ class KnownEquation:
         with torch.no_grad():
             return self._evaluate(z, values)
 
-    def linearize(self, z: Tensor) -> Linearization:
-        """`F` at `z` and the slots' own values, with derivatives in both."""
+    def linearize(self, z: Tensor, values: Sequence[Tensor] | None = None) -> Linearization:
+        """`F` at `z`, with derivatives in `z` and the slots, at their own values or at others."""
+        own = values is None and not self._narrow
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             tensors = tuple(
-                slot.leaf
-                if slot.leaf is not None and not self._narrow
-                else value.detach().requires_grad_()
-                for slot, value in zip(self.slots, self.base, strict=True)
+                slot.leaf if slot.leaf is not None and own else value.detach().requires_grad_()
+                for slot, value in zip(self.slots, values or self.base, strict=True)
             )
-            return Linearization(self._evaluate(z, tensors), z, tensors)
+            return Linearization(self._evaluate(z, tensors, differentiable=True), z, tensors)
 
-    def _evaluate(self, z: Tensor, values: Sequence[Tensor]) -> Tensor:
+    def _evaluate(
+        self, z: Tensor, values: Sequence[Tensor], differentiable: bool = False
+    ) -> Tensor:
         self.evaluations += 1
         leaves = list(self._leaves)
         replacements = {}
@@ -107,7 +108,7 @@ class KnownEquation:
         unknown = self.subject.rebuild_output(self._whole, self.parts(z))
         with ExitStack() as active:
             active.enter_context(random_state(self.subject.seed))
-            if self._narrow:
+            if self._narrow or (differentiable and replacements):
                 active.enter_context(InDouble(replacements))
             else:
                 active.enter_context(written(self.slots, values))

@@ -110,8 +110,7 @@ def measure(setup: Setup, s: int, direction: Tensor, root: Root | None) -> Measu
         ArithmeticError: They cannot be measured.
     """
     sample = _sampler(setup, s, direction, root)
-    slot = setup.slots[s].value.double()
-    size = float(slot.norm()) / max(slot.numel(), 1) ** 0.5
+    size = setup.size(s)
     columns = _columns(setup)
     relative = np.array([setup.relative_floor(o, s) / _TRUST for _, o in columns])
     sizes = np.array([float(setup.gradients[k][o][s].double().norm()) for k, o in columns])
@@ -121,7 +120,7 @@ def measure(setup: Setup, s: int, direction: Tensor, root: Root | None) -> Measu
             for k, o in columns
         ]
     )
-    return Measured(slope(sample, size if size > 0 else 1.0, relative, sizes), terms)
+    return Measured(slope(sample, size, relative, sizes), terms)
 
 
 def _measured(setup: Setup, s: int, kind: int, root: Root | None) -> Measured:

@@ -32,10 +32,16 @@ class Root:
     `−(∂F/∂x)ᵀ A⁻ᵀ w` (Krantz & Parks 2002).
     """
 
-    def __init__(self, equation: KnownEquation, z: Tensor, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        equation: KnownEquation,
+        z: Tensor,
+        generator: torch.Generator,
+        values: Sequence[Tensor] | None = None,
+    ) -> None:
         self.equation = equation
         self.z = z
-        self.linearization: Linearization = equation.linearize(z)
+        self.linearization: Linearization = equation.linearize(z, values)
         self.inverse: Inverse = inverse_at(equation, self.linearization, generator)
 
     def gradient(self, w: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +62,7 @@ class Root:
         for _ in range(_CHORD_STEPS):
             step = self.inverse.solve(self.equation.value(z, values))
             size, scale = float(step.abs().max()), float(z.abs().max())
-            if not size <= 2 * before:
+            if not size < torch.inf or (size > 2 * before and size > _AT_ROUNDING * scale):
                 break
             z = z - step
             if size <= _EPS * scale or (size > 0.5 * before and size <= _AT_ROUNDING * scale):

@@ -24,6 +24,7 @@ class Finding:
         detectable: The smallest relative error that would have been seen.
         worst: The component that is furthest off, if the verdict is `WRONG`.
         reason: Why, in words.
+        cause: The usual bug that gives this gradient, if the verdict is `WRONG` and one does.
         reproducer: A Python expression that gives this finding again.
         evidence: What each check said.
 
@@ -46,6 +47,7 @@ class Finding:
     reason: str
     reproducer: str
     evidence: tuple[Evidence, ...]
+    cause: str = ""
 
     @staticmethod
     def of(evidence: tuple[Evidence, ...], reproducer: str) -> Finding:
@@ -136,6 +138,8 @@ class Report:
             lines += ["", f"{finding.output} in {finding.input}: {finding.reason}"]
             if finding.worst is not None:
                 lines.append(f"  {finding.worst}")
+            if finding.cause:
+                lines.append(f"  likely cause: {finding.cause}")
             lines.append(f"  again: {finding.reproducer}")
         if self.notes:
             lines += ["", *(f"note: {note}" for note in self.notes)]

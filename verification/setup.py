@@ -110,6 +110,12 @@ class Setup:
         """A direction of a slot, of size about one."""
         return probe(kind, self.slots[slot].value, self.generator(2, kind, slot))
 
+    def size(self, slot: int) -> float:
+        """Root-mean-square size of a slot's value; 1 where it is zero."""
+        value = self.slots[slot].value.double()
+        size = float(value.norm()) / max(value.numel(), 1) ** 0.5
+        return size if size > 0 else 1.0
+
     @cached_property
     def equation(self) -> KnownEquation | None:
         if self.residual is None:
@@ -157,14 +163,18 @@ class Setup:
         The largest relative one of all cotangents, and at least the relative error of the output:
         along a single cotangent the solver's error may be small by accident.
         """
+        return self.relative_slack(o, s) * float(self.implicit(k, o)[1][s].norm())
+
+    def relative_slack(self, o: int, s: int) -> float:
+        """The same as a part of the gradient."""
         if (o, s) not in self._slack:
-            pairs = [(self.implicit(i, o)) for i in range(self.cotangents)]
+            pairs = [self.implicit(k, o) for k in range(self.cotangents)]
             parts = [
                 float((own[s] - star[s]).norm()) / max(float(star[s].norm()), 1e-300)
                 for own, star in pairs
             ]
             self._slack[o, s] = max(*parts, min(self.solver_error, 1.0))
-        return self._slack[o, s] * float(self.implicit(k, o)[1][s].norm())
+        return self._slack[o, s]
 
     def precision(self, output: int, slot: int) -> torch.dtype:
         """The coarser of the dtypes of an output and a slot."""

@@ -188,6 +188,14 @@ class Subject:
         """The outputs with other tensors in the slots."""
         return self._tape(values).values
 
+    def gradients(self, values: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> Tensors:
+        """Gradients in every slot with other tensors in the slots."""
+        with written(self.slots, values):
+            tensors, whole = self._call(values)
+            leaves = [slot.leaf for slot in self.slots if slot.leaf is not None]
+            tape = Tape(self._outputs_of(whole), (*tensors, *leaves), whole)
+            return tuple(gradient.detach() for gradient in tape.pullback(cotangents))
+
     def _tape(self, values: Sequence[Tensor]) -> Tape:
         with written(self.slots, values):
             tensors, whole = self._call(values)

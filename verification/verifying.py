@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from .diagnosis import diagnose
 from .equations import residual_of
 from .evidence import Evidence
 from .finite_differences import finite_differences, reference_holds
@@ -17,8 +18,10 @@ from .identities import forward_mode, linearity
 from .implicit_reference import implicit_reference
 from .localise import localised
 from .report import Finding, Report
+from .second_order import second_order
 from .setup import NoRootError, NotExercisedError, Setup, describe
 from .subject import LayerError, Subject
+from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
 EFFORTS = ("fast", "full")
@@ -31,6 +34,9 @@ CHECKS: dict[str, Check] = {
     "forward against reverse mode": forward_mode,
 }
 """The checks by name, each one independent of the others."""
+
+FULL_CHECKS: dict[str, Check] = {"second order": second_order}
+"""Those that take longer, run with `effort="full"`."""
 
 
 def verify(
@@ -54,7 +60,8 @@ def verify(
         residual: The equation that the output solves, called as `residual(z, *inputs)`, zero at
             the output; `z` has the structure of the output.
         seed: Of all probes, and of the random state that every call of the layer sees.
-        effort: `"fast"` for tests that run often, `"full"` for more probes.
+        effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
+            the gradient.
 
     Returns:
         The verdicts with their evidence. It never raises for what the layer does.
@@ -149,7 +156,9 @@ def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]
     skipped: list[tuple[str, str]] = []
     if not setup.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CHECKS]
-    for name, check in CHECKS.items():
+    if not setup.full:
+        skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
+    for name, check in (CHECKS | FULL_CHECKS if setup.full else CHECKS).items():
         try:
             evidence += check(setup)
             ran.append(name)
@@ -183,19 +192,31 @@ def _without_reference(piece: Evidence, reason: str) -> Evidence:
 
 
 def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
-    found = []
+    found: list[Finding] = []
     for o, output in enumerate(setup.outputs):
+        of_output: dict[int, Finding] = {}
         for s, slot in enumerate(setup.slots):
             own = tuple(e for e in evidence if (e.output, e.input) == (output, slot.name))
             if not own:
                 continue
-            own = localised(setup, o, s, own)
-            again = (
-                f"verify(layer, inputs, seed={setup.seed}, effort={effort!r})"
-                f"[{output!r}, {slot.name!r}]"
-            )
-            found.append(Finding.of(own, again))
+            again = _again(setup, effort, output, slot.name)
+            of_output[s] = Finding.of(localised(setup, o, s, own), again)
+        wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
+        for s, cause in diagnose(setup, o, wrong).items():
+            of_output[s] = replace(of_output[s], cause=cause)
+        found += of_output.values()
+    first = {(finding.output, finding.input) for finding in found}
+    others: dict[tuple[str, str], list[Evidence]] = {}
+    for piece in evidence:
+        if (piece.output, piece.input) not in first:
+            others.setdefault((piece.output, piece.input), []).append(piece)
+    for (output, slot_name), pieces in others.items():
+        found.append(Finding.of(tuple(pieces), _again(setup, effort, output, slot_name)))
     return tuple(found)
+
+
+def _again(setup: Setup, effort: Effort, output: str, slot: str) -> str:
+    return f"verify(layer, inputs, seed={setup.seed}, effort={effort!r})[{output!r}, {slot!r}]"
 
 
 @contextmanager

@@ -1,7 +1,20 @@
 """Layers with planted gradient bugs, and correct ones, on which the verification itself is tried."""
 
 from .bugs import BUGS, Bug
+from .correct import CORRECT, Right
 from .families import FAMILIES, Family
 from .planted import Recipe, planted
+from .second_order import SECOND_ORDER_BUGS, right_twice
 
-__all__ = ["BUGS", "FAMILIES", "Bug", "Family", "Recipe", "planted"]
+__all__ = [
+    "BUGS",
+    "CORRECT",
+    "FAMILIES",
+    "SECOND_ORDER_BUGS",
+    "Bug",
+    "Family",
+    "Recipe",
+    "Right",
+    "planted",
+    "right_twice",
+]

@@ -25,6 +25,7 @@ class Bug:
     Attributes:
         name: What is wrong.
         plant: Gives the layer, called as `layer(x, *parameters)`.
+        cause: What a diagnosis of it should say.
         least_batch: The smallest batch in which it shows.
         harmless: Families in which it changes nothing.
 
@@ -35,6 +36,7 @@ class Bug:
 
     name: str
     plant: Callable[[Family], Layer]
+    cause: str
     least_batch: int = 1
     harmless: tuple[str, ...] = ()
 
@@ -180,39 +182,81 @@ def _over_batch(b: Backward) -> Tensor:
 
 
 BUGS: tuple[Bug, ...] = (
-    Bug("no adjoint solve", _adjoint(lambda b: b.w)),
-    Bug("no transpose", _adjoint(_no_transpose)),
-    Bug("sign of J", _adjoint(lambda b: b.solve(-b.jacobian(), b.w))),
-    Bug("sign of the gradient", _gradients(lambda g: tuple(-t for t in g))),
-    Bug("1-term Neumann", _adjoint(_neumann(1))),
-    Bug("5-term Neumann", _adjoint(_neumann(5))),
-    Bug("20-term Neumann", _adjoint(_neumann(20))),
-    Bug("mean for sum", _pull(lambda b, u: _mean(b.pull(u), b.x.shape[0])), least_batch=2),
-    Bug("dropped input", _gradients(_edit_first(torch.zeros_like))),
-    Bug("dropped parameter", _gradients(_edit_last(torch.zeros_like))),
-    Bug("all parameters detached", _hidden),
-    Bug("one parameter detached", _hidden_last),
-    Bug("rows rolled", _gradients(_edit_first(lambda t: t.roll(1, 0))), least_batch=2),
-    Bug("last row negated", _gradients(_edit_first(_negated_row)), least_batch=1),
-    Bug("Jacobian of row 0 for all", _adjoint(_first_row), least_batch=2),
-    Bug("cotangent averaged over the batch", _adjoint(_over_batch), least_batch=2),
-    Bug("Jacobian at the start", _adjoint(_stale(0.0))),
-    Bug("Jacobian at a stale point", _adjoint(_stale(0.999))),
-    Bug("input derivative at the start", _pull(_second_stale)),
-    Bug("factor 2", _gradients(lambda g: tuple(2 * t for t in g))),
-    Bug("factor 1.0005", _gradients(lambda g: tuple(1.0005 * t for t in g))),
-    Bug("factor 1.0005 in one parameter", _gradients(_edit_last(lambda t: 1.0005 * t))),
-    Bug("one entry off by 10%", _gradients(_edit_last(_scaled_entry))),
-    Bug("adjoint solved to 1e-4", _adjoint(_loose(1e-4, 0.0))),
-    Bug("adjoint with absolute tolerance", _adjoint(_loose(0.0, 1e-3))),
-    Bug("adjoint regularised", _adjoint(_regularised)),
-    Bug("adjoint in single precision", _adjoint(_single)),
-    Bug("adjoint clipped", _adjoint(_clipped)),
-    Bug("adjoint damped", _adjoint(lambda b: b.solve(0.9 * b.jacobian(), b.w))),
-    Bug("diagonal of J only", _adjoint(_diagonal)),
-    Bug("Gauss-Seidel adjoint", _adjoint(_gauss_seidel)),
-    Bug("direct path counted twice", _pull(lambda b, u: b.pull(u + b.w))),
-    Bug("parameter gradient mirrored", _gradients(_reversed_matrix)),
-    Bug("shortcut where saturated", _pull(_saturated), harmless=("transport",)),
-    Bug("noise in the gradient", _pull(_noisy)),
+    Bug("no adjoint solve", _adjoint(lambda b: b.w), cause="no adjoint solve"),
+    Bug("no transpose", _adjoint(_no_transpose), cause="not transposed"),
+    Bug("sign of J", _adjoint(lambda b: b.solve(-b.jacobian(), b.w)), cause="the sign of J"),
+    Bug(
+        "sign of the gradient",
+        _gradients(lambda g: tuple(-t for t in g)),
+        cause="the sign of the gradient",
+    ),
+    Bug("1-term Neumann", _adjoint(_neumann(1)), cause="after 1 terms"),
+    Bug("5-term Neumann", _adjoint(_neumann(5)), cause="after 5 terms"),
+    Bug("20-term Neumann", _adjoint(_neumann(20)), cause="after 20 terms"),
+    Bug(
+        "mean for sum",
+        _pull(lambda b, u: _mean(b.pull(u), b.x.shape[0])),
+        cause="a mean over the batch",
+        least_batch=2,
+    ),
+    Bug("dropped input", _gradients(_edit_first(torch.zeros_like)), cause="dropped"),
+    Bug("dropped parameter", _gradients(_edit_last(torch.zeros_like)), cause="dropped"),
+    Bug("all parameters detached", _hidden, cause="detached"),
+    Bug("one parameter detached", _hidden_last, cause="detached"),
+    Bug(
+        "rows rolled",
+        _gradients(_edit_first(lambda t: t.roll(1, 0))),
+        cause="rows belong to their neighbours",
+        least_batch=2,
+    ),
+    Bug("last row negated", _gradients(_edit_first(_negated_row)), cause="only row", least_batch=1),
+    Bug(
+        "Jacobian of row 0 for all", _adjoint(_first_row), cause="Jacobian of row 0", least_batch=2
+    ),
+    Bug(
+        "cotangent averaged over the batch",
+        _adjoint(_over_batch),
+        cause="cotangent is averaged",
+        least_batch=2,
+    ),
+    Bug("Jacobian at the start", _adjoint(_stale(0.0)), cause="the Jacobian is taken at the start"),
+    Bug("Jacobian at a stale point", _adjoint(_stale(0.999)), cause="stale"),
+    Bug(
+        "input derivative at the start",
+        _pull(_second_stale),
+        cause="derivative in the inputs is taken at the start",
+    ),
+    Bug("factor 2", _gradients(lambda g: tuple(2 * t for t in g)), cause="factor of 2"),
+    Bug(
+        "factor 1.0005",
+        _gradients(lambda g: tuple(1.0005 * t for t in g)),
+        cause="factor of 1.0005",
+    ),
+    Bug(
+        "factor 1.0005 in one parameter",
+        _gradients(_edit_last(lambda t: 1.0005 * t)),
+        cause="factor of 1.0005",
+    ),
+    Bug("one entry off by 10%", _gradients(_edit_last(_scaled_entry)), cause="only one entry"),
+    Bug("adjoint solved to 1e-4", _adjoint(_loose(1e-4, 0.0)), cause="after"),
+    Bug("adjoint with absolute tolerance", _adjoint(_loose(0.0, 1e-3)), cause="after"),
+    Bug("adjoint regularised", _adjoint(_regularised), cause="regularised"),
+    Bug("adjoint in single precision", _adjoint(_single), cause="single precision"),
+    Bug("adjoint clipped", _adjoint(_clipped), cause="clipped"),
+    Bug("adjoint damped", _adjoint(lambda b: b.solve(0.9 * b.jacobian(), b.w)), cause="damped"),
+    Bug("diagonal of J only", _adjoint(_diagonal), cause="diagonal of J"),
+    Bug("Gauss-Seidel adjoint", _adjoint(_gauss_seidel), cause="triangle of J"),
+    Bug(
+        "direct path counted twice",
+        _pull(lambda b, u: b.pull(u + b.w)),
+        cause="direct path is counted twice",
+    ),
+    Bug("parameter gradient mirrored", _gradients(_reversed_matrix), cause="runs backwards"),
+    Bug(
+        "shortcut where saturated",
+        _pull(_saturated),
+        cause="only one entry",
+        harmless=("transport",),
+    ),
+    Bug("noise in the gradient", _pull(_noisy), cause="noise"),
 )
