@@ -54,6 +54,28 @@ def demo(
     raise typer.Exit(run(output, seed=seed, fast=fast))
 
 
+@app.command()
+def verify(
+    target: Annotated[
+        str, typer.Argument(help="package.module:factory; the factory returns what to verify.")
+    ],
+    effort: Annotated[str, typer.Option(help="fast or full.")] = "fast",
+    seed: Annotated[int, typer.Option(help="Seed of all probes.", min=0)] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the report as JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+) -> None:
+    """Verify the gradients of a layer.
+
+    The factory takes no arguments and returns (layer, inputs) or (layer, inputs, residual). Exits with 0 if
+    every gradient is correct, 1 if one is wrong, 3 if the layer's solver has not converged, 4 if it cannot
+    be told; 2 is a wrong call of this command.
+    """
+    from .verify import run
+
+    raise typer.Exit(run(target, effort=effort, seed=seed, json=json, junit=junit, html=html))
+
+
 def main() -> None:
     """Run the `implicitly` command with the arguments of the process."""
     app()

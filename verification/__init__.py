@@ -1,8 +1,22 @@
 """Verification of gradients: is the derivative of a layer right, and if not, where and why."""
 
+from .asserting import GradientError, assert_gradients
 from .evidence import Component, Evidence
+from .export import as_html, as_json, as_junit
 from .report import Finding, Report
 from .verdict import Verdict
 from .verifying import verify
 
-__all__ = ["Component", "Evidence", "Finding", "Report", "Verdict", "verify"]
+__all__ = [
+    "Component",
+    "Evidence",
+    "Finding",
+    "GradientError",
+    "Report",
+    "Verdict",
+    "as_html",
+    "as_json",
+    "as_junit",
+    "assert_gradients",
+    "verify",
+]

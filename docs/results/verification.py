@@ -29,6 +29,8 @@ SLOW_GRADCHECK_UP_TO = 100
 
 @dataclass
 class Tally:
+    """How often a tool called a layer wrong."""
+
     runs: int = 0
     found: int = 0
     inconclusive: int = 0
@@ -76,12 +78,14 @@ class Tools:
 
 
 def passes(layer: Callable[..., Any], inputs: tuple[Any, ...], fast: bool) -> bool:
+    """Whether gradcheck lets a layer pass."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.autograd.gradcheck(layer, inputs, fast_mode=fast, raise_exception=False)
 
 
 def planted_bugs(batch: int, width: int) -> Tools:
+    """Every bug in every family where it shows."""
     tools = Tools()
     for family in FAMILIES.values():
         for bug in BUGS:
@@ -98,6 +102,7 @@ def planted_bugs(batch: int, width: int) -> Tools:
 
 
 def correct_layers(batch: int, width: int) -> Tools:
+    """Every correct layer."""
     tools = Tools()
     for right in CORRECT:
 
@@ -136,37 +141,44 @@ def right_to_second_order() -> tuple[Tally, Tally]:
 
 
 def passes_twice(layer: Callable[..., Any], inputs: tuple[Any, ...]) -> bool:
+    """Whether gradgradcheck lets a layer pass."""
     return torch.autograd.gradgradcheck(layer, inputs, raise_exception=False)
 
 
 def drawn(family: Any, batch: int, width: int) -> tuple[Any, ...]:
+    """Inputs of a family that require gradients."""
     tensors = family.make(batch, width, torch.Generator().manual_seed(1))
     return tuple(tensor.requires_grad_() for tensor in tensors)
 
 
 def share(tally: Tally) -> str:
+    """Found of all, as a cell of a table."""
     return f"{tally.found}/{tally.runs}" if tally.runs else "–"
 
 
 def line(size: tuple[int, int], tools: Tools, *more: str) -> str:
+    """A row of a table."""
     tallies = (tools.verify, tools.gradcheck, tools.fast_gradcheck)
     cells = [*map(share, tallies), str(tools.verify.inconclusive), *more]
     return f"| B = {size[0]}, d = {size[1]} | {' | '.join(cells)} |"
 
 
 def listed(names: list[str]) -> str:
+    """Names in a line."""
     return ", ".join(names) if names else "none"
 
 
 def main() -> None:
+    """Print the page."""
     bugs = {size: planted_bugs(*size) for size in SIZES}
     right = {size: correct_layers(*size) for size in SIZES[1:]}
     bugs_twice, right_twice_ = second_order(), right_to_second_order()
     print(f"""# Verification on planted bugs
 
-{len(BUGS)} gradient bugs, each planted in {len(FAMILIES)} families of equations, and {len(CORRECT)} correct layers
-(every solver, tolerances from 1e-2 to 1e-13, warm starts, float32, ill-conditioned, non-smooth, in tiny
-and huge units), examined by `verify` with `effort="fast"` and the equation known, and by
+{len(BUGS)} gradient bugs, each planted in {len(FAMILIES)} families of equations, and
+{len(CORRECT)} correct layers (every solver, tolerances from 1e-2 to 1e-13, warm starts, float32,
+ill-conditioned, non-smooth, in tiny and huge units), examined by `verify` with `effort="fast"` and the
+equation known, and by
 `torch.autograd.gradcheck` with its default tolerances, in full and in its fast mode. A bug that changes
 nothing at a size or in a family is left out there where that is known beforehand (`Bug.shows`).
 Made by [verification.py](verification.py), which prints this page.

@@ -1,0 +1,68 @@
+"""`implicitly verify`: a factory imported by name, its layer verified, an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+
+from ..verification import Verdict, as_html, as_json, as_junit
+from ..verification import verify as verified
+from ..verification.verifying import EFFORTS, Effort
+
+STATUS = {
+    Verdict.CORRECT: 0,
+    Verdict.WRONG: 1,
+    Verdict.UNCONVERGED: 3,
+    Verdict.UNRELIABLE: 4,
+}
+
+
+def run(
+    target: str,
+    *,
+    effort: str,
+    seed: int,
+    json: Path | None = None,
+    junit: Path | None = None,
+    html: Path | None = None,
+) -> int:
+    """Verify what the factory returns, print the report, and give the exit status.
+
+    Raises:
+        typer.BadParameter: The target or the effort is none.
+    """
+    if effort not in EFFORTS:
+        raise typer.BadParameter(f"--effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    layer, inputs, *rest = _made(target)
+    report = verified(
+        layer, inputs, residual=rest[0] if rest else None, seed=seed, effort=cast(Effort, effort)
+    )
+    typer.echo(str(report))
+    for path, export in ((json, as_json), (junit, as_junit), (html, as_html)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(export(report), encoding="utf-8")
+    return STATUS[report.verdict]
+
+
+def _made(target: str) -> tuple[Any, ...]:
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise typer.BadParameter(f"expected package.module:factory, got {target!r}")
+    sys.path.insert(0, os.getcwd())  # As `python -m` does.
+    try:
+        factory = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise typer.BadParameter(f"cannot import {target!r}: {error}") from error
+    returned = factory() if callable(factory) else factory
+    if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+        raise typer.BadParameter(
+            f"{target} must return (layer, inputs) or (layer, inputs, residual), "
+            f"got {type(returned).__name__}"
+        )
+    return returned

@@ -1,0 +1,84 @@
+"""`assert_gradients`: a verification as an assertion of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from .report import Report
+from .verdict import Verdict
+from .verifying import Effort, verify
+
+_effort: ContextVar[Effort] = ContextVar("effort", default="fast")
+
+
+class GradientError(AssertionError):
+    """Gradients are not what the test asks for; the report says why.
+
+    Attributes:
+        report: The report.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"gradients are {report.verdict.name}\n{report}")
+        self.report = report
+
+
+def assert_gradients(
+    layer: Callable[..., Any],
+    inputs: Any,
+    *,
+    residual: Callable[..., Any] | None = None,
+    seed: int = 0,
+    effort: Effort | None = None,
+    accept: Collection[Verdict] = (Verdict.CORRECT,),
+) -> Report:
+    """Verify the gradients of a layer, and fail unless they are correct.
+
+    Args:
+        layer: See `verify`.
+        inputs: See `verify`.
+        residual: See `verify`.
+        seed: See `verify`.
+        effort: See `verify`; `None` for what `--grad-profile` says, else `"fast"`.
+        accept: Verdicts to pass with. `UNRELIABLE` is none of them: what cannot be told is not green.
+
+    Returns:
+        The report.
+
+    Raises:
+        GradientError: The verdict is another.
+        ValueError: `accept` contains `WRONG` or `UNRELIABLE`.
+
+    Example:
+        >>> import torch
+        >>> from implicitly.verification import assert_gradients
+        >>> x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        >>> assert_gradients(torch.sin, x).verdict.name
+        'CORRECT'
+    """
+    refused = {Verdict.WRONG, Verdict.UNRELIABLE} & set(accept)
+    if refused:
+        names = ", ".join(sorted(verdict.name for verdict in refused))
+        raise ValueError(f"accept may contain CORRECT and UNCONVERGED, got {names}")
+    report = verify(layer, inputs, residual=residual, seed=seed, effort=effort or _effort.get())
+    if report.verdict not in accept:
+        raise GradientError(report)
+    return report
+
+
+@contextmanager
+def default_effort(effort: Effort) -> Iterator[None]:
+    """What `assert_gradients` takes where the test says nothing.
+
+    Example:
+        >>> with default_effort("full"):
+        ...     pass
+    """
+    token = _effort.set(effort)
+    try:
+        yield
+    finally:
+        _effort.reset(token)

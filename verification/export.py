@@ -1,0 +1,118 @@
+"""Reports for machines and pages: JSON, JUnit XML, HTML."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict
+from typing import Any
+
+from .report import Report
+from .verdict import Verdict
+
+
+def as_json(report: Report) -> str:
+    """All of a report as JSON; what is infinite or undefined is `null`.
+
+    Example:
+        >>> import json, torch
+        >>> from implicitly.verification import verify
+        >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
+        >>> json.loads(as_json(report))["verdict"]
+        'CORRECT'
+    """
+    content = {"verdict": report.verdict.name, "detectable": report.detectable, **asdict(report)}
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Verdict):
+        return value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def as_junit(report: Report) -> str:
+    """A report as a JUnit test suite: a case for each output and input.
+
+    `WRONG` and `UNCONVERGED` are failures, `UNRELIABLE` is an error, since it is never green.
+
+    Example:
+        >>> import torch
+        >>> from implicitly.verification import verify
+        >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
+        >>> as_junit(report).startswith('<testsuite name="gradients of')
+        True
+    """
+    verdicts = [finding.verdict for finding in report.findings]
+    failed = sum(v in (Verdict.WRONG, Verdict.UNCONVERGED) for v in verdicts)
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"gradients of {report.layer}",
+        tests=str(max(len(verdicts), 1)),
+        failures=str(failed),
+        errors=str(verdicts.count(Verdict.UNRELIABLE) + (not verdicts)),
+    )
+    for finding in report.findings:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=report.layer, name=f"{finding.output} in {finding.input}"
+        )
+        if finding.verdict is not Verdict.CORRECT:
+            kind = "error" if finding.verdict is Verdict.UNRELIABLE else "failure"
+            said = ElementTree.SubElement(case, kind, message=finding.reason)
+            said.set("type", finding.verdict.name)
+            said.text = f"{finding.worst or ''}\n{finding.cause}\n{finding.reproducer}"
+    if not report.findings:
+        case = ElementTree.SubElement(suite, "testcase", classname=report.layer, name="gradients")
+        said = ElementTree.SubElement(case, "error", message="; ".join(report.notes))
+        said.set("type", Verdict.UNRELIABLE.name)
+    return ElementTree.tostring(suite, encoding="unicode")
+
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #8884;text-align:left}
+.CORRECT{color:#1a7f37}.WRONG{color:#cf222e}.UNCONVERGED{color:#9a6700}.UNRELIABLE{color:#6e7781}"""
+
+
+def as_html(report: Report) -> str:
+    """A report as one page that needs nothing else.
+
+    Example:
+        >>> import torch
+        >>> from implicitly.verification import verify
+        >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
+        >>> '<td class="CORRECT">CORRECT</td>' in as_html(report)
+        True
+    """
+    header = ("output", "input", "verdict", "error", "floor", "slack", "ratio", "what", "again")
+    rows = []
+    for f in report.findings:
+        numbers = "".join(f"<td>{v:.1e}</td>" for v in (f.error, f.floor, f.slack, f.ratio))
+        what = ". ".join(part for part in (f.reason, str(f.worst or ""), f.cause) if part)
+        rows.append(
+            f"<tr><td>{html.escape(f.output)}</td><td>{html.escape(f.input)}</td>"
+            f'<td class="{f.verdict.name}">{f.verdict.name}</td>{numbers}'
+            f"<td>{html.escape(what)}</td><td><code>{html.escape(f.reproducer)}</code></td></tr>"
+        )
+    remarks = [
+        *report.notes,
+        f"errors ≥ {report.detectable:.1e} of a derivative would have been seen",
+        f"checks: {', '.join(report.checks) or 'none'} ({report.calls} calls of the layer)",
+        *(f"not exercised: {what} ({why})" for what, why in report.not_exercised),
+    ]
+    listed = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
+    heads = "".join(f"<th>{name}</th>" for name in header)
+    verdict = report.verdict.name
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(report.layer)}'
+        f'</title><style>{_STYLE}</style><h1><span class="{verdict}">{verdict}</span>: '
+        f"{html.escape(report.layer)}</h1><table><tr>{heads}</tr>{''.join(rows)}</table>"
+        f"<ul>{listed}</ul></html>\n"
+    )
