@@ -5,7 +5,7 @@ what there is. A problem has a `residual`, a standard `start` and every known so
 """
 
 from . import classical  # isort: skip
-from . import applications
+from . import applications, generators
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 
@@ -15,6 +15,7 @@ __all__ = [
     "all",
     "applications",
     "classical",
+    "generators",
     "get",
     "names",
     "register",

@@ -82,8 +82,8 @@ def test_krylov_steps_do_not_grow_with_the_grid(name: str) -> None:
             solver=NewtonKrylov(linear_solver=linear), stopping=Stopping(rtol=1e-8),
         )  # fmt: skip
         steps.append(solution.counts.linear_iterations)
-    # The same operator on finer grids; forcing terms may differ by a step or two.
-    assert steps[2] <= steps[0] + 4
+    # Without a preconditioner they would grow like m, by four; with it, forcing terms may differ.
+    assert steps[2] <= 1.5 * steps[0]
 
 
 # --- Preconditioners ----------------------------------------------------------------------------
