@@ -267,6 +267,9 @@ class _Monitor:
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed = np.full(batch, np.inf)
         self._margin = _RECURSION_MARGIN
+        # A Krylov method that has begun again may need as many steps as there are unknowns.
+        shortest = max(stopping.patience // 10, n if self._confirms else 1)
+        self._patience_at_rounding = min(shortest, stopping.patience)
         self._was_at_rounding = np.zeros(batch, dtype=bool)
         self._default_tolerance = rtol is None and stopping.rtol is None
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
@@ -329,9 +332,7 @@ class _Monitor:
         last_progress = np.where(progress, step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * reference)
         self._was_at_rounding[rows] |= at_rounding
-        patience = np.where(
-            at_rounding, max(self._stopping.patience // 10, 1), self._stopping.patience
-        )
+        patience = np.where(at_rounding, self._patience_at_rounding, self._stopping.patience)
 
         status = np.full(len(norm), _RUNNING, dtype=np.int8)
         if last:
