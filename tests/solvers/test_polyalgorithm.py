@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from implicitly import (
     DFSANE,
     Homotopy,
     ImplicitLayer,
+    LineSearch,
     Newton,
     NewtonKrylov,
     Polyalgorithm,
@@ -83,6 +85,17 @@ def test_each_member_goes_on_from_the_best_iterates_of_those_before() -> None:
     assert solution.value.tolist() == [1.0]
     # Three steps of the first, one of the second.
     assert solution.steps.tolist() == [4]
+
+
+def test_the_tolerance_is_that_of_the_whole_solve_for_every_member() -> None:
+    # From −1 to 0.5 and to 0.993: below a hundredth of the first residual, not of the second's.
+    members = tuple(Moves(partial(torch.full_like, fill_value=to)) for to in (0.5, 0.993, 1.0))
+    solution = root(
+        equation, column(0.0), solver=Polyalgorithm(members=members), batch_dims=1,
+        stopping=Stopping(rtol=1e-2, max_steps=8),
+    )  # fmt: skip
+    assert solution.converged.all()
+    assert [len(member.steps) for member in members] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("dropping", [False, True])
@@ -393,3 +406,17 @@ def test_most_classical_problems_are_solved_from_ten_and_a_hundred_times_their_s
     found = sum(solved(name, scale) for name in names for scale in (1.0, 10.0, 100.0))
     # Of 69; the best method of SciPy solves 55.
     assert found >= 60
+
+
+def test_the_battery_is_solved_where_a_line_search_alone_is_not() -> None:
+    problem = problems.get("battery")
+    start = problem.start()
+    stopping = Stopping(rtol=0.0, atol=1e-6)
+    alone = root(
+        problem.residual, start, stopping=stopping, on_failure="accept",
+        solver=Newton(globalisation=LineSearch()),
+    )  # fmt: skip
+    assert not alone.converged
+    solution = root(problem.residual, start, stopping=stopping)
+    # The residual at the published root, rounded to float64, is 6e-7.
+    assert problem.residual(solution.value).abs().max().item() <= 1e-6 * len(start) ** 0.5
