@@ -2,6 +2,9 @@
 
 from hypothesis import HealthCheck, settings
 
+# The project's own marker and option for gradient tests.
+pytest_plugins = ["implicitly.verification.pytest_plugin"]
+
 settings.register_profile(
     "specification",
     derandomize=True,

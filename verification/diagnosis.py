@@ -123,6 +123,11 @@ def _in_the_adjoint(setup: Setup, o: int, s: int) -> str:
     return _series(root, root.inverse, s, weights, says, right)
 
 
+def _sign(blocks: Blocks) -> float:
+    """1 for a residual `z − f(z)`, −1 for `f(z) − z`: the bugs are those of the former."""
+    return -1.0 if float(blocks.matrix.diagonal(dim1=-2, dim2=-1).sum()) < 0 else 1.0
+
+
 def _cotangent(setup: Setup, k: int, o: int) -> Tensor:
     _, root = setup.roots
     zeros = [torch.zeros_like(value) for value in setup.tape.values]
@@ -134,7 +139,8 @@ def _candidates(
     setup: Setup, root: Root, blocks: Blocks
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensors]]]:
     """Names of usual bugs, and the gradients in all slots that they give."""
-    A = blocks.matrix
+    sign = _sign(blocks)
+    A, inverse = sign * blocks.matrix, sign * blocks.inverse
     identity = torch.eye(A.shape[-1], dtype=A.dtype)
 
     def rows(w: Tensor) -> Tensor:
@@ -144,16 +150,16 @@ def _candidates(
         def gradient(w: Tensor) -> Tensors:
             u = torch.empty_like(w)
             u[blocks.order] = by(rows(w)).squeeze(-1)
-            return tuple(-g for g in root.linearization.pullback_slots(u))
+            return tuple(-sign * g for g in root.linearization.pullback_slots(u))
 
         return gradient
 
     def solved(matrix: Tensor) -> Adjoint:
         return lambda w: torch.linalg.lstsq(matrix, w).solution
 
-    exact = blocks.inverse.mT
+    exact = inverse.mT
     yield "no adjoint solve: u = w", pulled(lambda w: w)
-    yield "the Jacobian is not transposed", pulled(lambda w: blocks.inverse @ w)
+    yield "the Jacobian is not transposed", pulled(lambda w: inverse @ w)
     yield "the sign of J", pulled(solved(2 * identity - A.mT))
     yield "the sign of the gradient", pulled(lambda w: -exact @ w)
     yield "the direct path is counted twice", pulled(lambda w: exact @ w + w)
@@ -190,7 +196,7 @@ Family = Callable[[float], Callable[[Tensor], Tensors]]
 
 def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[str, Family]]:
     """Bugs with a strength: none at 0."""
-    identity = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64)
+    identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
 
     def changed(matrix: Callable[[float], Tensor]) -> Family:
         def at(strength: float) -> Callable[[Tensor], Tensors]:
@@ -198,13 +204,13 @@ def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[s
                 u = torch.empty_like(w)
                 rows = w[blocks.order].unsqueeze(-1)
                 u[blocks.order] = torch.linalg.solve(matrix(strength).mT, rows).squeeze(-1)
-                return tuple(-g for g in root.linearization.pullback_slots(u))
+                return tuple(-sign * g for g in root.linearization.pullback_slots(u))
 
             return gradient
 
         return at
 
-    A = blocks.matrix
+    A = sign * blocks.matrix
     yield "the adjoint is regularised", changed(lambda t: A + t * identity)
     yield "the adjoint is damped", changed(lambda t: A + t * (identity - A))
 
@@ -254,8 +260,8 @@ def _series(
     right: list[Tensor],
 ) -> str:
     """A Neumann series cut off after some terms, or stopped by a tolerance."""
-    identity = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64)
-    J = (identity - blocks.matrix).mT
+    identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
+    J = (identity - sign * blocks.matrix).mT
     found = []
     for w, g, r in zip(weights, says, right, strict=True):
         terms = w[blocks.order].unsqueeze(-1)
@@ -265,7 +271,7 @@ def _series(
             u = J @ u + terms
             flat = torch.empty_like(w)
             flat[blocks.order] = u.squeeze(-1)
-            distance = float((g + root.linearization.pullback_slots(flat)[s]).norm())
+            distance = float((g + sign * root.linearization.pullback_slots(flat)[s]).norm())
             if distance < best:
                 best, at = distance, k
             elif not distance < torch.inf or distance > 1e3 * best:

@@ -68,6 +68,19 @@ def test_a_larger_correct_layer_is_never_wrong_and_always_decided(right):
     assert report.verdict in (Verdict.CORRECT, Verdict.UNCONVERGED)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    "name", ["no adjoint solve", "no transpose", "5-term Neumann", "sign of J"]
+)
+def test_the_cause_does_not_depend_on_the_sign_of_the_residual(name, sign):
+    family = FAMILIES["tanh"]
+    (bug,) = (bug for bug in BUGS if bug.name == name)
+    report = verify(
+        bug.plant(family), drawn("tanh"), residual=lambda *args: sign * family.residual(*args)
+    )
+    assert all(bug.cause in finding.cause for finding in report.findings)
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["equation given", "equation unknown"])
 @pytest.mark.parametrize("family", ["tanh", "transport"])
 def test_a_layer_right_to_second_order_is_correct_to_second_order(family, given):
