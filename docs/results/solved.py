@@ -18,11 +18,13 @@ from implicitly import (
     Anderson,
     Broyden,
     FixedPointIteration,
+    Homotopy,
     LevenbergMarquardt,
     LineSearch,
     Newton,
     NewtonKrylov,
     NonmonotoneLineSearch,
+    Polyalgorithm,
     PseudoTransient,
     Solver,
     Steffensen,
@@ -38,6 +40,9 @@ TOLERANCE = 1e-8
 LIMIT = 10_000
 
 SOLVERS: dict[str, Solver] = {
+    # Each solve stands alone.
+    "Polyalgorithm()": Polyalgorithm(remember=False),
+    "Homotopy()": Homotopy(),
     "Newton()": Newton(),
     "Newton(globalisation=None)": Newton(globalisation=None),
     "Newton(LineSearch())": Newton(globalisation=LineSearch()),
