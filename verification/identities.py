@@ -32,8 +32,8 @@ def linearity(setup: Setup) -> list[Evidence]:
                     "linearity in the cotangent", output, slot.name,
                     error=float((says - expected).norm()),
                     scale=scale,
-                    floor=setup.relative_floor(o, s) * scale + _tiny(setup, o, s),
-                    slack=_slack(setup, o, s),
+                    floor=setup.relative_floor(o, s) * scale + smallest(setup, o, s),
+                    slack=slack_of(setup, o, s),
                     reference=False,
                     worst=setup.component(s, says, expected),
                 )
@@ -73,8 +73,8 @@ def forward_mode(setup: Setup) -> list[Evidence]:
                         error=abs(forward - reverse),
                         scale=scale,
                         # Both modes may have solved a linear equation to its tolerance.
-                        floor=2 * setup.relative_floor(o, s) * scale + _tiny(setup, o, s),
-                        slack=_slack(setup, o, s),
+                        floor=2 * setup.relative_floor(o, s) * scale + smallest(setup, o, s),
+                        slack=slack_of(setup, o, s),
                         reference=False,
                     )
                 )  # fmt: skip
@@ -83,7 +83,7 @@ def forward_mode(setup: Setup) -> list[Evidence]:
     return found
 
 
-def _slack(setup: Setup, o: int, s: int) -> float:
+def slack_of(setup: Setup, o: int, s: int) -> float:
     """What the solver explains; nothing where the equation is not known."""
     try:
         return setup.slack(0, o, s)
@@ -91,6 +91,7 @@ def _slack(setup: Setup, o: int, s: int) -> float:
         return 0.0
 
 
-def _tiny(setup: Setup, o: int, s: int) -> float:
+def smallest(setup: Setup, o: int, s: int) -> float:
+    """Gradients this small are zero in the layer's dtype."""
     tiny = torch.finfo(setup.precision(o, s)).tiny
     return tiny / _SMALL * max(setup.slots[s].value.numel(), 1) ** 0.5

@@ -184,6 +184,15 @@ class Subject:
         """A call at the slots' own values, with its graph."""
         return self._tape([slot.value for slot in self.slots])
 
+    def tape_of(self, inputs: Sequence[Tensor]) -> Tape:
+        """A call with other tensors as inputs, perhaps of other shapes or strides."""
+        return self._tape(
+            [
+                slot.value if slot.position is None else value
+                for slot, value in zip(self.slots, inputs, strict=True)
+            ]
+        )
+
     def values(self, values: Sequence[Tensor]) -> Tensors:
         """The outputs with other tensors in the slots."""
         return self._tape(values).values

@@ -21,6 +21,7 @@ from .report import Finding, Report
 from .second_order import second_order
 from .setup import NoRootError, NotExercisedError, Setup, describe
 from .subject import LayerError, Subject
+from .variants import memory_layout, rows, second_backward
 from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
@@ -35,7 +36,12 @@ CHECKS: dict[str, Check] = {
 }
 """The checks by name, each one independent of the others."""
 
-FULL_CHECKS: dict[str, Check] = {"second order": second_order}
+FULL_CHECKS: dict[str, Check] = {
+    "second order": second_order,
+    "second backward pass": second_backward,
+    "memory layout": memory_layout,
+    "rows of the batch": rows,
+}
 """Those that take longer, run with `effort="full"`."""
 
 
