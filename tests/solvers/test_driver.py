@@ -642,3 +642,32 @@ def test_a_solver_is_not_changed_by_solving(solver: Solver) -> None:
     assert repr(solver) == before
     assert torch.equal(first.value, again.value)
     assert first.counts == again.counts
+
+
+@pytest.mark.parametrize("dropping", [False, True], ids=["parked", "dropped"])
+def test_systems_that_are_held_take_no_part_and_change_no_bit_of_the_others(dropping: bool) -> None:
+    factors = torch.tensor([[0.9], [0.5], [0.2], [0.7]], dtype=torch.float64)
+    seen: list[Tensor] = []
+
+    def problem(factors: Tensor) -> Problem:
+        def f(z: Tensor) -> Tensor:
+            seen.append(z)
+            return factors * torch.cos(z)
+
+        def restrict(index: Tensor) -> Problem:
+            return problem(factors[index])
+
+        return Problem(f, restrict=restrict if dropping else None)
+
+    start = torch.linspace(0, 1, 4, dtype=torch.float64).unsqueeze(1)
+    everyone = solve(problem(factors), Anderson(), start)
+    seen.clear()
+    held = np.array([True, False, False, True])
+    result = solve(problem(factors), Anderson(), start, held=held)
+    assert torch.equal(result.z[held], start[held])
+    assert result.status.tolist() == [Status.MAX_STEPS, 1, 1, Status.MAX_STEPS]
+    assert result.steps[held].tolist() == [0, 0]
+    assert torch.equal(result.z[~held], everyone.z[~held])
+    assert result.steps[~held].tolist() == everyone.steps[~held].tolist()
+    for z in seen[1:]:
+        assert len(z) == 2 if dropping else torch.equal(z[held], start[held])
