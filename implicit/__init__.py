@@ -3,7 +3,17 @@
 from .capture import CapturedTensorError
 from .compiled_map import ComplexStepError
 from .functional import fixed_point, root
-from .gradients import Exact, Gradient, JacobianFree, Neumann, Phantom, Unrolled
+from .gradients import (
+    Exact,
+    Gradient,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    ReconstructionError,
+    ReuseInverse,
+    Reversible,
+    Unrolled,
+)
 from .layer import ImplicitLayer
 from .numba_equation import NumbaEquation
 from .recurrence import recurrence
@@ -18,6 +28,9 @@ __all__ = [
     "Neumann",
     "NumbaEquation",
     "Phantom",
+    "ReconstructionError",
+    "ReuseInverse",
+    "Reversible",
     "Unrolled",
     "fixed_point",
     "recurrence",

@@ -185,7 +185,7 @@ def solve_equation(
             compiled=function.form if isinstance(function, NumbaEquation) else None,
         ),
         solver=settings.chosen_solver,
-        stopping=settings.stopping,
+        stopping=settings.chosen_stopping,
         gradient=settings.chosen_gradient,
         on_failure=settings.on_failure,
         leaves=len(start),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.driver import solve
+from ..solvers.end_states import EndStates
 from .differentiation import pullback, pushforward, transforming
 from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
@@ -48,12 +49,16 @@ class Report:
         value_steps: The solver step that reached the value, for each system.
         adjoints: Those of the derived equations; entry `k` is the newest of order `k + 1`.
         order: How often the equation was derived from the one that the user gave.
+        ends: The states that the solver ended in, if the gradient mode keeps them.
+        batch_shape: The systems that were solved.
     """
 
     solution: Solution | None = None
     value_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     adjoints: list[Solution] = field(default_factory=list)
     order: int = 0
+    ends: EndStates | None = None
+    batch_shape: tuple[int, ...] = ()
 
     def record(self, solution: Solution) -> None:
         """Take note of a solution, of the given or of a derived equation."""
@@ -118,6 +123,9 @@ class Call:
         z = layout.flatten(z0)
         value = layout.flatten(first)
         residual = value - z if self.equation.form == "fixed_point" else -value
+        if self.gradient.keeps_inverse and self.report.order == 0:
+            self.report.ends = EndStates()
+        self.report.batch_shape = tuple(layout.batch_shape)
         result = solve(
             problem,
             self.solver,
@@ -126,6 +134,7 @@ class Call:
             residual=residual,
             callback=self.callback,
             trace=self.trace,
+            ends=self.report.ends,
         )
         check_start(self.equation.described, z, result.status, result.steps)
         self.report.value_steps = result.value_steps

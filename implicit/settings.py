@@ -36,6 +36,7 @@ class Settings:
         _instance("gradient", self.gradient, Gradient, "Exact() or Unrolled()")
         if not isinstance(self.batch_dims, int) or self.batch_dims < 0:
             raise ValueError(f"batch_dims must be an integer ≥ 0, got {self.batch_dims!r}")
+        self.chosen_gradient.adapt(self.form, self.solver, self.stopping)
         if self.batched_args is not None and self.batch_dims != 1:
             raise ValueError(
                 f"batched_args needs batch_dims=1, one axis of systems to drop from, "
@@ -43,10 +44,20 @@ class Settings:
             )
 
     @cached_property
+    def _adapted(self) -> tuple[Solver | None, Stopping | None]:
+        return self.chosen_gradient.adapt(self.form, self.solver, self.stopping)
+
+    @property
+    def chosen_stopping(self) -> Stopping | None:
+        """The stopping rule asked for, as the gradient mode needs it."""
+        return self._adapted[1]
+
+    @cached_property
     def chosen_solver(self) -> Solver:
-        """The solver asked for, or the default of the form: one object, which may remember."""
-        if self.solver is not None:
-            return self.solver
+        """The solver asked for, or the default of the mode or form: one object, which may remember."""
+        solver = self._adapted[0]
+        if solver is not None:
+            return solver
         if self.linear:
             return GMRES()
         if self.form == "fixed_point":

@@ -74,6 +74,11 @@ class Layout:
             tensor = tensor.reshape(shape)
         return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
+    def mapped(self, size: int) -> Layout:
+        """The layout of `size` times as many systems, along a new first axis."""
+        shapes = tuple(torch.Size((size, *shape)) for shape in self.shapes)
+        return Layout(torch.Size((size, *self.batch_shape)), shapes, self.dtypes, self.dtype)
+
     def restricted(self, count: int) -> Layout:
         """The layout of `count` of the systems, for one batch axis."""
         shapes = tuple(torch.Size((count, *shape[1:])) for shape in self.shapes)

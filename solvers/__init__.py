@@ -31,6 +31,7 @@ from .numba_root import NumbaRoot
 from .polyalgorithm import Polyalgorithm, Winner
 from .problem import Derivative, Linearization, Problem
 from .pseudo_transient import PseudoTransient
+from .reversible_iteration import ReversibleIteration
 from .scipy_root import ScipyRoot
 from .scipy_root_scalar import ScipyRootScalar
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
@@ -73,6 +74,7 @@ __all__ = [
     "Polyalgorithm",
     "Problem",
     "PseudoTransient",
+    "ReversibleIteration",
     "ScipyRoot",
     "ScipyRootScalar",
     "Solution",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +64,11 @@ class BroydenState:
         left, right = self.factors()
         return -self.negative(r.unsqueeze(1), right, left).squeeze(1)
 
+    def inverse_transpose(self, r: Tensor) -> Tensor:
+        """`Hᵀ r` for `r` of shape `(batch, n)`."""
+        left, right = self.factors()
+        return -self.negative(r.unsqueeze(1), left, right).squeeze(1)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """All `uᵢ` and all `vᵢ` as rows, `(batch, used, n)`."""
         left, right = self.updates.narrow(1, 0, self.used).unbind(2)
@@ -114,6 +119,7 @@ class Broyden(Solver):
     kind: Literal["good", "bad"] = "good"
     line_search: bool = True
     growth: float = 1.0
+    learns_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not is_integer(self.memory, 1):

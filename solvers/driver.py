@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .end_states import EndStates
 from .goal import Goal
 from .problem import Problem
 from .solution import Counts, Status
@@ -88,6 +89,7 @@ def solve(
     callback: Callback | None = None,
     trace: bool = False,
     held: np.ndarray | None = None,
+    ends: EndStates | None = None,
 ) -> FlatSolution:
     """Step `solver` on `problem` from `z` until every system has ended, or let it run whole.
 
@@ -106,6 +108,7 @@ def solve(
         trace: Record the residual norms of every check.
         held: Boolean, `(batch,)`: systems that take no part. They stay where they are, are dropped
             or parked like finished ones, and have the status `MAX_STEPS` after 0 steps.
+        ends: Takes the state in which each system ends.
 
     Returns:
         The converged or best iterate of every system, with status, steps, and the residual norm
@@ -148,10 +151,13 @@ def solve(
             max_evaluations is not None and problem.counts.evaluations >= max_evaluations
         )
         if last or step % check_every == 0:
+            running = monitor.running
             newly_ended = monitor.look(state, step, last) or (step == 0 and held is not None)
             if callback is not None and callback(step, monitor.norms):
                 monitor.end_running(state, step)
                 last = True
+            if ends is not None:
+                ends.take(state, *monitor.places(running & ~monitor.running))
             if monitor.all_ended:
                 if not solver.confirm_residual:
                     break
@@ -297,6 +303,13 @@ class _Monitor:
     def running(self) -> np.ndarray:
         """Boolean, for each system whether it has not ended."""
         return self._status == _RUNNING
+
+    def places(self, systems: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The numbers of `systems`, given by a boolean for each, and their rows in the state."""
+        rows = np.arange(len(self._status)) if self._rows is None else self._rows
+        local = np.flatnonzero(systems[rows])
+        device = self.z.device
+        return torch.from_numpy(rows[local]).to(device), torch.from_numpy(local).to(device)
 
     @property
     def norms(self) -> np.ndarray:

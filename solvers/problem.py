@@ -89,12 +89,20 @@ class Problem:
 
     def residual(self, z: Tensor) -> Tensor:
         """`r(z)`; one evaluation."""
+        value, z = self._evaluated(z)
+        return value - z if self.form == "fixed_point" else -value
+
+    def value(self, z: Tensor) -> Tensor:
+        """`function(z)`; one evaluation."""
+        return self._evaluated(z)[0]
+
+    def _evaluated(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The value of `function`, and where it was taken."""
         self.counts.evaluations += 1
         if self._parked is not None:
             finished, values = self._parked
             z = torch.where(finished, values, z)
-        value = self.function(z)
-        return value - z if self.form == "fixed_point" else -value
+        return self.function(z), z
 
     def linearization(self, z: Tensor) -> Linearization:
         """The residual and its derivative at `z`; one evaluation, none for linear problems."""

@@ -51,6 +51,8 @@ class Solver(Options, ABC):
             (GMRES); the driver reads `z` only when a system ends.
         ends_itself: The solver knows when it can do no more (`state.failed`), and steps in which the
             residual does not fall are no sign of it.
+        learns_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
+            approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
     """
 
@@ -58,6 +60,7 @@ class Solver(Options, ABC):
     confirm_residual: ClassVar[bool] = False
     lazy_iterate: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
+    learns_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
 
     @property

@@ -1,0 +1,26 @@
+"""How derivatives of a solution are formed: exactly by default, or by an approximation that says so."""
+
+from .derivatives import adjoint, tangent
+from .exact import Exact
+from .mode import Gradient, ImplicitGradient, TapedGradient
+from .phantom import Phantom
+from .reuse_inverse import ReuseInverse
+from .reversible import ReconstructionError, Reversible
+from .series import JacobianFree, Neumann
+from .unrolled import Unrolled
+
+__all__ = [
+    "Exact",
+    "Gradient",
+    "ImplicitGradient",
+    "JacobianFree",
+    "Neumann",
+    "Phantom",
+    "ReconstructionError",
+    "ReuseInverse",
+    "Reversible",
+    "TapedGradient",
+    "Unrolled",
+    "adjoint",
+    "tangent",
+]

@@ -1,0 +1,59 @@
+"""The implicit function theorem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from ...solvers import GMRES, DenseLU, Solver, Stopping
+from ..equation import Equation
+from ..structure import Leaves
+from .mode import ImplicitGradient
+
+if TYPE_CHECKING:
+    from ..rule import Call
+
+
+@dataclass(frozen=True)
+class Exact(ImplicitGradient):
+    """The implicit function theorem: one linear equation for each derivative, solved to tolerance.
+
+    Correct to every order and in both modes, whatever solver found the solution and whether or not
+    the iteration contracts. The residual that the linear solve achieved is in `Solution.adjoints`.
+
+    Attributes:
+        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`, or
+            `DenseLU()` for a `NumbaEquation`, whose systems are small.
+        stopping: Its stopping rule; `None` for the defaults of the dtype.
+
+    Source: Bai, Kolter & Koltun 2019, theorem 1.
+
+    Example:
+        >>> import torch, implicitly
+        >>> x = torch.tensor(2.0, requires_grad=True)
+        >>> gradient = implicitly.Exact(solver=implicitly.NeumannSeries())
+        >>> z = implicitly.fixed_point(lambda z, x: 0.5 * z + x, torch.tensor(0.0), x, gradient=gradient)
+        >>> z.value.backward()
+        >>> round(x.grad.item(), 4)
+        2.0
+    """
+
+    solver: Solver | None = None
+    stopping: Stopping | None = None
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.solver is not None and not isinstance(self.solver, Solver):
+            raise TypeError(
+                "Exact(solver=...) must be an instance of a solver such as GMRES() or Anderson(), "
+                f"got {self.solver!r}"
+            )
+        if self.stopping is not None and not isinstance(self.stopping, Stopping):
+            raise TypeError(f"Exact(stopping=...) must be a Stopping, got {self.stopping!r}")
+
+    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
+        start = tuple(torch.zeros_like(constant) for constant in equation.constant(args))
+        solver = self.solver or (DenseLU() if equation.small(start) else GMRES())
+        return call.derived(equation, solver, self.stopping).root(start, args)

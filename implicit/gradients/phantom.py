@@ -1,0 +1,59 @@
+"""Backpropagation through iterations that follow the solution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..differentiation import constants
+from ..structure import Leaves
+from .mode import TapedGradient
+
+if TYPE_CHECKING:
+    from ..rule import Call, Outcome
+
+
+@dataclass(frozen=True)
+class Phantom(TapedGradient):
+    """Approximate: backpropagation through damped iterations that follow the detached solution.
+
+    Equals the Neumann series of the damped map, cut off after `steps` terms.
+
+    Attributes:
+        steps: Number of iterations.
+        damping: Step length of each, in `(0, 1]`.
+
+    Raises:
+        ValueError: An option is out of range.
+
+    Source: Geng et al. 2021, "unrolling-based phantom gradient", eq. 10.
+
+    Example:
+        >>> Phantom(steps=5, damping=0.5)
+        Phantom(steps=5, damping=0.5)
+    """
+
+    steps: int = 5
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.steps, int) and self.steps >= 1):
+            raise ValueError(f"steps must be an integer ≥ 1, got {self.steps!r}")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"damping must be in (0, 1], got {self.damping!r}")
+
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
+        z, function = outcome.value, call.equation.bind(args).function
+        for _ in range(self.steps):
+            value = function(z)
+            if call.equation.form == "fixed_point":
+                z = tuple(torch.lerp(a, b, self.damping) for a, b in zip(z, value, strict=True))
+            else:
+                z = tuple(a - self.damping * r for a, r in zip(z, value, strict=True))
+        # The value stays the solution; only derivatives are taken from the iterations.
+        return tuple(
+            leaf + (recorded - constant)
+            for leaf, recorded, constant in zip(outcome.value, z, constants(z), strict=True)
+        )

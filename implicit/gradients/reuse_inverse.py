@@ -1,0 +1,159 @@
+"""The inverse Jacobian that the solver has learnt, in the place of the adjoint equation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...solvers import GMRES, Broyden, Solver, Stopping
+from ...solvers.options import is_integer
+from ...solvers.problem import Form
+from ..differentiation import constants
+from ..equation import AdjointEquation, Equation
+from ..structure import Layout, Leaves
+from .mode import ImplicitGradient
+
+if TYPE_CHECKING:
+    from ..rule import Call, Report
+
+
+@dataclass(frozen=True)
+class ReuseInverse(ImplicitGradient):
+    """Approximate: the inverse Jacobian is the one that the forward solver has learnt.
+
+    A quasi-Newton solver ends with an approximation `H` of the inverse Jacobian. Its transpose times the
+    cotangent costs no evaluation. It is good in directions that the solve went through, which need not be
+    those of the cotangent; `refine` steps of a linear solver, started from it, mend that. Forward mode
+    uses `H` itself. First derivatives only; each system has the `H` of its own last step.
+
+    Attributes:
+        refine: Steps of `solver` on the adjoint equation from that estimate; `None` for none. Their
+            residual is in `Solution.adjoints`; falling short of a tolerance is not a failure.
+        solver: The linear solver that refines; `None` for `GMRES()`.
+
+    The solver of the call must be one that learns an inverse: `Broyden`, which is also the default
+    with this mode. The updates of every system are kept until the derivative is taken.
+
+    Raises:
+        ValueError: `refine` is not `None` or an integer ≥ 1, or `solver` is given without it.
+        TypeError: `solver` is not a solver; in the call, its solver learns no inverse; in a
+            derivative, it is of second order, or the systems are not those that were solved
+            (`jacrev` and other maps of cotangents).
+
+    Source: Ramzi et al. 2022, arXiv:2106.00553 (SHINE).
+
+    Example:
+        >>> import torch, implicitly
+        >>> x = torch.tensor([0.3, -0.2], requires_grad=True)
+        >>> f = lambda z, x: 0.5 * torch.sin(z.flip(0)) + x
+        >>> z = implicitly.fixed_point(f, torch.zeros(2), x, gradient=implicitly.ReuseInverse()).value
+        >>> z.sum().backward()
+        >>> x.grad.shape
+        torch.Size([2])
+    """
+
+    refine: int | None = None
+    solver: Solver | None = None
+    keeps_inverse: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.refine is not None and not is_integer(self.refine, 1):
+            raise ValueError(f"refine must be an integer ≥ 1 or None, got {self.refine!r}")
+        if self.solver is not None and not isinstance(self.solver, Solver):
+            raise TypeError(
+                f"ReuseInverse(solver=...) must be a solver such as GMRES(), got {self.solver!r}"
+            )
+        if self.solver is not None and self.refine is None:
+            raise ValueError("ReuseInverse(solver=...) refines nothing without refine=...")
+
+    def adapt(
+        self, form: Form, solver: Solver | None, stopping: Stopping | None
+    ) -> tuple[Solver | None, Stopping | None]:
+        solver = Broyden() if solver is None else solver
+        if not solver.learns_inverse:
+            raise TypeError(
+                f"ReuseInverse needs a solver that learns an inverse Jacobian, and "
+                f"{type(solver).__name__} learns none: use Broyden(), or Exact() as the gradient"
+            )
+        return solver, stopping
+
+    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
+        if call.report.order > 0:
+            raise TypeError(_FIRST_ORDER)
+        product = _Product(
+            call.report,
+            transpose=isinstance(equation, AdjointEquation),
+            sign=-1.0 if equation.form == "fixed_point" else 1.0,
+            batch_dims=equation.batch_dims,
+        )
+        estimate = _Apply.apply(product, *equation.constant(args))
+        if self.refine is None:
+            return estimate
+        stopping = Stopping(max_steps=self.refine)
+        refining = call.derived(equation, self.solver or GMRES(), stopping)
+        return replace(refining, on_failure="accept").root(constants(estimate), args)
+
+
+_FIRST_ORDER = (
+    "ReuseInverse gives first derivatives only: the derivative of the inverse that a solver has "
+    "learnt is not known. Use Exact() for higher orders"
+)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """`±H` or `±Hᵀ`, so that it solves the tangent or adjoint equation.
+
+    `H` approximates the inverse Jacobian of a fixed point's `f(z) − z` or a root's `−F(z)`.
+    """
+
+    report: Report
+    transpose: bool
+    sign: float
+    batch_dims: int
+
+    def __call__(self, constant: Leaves) -> Leaves:
+        layout = Layout.of(constant, self.batch_dims)
+        solved = self.report.batch_shape
+        if self.report.ends is None or tuple(layout.batch_shape) != solved:
+            raise TypeError(
+                f"ReuseInverse has the inverse Jacobians of the systems that were solved, of batch "
+                f"shape {solved}, but the derivative asks for {tuple(layout.batch_shape)}: maps of "
+                "cotangents or tangents (jacrev, jacfwd) need Exact()"
+            )
+        flat = layout.flatten(constant)
+        return layout.unflatten(
+            self.sign * self.report.ends.inverse(flat, transpose=self.transpose)
+        )
+
+
+class _Apply(torch.autograd.Function):
+    """A product that is evaluated on plain tensors, and has no derivative."""
+
+    @staticmethod
+    def forward(product: _Product, *constant: Tensor) -> Leaves:
+        return product(constant)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is saved."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise TypeError(_FIRST_ORDER)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise TypeError(_FIRST_ORDER)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, product: _Product, *constant: Tensor) -> Any:
+        moved = tuple(
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(constant, in_dims[1:], strict=True)
+        )
+        outputs = _Apply.apply(replace(product, batch_dims=product.batch_dims + 1), *moved)
+        return outputs, (0,) * len(outputs)

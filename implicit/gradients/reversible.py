@@ -1,0 +1,239 @@
+"""Exact gradients of a finite iteration that is run backwards instead of being stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...solvers import ReversibleIteration, Solver, Stopping
+from ...solvers.options import is_integer, is_positive
+from ...solvers.problem import Form
+from ...solvers.reversible_iteration import backward_half, forward_half
+from ..capture import levels
+from ..differentiation import pullback, transforming
+from ..equation import Equation
+from ..structure import Layout, Leaves
+from .mode import TapedGradient
+
+if TYPE_CHECKING:
+    from ..rule import Call, Outcome
+
+
+class ReconstructionError(RuntimeError):
+    """An iteration run backwards did not come back to where it began."""
+
+
+@dataclass(frozen=True)
+class Reversible(TapedGradient):
+    """Backpropagation through a reversible iteration, whose iterates are recomputed from the last ones.
+
+    The solver is `ReversibleIteration`, and the gradient that of its iterations as they ran, in
+    `z0` as well, like that of `Unrolled()`. Memory does not grow with the steps: going back, each
+    iterate is had from the next by one evaluation of `f`. Rounding errors grow by up to
+    `(1 − β)⁻²` in each step on the way back; iterates are in float64 whatever the dtype of `z`, and
+    the start that comes out is compared with the one that was given.
+
+    Reverse mode of any order; derivatives beyond the first store their iterates.
+
+    Attributes:
+        relaxation: `β`, in `(0, 2)` and not 1. Nearer to 0 the iteration is slower, nearer to 1 it
+            loses more digits on the way back.
+        steps: Limit on the steps, in place of `Stopping.max_steps`. A system that does not meet its
+            tolerance by then has failed, as always: `on_failure="accept"` if that is meant.
+        tolerance: The largest difference between the start and its reconstruction, relative to the
+            larger of the norms of the start and of the end; `None` for the root of the dtype's epsilon.
+
+    Raises:
+        ValueError: An option is out of range.
+        TypeError: The equation is a root, another solver is given, or a derivative is taken in
+            forward mode.
+        ReconstructionError: In the backward pass, rounding errors have grown beyond `tolerance`.
+
+    Source: McCallum, Arora & Foster 2025, arXiv:2509.12917 (RevDEQ).
+
+    Example:
+        >>> import torch, implicitly
+        >>> x = torch.tensor(0.5, requires_grad=True)
+        >>> f = lambda z, x: 0.5 * torch.cos(z) + x
+        >>> gradient = implicitly.Reversible(relaxation=0.7)
+        >>> z = implicitly.fixed_point(f, torch.tensor(0.0), x, gradient=gradient).value
+        >>> z.backward()
+        >>> bool((x.grad - 1 / (1 + 0.5 * torch.sin(z))).abs() < 1e-4)
+        True
+    """
+
+    relaxation: float = 0.5
+    steps: int | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        ReversibleIteration(self.relaxation)  # Raises if it is out of range.
+        if self.steps is not None and not is_integer(self.steps, 1):
+            raise ValueError(f"steps must be an integer ≥ 1 or None, got {self.steps!r}")
+        if self.tolerance is not None and not is_positive(self.tolerance):
+            raise ValueError(f"tolerance must be a number > 0 or None, got {self.tolerance!r}")
+
+    def adapt(
+        self, form: Form, solver: Solver | None, stopping: Stopping | None
+    ) -> tuple[Solver | None, Stopping | None]:
+        own = ReversibleIteration(self.relaxation)
+        if form != "fixed_point":
+            raise TypeError(
+                "Reversible differentiates an iteration for fixed points z = f(z), and this equation "
+                "is a root F(z) = 0: use Exact(), or state it as a fixed point"
+            )
+        if solver is not None and solver != own:
+            raise TypeError(
+                f"Reversible differentiates the steps of {own}, which is its solver: leave solver "
+                f"out, or use Unrolled() to differentiate those of {type(solver).__name__}"
+            )
+        if self.steps is not None:
+            stopping = replace(stopping or Stopping(), max_steps=self.steps)
+        return own, stopping
+
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
+        layout = Layout.of(z0, call.equation.batch_dims)
+        last = outcome.value_steps.clamp(min=1)
+        most = max(int(call.report.value_steps.max(initial=1)), 1)
+        start = layout.flatten(z0).double().reshape(*layout.batch_shape, -1)
+        steps = _Steps(call.equation, layout, self, most)
+        _, z = _Iterate.apply(steps, last, start, *args)
+        return layout.unflatten(z.reshape(layout.systems, -1).to(layout.dtype))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The iteration of one call: `most` steps, of which each system takes its own number."""
+
+    equation: Equation
+    layout: Layout
+    mode: Reversible
+    most: int
+
+    def evaluate(self, v: Tensor, args: Leaves) -> Tensor:
+        """`f` of rows in float64, computed in the dtypes of the unknown."""
+        leaves = self.layout.unflatten(v.to(self.layout.dtype))
+        return self.layout.flatten(self.equation.evaluate(leaves, args)).double()
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """A tensor `(*batch, n)` or `(*batch,)` as `(systems, n)` or `(systems, 1)`."""
+        return tensor.reshape(self.layout.systems, -1)
+
+    def forward(self, last: Tensor, start: Tensor, args: Leaves) -> tuple[Tensor, Tensor]:
+        """The last iterates `y` and `z`."""
+        beta = self.mode.relaxation
+        y = z = self.rows(start)
+        for step in range(self.most):
+            runs = self.rows(last) > step
+            new_y = forward_half(y, self.evaluate(z, args), beta)
+            new_z = forward_half(z, self.evaluate(new_y, args), beta)
+            y, z = torch.where(runs, new_y, y), torch.where(runs, new_z, z)
+        return y.reshape(start.shape), z.reshape(start.shape)
+
+    def check(self, start: Tensor, y: Tensor, z: Tensor, end: Tensor) -> None:
+        """Raise if `y` and `z`, which should be `start`, are not."""
+        start, y, z, end = (list(levels(tensor))[-1].detach() for tensor in (start, y, z, end))
+        n = start.shape[-1]
+        start, y, z, end = (tensor.reshape(-1, n) for tensor in (start, y, z, end))
+        size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
+        error = torch.maximum((y - start).norm(dim=1), (z - start).norm(dim=1))
+        error = torch.where(error == 0, 0.0, error / size)
+        allowed = self.mode.tolerance or torch.finfo(self.layout.dtype).eps ** 0.5
+        worst = float(error.nan_to_num(nan=torch.inf).max()) if error.numel() else 0.0
+        if worst > allowed:
+            raise ReconstructionError(
+                f"run backwards for {self.most} steps, the iteration of {self.equation.described} came "
+                f"back to its start with a relative error of {worst:.2g}, above {allowed:.2g}: the "
+                "gradient would be wrong. Use fewer steps (Reversible(steps=...)), a relaxation "
+                f"further from 1 than {self.mode.relaxation}, or Unrolled() or Exact()"
+            )
+
+
+class _Iterate(torch.autograd.Function):
+    """The last `y` and `z`. Both are outputs, so that the backward pass has derivatives itself."""
+
+    @staticmethod
+    def forward(steps: _Steps, last: Tensor, start: Tensor, *args: Tensor) -> tuple[Tensor, Tensor]:
+        y, z = steps.forward(last, start, args)
+        return y.clone(), z.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.steps, last, start, *args = inputs
+        ctx.save_for_backward(*output, last, start, *args)
+
+    @staticmethod
+    def backward(ctx: Any, y_bar: Tensor, z_bar: Tensor) -> tuple[Tensor | None, ...]:
+        steps: _Steps = ctx.steps
+        y, z, last, start, *args = ctx.saved_tensors
+        end, beta, systems = z, steps.mode.relaxation, steps.rows(last)
+        y, z, y_bar, z_bar = (steps.rows(tensor) for tensor in (y, z, y_bar, z_bar))
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[3:]) if wanted]
+        gradients = [torch.zeros_like(args[i]) for i in needed]
+        for step in reversed(range(steps.most)):
+            runs = systems > step
+            value, back = _pullback(steps, y, args, needed)
+            z = torch.where(runs, backward_half(z, value, beta), z)
+            through, *shares = back((torch.where(runs, beta * z_bar, 0.0),))
+            y_bar = y_bar + through
+            z_bar = torch.where(runs, (1.0 - beta) * z_bar, z_bar)
+            gradients = [total + share for total, share in zip(gradients, shares, strict=True)]
+
+            value, back = _pullback(steps, z, args, needed)
+            y = torch.where(runs, backward_half(y, value, beta), y)
+            through, *shares = back((torch.where(runs, beta * y_bar, 0.0),))
+            z_bar = z_bar + through
+            y_bar = torch.where(runs, (1.0 - beta) * y_bar, y_bar)
+            gradients = [total + share for total, share in zip(gradients, shares, strict=True)]
+        steps.check(start, y.reshape(start.shape), z.reshape(start.shape), end)
+        result: list[Tensor | None] = [None] * len(args)
+        for i, gradient in zip(needed, gradients, strict=True):
+            result[i] = gradient
+        return (None, None, (y_bar + z_bar).reshape(start.shape), *result)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise TypeError("Reversible has no forward mode: use Unrolled() or Exact()")
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], steps: _Steps, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+        size, dims = info.batch_size, in_dims[1:]
+        moved = [
+            t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)
+        ]
+        for i in (0, 1):
+            if dims[i] is None:
+                moved[i] = moved[i].expand(size, *moved[i].shape)
+        mapped = replace(
+            steps,
+            equation=steps.equation.vmapped(
+                tuple(dim is not None for dim in dims[2:]), info.randomness
+            ),
+            layout=steps.layout.mapped(size),
+        )
+        return _Iterate.apply(mapped, *moved), (0, 0)
+
+
+def _pullback(steps: _Steps, v: Tensor, args: list[Tensor], needed: list[int]) -> Any:
+    """`f(v)` and the map from its cotangent to those of `v` and of the arguments `needed`."""
+    own, first_captured = list(args), len(args)
+    if not torch.is_grad_enabled() and not transforming():
+        # No graph is recorded, so that captured leaves may stand for themselves.
+        captured = steps.equation.captured
+        first_captured -= len(captured)
+        own = [*(arg.detach() for arg in args[:first_captured]), *captured]
+
+    def function(v: Tensor, *some: Tensor) -> tuple[Tensor]:
+        changed = list(own)
+        for position, value in zip(needed, some, strict=True):
+            changed[position] = value
+        return (steps.evaluate(v, tuple(changed)),)
+
+    positions = frozenset(1 + i for i, p in enumerate(needed) if p >= first_captured)
+    (value,), back = pullback(function, (v, *(own[p] for p in needed)), positions)
+    return (value if torch.is_grad_enabled() else value.detach()), back

@@ -1,0 +1,99 @@
+"""Backpropagation through the iterations of the solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...solvers.state import map_tensors
+from ..differentiation import constants, transforming
+from ..flat import flat_problem
+from ..structure import Layout, Leaves
+from .mode import TapedGradient
+
+if TYPE_CHECKING:
+    from ..rule import Call, Outcome
+
+_MANY = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Unrolled(TapedGradient):
+    """Backpropagation through the solver's own iterations: the weight-tied unrolled network.
+
+    The solve is run again with as many steps as it took, and its steps are recorded. Memory grows
+    with their number.
+
+    Attributes:
+        steps: How many of the last iterations of each system to record; `None` for all of them,
+            which gives the gradient of what was computed, in `z0` as well. With a number the
+            gradient is an approximation. At least one iteration is recorded.
+
+    Raises:
+        ValueError: `steps` is not `None` or an integer ≥ 1.
+
+    Source: Bai, Kolter & Koltun 2019, section 3 (weight-tied networks of finite depth).
+
+    Example:
+        >>> Unrolled(steps=3)
+        Unrolled(steps=3)
+    """
+
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
+            raise ValueError(f"steps must be an integer ≥ 1 or None, got {self.steps!r}")
+
+    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
+        layout = Layout.of(z0, call.equation.batch_dims)
+        last = outcome.value_steps.reshape(-1).clamp(min=1)
+        most, fewest = _range(call.report.value_steps)
+        # The residual of iterate j is computed by step j − 1, that of the start beforehand: to
+        # record the residuals from `last − steps` on, a system's graph begins one step earlier.
+        graph_start = torch.full_like(last, -1) if self.steps is None else last - self.steps - 1
+        first_recorded = -1 if self.steps is None else fewest - self.steps - 1
+
+        live = flat_problem(call.equation, layout, args)
+        problem, flat = live, layout.flatten(z0)
+        recording = torch.is_grad_enabled()
+        if first_recorded >= 0:
+            problem = flat_problem(call.equation, layout, constants(args))
+            flat = constants((flat,))[0]
+        with torch.set_grad_enabled(recording and first_recorded < 0):
+            residual = problem.residual(flat)
+            if transforming():
+                # Mapped like the iterates, since solvers write them into storage made from it.
+                flat = torch.where(torch.ones_like(residual, dtype=torch.bool), flat, residual)
+            state = call.solver.init(problem, flat, residual)
+        for step in range(most):
+            if step == first_recorded:
+                problem = live
+            if step >= fewest:
+                problem.park((last <= step).unsqueeze(1), constants((flat,))[0])
+            with torch.set_grad_enabled(recording and step >= first_recorded):
+                if self.steps is not None and step > first_recorded:
+                    state = _constant_where(graph_start == step, state)
+                state = call.solver.step(problem, state)
+                # A system keeps the iterate that its own solve returned.
+                flat = torch.where((last > step).unsqueeze(1), state.z, flat)
+        return layout.unflatten(flat)
+
+
+def _range(steps: np.ndarray) -> tuple[int, int]:
+    """The most and the fewest steps of any system, at least one."""
+    return max(int(steps.max(initial=1)), 1), max(int(steps.min(initial=_MANY)), 1)
+
+
+def _constant_where(systems: Tensor, state: Any) -> Any:
+    """The solver state without the derivatives of some systems."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        column = systems.reshape(-1, *[1] * (tensor.ndim - 1))
+        return torch.where(column, constants((tensor,))[0], tensor)
+
+    return map_tensors(cut, state)
