@@ -89,7 +89,9 @@ class ReuseInverse(ImplicitGradient):
             sign=-1.0 if equation.form == "fixed_point" else 1.0,
             batch_dims=equation.batch_dims,
         )
-        estimate = _Apply.apply(product, *equation.constant(args))
+        constant = equation.constant(args)
+        # The inverse depends on all arguments: a derivative that passes through it must not be lost.
+        estimate = _Apply.apply(product, len(constant), *constant, *args)
         if self.refine is None:
             return estimate
         stopping = Stopping(max_steps=self.refine)
@@ -134,8 +136,8 @@ class _Apply(torch.autograd.Function):
     """A product that is evaluated on plain tensors, and has no derivative."""
 
     @staticmethod
-    def forward(product: _Product, *constant: Tensor) -> Leaves:
-        return product(constant)
+    def forward(product: _Product, leaves: int, *tensors: Tensor) -> Leaves:
+        return product(tensors[:leaves])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -150,10 +152,11 @@ class _Apply(torch.autograd.Function):
         raise TypeError(_FIRST_ORDER)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, product: _Product, *constant: Tensor) -> Any:
+    def vmap(info: Any, in_dims: Any, product: _Product, leaves: int, *tensors: Tensor) -> Any:
         moved = tuple(
             tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(constant, in_dims[1:], strict=True)
+            for tensor, dim in zip(tensors[:leaves], in_dims[2 : 2 + leaves], strict=True)
         )
-        outputs = _Apply.apply(replace(product, batch_dims=product.batch_dims + 1), *moved)
+        mapped = replace(product, batch_dims=product.batch_dims + 1)
+        outputs = _Apply.apply(mapped, leaves, *moved, *tensors[leaves:])
         return outputs, (0,) * len(outputs)
