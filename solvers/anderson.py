@@ -16,6 +16,8 @@ from .solver import Solver
 
 # Beside it no equation in use is small: their entries are residual norms over that of the first.
 _FLOOR = 1e-30
+# A plain step that makes the residual grow by more than this tells of a map that expands.
+_EXPANSION = 1.2
 
 
 @dataclass
@@ -32,6 +34,13 @@ class AndersonState:
     """`β` per system, `(batch, 1)`, or `None` where it is the solver's option itself."""
     size: Tensor
     """Residual norms, `(batch, 1)`."""
+    limit: Tensor
+    """The growth in a step beyond which moves are forgotten, `(batch, 1)`."""
+    strict: Tensor
+    lenient: Tensor
+    """The two limits."""
+    plain: Tensor
+    """Whether the next step is a plain one."""
     relative: float
     """The relative increase of the diagonal."""
     tiny: float
@@ -60,8 +69,9 @@ class Anderson(Solver):
             rounding of the iterates' dtype.
         restart: Forget all moves every so many steps; `None` never.
         safeguard: Forget a system's moves, and take a plain step, when its residual norm has grown
-            by more than this factor in a step; `None` never. With 1 it keeps up with plain iteration
-            on strongly non-normal contractions too, but no longer solves maps that expand.
+            in a step; where the last plain step made it grow by more than a fifth, only if it has
+            grown by more than this factor; `None` never. So it keeps up with plain iteration on
+            non-normal contractions, and solves maps that expand.
 
     Raises:
         ValueError: An option is out of range.
@@ -120,9 +130,12 @@ class Anderson(Solver):
         ring.slot(0).target.copy_(z + step)
         rounding = torch.finfo(z.dtype)
         relative = 16 * rounding.eps if self.regularisation is None else self.regularisation
+        strict = torch.ones_like(size)
+        lenient = torch.full_like(size, self.safeguard or torch.inf)
         return AndersonState(
-            z, residual, ring, first, identity, mixing, size, relative, rounding.tiny, count=0
-        )
+            z, residual, ring, first, identity, mixing, size, strict, strict, lenient,
+            torch.ones_like(size, dtype=torch.bool), relative, rounding.tiny, count=0,
+        )  # fmt: skip
 
     def step(self, problem: Problem, state: AndersonState) -> AndersonState:
         ring, mixing, count = state.ring, state.mixing, state.count + 1
@@ -147,13 +160,19 @@ class Anderson(Solver):
         if torch.is_grad_enabled():
             # Nor has a residual that did not change at all an influence, in derivatives too.
             ring.weight_rows.mul_(ring.residuals.detach().any(dim=2))
+        limit, plain = state.limit, state.plain
         if self.safeguard is not None:
-            ring.weight_rows.masked_fill_(size > self.safeguard * state.size, 0.0)
+            growth = size / state.size
+            found = torch.where(growth > _EXPANSION, state.lenient, state.strict)
+            limit = torch.where(plain, found, limit)
+            plain = growth > limit
+            ring.weight_rows.masked_fill_(plain, 0.0)
         if self.restart is not None and count % self.restart == 0:
             ring.weights.zero_()
+            plain = torch.ones_like(plain)
         return AndersonState(
-            z, residual, ring, state.first, state.identity, mixing, size,
-            state.relative, state.tiny, count,
+            z, residual, ring, state.first, state.identity, mixing, size, limit,
+            state.strict, state.lenient, plain, state.relative, state.tiny, count,
         )  # fmt: skip
 
     def _combination(self, state: AndersonState) -> Tensor:

@@ -174,6 +174,29 @@ def test_a_restart_forgets() -> None:
     assert not torch.allclose(kept.value, plain.value)
 
 
+def test_jordan_blocks_never_take_more_evaluations_than_plain_iteration() -> None:
+    # The residual of plain iteration grows before it falls. A limit on growth of ten at all times
+    # lets moves lead astray on three of these.
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        n, radius = int(generator.integers(2, 17)), generator.uniform(0.5, 0.8)
+        basis = np.linalg.qr(generator.standard_normal((n, n)))[0]
+        M = basis @ (radius * np.eye(n) + 0.3 * np.eye(n, k=1)) @ basis.T
+        assert evaluations_beyond_plain_iteration("II", M, generator.standard_normal(n)) <= 0
+
+
+def test_maps_that_expand_in_some_directions_are_solved() -> None:
+    # A limit on growth of one at all times solves next to none of these.
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        n = int(generator.integers(8, 41))
+        values = generator.uniform(-0.8, 0.8, n)
+        values[:3] = generator.choice([-1, 1]) * generator.uniform(1.2, 4.2, 3)
+        basis = np.linalg.qr(generator.standard_normal((n, n)))[0]
+        M = basis @ np.diag(values) @ basis.T
+        solve_linear(M, generator.standard_normal(n), Anderson())
+
+
 @pytest.mark.parametrize("kind", ["I", "II"])
 def test_the_safeguard_forgets_where_the_residual_has_jumped(kind: Type) -> None:
     # The map jumps at 0.6, so that what was learnt on one side is wrong on the other.
