@@ -40,6 +40,19 @@ def test_known_facts_of_the_literature_hold() -> None:
     assert eigenvalues == [[1, 1, 1, 1], [-1, 1, 1, 1], [-1, -1, 1, 1]]
 
 
+@pytest.mark.parametrize(
+    "x", [(1.0, 0.5), (-1.0, 0.5), (-1.0, -0.5), (1.0, -0.5), (0.0, 2.0), (0.0, -2.0), (-1.0, -0.0)]
+)
+def test_the_helical_angle_is_that_of_the_literature(x: tuple[float, float]) -> None:
+    if x[0] == 0:
+        turns = 0.25 * np.sign(x[1])
+    else:
+        turns = np.arctan(x[1] / x[0]) / (2 * np.pi) + (0.5 if x[0] < 0 else 0.0)
+    point = torch.tensor([*x, 0.0], dtype=torch.float64)
+    value = problems.get("helical-valley").residual(point)[0].item()
+    assert value == pytest.approx(-100 * turns, abs=1e-12)
+
+
 def _signs(problem: TestProblem, z: list[float]) -> list[int]:
     jacobian = torch.func.jacrev(problem.residual)(torch.tensor(z, dtype=torch.float64))
     # The Hessian of Wood's function but for the factor of two equations each.
