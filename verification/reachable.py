@@ -90,11 +90,19 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, object]]:
             yield name, cell.cell_contents
         except ValueError:
             continue  # A cell that has not been filled yet holds nothing.
-    for name in function.__code__.co_names:
+    for name in _global_names(function.__code__):
         part = function.__globals__.get(name)
         if isinstance(part, (Tensor, nn.Module, types.FunctionType, functools.partial)):
             yield name, part
     yield from enumerate_names(function.__defaults__ or ())
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    """Names that a function may look up, also inside functions that it makes when called."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
 
 
 def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:

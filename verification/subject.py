@@ -107,6 +107,7 @@ class Subject:
         layer: Called as `layer(*inputs)`.
         inputs: A tensor, a tuple or list of arguments (pytrees), or a dictionary of named arguments.
         seed: Of the random state that every call sees.
+        equation: The layer's residual, whose tensors count as the layer's.
 
     Attributes:
         slots: What the layer may be differentiated in.
@@ -116,11 +117,14 @@ class Subject:
         warnings: First lines of the warnings that it raised.
     """
 
-    def __init__(self, layer: Callable[..., Any], inputs: Any, seed: int = 0) -> None:
+    def __init__(
+        self, layer: Callable[..., Any], inputs: Any, seed: int = 0, equation: object = None
+    ) -> None:
         if not callable(layer):
             raise TypeError(f"layer must be callable, got {layer!r}")
         self.layer = layer
         self.seed = seed
+        self._equation = equation
         self.calls = 0
         self.ignored: list[str] = []
         self.warnings: set[str] = set()
@@ -172,6 +176,8 @@ class Subject:
             else:
                 self.ignored.append(f"parameter {name} (does not require gradients)")
         for name, leaf in reachable_leaves(self.layer).items():
+            own.setdefault(id(leaf), (f"captured {name}", leaf))
+        for name, leaf in reachable_leaves(self._equation).items():
             own.setdefault(id(leaf), (f"captured {name}", leaf))
         for leaf in graph_leaves(outputs):
             if id(leaf) not in inputs and leaf.is_floating_point():

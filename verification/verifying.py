@@ -90,7 +90,7 @@ def verify(
         raise TypeError(f"residual must be callable or None, got {residual!r}")
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
-    subject = Subject(layer, inputs, seed)
+    subject = Subject(layer, inputs, seed, residual)
     with _undisturbed(layer):
         return _examined(subject, residual or residual_of(layer), seed, effort)
 

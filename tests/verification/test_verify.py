@@ -116,6 +116,33 @@ def test_a_parameter_whose_gradient_is_lost_is_found_though_the_graph_does_not_s
     assert report["output", "captured W"].verdict is Verdict.WRONG
 
 
+GLOBAL = weight(4)
+
+
+def test_a_lost_global_is_found_inside_a_function_that_the_layer_makes():
+    def layer(x):
+        return (lambda: torch.tanh(x @ GLOBAL.detach().mT))()
+
+    assert verify(layer, wanted(3, 4))["output", "captured GLOBAL"].verdict is Verdict.WRONG
+
+
+def test_a_tensor_that_only_the_equation_reaches_counts_as_the_layers():
+    hidden = weight(4)
+    values = [hidden]
+
+    def layer(x):
+        # What the search for tensors cannot see: a lookup at run time.
+        W = globals()["RUNTIME"].detach()
+        z = torch.zeros_like(x)
+        for _ in range(100):
+            z = torch.tanh(z @ W.mT + x)
+        return z
+
+    globals()["RUNTIME"] = hidden
+    report = verify(layer, wanted(3, 4), residual=lambda z, x: z - torch.tanh(z @ values[0].mT + x))
+    assert report["output", "captured values.0"].verdict is Verdict.WRONG
+
+
 @pytest.mark.parametrize("gradient", [implicitly.JacobianFree(), implicitly.Neumann(3)])
 def test_an_approximate_gradient_is_wrong(gradient):
     report = verify(tanh_layer(weight(4), gradient=gradient), wanted(3, 4))
