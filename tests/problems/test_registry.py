@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 from implicitly import problems
@@ -102,3 +105,15 @@ def test_what_is_incomplete_is_not_registered() -> None:
         problems.register(Unfinished)
     with pytest.raises(TypeError, match="a subclass of TestProblem"):
         problems.register(int)  # type: ignore[type-var]
+
+
+def test_the_reference_lists_every_problem_with_its_sizes_and_source() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "problems.md"
+    text = page.read_text(encoding="utf-8")
+    for name in NAMES:
+        problem = problems.get(name)
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"| {problem.sizes} |" in row
+        assert row.endswith(f"| {problem.source} |")
+        for field in dataclasses.fields(problem):
+            assert f"`{field.name}={getattr(problem, field.name)!r}`" in row
