@@ -4,6 +4,7 @@ from .asserting import GradientError, assert_gradients
 from .evidence import Component, Evidence
 from .export import as_html, as_json, as_junit
 from .report import Finding, Report
+from .unrolling import unrolled
 from .verdict import Verdict
 from .verifying import verify
 
@@ -18,5 +19,6 @@ __all__ = [
     "as_json",
     "as_junit",
     "assert_gradients",
+    "unrolled",
     "verify",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_unflatten
 
 from .reachable import graph_leaves, reachable_leaves
+from .time_limit import TimeLimit
 
 Tensors = tuple[Tensor, ...]
 
@@ -108,6 +109,7 @@ class Subject:
         inputs: A tensor, a tuple or list of arguments (pytrees), or a dictionary of named arguments.
         seed: Of the random state that every call sees.
         equation: The layer's residual, whose tensors count as the layer's.
+        time_limit: Of all calls together.
 
     Attributes:
         slots: What the layer may be differentiated in.
@@ -118,13 +120,19 @@ class Subject:
     """
 
     def __init__(
-        self, layer: Callable[..., Any], inputs: Any, seed: int = 0, equation: object = None
+        self,
+        layer: Callable[..., Any],
+        inputs: Any,
+        seed: int = 0,
+        equation: object = None,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         if not callable(layer):
             raise TypeError(f"layer must be callable, got {layer!r}")
         self.layer = layer
         self.seed = seed
         self._equation = equation
+        self._limit = time_limit or TimeLimit(None)
         self.calls = 0
         self.ignored: list[str] = []
         self.warnings: set[str] = set()
@@ -288,7 +296,12 @@ class Subject:
         args, named = self.rebuild(leaves)
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
-            with random_state(self.seed), torch.enable_grad(), _foreign("the layer"):
+            with (
+                random_state(self.seed),
+                torch.enable_grad(),
+                _foreign("the layer"),
+                self._limit.running(),
+            ):
                 value = self.layer(*args, **named)
         self.warnings.update(str(warning.message).splitlines()[0] for warning in raised)
         return value

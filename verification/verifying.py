@@ -21,6 +21,7 @@ from .report import Finding, Report
 from .second_order import second_order
 from .setup import NoRootError, NotExercisedError, Setup, describe
 from .subject import LayerError, Subject
+from .time_limit import TimeLimit
 from .variants import memory_layout, rows, second_backward
 from .verdict import Verdict
 
@@ -52,6 +53,7 @@ def verify(
     residual: Callable[..., Any] | None = None,
     seed: int = 0,
     effort: Effort = "fast",
+    time_limit: float | None = None,
 ) -> Report:
     """Examine the gradients of any differentiable layer.
 
@@ -68,13 +70,15 @@ def verify(
         seed: Of all probes, and of the random state that every call of the layer sees.
         effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
             the gradient.
+        time_limit: Seconds that all calls of the layer may take together; a layer that hangs is then
+            interrupted (in the main thread, where the system has signals) and `UNRELIABLE`.
 
     Returns:
         The verdicts with their evidence. It never raises for what the layer does.
 
     Raises:
         TypeError: `layer` or `residual` is not callable.
-        ValueError: `effort` is unknown.
+        ValueError: `effort` is unknown, or `time_limit` not positive.
 
     Example:
         >>> import torch, implicitly
@@ -90,7 +94,7 @@ def verify(
         raise TypeError(f"residual must be callable or None, got {residual!r}")
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
-    subject = Subject(layer, inputs, seed, residual)
+    subject = Subject(layer, inputs, seed, residual, TimeLimit(time_limit))
     with _undisturbed(layer):
         return _examined(subject, residual or residual_of(layer), seed, effort)
 

@@ -285,6 +285,29 @@ def test_a_layer_without_usable_output_is_unreliable_and_says_why(kind, says):
     assert says in str(report)
 
 
+def test_a_layer_that_hangs_is_interrupted():
+    def hangs(x):
+        while True:
+            x = x + 0
+
+    report = verify(hangs, wanted(2), time_limit=0.2)
+    assert report.verdict is Verdict.UNRELIABLE
+    assert "the time limit of 0.2 s is used up" in str(report)
+
+
+def test_a_layer_that_hangs_later_has_an_unreliable_finding():
+    calls = [0]
+
+    def hangs(x):
+        calls[0] += 1
+        while calls[0] > 5:
+            x = x + 0
+        return x.sin()
+
+    report = verify(hangs, wanted(2), time_limit=0.3)
+    assert report["output", "input 0"].verdict is Verdict.UNRELIABLE
+
+
 def test_inputs_that_require_no_gradient_are_listed():
     report = verify(lambda x, y, i: x * y, (draw(3), draw(3), torch.arange(3)))
     assert report.verdict is Verdict.UNRELIABLE
@@ -343,3 +366,5 @@ def test_wrong_arguments_are_refused():
         verify(torch.sin, wanted(2), residual=3)
     with pytest.raises(ValueError, match="effort must be one of 'fast', 'full'"):
         verify(torch.sin, wanted(2), effort="slow")
+    with pytest.raises(ValueError, match="time_limit must be a number > 0 or None"):
+        verify(torch.sin, wanted(2), time_limit=0)
