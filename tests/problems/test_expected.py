@@ -86,14 +86,16 @@ EXPECTED = {
         slow=True,
     ),
     "Anderson-II": Expected(
-        Anderson(kind="II"), (CHAIN, "trigonometric", "boggs"), ("wood", "helical-valley", VALLEY)
+        Anderson(kind="II"),
+        (CHAIN, "powell-badly-scaled", "trigonometric"),
+        ("wood", "helical-valley", "matrix-square-root-2", "matrix-square-root-3", VALLEY),
     ),
     "Anderson-I": Expected(
         Anderson(kind="I"),
-        (CHAIN, "powell-badly-scaled", "helical-valley", "trigonometric", VALLEY, "boggs"),
+        (CHAIN, "powell-badly-scaled", "trigonometric", VALLEY, "boggs"),
         (
-            "powell-singular", "wood", "matrix-square-root-2", "matrix-square-root-3",
-            "exponential-axes",
+            "powell-singular", "wood", "helical-valley", "matrix-square-root-2",
+            "matrix-square-root-3", "exponential-axes",
         ),
     ),
     "DFSANE": Expected(
