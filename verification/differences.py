@@ -66,6 +66,8 @@ class _Stencil:
     noise: Noise
     curvature: Array
     """`(f(h) − 2 f(0) + f(−h)) / h`: of order h for a smooth function, the jump at a kink."""
+    straight: Array
+    """Whether the even part grows like `|t|`, as at a kink."""
     equal: Array
     rounding: Array
     """Rounding of the values themselves."""
@@ -133,9 +135,19 @@ def _stencil(samples: Samples, centre: Array, h: float) -> _Stencil:
         error=errors[chosen, columns],
         noise=Noise(level, noise.found),
         curvature=np.abs(table[HALF_WIDTH + 1] - 2 * centre + table[HALF_WIDTH - 1]) / h,
+        straight=_straight(table, centre),
         equal=(table == centre).all(axis=0),
         rounding=rounding,
     )
+
+
+def _straight(table: Array, centre: Array) -> Array:
+    """Whether `f(t) + f(−t) − 2 f(0)` is proportional to `|t|` within a half."""
+    even = table[HALF_WIDTH + 1 :] + table[HALF_WIDTH - 1 :: -1] - 2 * centre
+    per_step = even / np.arange(1, HALF_WIDTH + 1)[:, None]
+    least, most = per_step.min(axis=0), per_step.max(axis=0)
+    size = np.maximum(np.abs(least), np.abs(most))
+    return np.asarray((least * most > 0) & (most - least <= 0.5 * size))
 
 
 def _best(stencils: Sequence[_Stencil]) -> Slope:
@@ -169,4 +181,4 @@ def _jump(stencils: Sequence[_Stencil]) -> Array:
         small.curvature < large.curvature / _KINK
     )
     above = small.curvature * small.spacing > 64 * small.rounding
-    return np.where(stays & above, small.curvature, 0.0)
+    return np.where(stays & above & small.straight, small.curvature, 0.0)

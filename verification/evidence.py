@@ -14,6 +14,10 @@ RESOLUTION = 1e-2
 """A check that could not have seen an error of this part of the gradient does not call it correct."""
 
 
+NEGLIGIBLE = 1e-6
+"""A doubt about less than this part of the gradient leaves it correct, to what could be seen."""
+
+
 @dataclass(frozen=True)
 class Component:
     """The entry of a gradient that is furthest off.
@@ -109,8 +113,11 @@ class Evidence:
         """
         if self.unreliable or not self.error < float("inf"):
             return Verdict.UNRELIABLE if self.unreliable else Verdict.WRONG
+        if self.error > self.limit + self.doubt:
+            return Verdict.WRONG
         if self.error > self.limit:
-            return Verdict.WRONG if self.error > self.limit + self.doubt else Verdict.UNRELIABLE
+            negligible = self.limit + self.doubt <= NEGLIGIBLE * self.scale
+            return Verdict.CORRECT if negligible else Verdict.UNRELIABLE
         if self.error > self.floor:
             return Verdict.UNCONVERGED
         if self.scale > 0 and self.floor > RESOLUTION * self.scale:

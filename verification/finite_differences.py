@@ -54,7 +54,7 @@ def finite_differences(setup: Setup) -> list[Evidence]:
         raise NotExercisedError(
             "differences of the layer are not those of the root, which was not found"
         )
-    noise = 0.0 if root is not None else _noise_of_layer(setup)
+    noise = 0.0 if root is not None else noise_of_layer(setup)
     found = []
     for s in range(len(setup.slots)):
         for kind in range(setup.directions):
@@ -62,7 +62,7 @@ def finite_differences(setup: Setup) -> list[Evidence]:
     return found
 
 
-def _noise_of_layer(setup: Setup) -> float:
+def noise_of_layer(setup: Setup) -> float:
     """The relative noise of the layer's values, the largest along any direction."""
     noise = setup.repeat
     for s in range(len(setup.slots)):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from .evidence import Evidence
+from .finite_differences import noise_of_layer
 from .setup import NotExercisedError, Setup
 from .subject import NoForwardModeError
 
+_LAG = 1e3
 _SMALL = 2.0**-20
 """A power of two, so that scaling by it rounds nothing."""
 
@@ -48,6 +50,7 @@ def forward_mode(setup: Setup) -> list[Evidence]:
         NotExercisedError: The layer has no forward mode.
     """
     found, reason = [], "no input requires gradients"
+    noise = noise_of_layer(setup) if setup.residual is None else 0.0
     for s, slot in enumerate(setup.slots):
         if slot.position is None:
             continue
@@ -75,6 +78,8 @@ def forward_mode(setup: Setup) -> list[Evidence]:
                         # Both modes may have solved a linear equation to its tolerance.
                         floor=2 * setup.relative_floor(o, s) * scale + smallest(setup, o, s),
                         slack=slack_of(setup, o, s),
+                        # Forward mode is another call, which may end elsewhere.
+                        doubt=_LAG * noise * scale,
                         reference=False,
                     )
                 )  # fmt: skip

@@ -57,20 +57,45 @@ def _root(setup: Setup) -> Root | None:
 def _twice(setup: Setup, o: int, probes: Sequence[Tensor]) -> Tensors:
     """The gradient of `G` by a second backward pass, in every slot."""
     tape = setup.subject.tape()
+    # A cotangent that is itself differentiated, as that of a nonlinear loss is: only then does a
+    # function marked once_differentiable refuse.
+    cotangent = setup.probes[0][o].clone().requires_grad_()
     try:
-        gradients = tape.pullback(setup.only(o, setup.probes[0][o]), create_graph=True)
+        gradients = tape.pullback(setup.only(o, cotangent), create_graph=True)
         value = sum(
             ((p * g).sum() for p, g in zip(probes, gradients, strict=True)),
             torch.zeros((), dtype=torch.float64),
         )
         if not value.requires_grad:
             return tuple(torch.zeros_like(tensor) for tensor in tape.tensors)
+        if _refuses(value):
+            raise NotExercisedError(
+                "the layer refuses a second backward pass (once_differentiable)"
+            )
         found = torch.autograd.grad(value, tape.tensors, allow_unused=True, materialize_grads=True)
     except (LayerError, RuntimeError) as error:
         raise NotExercisedError(
             f"a second backward pass raised: {str(error).splitlines()[0]}"
         ) from error
     return tuple(gradient.detach().double() for gradient in found)
+
+
+def _refuses(value: Tensor) -> bool:
+    """Whether the graph holds a node that raises when it is reached.
+
+    It need not be reached on the way to the inputs, and would then pass for a zero derivative.
+    """
+    seen: set[object] = set()
+    stack = [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().rsplit(":", 1)[-1] in ("Error", "DelayedError"):
+            return True
+        stack.extend(parent for parent, _ in node.next_functions)
+    return False
 
 
 def _differenced(

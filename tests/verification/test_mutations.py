@@ -60,6 +60,27 @@ def test_a_correct_layer_is_never_wrong_and_always_decided(right):
     assert report.verdict in (Verdict.CORRECT, Verdict.UNCONVERGED)
 
 
+@pytest.mark.parametrize("right", CORRECT[::4], ids=lambda right: right.name)
+def test_a_correct_layer_is_never_wrong_with_full_effort(right):
+    layer, inputs = right.make(3, 4, torch.Generator().manual_seed(1))
+    report = verify(layer, inputs, residual=right.residual, effort="full")
+    assert report.verdict in (Verdict.CORRECT, Verdict.UNCONVERGED)
+
+
+@pytest.mark.parametrize("right", CORRECT[::4], ids=lambda right: right.name)
+def test_a_correct_layer_is_not_wrong_without_its_equation(right):
+    layer, inputs = right.make(3, 4, torch.Generator().manual_seed(1))
+    assert verify(lambda *tensors: layer(*tensors), inputs).verdict is not Verdict.WRONG
+
+
+def test_a_layer_that_refuses_a_second_backward_pass_is_not_wrong():
+    family = FAMILIES["tanh"]
+    layer = planted(family, Recipe())
+    report = verify(layer, drawn("tanh"), residual=family.residual, effort="full")
+    assert report.verdict is Verdict.CORRECT
+    assert "once_differentiable" in dict(report.not_exercised)["second order"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("right", CORRECT, ids=lambda right: right.name)
 def test_a_larger_correct_layer_is_never_wrong_and_always_decided(right):
