@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch import Tensor
 _BACKWARD_ERROR_UNITS = 100.0
 # A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
 _SINGULAR_UNITS = 16.0
+# Batches of such matrices are not given to LAPACK at once where several threads would share them:
+# PyTorch 2.13 then hangs, complains of its own pivots or returns wrong numbers (seen from n = 160 on).
+_TOGETHER_BELOW = 128
 
 
 def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
@@ -18,9 +23,7 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
 
     LU first. A system whose backward error `‖b − Ax‖ / (‖A‖‖x‖ + ‖b‖)` exceeds what rounding
     explains, or whose solution is as large as that of a singular one, is solved again on its own by LU,
-    and if that is no better in the least-squares sense with minimum norm. (Batched LU can return wrong
-    numbers without an error, or complain of its own pivots: PyTorch 2.13 on a CPU with several threads
-    and n ≥ 160.)
+    and if that is no better in the least-squares sense with minimum norm.
 
     Args:
         matrices: `A`, `(batch, n, n)`.
@@ -38,7 +41,7 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     if right.numel() == 0:
         return torch.zeros_like(right)
     try:
-        solution = torch.linalg.solve_ex(matrices, right.unsqueeze(2)).result.squeeze(2)
+        (solution,) = _batched(_solve, matrices, right)
     except RuntimeError:  # What is wrong with the arguments, if anything, shows below.
         solution = torch.full_like(right, torch.nan)
     return _mended(matrices, right, solution)
@@ -64,10 +67,8 @@ class DenseFactors:
         if matrices.numel() == 0:
             return DenseFactors(matrices, matrices, matrices.new_zeros(matrices.shape[:2]).int())
         try:
-            lu, pivots, _ = torch.linalg.lu_factor_ex(matrices)
-        except (
-            RuntimeError
-        ):  # Solving with them shows what is wrong with the matrices, if anything.
+            lu, pivots = _batched(_factor, matrices)
+        except RuntimeError:  # What is wrong with the matrices, if anything, shows in solving.
             lu = torch.full_like(matrices, torch.nan)
             order = torch.arange(1, matrices.shape[1] + 1, dtype=torch.int32)
             pivots = order.to(matrices.device).expand(matrices.shape[:2])
@@ -77,7 +78,7 @@ class DenseFactors:
         """`x` of `A x = b` for `b`, `(batch, n)`, as `solve_dense` gives it."""
         if right.numel() == 0:
             return torch.zeros_like(right)
-        solution = torch.linalg.lu_solve(self.lu, self.pivots, right.unsqueeze(2)).squeeze(2)
+        (solution,) = _batched(_substitute, self.lu, self.pivots, right)
         return _mended(self.matrices, right, solution)
 
     def or_else(self, mask: Tensor, other: DenseFactors) -> DenseFactors:
@@ -88,6 +89,29 @@ class DenseFactors:
             torch.where(matrix, other.lu, self.lu),
             torch.where(mask.unsqueeze(1), other.pivots, self.pivots),
         )
+
+
+def _solve(matrices: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+    return (torch.linalg.solve_ex(matrices, right.unsqueeze(2)).result.squeeze(2),)
+
+
+def _factor(matrices: Tensor) -> tuple[Tensor, ...]:
+    lu, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+    return lu, pivots
+
+
+def _substitute(lu: Tensor, pivots: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+    return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2)).squeeze(2),)
+
+
+def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tuple[Tensor, ...]:
+    """`function` of all systems at once, or where that is not safe of one after the other."""
+    first: Tensor = batches[0]
+    alone = first.device.type == "cpu" and first.shape[1] >= _TOGETHER_BELOW
+    if not alone or first.shape[0] == 1 or torch.get_num_threads() == 1:
+        return function(*batches)
+    systems = [function(*(batch[i : i + 1] for batch in batches)) for i in range(first.shape[0])]
+    return tuple(torch.cat(parts) for parts in zip(*systems, strict=True))
 
 
 def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:

@@ -147,6 +147,7 @@ import numpy as np, torch
 torch.set_num_threads(2)
 from implicitly import DenseLU, Newton, fixed_point
 from implicitly.solvers import solve_dense
+from implicitly.solvers.dense import DenseFactors
 generator = np.random.default_rng(0)
 for n in (160, 200, 257):
     M = generator.standard_normal((4, n, n)) / n**0.5 * 0.4
@@ -155,6 +156,7 @@ for n in (160, 200, 257):
     A, b = torch.from_numpy(np.eye(n) - M), torch.from_numpy(c)
     for _ in range(3):
         assert np.abs(solve_dense(A, b).numpy() - expected).max() < 1e-11
+        assert np.abs(DenseFactors.of(A).solve(b).numpy() - expected).max() < 1e-11
     single = solve_dense(A.float(), b.float()).double().numpy()
     assert np.abs(single - expected).max() < 1e-3
 matrices, constants = torch.from_numpy(M), torch.from_numpy(c)
