@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from implicitly import Broyden, Stopping
 from implicitly.solvers import Problem, solve
-from implicitly.solvers.broyden import BroydenState
+from implicitly.solvers.quasi_newton.broyden import BroydenState
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

@@ -21,7 +21,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..solvers.compiled import CompilationError, in_blocks
+from ..solvers.compiled.systems import CompilationError, in_blocks
 from .differentiation import transforming
 
 Argument = Literal["z", "parameters"]

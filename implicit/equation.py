@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..solvers.compiled import CompiledSystems
+from ..solvers.compiled.systems import CompiledSystems
 from ..solvers.problem import Form
 from .capture import Substitute
 from .differentiation import Product, pullback, pushforward, transforming, transposed

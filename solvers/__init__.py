@@ -4,41 +4,41 @@ A solver is a frozen dataclass of options with an update rule; `solve` drives it
 independent systems given as a `Problem`. Nothing here knows of autograd.
 """
 
-from .aitken import Aitken, Steffensen
-from .anderson import Anderson
-from .bicgstab import BiCGStab
-from .bracketing import Bracketing
-from .broyden import Broyden
-from .causal_newton import CausalNewton
-from .cg import CG
-from .compiled import CompilationError, CompiledSystems
-from .dense import solve_dense
-from .dense_lu import DenseLU
-from .df_sane import DFSANE
+from .adapters.scipy_root import ScipyRoot
+from .adapters.scipy_root_scalar import ScipyRootScalar
+from .adapters.steady_state import SteadyState
+from .causal.causal_newton import CausalNewton
+from .compiled.numba_root import NumbaRoot
+from .compiled.systems import CompilationError, CompiledSystems
+from .composed.homotopy import Homotopy
+from .composed.polyalgorithm import Polyalgorithm, Winner
 from .driver import Callback, FlatSolution, solve
-from .fixed_point_iteration import FixedPointIteration
-from .globalisation import Globalisation
-from .gmres import GMRES
+from .fixed_point.aitken import Aitken, Steffensen
+from .fixed_point.anderson import Anderson
+from .fixed_point.fixed_point_iteration import FixedPointIteration
+from .fixed_point.reversible_iteration import ReversibleIteration
 from .goal import Goal
-from .homotopy import Homotopy
-from .levenberg_marquardt import LevenbergMarquardt
-from .line_search import LineSearch, NonmonotoneLineSearch
-from .lsmr import LSMR
-from .neumann_series import NeumannSeries
-from .newton import Newton
-from .newton_krylov import NewtonKrylov
-from .numba_root import NumbaRoot
-from .polyalgorithm import Polyalgorithm, Winner
+from .linear.bicgstab import BiCGStab
+from .linear.cg import CG
+from .linear.dense import solve_dense
+from .linear.dense_lu import DenseLU
+from .linear.gmres import GMRES
+from .linear.lsmr import LSMR
+from .linear.neumann_series import NeumannSeries
+from .newton.globalisation import Globalisation
+from .newton.levenberg_marquardt import LevenbergMarquardt
+from .newton.line_search import LineSearch, NonmonotoneLineSearch
+from .newton.newton import Newton
+from .newton.newton_krylov import NewtonKrylov
+from .newton.pseudo_transient import PseudoTransient
+from .newton.trust_region import TrustRegion
 from .problem import Derivative, Linearization, Problem
-from .pseudo_transient import PseudoTransient
-from .reversible_iteration import ReversibleIteration
-from .scipy_root import ScipyRoot
-from .scipy_root_scalar import ScipyRootScalar
+from .quasi_newton.broyden import Broyden
+from .quasi_newton.df_sane import DFSANE
+from .scalar.bracketing import Bracketing
 from .solution import Counts, Solution, SolveError, SolveWarning, Status
 from .solver import Outcome, Solver, State, WholeSolver
-from .steady_state import SteadyState
 from .stopping import Stopping
-from .trust_region import TrustRegion
 
 __all__ = [
     "CG",

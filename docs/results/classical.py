@@ -31,7 +31,7 @@ from implicitly import (
     TrustRegion,
     problems,
 )
-from implicitly.solvers.members import default_members
+from implicitly.solvers.composed.members import default_members
 
 TOLERANCE, BUDGET, SCALES = 1e-8, 10_000, (1, 10, 100)
 Run = Callable[[problems.TestProblem, torch.Tensor], tuple[torch.Tensor, int]]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...solvers import ReversibleIteration, Solver, Stopping
+from ...solvers.fixed_point.reversible_iteration import backward_half, forward_half
 from ...solvers.options import is_integer, is_positive
 from ...solvers.problem import Form
-from ...solvers.reversible_iteration import backward_half, forward_half
 from ..capture import levels
 from ..differentiation import pullback, transforming
 from ..equation import Equation

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from implicitly.solvers.affine_scan import affine_scan
-from implicitly.solvers.bidiagonal import norm_bound
+from implicitly.solvers.causal.affine_scan import affine_scan
+from implicitly.solvers.causal.bidiagonal import norm_bound
 from torch import Tensor
 
 

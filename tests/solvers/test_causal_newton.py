@@ -9,7 +9,7 @@ import pytest
 import torch
 from implicitly import CausalNewton, Exact, SolveError, Stopping, fixed_point, recurrence, root
 from implicitly.solvers import Problem, Status
-from implicitly.solvers.bidiagonal import Bidiagonal, StructureError, TimeAxis, assemble
+from implicitly.solvers.causal.bidiagonal import Bidiagonal, StructureError, TimeAxis, assemble
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps

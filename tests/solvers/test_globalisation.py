@@ -23,8 +23,8 @@ from implicitly import (
     problems,
     root,
 )
-from implicitly.solvers.globalisation import Model, Point
-from implicitly.solvers.trust_region import TrustRegionMemory
+from implicitly.solvers.newton.globalisation import Model, Point
+from implicitly.solvers.newton.trust_region import TrustRegionMemory
 from torch import Tensor
 
 from .references import Array, as_float64

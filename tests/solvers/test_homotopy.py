@@ -20,7 +20,7 @@ from implicitly.implicit.equation import GivenEquation
 from implicitly.implicit.flat import flat_problem
 from implicitly.implicit.structure import Layout
 from implicitly.solvers import Problem
-from implicitly.solvers.augmented import KINDS, Kind, Path, augmented
+from implicitly.solvers.composed.augmented import KINDS, Kind, Path, augmented
 from torch import Tensor
 
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -31,7 +31,7 @@ from implicitly import (
 )
 from implicitly.implicit.settings import Settings
 from implicitly.solvers import Problem
-from implicitly.solvers.members import default_members
+from implicitly.solvers.composed.members import default_members
 from torch import Tensor
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from implicitly.solvers.rank_reduction import reduce_rank
+from implicitly.solvers.quasi_newton.rank_reduction import reduce_rank
 from torch import Tensor
 
 

@@ -1,0 +1,191 @@
+"""The steady state of an ordinary differential equation, by any integrator of torchdiffeq."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..goal import Goal, rms
+from ..options import check_names, is_number, is_positive, one_of
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solution import Status
+from ..solver import Outcome, WholeSolver
+from .one_system import OneSystem, solve_each
+
+_RUNGE_KUTTA = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
+_FIXED_STEP = ("euler", "midpoint", "heun2", "heun3", "rk4")
+_MULTISTEP = ("explicit_adams", "implicit_adams", "fixed_adams")
+_SCIPY = "scipy_solver"
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        _RUNGE_KUTTA,
+        ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "dtype"),
+    ),
+    **dict.fromkeys(_FIXED_STEP, ("perturb",)),
+    **dict.fromkeys(_MULTISTEP, ("perturb", "max_order", "max_iters")),
+    _SCIPY: ("solver", "min_step", "max_step"),
+}
+# What an integrator raises where it cannot go on: a step that underflows, a state that is not finite.
+_FAILURES = (AssertionError, ArithmeticError, ValueError, RuntimeError)
+# What does not succeed has a status; SciPy's integrators do not all use what torchdiffeq hands them.
+_SAID_BY_THE_STATUS = (
+    "Functional iteration did not converge",
+    "The following arguments have no effect",
+)
+
+# Of the residual at the start of a stretch: looser is not stable, tighter buys a path nobody reads.
+_ACCURACY = 0.01
+# The embedded pair of fehlberg2 differs by 1/512 of a step: what it shows is far from all.
+_ACCURACY_OF_FEHLBERG = 1e-3
+_STEPS_OF_A_STRETCH = 8
+_FAST = 0.1
+_SLOWEST_PROGRESS = 0.999
+# Below this SciPy's integrators complain.
+_LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class SteadyState(WholeSolver):
+    """Integrates `dz/dt = f(z) − z` of a fixed point, `dz/dt = −F(z)` of a root, until it is stationary.
+
+    Finds what the flow tends to: a solution where all eigenvalues of `∂r/∂z` have negative real parts.
+    From elsewhere the flow runs away (`DIVERGED`), or goes round for ever (`MAX_STEPS`, `STALLED`).
+
+    Every system is integrated by itself, with its own step lengths, over stretches of time that grow
+    while its residual falls slowly: the work is the sum of what the systems need alone. It ends at the
+    first point that meets the `Stopping` of the call, among all that the integrator evaluates. Within a
+    stretch the integrator's error is held below a hundredth of the way that a unit of time would go at
+    its start, whatever the units of the equation. Steps are those of the integrator
+    (of `"scipy_solver"`, evaluations).
+
+    The unit of time is 1 for a fixed point and `‖r‖ / ‖J r‖` at the start for a root. `"explicit_adams"`, of
+    order 4 to 12, is stable only with small steps: `step_size=0.1` and `options={"max_order": 4}` suit
+    a contraction.
+
+    Attributes:
+        method: A method of `torchdiffeq.odeint`: `"dopri8"`, `"dopri5"`, `"bosh3"`, `"fehlberg2"`,
+            `"adaptive_heun"`; with fixed steps `"euler"`, `"midpoint"`, `"heun2"`, `"heun3"`, `"rk4"`,
+            `"explicit_adams"`, `"implicit_adams"`, `"fixed_adams"`; `"scipy_solver"`.
+        rtol: Relative tolerance of the integrator, with `atol` in place of the hundredth.
+        atol: Absolute tolerance of the integrator.
+        step_size: The length of fixed steps, and of the first of others, in units of time.
+        options: More options of the method, as `torchdiffeq.odeint` takes them.
+
+    Raises:
+        ValueError: No such method, or a number out of range.
+        TypeError: An option that the method does not take; the error lists those that it does.
+
+    Source: Chen et al. 2018 (torchdiffeq); Dormand & Prince 1980 (`dopri5`).
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.tensor(0.0, dtype=torch.float64)
+        >>> z = implicitly.fixed_point(torch.cos, z0, solver=implicitly.SteadyState()).value
+        >>> round(z.item(), 9)
+        0.739085133
+    """
+
+    method: str = "dopri5"
+    rtol: float | None = None
+    atol: float | None = None
+    step_size: float = 0.5
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    default_max_steps: ClassVar[int] = 2000
+
+    def __post_init__(self) -> None:
+        one_of("method", self.method, tuple(_OPTIONS))
+        for name in ("rtol", "atol"):
+            tolerance = getattr(self, name)
+            if tolerance is not None and not is_number(tolerance, 0):
+                raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
+        if not is_positive(self.step_size):
+            raise ValueError(f"step_size must be a number > 0, got {self.step_size!r}")
+        check_names(f"SteadyState({self.method!r})", self.options, _OPTIONS[self.method])
+
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+        units = torch.ones_like(z[:, :1])
+        if problem.form == "root" and (problem.linear or problem.linearize is not None):
+            length = first_step_length(problem, z, residual)
+            assert length is not None
+            units = length.abs()
+
+        def solve_one(system: OneSystem) -> None:
+            system.max_steps = goal.max_steps
+            with warnings.catch_warnings():
+                for message in _SAID_BY_THE_STATUS:
+                    warnings.filterwarnings("ignore", message=message)
+                unit = float(units[system.index])
+                system.run(lambda: self._follow(system, unit, goal), _FAILURES)
+
+        return solve_each(problem, z, residual, goal, solve_one)
+
+    def _follow(self, system: OneSystem, unit: float, goal: Goal) -> None:
+        """Integrate over one stretch of time after another; ends from inside."""
+        patience, smallest, since = goal.stopping.patience, np.inf, 0
+        y, norm = system.start, system.first_norm
+        stretch = _STEPS_OF_A_STRETCH * self.step_size * unit
+        while True:
+            y = self._integrate(system, y, stretch, norm, unit)
+            last, norm = norm, float(rms(system.residual(y)[None]))
+            if norm < _SLOWEST_PROGRESS * smallest:
+                smallest, since = norm, system.steps
+            elif system.steps - since >= patience:
+                system.end(system.judged(Status.STALLED))
+            if not norm < _FAST * last:
+                stretch *= 2
+
+    def _integrate(
+        self, system: OneSystem, y: Tensor, stretch: float, norm: float, unit: float
+    ) -> Tensor:
+        """The state a stretch of time after `y`, whose residual has the norm `norm`."""
+        from torchdiffeq import odeint
+
+        flow = _Flow(system, steps_by_evaluation=self.method == _SCIPY)
+        if self.method != _SCIPY:
+            flow.callback_step = lambda t, y, dt: system.stepped()
+        options = dict(self.options)
+        if self.method in _RUNGE_KUTTA:
+            # torchdiffeq's own guess knows units only where the state is not zero.
+            options.setdefault("first_step", self.step_size * unit)
+        elif self.method != _SCIPY:
+            options["step_size"] = self.step_size * unit
+        rtol, atol = self._tolerances(norm * unit)
+        times = torch.tensor([0.0, stretch], dtype=torch.float64, device=y.device)
+        path = odeint(
+            flow, y, times, rtol=max(rtol, _LEAST_RTOL), atol=atol, method=self.method,
+            options=options,
+        )  # fmt: skip
+        return torch.as_tensor(path)[-1]
+
+    def _tolerances(self, distance: float) -> tuple[float, float]:
+        """Those of the integrator, `distance` from the steady state."""
+        if self.rtol is not None or self.atol is not None:
+            return self.rtol or 0.0, self.atol or 0.0
+        accuracy = _ACCURACY_OF_FEHLBERG if self.method == "fehlberg2" else _ACCURACY
+        return 0.0, accuracy * distance
+
+
+class _Flow:
+    """The right-hand side of the differential equation, ended where it runs away."""
+
+    callback_step: Callable[[Tensor, Tensor, Tensor], None]
+
+    def __init__(self, system: OneSystem, steps_by_evaluation: bool) -> None:
+        self._system = system
+        self._steps_by_evaluation = steps_by_evaluation
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        residual = self._system.residual(y)
+        if self._steps_by_evaluation:
+            self._system.stepped()
+        status = self._system.judged(Status.RUNNING)
+        if status == Status.DIVERGED:
+            self._system.end(status)
+        return residual

@@ -1,0 +1,268 @@
+"""Newton's method for sequences: one scan over time in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..goal import Goal, rms
+from ..options import is_integer, is_number, one_of
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Outcome, WholeSolver
+from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
+
+# Limits on the norms of the A_t and step lengths that are tried in turn: Newton's step, the same
+# without amplification, without coupling, and then shorter steps of each time step for itself.
+_TRIALS = ((float("inf"), 1.0), (1.0, 1.0), *((0.0, 0.25**k) for k in range(7)))
+# A prefix whose residual grows by more than this is tried again, and so is the first time step that
+# is not settled if its own does not fall.
+_GROWTH = 10.0
+_SUFFICIENT_DECREASE = 1e-4
+_ROUNDING_UNITS = 4
+_MARGIN = 0.99
+_SLOWEST_PROGRESS = 0.999
+_LINEAR_PATIENCE = 3
+
+
+@dataclass(frozen=True)
+class CausalNewton(WholeSolver):
+    """Newton steps for sequences in which each time step depends on itself and the one before.
+
+    With `J` block-bidiagonal along time the Newton equation `J δ = −r` is an affine recurrence
+    `δ_t = A_t δ_{t−1} + b_t`, and is solved by one associative scan: `2 log₂ T` parallel operations
+    in place of `T` sequential ones. For a recurrence `z_t = f(z_{t−1}, x_t)` each step makes at least
+    one more time step exact, so that it ends after `T` steps at the latest; a few are usual. For
+    equations that couple a time step to itself as well (a cell of TrellisNet with kernel 2), the
+    blocks on the diagonal are inverted.
+
+    The blocks come from `2 · block + 3` products with the Jacobian, whatever `T`, and are
+    checked: an equation of another structure is an error. Linear equations, the adjoint among them,
+    may have the blocks above the diagonal instead; time is then reversed, and one scan solves them.
+
+    A time step stays as it is once it and all before it meet their tolerance, to which nothing that
+    comes after contributes. What comes after can thus not change it by a single bit.
+
+    Where the residual of a prefix grows more than tenfold in a step, or is not finite, the step is replaced
+    from there on by one with the norms of the `A_t` cut to 1, so that nothing is amplified; where that
+    is no better, by one without coupling, `A_t = 0`, then by shorter ones, and by none in the end. The
+    residual of the first time step that is not yet settled must fall.
+
+    Attributes:
+        block: Unknowns per time step. A system of `n` unknowns has `T = n / block` time steps.
+        time: Where the time axis of `z` is: `"first"` after the batch, `(batch, T, ...)`; or
+            `"last"`, `(batch, ..., T)`. With `"last"` a system may have several leaves.
+        jacobian: `"full"` blocks, or their `"diagonal"` alone (quasi-Newton): scans with `block`
+            in place of `block³` operations and `block` in place of `block²` numbers per time step,
+            in more steps.
+        damping: In `[0, 1]`. The `A_t` are multiplied by `1 − damping`: 0 is Newton's method, 1
+            solves each time step for itself, as Jacobi's method does.
+
+    Memory is `3 · block²` numbers per time step and system (`"diagonal"`: `3 · block`).
+
+    Raises:
+        ValueError: An option is out of range; when solving, `block` does not divide the number of
+            unknowns, or the Jacobian is not block-bidiagonal.
+
+    Source: Lim et al. 2024, arXiv:2309.12252 (DEER); Gonzalez et al. 2024, arXiv:2407.19115
+    (quasi-DEER, the bound of T steps, damping); Curtis, Powell & Reid 1974 (the products).
+
+    Example:
+        >>> import torch, implicitly
+        >>> x = torch.linspace(-1, 1, 1000, dtype=torch.float64).unsqueeze(1)
+        >>> def f(z, x):
+        ...     before = torch.cat((torch.zeros_like(z[:1]), z[:-1]))
+        ...     return torch.tanh(0.9 * before + x)
+        >>> solver = implicitly.CausalNewton(block=1)
+        >>> solution = implicitly.fixed_point(f, torch.zeros_like(x), x, solver=solver)
+        >>> bool(solution.converged), int(solution.steps) < 10
+        (True, True)
+    """
+
+    block: int
+    time: Time = "first"
+    jacobian: Literal["full", "diagonal"] = "full"
+    damping: float = 0.0
+    default_max_steps: ClassVar[int] = 200
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.block, 1):
+            raise ValueError(f"block must be an integer ≥ 1, got {self.block!r}")
+        one_of("time", self.time, ("first", "last"))
+        one_of("jacobian", self.jacobian, ("full", "diagonal"))
+        if not (is_number(self.damping, 0) and self.damping <= 1):
+            raise ValueError(f"damping must be in [0, 1], got {self.damping!r}")
+
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+        n = z.shape[1]
+        if n % self.block:
+            raise ValueError(
+                f"CausalNewton(block={self.block}) needs a number of unknowns per system that is a "
+                f"multiple of block, got {n}"
+            )
+        return _Run(self, problem, z, residual, goal).outcome()
+
+    def assemble(self, problem: Problem, z: Tensor) -> Bidiagonal:
+        """The Jacobian at `z`, as lower matrices in the order of time or against it."""
+        linearization = problem.linearization(z)
+        # Products with the transpose cost a third, and a linear problem has none.
+        product = linearization.jvp if problem.linear else linearization.vjp
+        found = assemble(
+            product,
+            z,
+            TimeAxis(self.block, self.time),
+            full=self.jacobian == "full",
+            eps=torch.finfo(problem.precision or z.dtype).eps,
+            described="CausalNewton",
+        )
+        return found if problem.linear else found.transposed
+
+
+class _Run:
+    """One solve. Tensors `(batch, T, ...)` are in the order in which time steps depend on each other."""
+
+    def __init__(
+        self, solver: CausalNewton, problem: Problem, z: Tensor, residual: Tensor, goal: Goal
+    ) -> None:
+        self.solver, self.problem, self.goal = solver, problem, goal
+        self.axis = TimeAxis(solver.block, solver.time)
+        self.z, self.residual = z, residual
+        self.reversed = False
+        batch = z.shape[0]
+        self.first = residual
+        self.status = np.full(batch, Status.RUNNING, dtype=np.int8)
+        self.steps = np.zeros(batch, dtype=np.int64)
+        self.settled = torch.zeros_like(self._ordered(z)[..., 0], dtype=torch.bool)
+        self.best = np.full(batch, np.inf)
+        self.most_settled = np.zeros(batch, dtype=np.int64)
+        self.last_progress = np.zeros(batch, dtype=np.int64)
+
+    def outcome(self) -> Outcome:
+        goal, problem = self.goal, self.problem
+        jacobian, step = self._jacobian(), 0
+        while not self._look(step, jacobian):
+            limit = goal.max_evaluations
+            if step >= goal.max_steps or (
+                limit is not None and problem.counts.evaluations >= limit
+            ):
+                self._end(self.status == Status.RUNNING, Status.MAX_STEPS, step)
+                break
+            if step > 0 and not problem.linear:
+                jacobian = self._jacobian()
+            step += 1
+            self._step(step, jacobian)
+        return Outcome(self.z, self.status, self.steps)
+
+    def _jacobian(self) -> Bidiagonal:
+        found = self.solver.assemble(self.problem, self.z)
+        if found.upper != self.reversed:
+            self.reversed = found.upper
+            self.settled = torch.zeros_like(self.settled)
+        return found.forward
+
+    def _ordered(self, flat: Tensor) -> Tensor:
+        steps = self.axis.split(flat)
+        return steps.flip(1) if self.reversed else steps
+
+    def _flat(self, steps: Tensor) -> Tensor:
+        return self.axis.join(steps.flip(1) if self.reversed else steps)
+
+    def _tolerance(self, jacobian: Bidiagonal) -> Tensor:
+        """The largest residual norm of each time step that counts as solved, `(batch, T)`.
+
+        It is relative to `½ s_t² + ½ (s_1² + … + s_t²) / T` with `s` the sizes that the tolerance of the
+        whole is relative to: at most their sum of squares in all, so that the whole meets its own.
+        """
+        goal, steps = self.goal, self._ordered(self.z)
+        if goal.reference is None:
+            squares = _rms(steps).square()
+        else:
+            own = rms(self.first)
+            share = torch.where(own > 0, goal.reference / own, 1.0).double()
+            squares = (share.unsqueeze(1) * _rms(self._ordered(self.first))).square()
+        reference = (0.5 * (squares + squares.cumsum(dim=1) / squares.shape[1])).sqrt()
+        asked = goal.atol + goal.rtol.double().unsqueeze(1) * reference
+        unit = _ROUNDING_UNITS * torch.finfo(self.problem.precision or self.z.dtype).eps
+        rounding = unit * jacobian.size(steps) / self.solver.block**0.5
+        return torch.maximum(_MARGIN * asked, rounding.double())
+
+    def _look(self, step: int, jacobian: Bidiagonal) -> bool:
+        """Settle prefixes and end systems; whether all have ended."""
+        met = _rms(self._ordered(self.residual)) <= self._tolerance(jacobian)
+        self.settled |= met.cumprod(dim=1).bool()
+        read = torch.stack((self.settled.sum(dim=1).double(), rms(self.residual).double()))
+        settled, norm = read.cpu().numpy()
+        running = self.status == Status.RUNNING
+        if self.goal.callback is not None and self.goal.callback(
+            step, np.where(running, norm, np.nan)
+        ):
+            self._end(running, Status.MAX_STEPS, step)
+        self._end(running & (settled == self.settled.shape[1]), Status.CONVERGED, step)
+        progress = (norm < _SLOWEST_PROGRESS * self.best) | (settled > self.most_settled)
+        self.last_progress[progress] = step
+        self.best = np.fmin(self.best, norm)
+        self.most_settled = np.maximum(self.most_settled, settled.astype(np.int64))
+        patience = _LINEAR_PATIENCE if self.problem.linear else self.goal.stopping.patience
+        self._end(step - self.last_progress >= patience, Status.STALLED, step)
+        return not (self.status == Status.RUNNING).any()
+
+    def _end(self, which: np.ndarray, status: Status, step: int) -> None:
+        which = which & (self.status == Status.RUNNING)
+        self.status[which] = status
+        self.steps[which] = step
+
+    def _step(self, step: int, jacobian: Bidiagonal) -> None:
+        """The first of the trials for every time step that does no harm up to there."""
+        z, residual = self._ordered(self.z), self._ordered(self.residual)
+        ended = torch.from_numpy(self.status != Status.RUNNING).to(z.device)
+        fixed = self.settled | ended.unsqueeze(1)
+        # What is fixed has no move that could be handed on.
+        slopes, offsets = jacobian.recurrence(-residual.masked_fill(fixed.unsqueeze(2), 0.0))
+        slopes = (1.0 - self.solver.damping) * slopes
+        next_to_settle = ~fixed & (fixed.cumsum(dim=1) == torch.arange(z.shape[1], device=z.device))
+        tolerance, before = _prefixes(self._tolerance(jacobian)), _prefixes(_rms(residual))
+        decided, new = fixed, z
+        for limit, length in _TRIALS[:1] if self.problem.linear else _TRIALS:
+            move = length * solve_recurrence(slopes, offsets, limit)
+            finite = move.isfinite().all(dim=2)
+            trial = z + move.masked_fill(~finite.unsqueeze(2), 0.0)
+            trial_residual = self.problem.residual(self._flat(trial))
+            norms = _prefixes(_rms(self._ordered(trial_residual)))
+            growth = torch.where(next_to_settle, 1.0 - _SUFFICIENT_DECREASE * length, _GROWTH)
+            harmless = norms <= torch.maximum(tolerance, growth * before)
+            if self.problem.linear:
+                harmless = norms.isfinite()
+            good = (fixed | harmless & finite).cumprod(dim=1).bool()
+            new = torch.where((good & ~decided).unsqueeze(2), trial, new)
+            decided = decided | good
+            if bool(decided.all()):
+                break
+        self.z = self._flat(new)
+        if (limit, length) == _TRIALS[0] and bool(decided.all()):
+            self.residual = trial_residual
+            return
+        self.residual = self.problem.residual(self.z)
+        # Where the next time step to settle cannot move, nor can any later one.
+        stuck = (next_to_settle & ~decided).any(dim=1)
+        infinite = stuck & ~(self.residual.isfinite().all(dim=1) & norms.isfinite().all(dim=1))
+        unsolved = stuck & (next_to_settle & ~finite).any(dim=1)
+        for which, status in (
+            (infinite, Status.NON_FINITE),
+            (unsolved, Status.LINEAR_SOLVE_FAILED),
+            (stuck, Status.STALLED),
+        ):
+            self._end(which.cpu().numpy(), status, step)
+
+
+def _rms(steps: Tensor) -> Tensor:
+    """Root-mean-square norms of the time steps of `(batch, T, d)`, in float64, `(batch, T)`."""
+    return steps.double().square().mean(dim=2).sqrt()
+
+
+def _prefixes(norms: Tensor) -> Tensor:
+    """Norms of all prefixes from those of the time steps."""
+    return norms.square().cumsum(dim=1).sqrt()

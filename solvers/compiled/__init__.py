@@ -1,0 +1,1 @@
+"""Many small systems in code that Numba compiles."""

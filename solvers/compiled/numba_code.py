@@ -1,0 +1,114 @@
+"""Pieces of compiled code that the kernels of `NumbaRoot` and of `NumbaEquation` share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+
+from ..solution import Status
+from .systems import CompilationError
+
+CONVERGED, MAX_STEPS, STALLED = map(int, (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED))
+NON_FINITE, SINGULAR = int(Status.NON_FINITE), int(Status.LINEAR_SOLVE_FAILED)
+
+HALF_DIGITS = 2.0**-26
+"""Half the digits of float64: a difference over this relative width has the other half right."""
+LOST = 2.0**-40
+"""A change of the residual below this relative size is too close to rounding for a difference."""
+MOST_PROBES = 5
+"""Widths that are tried for one difference."""
+SUFFICIENT_DECREASE = 1e-4
+REUSE = 0.5
+"""A Jacobian is carried on while full steps make the residual smaller than this many times the last."""
+
+Array = np.ndarray
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def jit(function: Function) -> Function:
+    """Compile a kernel: it releases the interpreter lock, and a division by zero is infinite."""
+    return cast("Function", numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def compile_function(name: str, function: Any, dtype: str, out_axes: int) -> None:
+    """Compile `function(z, parameters, out)` for real or complex arguments.
+
+    Args:
+        name: What to call the function in errors.
+        function: The function, decorated with `numba.njit`.
+        dtype: `"float64"` or `"complex128"`, of all three arguments.
+        out_axes: Axes of `out`.
+
+    Raises:
+        CompilationError: Numba does not compile it; the message has Numba's reason.
+    """
+    scalar = getattr(numba.types, dtype)
+    try:
+        function.compile((scalar[::1], scalar[::1], numba.types.Array(scalar, out_axes, "C")))
+    except (NumbaError, RuntimeError, NotImplementedError) as error:
+        raise CompilationError(
+            f"{name} does not compile for {dtype} arguments. Numba: {reason(error)}"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of Numba's message that says something about the function."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines()]
+    telling = [line for line in lines if line and not line.startswith("Failed in ")]
+    return " ".join(telling[:2]) if telling else type(error).__name__
+
+
+@lru_cache(maxsize=256)
+def guarded(function: Any) -> Any:
+    """`function`, which writes NaN where the original raises an exception."""
+
+    @jit
+    def attempt(z: Array, parameters: Array, out: Array) -> None:
+        try:
+            function(z, parameters, out)
+        except Exception:
+            out[...] = np.nan
+
+    return attempt
+
+
+def _borrowed(typing_context: Any, array: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        counted = numba.types.MemInfoPointer(numba.types.voidptr)
+        view.meminfo = context.get_constant_null(counted)
+        view.parent = context.get_constant_null(numba.types.pyobject)
+        return view._getvalue()
+
+    return array(array), generate
+
+
+borrowed: Any = intrinsic(_borrowed)
+"""`borrowed(array)`: the array without its reference count, while the caller keeps the original.
+
+Rows of a counted array are counted too, by atomic operations that take longer than a step of a
+small system.
+"""
+
+
+@jit
+def shorter(length: float, ratio: float) -> float:
+    """The next length of a search where `‖r‖` has become `ratio` times as large.
+
+    The minimum of the parabola through `‖r‖²` with the slope of a Newton step at 0, between a tenth and
+    half of the last length (Dennis & Schnabel 1983, section 6.3.2); half if that is not finite.
+    """
+    cut = 1.0 / (ratio * ratio - 1.0 + 2.0 * length) * length
+    if not math.isfinite(ratio):
+        cut = 0.5
+    return length * min(max(cut, 0.1), 0.5)

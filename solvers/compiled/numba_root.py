@@ -1,0 +1,130 @@
+"""Newton's method in compiled code: many small systems, each on its own, on all cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..goal import Goal
+from ..options import is_integer
+from ..problem import Problem
+from ..solver import Outcome, WholeSolver
+from .systems import CompiledSystems, in_blocks
+
+_UNLIMITED = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class NumbaRoot(WholeSolver):
+    """Newton's method with dense LU for the systems of a `NumbaEquation`, compiled and parallel.
+
+    The Jacobian is the one given with the equation, or forward differences. Broyden's update carries
+    its inverse from step to step for as long as each full step at least halves the residual; where
+    one does not, the Jacobian is formed anew, and steps along it are shortened until the residual
+    falls. Where that fails, or the Jacobian is singular, the step is that of Levenberg's regularised
+    least squares, and if it fails too the system ends as stalled. Systems are solved in float64, one
+    by one, on as many threads as torch uses (`torch.set_num_threads`).
+
+    Attributes:
+        max_updates: Steps for which a Jacobian is carried on; 0 for Newton's method.
+        max_trials: Trial lengths of one search.
+
+    Raises:
+        ValueError: An option is not an integer in its range.
+        TypeError: The equation that is to be solved is not a `NumbaEquation`.
+
+    Source: Broyden 1965; Dennis & Schnabel 1983, sections 5.4 (differences), 6.3 (line search)
+    and 8.2 (updates of the inverse); Levenberg 1944.
+
+    Example:
+        >>> import numba, torch, implicitly
+        >>> @numba.njit
+        ... def square(z, p, out):
+        ...     out[0] = z[0] ** 2 - p[0]
+        >>> equation = implicitly.NumbaEquation(square, n=1)
+        >>> z0, p = torch.ones(3, 1).double(), torch.tensor([[1.0], [4.0], [9.0]]).double()
+        >>> solver = implicitly.NumbaRoot()
+        >>> solution = implicitly.root(equation, z0, p, solver=solver, batch_dims=1)
+        >>> solution.value.flatten().round(decimals=6).tolist()
+        [1.0, 2.0, 3.0]
+    """
+
+    max_updates: int = 10
+    max_trials: int = 20
+    default_max_steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_updates", 0), ("max_trials", 1)):
+            value = getattr(self, name)
+            if not is_integer(value, least):
+                raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+        if problem.compiled is None:
+            raise TypeError(
+                "NumbaRoot solves the systems of a NumbaEquation: give root() or fixed_point() the "
+                "equation itself, NumbaEquation(function, n=...), with z0 of shape (*batch, n) and "
+                "batch_dims=len(batch); for any other equation use Newton() or NewtonKrylov(), "
+                "for an adjoint DenseLU()"
+            )
+        if goal.callback is not None and goal.callback(0, _norms(residual)):
+            still = np.zeros(z.shape[0], dtype=np.int64)
+            return Outcome(z, still, still)
+        systems = problem.compiled()
+        batch, n = z.shape
+        left = _UNLIMITED
+        if goal.max_evaluations is not None:
+            left = max(goal.max_evaluations - problem.counts.evaluations, 0)
+        limits = np.array([goal.max_steps, left, self.max_updates, self.max_trials])
+        # Of a residual in float32 a difference would keep no digit.
+        known = residual.dtype == torch.float64
+        values, residuals, tolerances = (
+            _float64(z).copy(),
+            _float64(residual).copy(),
+            _tolerances(goal, z),
+        )
+        counters = np.zeros((batch, 4), dtype=np.int32)
+        kernel, workspace = _kernel(systems, problem.form)
+
+        def work(start: int, stop: int) -> None:
+            kernel(
+                values, systems.parameters, residuals, known, tolerances, limits, counters, start, stop,
+                *workspace(),
+            )  # fmt: skip
+
+        in_blocks(work, batch)
+        status, steps, evaluations, jacobians = counters.T
+        problem.counts.evaluations += int(evaluations.max(initial=0))
+        problem.counts.jvps += n * int(jacobians.max(initial=0))
+        return Outcome(torch.from_numpy(values).to(z), status, steps)
+
+
+def _kernel(systems: CompiledSystems, form: str) -> Any:
+    # Imported here because Numba takes longer to import than the package.
+    if systems.n == 1:
+        from .numba_scalar import kernel
+    else:
+        from .numba_dense import kernel
+    return kernel(systems.function, systems.jacobian, systems.n, form)
+
+
+def _tolerances(goal: Goal, z: Tensor) -> np.ndarray:
+    """The `a` and `b` of each system, `(batch, 2)`, for which `‖r‖ ≤ a + b ‖z‖` is the goal."""
+    rows = np.zeros((z.shape[0], 2))
+    if goal.reference is None:
+        rows[:, 0], rows[:, 1] = goal.atol, _float64(goal.rtol)
+    else:
+        rows[:, 0] = _float64(goal.threshold(z))
+    return rows
+
+
+def _float64(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float64).contiguous().numpy()
+
+
+def _norms(residual: Tensor) -> np.ndarray:
+    return np.asarray(np.sqrt(np.mean(_float64(residual) ** 2, axis=1)))

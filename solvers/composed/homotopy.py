@@ -1,0 +1,231 @@
+"""Homotopy continuation: follow the solutions of an easy equation to those of the given one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..driver import solve
+from ..goal import Goal, rms
+from ..newton.newton import Newton
+from ..options import is_positive, one_of
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solution import Status
+from ..solver import Outcome, Solver, WholeSolver
+from ..stopping import Stopping
+from .augmented import KINDS, Kind, Path, augmented
+
+# How near to the path its points are, relative to the first residual; not below rounding.
+_NEARNESS, _NEARNESS_UNITS = 1e-4, 8
+# What ends at so many units of rounding can be brought no nearer.
+_ROUNDING_UNITS = 64
+_CORRECTOR_STEPS = 6
+_FEW_CORRECTOR_STEPS = 3
+# The cosine of the sharpest turn between two steps.
+_SHARPEST_TURN = 0.7
+_GROWTH, _CUT = 2.0, 0.5
+_SHORTEST = 1e-9
+# A path may touch μ = 0 without crossing it; the end is tried each time μ is so much smaller.
+_NEAR, _NEARER = 0.01, 0.1
+_NEAR_TURN = 0.5
+_FARTHEST = 1e3
+_LAST_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Homotopy(WholeSolver):
+    """Follow the path of `H(z, μ) = 0` from `z₀` at `μ = 1` to a solution at `μ = 0`.
+
+    The Newton homotopy `H = r(z) − μ r(z₀)` lets the residual shrink without turning: its path is that of
+    damped Newton steps of infinitesimal length, continued where Newton's method must end, at singular
+    Jacobians: the path is followed by its length, not by `μ`, and so passes folds, where `μ` turns
+    back (and may rise above one for a while). The fixed-point homotopy
+    `H = (1 − μ) r(z) + μ (z₀ − z) / t` starts from an equation with one solution.
+
+    A step goes along the secant of the last two points (predictor), and the corrector solves for
+    the nearest point of the path in the plane across it, starting there, in up to six steps. Where
+    it fails, or the path turned sharply, the step is halved; where it is quick, doubled. Where `μ`
+    changes its sign the corrector solves the given equation from there, to its tolerance, and where `μ`
+    has become small, since a path that ends at a singular solution may not cross. Each system has its
+    own step length.
+
+    It is a last resort: every step is a solve of its own. A path may also lead to infinity
+    (`DIVERGED`) or close on itself.
+
+    Attributes:
+        corrector: Solver of the points of the path and of the end; Newton-like, without
+            globalisation. For many unknowns `NewtonKrylov(globalisation=None)`.
+        kind: `"newton"` or `"fixed_point"`.
+        first_step: The first step, as a part of the way in `μ`.
+
+    Raises:
+        TypeError: `corrector` is not a solver.
+        ValueError: An option is out of range.
+
+    Source: Keller 1977 (pseudo-arclength); Branin 1972, Smale 1976 (Newton homotopy); Chow,
+    Mallet-Paret & Yorke 1978 (fixed-point homotopy); Allgower & Georg 1990, chapters 2, 6 and 7.
+
+    Example:
+        >>> import torch, implicitly
+        >>> F = lambda z: torch.atan(z)
+        >>> start = torch.tensor(20.0, dtype=torch.float64)  # Newton's method diverges from here
+        >>> solution = implicitly.root(F, start, solver=implicitly.Homotopy())
+        >>> bool(solution.value.abs() < 1e-8)
+        True
+    """
+
+    corrector: Solver = field(default_factory=lambda: Newton(globalisation=None))
+    kind: Kind = "newton"
+    first_step: float = 0.1
+    default_max_steps: ClassVar[int] = 300
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.corrector, Solver):
+            raise TypeError(f"corrector must be a solver such as Newton(), got {self.corrector!r}")
+        one_of("kind", self.kind, KINDS)
+        if not (is_positive(self.first_step) and self.first_step <= 1):
+            raise ValueError(f"first_step must be in (0, 1], got {self.first_step!r}")
+
+    @property
+    def keeps_batch(self) -> bool:
+        return self.corrector.keeps_batch
+
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+        walk = _Walk(self, problem, z, residual, goal)
+        trace: list[np.ndarray] = []
+        while walk.going.any() and walk.count < goal.max_steps and walk.left() != 0:
+            walk.step()
+            if goal.trace or goal.callback is not None:
+                norms = np.where(walk.going, rms(problem.residual(walk.z)).cpu().numpy(), np.nan)
+                trace.append(norms)
+                if goal.callback is not None and goal.callback(walk.count, norms):
+                    break
+        return Outcome(walk.z, walk.status, walk.steps, trace=np.stack(trace) if trace else None)
+
+
+class _Walk:
+    """The points that the systems have reached on their paths, and what becomes of them.
+
+    Points are rows `w = (y, μ)`; arrays on the host have an entry per system.
+    """
+
+    def __init__(
+        self, options: Homotopy, problem: Problem, z: Tensor, residual: Tensor, goal: Goal
+    ) -> None:
+        self._corrector = options.corrector
+        self._problem, self._goal = problem, goal
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+        size = torch.where(size > 0, size, 1.0)
+        length = first_step_length(problem, z, residual)
+        length = torch.ones_like(size) if length is None else length
+        self._path = Path(options.kind, z, residual, size, length, length.abs() * size)
+        self._w = torch.cat((torch.zeros_like(z), torch.ones_like(size)), dim=1)
+        # At first straight ahead in μ: the direction of the path is not yet known.
+        self._direction = torch.cat((torch.zeros_like(z), -torch.ones_like(size)), dim=1)
+        self._length = torch.full_like(size, options.first_step)
+        self._shortest = _SHORTEST * options.first_step
+        self._near = torch.full_like(size, _NEAR)
+        """The `μ` at which to try the end next."""
+        batch = z.shape[0]
+        met = goal.met(z, residual).cpu().numpy()
+        eps = torch.finfo(problem.precision or z.dtype).eps
+        self._nearness = max(_NEARNESS, _NEARNESS_UNITS * eps)
+        first = rms(residual).cpu().numpy().astype(np.float64)
+        self._rounding = _ROUNDING_UNITS * eps * first
+        self.z = z
+        self.count = 0
+        self.going = ~met if goal.held is None else ~met & ~goal.held
+        self.status = np.full(batch, Status.MAX_STEPS, dtype=np.int8)
+        self.status[met] = Status.CONVERGED
+        self.steps = np.zeros(batch, dtype=np.int64)
+        self._set_out = np.zeros(batch, dtype=bool)
+        """Which systems have taken a first step."""
+
+    def left(self) -> int | None:
+        """Evaluations that may still be made."""
+        limit = self._goal.max_evaluations
+        return None if limit is None else max(limit - self._problem.counts.evaluations, 0)
+
+    def step(self) -> None:
+        """One predictor and corrector of every system, and the end of those that are there."""
+        target = self._w + self._length * self._direction
+        equation = augmented(self._problem, self._path, self._direction, target)
+        limits = Stopping(
+            rtol=0.0, atol=self._nearness, max_steps=_CORRECTOR_STEPS, max_evaluations=self.left()
+        )
+        result = solve(equation, self._corrector, target, limits, held=~self.going)
+        self.count += 1
+        self.steps += self.going
+
+        move = result.z - self._w
+        distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
+        turn = (move * self._direction).sum(dim=1, keepdim=True) / distance
+        straight = torch.where(self._column(self._set_out), turn >= _SHARPEST_TURN, distance > 0)
+        mu, before = result.z[:, -1:], self._w[:, -1:]
+        turned_back = (mu > before) & (before <= _NEAR_TURN) & (self._direction[:, -1:] < 0)
+        near = (mu <= self._near) | turned_back
+        facts = torch.cat((straight, mu <= 0, near, mu.abs() > _FARTHEST), dim=1)
+        is_straight, crosses, is_near, is_far = facts.cpu().numpy().T
+        new = self.going & (result.status == Status.CONVERGED) & is_straight
+        crossed, near = new & crosses, new & is_near & ~crosses
+        if (crossed | near).any():
+            self._near = torch.where(self._column(near), _NEARER * mu, self._near)
+            self._arrive(result.z, crossed, crossed | near)
+            # What crossed and was not solved tries a shorter step.
+            new &= ~crossed
+        self._advance(self._column(new), result.z, move)
+        quick = self._column(result.steps <= _FEW_CORRECTOR_STEPS)
+        growth = torch.where(quick, _GROWTH, 1.0)
+        self._length = self._length * torch.where(self._column(new), growth, _CUT)
+        lost = (self._length < self._shortest).squeeze(1).cpu().numpy()
+        self._end(self.going & lost, Status.STALLED)
+        self._end(self.going & new & is_far, Status.DIVERGED)
+
+    def _advance(self, accepted: Tensor, w: Tensor, move: Tensor) -> None:
+        """Go to `w` where accepted; the first time, measure `y` by how far `z` moved."""
+        first = accepted & ~self._column(self._set_out)
+        part = torch.linalg.vector_norm(move[:, :-1], dim=1, keepdim=True) / self._length
+        scale = torch.where(first & (part > 0), part, 1.0)
+        self._path = replace(self._path, unit=self._path.unit * scale)
+        rescale = torch.cat((scale.reciprocal().expand_as(w[:, :-1]), torch.ones_like(scale)), 1)
+        move, w, here = move * rescale, w * rescale, self._w * rescale
+        distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
+        self._w = torch.where(accepted, w, here)
+        self._direction = torch.where(accepted, move / distance, self._direction)
+        going = accepted & self._column(self.going)
+        self.z = torch.where(going, self._path.position(self._w), self.z)
+        self._set_out |= accepted.squeeze(1).cpu().numpy()
+
+    def _arrive(self, w: Tensor, crossed: np.ndarray, there: np.ndarray) -> None:
+        """Solve the given equation: from where `μ` is zero if it was crossed, else from `w`."""
+        before, after = self._w[:, -1:], w[:, -1:]
+        across = self._column(crossed)
+        part = torch.where(across, before / torch.where(across, before - after, 1.0), 1.0)
+        goal = self._goal
+        result = solve(
+            self._problem,
+            self._corrector,
+            self._path.position(torch.lerp(self._w, w, part)),
+            replace(goal.stopping, max_steps=_LAST_STEPS),
+            rtol=None if goal.stopping.rtol is None else goal.rtol,
+            reference=goal.reference,
+            held=~there,
+        )
+        self._problem.unpark()  # On the path every system is evaluated where it is.
+        solved = there & (result.status == Status.CONVERGED)
+        at_rounding = there & ~solved & (result.residual <= self._rounding)
+        self.z = torch.where(self._column(solved | at_rounding), result.z, self.z)
+        self._end(solved, Status.CONVERGED)
+        self._end(at_rounding, Status.STALLED)
+
+    def _end(self, which: np.ndarray, status: Status) -> None:
+        self.status[which] = status
+        self.going &= ~which
+
+    def _column(self, entries: np.ndarray) -> Tensor:
+        return torch.from_numpy(entries).to(self.z.device).unsqueeze(1)

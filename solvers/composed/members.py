@@ -1,0 +1,57 @@
+"""Which solvers a polyalgorithm tries, and in what order."""
+
+from __future__ import annotations
+
+from ..linear.bicgstab import BiCGStab
+from ..linear.dense_lu import DenseLU
+from ..linear.gmres import GMRES
+from ..newton.levenberg_marquardt import LevenbergMarquardt
+from ..newton.newton import Newton
+from ..newton.newton_krylov import NewtonKrylov
+from ..newton.trust_region import TrustRegion
+from ..quasi_newton.broyden import Broyden
+from ..quasi_newton.df_sane import DFSANE
+from ..scalar.bracketing import Bracketing
+from ..solver import Solver
+from .homotopy import Homotopy
+
+# All columns of a Jacobian come from one batched product, so that it takes the time of one and the
+# memory of so many.
+_UNKNOWNS_AT_ONCE = 64
+# Beyond, a Jacobian takes more than eight batched products and its factors seconds, and those of a
+# batch more than 64 MiB in float64.
+_MOST_UNKNOWNS, _MOST_ENTRIES = 512, 2**23
+
+
+def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, ...]:
+    """The members of `Polyalgorithm()` for `batch` systems of `n` unknowns.
+
+    Dense Jacobians need `batch · n²` numbers. Up to 2²³ of them (64 MiB in float64) and `n ≤ 512` they
+    are allowed, and up to `n = 64` they come first, since all columns are then computed in one batched
+    product. Beyond, nothing larger than the vectors of a Krylov space or of Broyden's updates is made.
+
+    The order: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
+    unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
+    local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
+    A scalar equation has a bracket looked for as well.
+
+    Example:
+        >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
+        ['Newton', 'LevenbergMarquardt', 'Newton', 'Homotopy', 'DFSANE']
+        >>> [type(member).__name__ for member in default_members(batch=1, n=10_000)]
+        ['NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'Broyden', 'DFSANE', 'Homotopy']
+        >>> [type(member).__name__ for member in default_members(batch=1, n=3, linear=True)]
+        ['GMRES', 'DenseLU']
+    """
+    dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
+    if linear:
+        return (GMRES(), DenseLU() if dense else BiCGStab())
+    first, full = NewtonKrylov(), NewtonKrylov(globalisation=None)
+    if not dense:
+        within = NewtonKrylov(globalisation=TrustRegion())
+        return (first, within, full, Broyden(memory=100), DFSANE(), Homotopy(corrector=full))
+    members: tuple[Solver, ...] = (Newton(), LevenbergMarquardt(), Newton(globalisation=None))
+    if n == 1:
+        members = (*members, Bracketing())
+    members = (*members, Homotopy(), DFSANE())
+    return members if n <= _UNKNOWNS_AT_ONCE else (first, *members)

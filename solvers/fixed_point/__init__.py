@@ -1,0 +1,1 @@
+"""Plain iteration and its accelerations."""

@@ -1,0 +1,110 @@
+"""Aitken's extrapolation of an iteration from two of its steps, one number for each system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solver import Solver
+
+
+@dataclass
+class AitkenState:
+    """The iterate and the length of the step from it; numbers per system are `(batch, 1)`."""
+
+    z: Tensor
+    residual: Tensor
+    length: Tensor
+    first_length: Tensor
+
+
+@dataclass(frozen=True)
+class Aitken(Solver):
+    """`z ← z + ω r` with the `ω` that Aitken's Δ² gives for the last two residuals.
+
+    `ω ← ω r₋ᵀ(r₋ − r) / ‖r₋ − r‖²`: in one unknown this is Aitken's Δ² process applied at each step, the
+    secant method, of order 1.618; with more unknowns one length serves all of them (dynamic
+    relaxation, the usual choice for coupled simulations). One evaluation a step and three
+    vectors of memory. The first step is plain, for a root of the length found by one product with
+    the Jacobian. For independent scalar equations make every one a system: `batch_dims=1` on `z0` of
+    shape `(batch,)`.
+
+    Source: Aitken 1926; Irons & Tuck 1969 (vector form).
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.zeros(3, dtype=torch.float64)
+        >>> x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        >>> f = lambda z: torch.cos(z) + x
+        >>> solution = implicitly.fixed_point(f, z0, solver=implicitly.Aitken(), batch_dims=1)
+        >>> solution.value.round(decimals=4).tolist(), bool((solution.steps < 10).all())
+        ([0.7391, 1.0218, 1.2834], True)
+    """
+
+    default_max_steps: ClassVar[int] = 2000
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
+        length = _first_length(problem, z, residual)
+        return AitkenState(z, residual, length, length)
+
+    def step(self, problem: Problem, state: AitkenState) -> AitkenState:
+        z = state.z + state.length * state.residual
+        residual = problem.residual(z)
+        length = state.length * _factor(state.residual, residual)
+        # A length of zero would never change again.
+        usable = torch.isfinite(length) & (length != 0)
+        length = torch.where(usable, length, state.first_length)
+        return AitkenState(z, residual, length, state.first_length)
+
+
+@dataclass(frozen=True)
+class Steffensen(Solver):
+    """Aitken's Δ² from two fresh residuals: quadratic convergence in one unknown, without derivatives.
+
+    A plain step `z₁ = z + t r` shows the slope along `r`; then `z ← z₁ + ω r(z₁)` with
+    `ω = t rᵀ(r − r₁) / ‖r − r₁‖²`. Two evaluations a step. For fixed points `t = 1`; for roots it is found by
+    one product with the Jacobian at the start, so that units do not matter. With several unknowns
+    one number serves all of them, and the order is lost.
+
+    Source: Steffensen 1933; Aitken 1926; Irons & Tuck 1969 (vector form).
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.tensor(1.0, dtype=torch.float64)
+        >>> z = implicitly.root(lambda z: z**2 - 2, z0, solver=implicitly.Steffensen()).value
+        >>> round(z.item(), 9)
+        1.414213562
+    """
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
+        length = _first_length(problem, z, residual)
+        return AitkenState(z, residual, length, length)
+
+    def step(self, problem: Problem, state: AitkenState) -> AitkenState:
+        between = state.z + state.length * state.residual
+        residual = problem.residual(between)
+        factor = _factor(state.residual, residual)
+        factor = torch.where(torch.isfinite(factor), factor, 1.0)
+        z = between + state.length * factor * residual
+        return AitkenState(z, problem.residual(z), state.length, state.first_length)
+
+
+def _first_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
+    length = first_step_length(problem, z, residual)
+    return torch.ones_like(residual[:, :1]) if length is None else length
+
+
+def _factor(before: Tensor, after: Tensor) -> Tensor:
+    """`bᵀ(b − a) / ‖b − a‖²`, `(batch, 1)`; in one dimension `1 / (1 − a/b)`. Infinite where `a = b`."""
+    size = torch.linalg.vector_norm(before, dim=1, keepdim=True)
+    size = size.masked_fill(size == 0, 1.0)
+    before, change = before / size, (before - after) / size
+    square = change.square().sum(dim=1, keepdim=True)
+    inner = (before * change).sum(dim=1, keepdim=True)
+    flat = square == 0
+    return (inner / square.masked_fill(flat, 1.0)).masked_fill(flat, torch.inf)

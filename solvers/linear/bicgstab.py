@@ -1,0 +1,112 @@
+"""BiCGStab: short recurrences for a batch of unsymmetric linear systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import check_callable
+from ..problem import Problem
+from ..solver import Solver
+
+
+@dataclass
+class BiCGStabState:
+    """The iterate and the vectors of the recursion."""
+
+    z: Tensor
+    residual: Tensor
+    """The residual by recursion."""
+    shadow: Tensor
+    direction: Tensor
+    correlation: Tensor
+    """`⟨shadow, residual⟩`, `(batch, 1)`."""
+
+
+@dataclass(frozen=True)
+class BiCGStab(Solver):
+    """Stabilised biconjugate gradients with right preconditioning: seven vectors, whatever the steps.
+
+    One step makes two products with the operator. Where the recursion breaks down (a correlation
+    vanishes to rounding), that system starts it anew from its current residual.
+
+    Attributes:
+        preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, an approximate inverse of the
+            operator `∂r/∂z`.
+
+    Raises:
+        TypeError: `preconditioner` cannot be called.
+
+    Source: van der Vorst 1992; Saad 2003, algorithm 7.7.
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
+        >>> right = torch.tensor([6.0, 12.0])
+        >>> solver = implicitly.BiCGStab()
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=solver, linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
+    """
+
+    preconditioner: Callable[[Tensor], Tensor] | None = None
+    linear_only: ClassVar[bool] = True
+    confirm_residual: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 1000
+
+    def __post_init__(self) -> None:
+        check_callable("preconditioner", self.preconditioner)
+
+    @property
+    def keeps_batch(self) -> bool:
+        # A preconditioner may hold numbers of each system.
+        return self.preconditioner is not None
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BiCGStabState:
+        return BiCGStabState(z, residual, residual, residual, _dot(residual, residual))
+
+    def step(self, problem: Problem, state: BiCGStabState) -> BiCGStabState:
+        # With r the residual and A its operator, the equation for the move s is A s = −r.
+        r, shadow, direction = state.residual, state.shadow, state.direction
+        move = self._precondition(direction)
+        product = problem.apply(move)
+        alpha = _ratio(state.correlation, _dot(shadow, product))
+        half = r - alpha * product
+        half_move = self._precondition(half)
+        half_product = problem.apply(half_move)
+        omega = _ratio(_dot(half_product, half), _dot(half_product, half_product))
+        z = state.z - alpha * move - omega * half_move
+        residual = half - omega * half_product
+
+        correlation = _dot(shadow, residual)
+        norms = torch.linalg.vector_norm(shadow, dim=1, keepdim=True) * torch.linalg.vector_norm(
+            residual, dim=1, keepdim=True
+        )
+        broken = correlation.abs() <= torch.finfo(r.dtype).eps * norms
+        broken = broken | (alpha == 0) | (omega == 0)
+        beta = _ratio(correlation, state.correlation) * _ratio(alpha, omega)
+        direction = residual + beta * (direction - omega * product)
+        return BiCGStabState(
+            z,
+            residual,
+            torch.where(broken, residual, shadow),
+            torch.where(broken, residual, direction),
+            torch.where(broken, _dot(residual, residual), correlation),
+        )
+
+    def _precondition(self, v: Tensor) -> Tensor:
+        return v if self.preconditioner is None else self.preconditioner(v)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, and 0 where `b` is 0."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

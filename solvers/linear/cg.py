@@ -1,0 +1,145 @@
+"""Conjugate gradients for a batch of symmetric definite linear systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import check_callable
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Solver
+
+
+@dataclass
+class CGState:
+    """The iterate, the recursion, and what the next step compares its product with."""
+
+    z: Tensor
+    residual: Tensor
+    """The residual by recursion."""
+    preconditioned: Tensor
+    """`M⁻¹ r`."""
+    correlation: Tensor
+    """`⟨r, M⁻¹ r⟩`, `(batch, 1)`."""
+    direction: Tensor
+    """The last direction; zero before the first step."""
+    product: Tensor
+    """The operator applied to it."""
+    ratio: Tensor
+    """What the last direction counts for in the next, `(batch, 1)`."""
+    sign: Tensor
+    """The sign of the operator, `(batch, 1)`; 0 before the first step."""
+    scale: Tensor
+    """The largest `‖A p‖ / ‖p‖` so far, `(batch, 1)`."""
+    failed: Tensor
+
+
+@dataclass(frozen=True)
+class CG(Solver):
+    """Conjugate gradients: one product a step in six vectors, for symmetric definite operators.
+
+    The operator `A = ∂r/∂z` may be positive or negative definite (that of a fixed point whose map is a
+    symmetric contraction is negative). Each step compares `⟨p₋, A p⟩` with `⟨p, A p₋⟩` for the last
+    two directions, which costs no product. A system where these differ by more than half of the
+    digits, so that `A` is not symmetric, or where the sign of `⟨p, A p⟩` changes, so that it is not
+    definite, ends with `LINEAR_SOLVE_FAILED`; no answer counts that its own residual does not confirm.
+
+    Attributes:
+        preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, symmetric and definite like the
+            operator `∂r/∂z`, whose inverse it approximates.
+
+    Raises:
+        TypeError: `preconditioner` cannot be called.
+
+    Source: Hestenes & Stiefel 1952; Saad 2003, algorithm 9.1 (preconditioned).
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 5.0]])
+        >>> right = torch.tensor([6.0, 11.0])
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=implicitly.CG(), linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
+    """
+
+    preconditioner: Callable[[Tensor], Tensor] | None = None
+    linear_only: ClassVar[bool] = True
+    confirm_residual: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 1000
+
+    def __post_init__(self) -> None:
+        check_callable("preconditioner", self.preconditioner)
+
+    @property
+    def keeps_batch(self) -> bool:
+        # A preconditioner may hold numbers of each system.
+        return self.preconditioner is not None
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> CGState:
+        preconditioned = self._precondition(residual)
+        none = torch.zeros_like(residual)
+        zero = residual.new_zeros(residual.shape[0], 1)
+        correlation = _dot(residual, preconditioned)
+        return CGState(
+            z, residual, preconditioned, correlation, none, none, zero, zero, zero, zero.squeeze(1)
+        )
+
+    def step(self, problem: Problem, state: CGState) -> CGState:
+        # With r the residual and A its operator, the equation for the move s is A s = −r.
+        direction = state.preconditioned + state.ratio * state.direction
+        product = problem.apply(direction)
+        length, before = _norm(direction), _norm(state.direction)
+        scale = torch.maximum(state.scale, _ratio(_norm(product), length))
+
+        eps = torch.finfo(problem.precision or direction.dtype).eps
+        half_of_the_digits = eps**0.5
+        difference = _dot(state.direction, product) - _dot(direction, state.product)
+        asymmetric = difference.abs() > half_of_the_digits * scale * length * before
+
+        curvature = _dot(direction, product)
+        usable = curvature.abs() > eps * scale * length * length
+        sign = torch.where(usable, curvature.sign(), state.sign)
+        # A definite operator has |⟨p, A p⟩| ≥ ‖A p‖² / ‖A‖: it vanishes in the null space only.
+        null = _norm(product) <= 10 * half_of_the_digits * scale * length
+        indefinite = (sign * state.sign < 0) | ~(usable | null)
+
+        alpha = torch.where(usable, _ratio(state.correlation, curvature), 0.0)
+        z = state.z - alpha * direction
+        residual = state.residual - alpha * product
+        preconditioned = self._precondition(residual)
+        correlation = _dot(residual, preconditioned)
+        failed = (asymmetric | indefinite).squeeze(1)
+        return CGState(
+            z,
+            residual,
+            preconditioned,
+            correlation,
+            direction,
+            product,
+            _ratio(correlation, state.correlation),
+            sign,
+            scale,
+            torch.where(failed, int(Status.LINEAR_SOLVE_FAILED), 0).to(residual.dtype),
+        )
+
+    def _precondition(self, v: Tensor) -> Tensor:
+        return v if self.preconditioner is None else self.preconditioner(v)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1, keepdim=True)
+
+
+def _norm(a: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a, dim=1, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, and 0 where `b` is 0."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

@@ -1,0 +1,66 @@
+"""Dense LU factorisation for linear equations of moderate size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Solver
+from .dense import solve_dense
+
+
+@dataclass
+class DenseState:
+    """The iterate and the matrices."""
+
+    z: Tensor
+    residual: Tensor
+    matrix: Tensor
+    failed: Tensor
+
+
+@dataclass(frozen=True)
+class DenseLU(Solver):
+    """Form the matrix of every system and solve with it; further steps are iterative refinement.
+
+    Costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
+    least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not
+    solve the equation; a residual that is all rounding, and above the tolerance, is `STALLED`.
+
+    Source: Higham 2002, chapters 9 and 12.
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
+        >>> right = torch.tensor([6.0, 12.0])
+        >>> solver = implicitly.DenseLU()
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=solver, linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
+    """
+
+    linear_only: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 10
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DenseState:
+        matrix = problem.linearization(z).jacobian(z)
+        failed = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
+        return DenseState(z, residual, matrix, failed)
+
+    def step(self, problem: Problem, state: DenseState) -> DenseState:
+        z = state.z - solve_dense(state.matrix, state.residual)
+        residual = problem.residual(z)
+        before = torch.linalg.vector_norm(state.residual, dim=1)
+        after = torch.linalg.vector_norm(residual, dim=1)
+        # Refinement ends at the rounding errors of the products with the matrix.
+        size = torch.linalg.matrix_norm(state.matrix) * torch.linalg.vector_norm(z, dim=1)
+        at_rounding = after <= 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
+        failed = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
+        failed = torch.where(after <= 0.5 * before, 0, failed)
+        return DenseState(z, residual, state.matrix, failed)

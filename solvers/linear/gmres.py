@@ -1,0 +1,197 @@
+"""GMRES: minimal residuals over a Krylov space, for a batch of linear systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import check_callable, is_integer
+from ..problem import Problem
+from ..solver import Solver
+
+_FIRST_CAPACITY = 8
+# A default restart: what the basis of a system may hold in numbers, and steps to be done in any case.
+_NUMBERS = 2**21
+_FEWEST_STEPS, _MOST_STEPS = 40, 512
+
+
+@dataclass
+class GMRESState:
+    """A Krylov basis and the least-squares problem in it, after `count` steps of a cycle."""
+
+    start: Tensor
+    residual: Tensor
+    """The true residual at `start`, `(batch, n)`."""
+    basis: Tensor
+    """Orthonormal rows, `(batch, capacity + 1, n)`; unused rows are zero."""
+    triangle: Tensor
+    """The triangular factor of the Hessenberg matrix, `(batch, capacity, capacity)`."""
+    rotations: Tensor
+    """The product of all Givens rotations, `(batch, capacity + 1, capacity + 1)`."""
+    first_norm: Tensor
+    norm: Tensor
+    count: int
+    preconditioner: Callable[[Tensor], Tensor] | None
+
+    @property
+    def z(self) -> Tensor:
+        if self.count == 0:
+            return self.start
+        k = self.count
+        right = (self.first_norm.unsqueeze(1) * self.rotations[:, :k, 0]).unsqueeze(2)
+        triangle = self.triangle[:, :k, :k]
+        weights = torch.linalg.solve_triangular(triangle, right, upper=True)
+        move = torch.bmm(weights.mT, self.basis[:, :k]).squeeze(1)
+        return self.start - (move if self.preconditioner is None else self.preconditioner(move))
+
+
+@dataclass(frozen=True)
+class GMRES(Solver):
+    """Restarted GMRES with right preconditioning.
+
+    One step is one Arnoldi step of every system: one product with the operator. The residual norm of
+    the best combination is known at each step from Givens rotations, so that the tolerance is looked
+    at inside a cycle; what has converged is confirmed with a true residual. The basis is made
+    orthogonal by classical Gram–Schmidt applied twice, which is as stable as Householder's method
+    and needs two products with the basis instead of one for each vector.
+
+    Attributes:
+        restart: Steps of a cycle; storage grows with the steps done, up to this many vectors. `None`
+            for one per unknown, which needs no restart, but at most 512, and no more than make two
+            million numbers per system, or 40 vectors if those are more.
+        preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, linear, an approximate inverse of the
+            operator `∂r/∂z` (for fixed points, of `∂f/∂z − I`).
+
+    Raises:
+        ValueError: `restart` is neither `None` nor a positive integer.
+        TypeError: `preconditioner` cannot be called.
+
+    Source: Saad & Schultz 1986; Giraud, Langou & Rozložník 2005 (twice is enough).
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
+        >>> right = torch.tensor([6.0, 12.0])
+        >>> solver = implicitly.GMRES()
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=solver, linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
+    """
+
+    restart: int | None = None
+    preconditioner: Callable[[Tensor], Tensor] | None = None
+    linear_only: ClassVar[bool] = True
+    confirm_residual: ClassVar[bool] = True
+    lazy_iterate: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 1000
+
+    def __post_init__(self) -> None:
+        if self.restart is not None and not is_integer(self.restart, 1):
+            raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
+        check_callable("preconditioner", self.preconditioner)
+
+    @property
+    def keeps_batch(self) -> bool:
+        # A preconditioner may hold numbers of each system.
+        return self.preconditioner is not None
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
+        batch, n = z.shape
+        capacity = min(self._cycle(n), _FIRST_CAPACITY)
+        norm = torch.linalg.vector_norm(residual, dim=1)
+        first = residual * _inverse(norm).unsqueeze(1)
+        basis = torch.cat((first.unsqueeze(1), z.new_zeros(batch, capacity, n)), dim=1)
+        size = capacity + 1
+        identity = torch.eye(size, dtype=z.dtype, device=z.device).expand(batch, size, size)
+        triangle = z.new_zeros(batch, capacity, capacity)
+        return GMRESState(
+            z, residual, basis, triangle, identity.clone(), norm, norm, 0, self.preconditioner
+        )
+
+    def step(self, problem: Problem, state: GMRESState) -> GMRESState:
+        cycle = self._cycle(state.start.shape[1])
+        if state.count == cycle:
+            z = state.z
+            state = self.init(problem, z, problem.residual(z))
+        state = _make_room(state, cycle)
+        k, basis = state.count, state.basis
+
+        vector = basis[:, k]
+        product = problem.apply(
+            vector if self.preconditioner is None else self.preconditioner(vector)
+        )
+        size = torch.linalg.vector_norm(product, dim=1)
+        rest = product.unsqueeze(1)
+        column = torch.bmm(rest, basis.mT)
+        rest = torch.baddbmm(rest, column, basis, alpha=-1)
+        again = torch.bmm(rest, basis.mT)
+        rest = torch.baddbmm(rest, again, basis, alpha=-1).squeeze(1)
+        column = column + again
+        below = torch.linalg.vector_norm(rest, dim=1)
+        # Below rounding the Krylov space is exhausted: no further direction.
+        negligible = 10 * torch.finfo(size.dtype).eps * size
+        below = torch.where(below > negligible, below, 0.0)
+        following = rest * _inverse(below).unsqueeze(1)
+
+        rotated = torch.bmm(column, state.rotations.mT).squeeze(1)
+        on = rotated[:, k]
+        # A column that depends on the ones before cannot lower the residual: swap it out.
+        usable = on.abs() + below > negligible
+        length = torch.hypot(torch.where(usable, on, 1.0), below)
+        cosine = torch.where(usable, on / length, 0.0).unsqueeze(1)
+        sine = torch.where(usable, below / length, 1.0).unsqueeze(1)
+        upper, lower = state.rotations[:, k], state.rotations[:, k + 1]
+        upper, lower = cosine * upper + sine * lower, cosine * lower - sine * upper
+        if torch.is_grad_enabled():
+            # What the graph of this step has read must not be written to.
+            state = _copy(state)
+        state.basis[:, k + 1] = following
+        state.rotations[:, k] = upper
+        state.rotations[:, k + 1] = lower
+        state.triangle[:, :k, k] = rotated[:, :k]
+        state.triangle[:, k, k] = torch.where(usable, length, 1.0)
+        norm = state.first_norm * lower[:, 0].abs()
+        return replace(state, norm=norm, count=k + 1)
+
+    def _cycle(self, unknowns: int) -> int:
+        """Steps of a cycle. It is not for other systems of the batch to change it."""
+        if self.restart is not None:
+            return self.restart
+        most = max(min(_MOST_STEPS, _NUMBERS // max(unknowns, 1)), _FEWEST_STEPS)
+        return max(min(unknowns, most), 1)
+
+
+def _inverse(norm: Tensor) -> Tensor:
+    """`1 / norm`, and 0 for 0, in derivatives too."""
+    return norm.masked_fill(norm == 0, torch.inf).reciprocal()
+
+
+def _make_room(state: GMRESState, restart: int) -> GMRESState:
+    """Storage for one more step."""
+    capacity = state.triangle.shape[1]
+    if state.count < capacity:
+        return state
+    more = min(capacity, restart - capacity)
+    rotations = torch.nn.functional.pad(state.rotations, (0, more, 0, more))
+    unit = torch.arange(capacity + 1, capacity + 1 + more, device=rotations.device)
+    rotations[:, unit, unit] = 1.0
+    return replace(
+        state,
+        basis=torch.nn.functional.pad(state.basis, (0, 0, 0, more)),
+        triangle=torch.nn.functional.pad(state.triangle, (0, more, 0, more)),
+        rotations=rotations,
+    )
+
+
+def _copy(state: GMRESState) -> GMRESState:
+    return replace(
+        state,
+        basis=state.basis.clone(),
+        triangle=state.triangle.clone(),
+        rotations=state.rotations.clone(),
+    )

@@ -1,0 +1,159 @@
+"""LSMR: least squares by bidiagonalisation, for a batch of linear systems of any kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Solver
+
+
+@dataclass
+class LSMRState:
+    """The iterate, the bidiagonalisation and two QR factorisations; scalars are `(batch, 1)`."""
+
+    z: Tensor
+    residual: Tensor
+    """The residual by recursion."""
+    left: Tensor
+    """`u` of the bidiagonalisation, a unit vector or zero."""
+    right: Tensor
+    """`v`, a unit vector or zero."""
+    alpha: Tensor
+    direction: Tensor
+    """`h`."""
+    direction_product: Tensor
+    """`A h − A v`: the part of `A h` that comes from earlier directions."""
+    update: Tensor
+    """`h̄`, along which `z` moves."""
+    update_product: Tensor
+    """`A h̄`."""
+    alpha_bar: Tensor
+    zeta_bar: Tensor
+    rho: Tensor
+    rho_bar: Tensor
+    cosine_bar: Tensor
+    sine_bar: Tensor
+    scale: Tensor
+    """The largest element of the bidiagonal matrix so far."""
+    failed: Tensor
+
+
+@dataclass(frozen=True)
+class LSMR(Solver):
+    """The least-squares solution of minimum norm, by one product with the operator and one with its
+    transpose a step, in nine vectors.
+
+    `‖Aᵀr‖` falls at every step, and so does `‖r‖`: for indefinite, singular and very non-normal
+    operators, where GMRES and BiCGStab may stagnate. The steps needed grow with the condition number,
+    as for conjugate gradients on the normal equations, which are not formed.
+
+    The operator's transpose comes from the equation. Alone, a problem has it from
+    `Problem(transpose=...)`.
+
+    Source: Fong & Saunders 2011, section 2 and algorithm LSMR; Golub & Kahan 1965.
+
+    Example:
+        >>> import torch, implicitly
+        >>> matrix = torch.tensor([[0.0, 1.0], [-5.0, 0.0]])
+        >>> right = torch.tensor([2.0, -5.0])
+        >>> F = lambda z: matrix @ z - right
+        >>> z = implicitly.root(F, torch.zeros(2), solver=implicitly.LSMR(), linear=True).value
+        >>> [round(entry, 4) for entry in z.tolist()]
+        [1.0, 2.0]
+    """
+
+    linear_only: ClassVar[bool] = True
+    confirm_residual: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 2000
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> LSMRState:
+        # With r the residual and A its operator, the equation for the move s is A s = −r.
+        left, beta = _unit(-residual)
+        right, alpha = _unit(problem.linearization(z).vjp(left))
+        none, one = torch.zeros_like(z), torch.ones_like(beta)
+        return LSMRState(
+            z, residual, left, right, alpha,
+            direction=right, direction_product=none, update=none, update_product=none,
+            alpha_bar=alpha, zeta_bar=alpha * beta, rho=one, rho_bar=one,
+            cosine_bar=one, sine_bar=torch.zeros_like(beta),
+            scale=alpha, failed=torch.zeros_like(beta).squeeze(1),
+        )  # fmt: skip
+
+    def step(self, problem: Problem, state: LSMRState) -> LSMRState:
+        product, left, beta, right, alpha = _bidiagonalise(problem, state)
+
+        rho = torch.hypot(state.alpha_bar, beta)
+        cosine, sine = _ratio(state.alpha_bar, rho), _ratio(beta, rho)
+        theta = sine * alpha
+        theta_bar = state.sine_bar * rho
+        on = state.cosine_bar * rho
+        rho_bar = torch.hypot(on, theta)
+        cosine_bar, sine_bar = _ratio(on, rho_bar), _ratio(theta, rho_bar)
+        zeta = cosine_bar * state.zeta_bar
+
+        back = _ratio(theta_bar * rho, state.rho * state.rho_bar)
+        length = _ratio(zeta, rho * rho_bar)
+        forth = _ratio(theta, rho)
+        direction_product = state.direction_product + product
+        update = state.direction - back * state.update
+        update_product = direction_product - back * state.update_product
+        residual = state.residual + length * update_product
+        zeta_bar = -sine_bar * state.zeta_bar
+        scale = torch.maximum(state.scale, torch.maximum(alpha, beta))
+        # |ζ̄| = ‖Aᵀr‖: what is left of the residual is outside the range. Steps beyond divide noise.
+        ended = zeta_bar.abs() <= 10 * torch.finfo(zeta_bar.dtype).eps * scale * _norm(residual)
+        return LSMRState(
+            state.z + length * update,
+            residual,
+            left,
+            right,
+            alpha,
+            direction=right - forth * state.direction,
+            direction_product=-forth * direction_product,
+            update=update,
+            update_product=update_product,
+            alpha_bar=cosine * alpha,
+            zeta_bar=zeta_bar,
+            rho=rho,
+            rho_bar=rho_bar,
+            cosine_bar=cosine_bar,
+            sine_bar=sine_bar,
+            scale=scale,
+            failed=torch.where(ended, int(Status.STALLED), 0).to(rho.dtype).squeeze(1),
+        )
+
+
+def _bidiagonalise(
+    problem: Problem, state: LSMRState
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`A v`, and the next `u`, `β`, `v`, `α` of Golub & Kahan 1965."""
+    product = problem.apply(state.right)
+    left, beta = _unit(
+        product - state.alpha * state.left, torch.maximum(_norm(product), state.alpha)
+    )
+    back = problem.linearization(state.z).vjp(left)
+    right, alpha = _unit(back - beta * state.right, torch.maximum(_norm(back), beta))
+    return product, left, beta, right, alpha
+
+
+def _unit(vector: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The direction and length of a vector; zero where it is only the rounding of terms of `size`."""
+    norm = _norm(vector)
+    if size is not None:
+        norm = torch.where(norm > 10 * torch.finfo(norm.dtype).eps * size, norm, 0.0)
+    return vector * norm.masked_fill(norm == 0, torch.inf).reciprocal(), norm
+
+
+def _norm(a: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a, dim=1, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, and 0 where `b` is 0."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

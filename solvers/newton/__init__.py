@@ -1,0 +1,1 @@
+"""Newton's method, dense and matrix-free, and what leads it from far away."""

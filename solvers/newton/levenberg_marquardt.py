@@ -1,0 +1,147 @@
+"""The method of Levenberg and Marquardt: damped least-squares steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import check_truth, is_integer, is_positive
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Solver
+from .globalisation import Point, first_norms, next_norms, settled_systems, units
+from .newton import dense_model
+from .trust_region import decrease, promised_decrease
+
+_ACCEPTED_RATIO, _GOOD_RATIO = 1e-4, 0.25
+_CUT = 4.0
+_FIRST_GROWTH, _GROWTH_OF_GROWTH = 4.0, 2.0
+
+
+@dataclass
+class LevenbergMarquardtState:
+    """The iterate, the damping of the next step, and what residuals are compared by."""
+
+    point: Point
+    damping: Tensor
+    first_norm: Tensor
+    norms: Tensor
+    failed: Tensor
+    weights: Tensor | None = None
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardt(Solver):
+    """Steps that minimise `‖r + J s‖² + λ ‖D s‖²`, `D` the norms of the columns of `J`.
+
+    Between the Newton step (`λ = 0`) and a short step downhill; no Jacobian is too singular for it. The
+    damping is `λ = μ ‖r‖ / ‖r₀‖`: it vanishes with the residual, so that convergence to a regular root is
+    quadratic. `μ` falls where the model is good and grows, faster each time, while steps are
+    refused. Each trial solves one least-squares problem by QR of `2n × n` numbers.
+
+    Attributes:
+        first_damping: `μ` at the start; `D` makes it a number without unit.
+        memory: Residual norms that are looked back at; with one, the residual falls in every step.
+        balance: Whether equations are compared in units of the rows of the first Jacobian; see
+            `Globalisation`.
+        max_trials: Dampings that one step tries, after which a system counts as stalled.
+
+    Raises:
+        ValueError: A number is out of range.
+        TypeError: `balance` is not a truth value.
+
+    Source: Levenberg 1944; Marquardt 1963; Moré 1978 (units); Fan & Yuan 2005 (damping by the residual);
+    Nielsen 1999 (growth); Grippo, Lampariello & Lucidi 1986 (memory).
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.tensor([3.0, -1.0, 0.0, 1.0], dtype=torch.float64)  # Powell's singular function.
+        >>> F = lambda z: torch.stack(
+        ...     [z[0] + 10 * z[1], z[2] - z[3], (z[1] - 2 * z[2]) ** 2, (z[0] - z[3]) ** 2]
+        ... )
+        >>> solution = implicitly.root(F, z0, solver=implicitly.LevenbergMarquardt())
+        >>> bool(solution.converged), bool(solution.value.abs().max() < 1e-4)
+        (True, True)
+    """
+
+    first_damping: float = 1e-3
+    memory: int = 10
+    balance: bool = True
+    max_trials: int = 20
+    default_max_steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        if not is_positive(self.first_damping):
+            raise ValueError(f"first_damping must be a number > 0, got {self.first_damping!r}")
+        check_truth("balance", self.balance)
+        for name in ("memory", "max_trials"):
+            number = getattr(self, name)
+            if not is_integer(number, 1):
+                raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> LevenbergMarquardtState:
+        point = Point.of(z, residual)
+        return LevenbergMarquardtState(
+            point,
+            torch.full_like(point.norm, self.first_damping),
+            point.norm,
+            first_norms(point.norm, self.memory),
+            torch.zeros_like(point.norm),
+        )
+
+    def step(self, problem: Problem, state: LevenbergMarquardtState) -> LevenbergMarquardtState:
+        matrices = problem.linearization(state.z).jacobian(state.z)
+        start, first_norm, norms, weights = (
+            state.point, state.first_norm, state.norms, state.weights,
+        )  # fmt: skip
+        if self.balance and weights is None:
+            weights = 1.0 / units(torch.linalg.vector_norm(matrices, dim=2), state.z)
+            start = Point.of(state.z, state.residual, weights)
+            first_norm, norms = start.norm, first_norms(start.norm, self.memory)
+        model = dense_model(matrices, state.residual, weights, start.z, problem.linear)
+        scale = units(model.lengths, start.z)
+        weighted = matrices if weights is None else weights.unsqueeze(2) * matrices
+        scaled = weighted / scale.unsqueeze(1)
+        accepted = settled_systems(problem, start.norm)
+        allowance, share = norms.amax(dim=1), start.norm / first_norm
+        damping, point = state.damping, start
+        growth = torch.full_like(damping, _FIRST_GROWTH)
+        for _ in range(self.max_trials):
+            move = _damped_step(scaled, model.residual, damping * share) / scale
+            z = torch.where(accepted.unsqueeze(1), point.z, start.z + move)
+            trial = Point.of(z, problem.residual(z), weights)
+            promised = promised_decrease(model, model.jvp(move))
+            ratio = decrease(allowance, trial.norm, start.norm) / promised
+            good = ~accepted & (ratio >= _ACCEPTED_RATIO)
+            point = point.or_else(good, trial)
+            smaller = torch.where(ratio >= _GOOD_RATIO, damping / _CUT, damping)
+            following = torch.where(good, smaller, damping * growth)
+            damping = torch.where(accepted, damping, following)
+            growth = growth * _GROWTH_OF_GROWTH
+            accepted = accepted | good
+            if bool(accepted.all()):
+                break
+        failed = torch.where(accepted, 0, int(Status.STALLED))
+        norms = next_norms(norms, point.norm)
+        return LevenbergMarquardtState(point, damping, first_norm, norms, failed, weights)
+
+
+def _damped_step(matrices: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
+    """The minimiser of `‖r + A s‖² + damping ‖s‖²`, by QR of the stacked matrices."""
+    batch, n = residual.shape
+    identity = torch.eye(n, dtype=matrices.dtype, device=matrices.device).expand(batch, n, n)
+    stacked = torch.cat((matrices, damping.sqrt().reshape(-1, 1, 1) * identity), dim=1)
+    orthogonal, triangle = torch.linalg.qr(stacked)
+    right = -torch.bmm(orthogonal[:, :n].mT, residual.unsqueeze(2))
+    return torch.linalg.solve_triangular(triangle, right, upper=True).squeeze(2)

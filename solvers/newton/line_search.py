@@ -1,0 +1,124 @@
+"""Line searches: shorten a step until the residual norm is low enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..options import is_integer
+from .globalisation import Advance, Evaluate, Globalisation, Model, Point, first_norms, next_norms
+
+_SUFFICIENT_DECREASE = 1e-4
+_SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class LineSearch(Globalisation):
+    """Armijo's rule: `‖r(z + λs)‖ ≤ (1 − 1e-4 λ) ‖r(z)‖`, from `λ = 1` down.
+
+    The next length minimises the parabola through `‖r‖²` at 0 and at the last length, with the slope of a
+    Newton step at 0, kept between a tenth and a half of the last. A trial that is not finite is
+    halved. It stalls where no length serves: at a minimum of `‖r‖` which is no root, or where `J` is so
+    nearly singular that its step goes nowhere.
+
+    Attributes:
+        max_trials: Lengths that one step tries, after which a system counts as stalled.
+        balance: Whether equations are compared in units of the rows of the first Jacobian, where they
+            are known (`Newton`); see `Globalisation`.
+
+    Raises:
+        ValueError: `max_trials` is not a positive integer.
+        TypeError: `balance` is not a truth value.
+
+    Source: Armijo 1966; Dennis & Schnabel 1983, section 6.3.2; Kelley 1995, section 8.3.1.
+
+    Example:
+        >>> import torch, implicitly
+        >>> solver = implicitly.Newton(globalisation=implicitly.LineSearch())
+        >>> z0 = torch.tensor(10.0, dtype=torch.float64)  # Undamped, the iteration runs away.
+        >>> abs(implicitly.root(torch.atan, z0, solver=solver).value.item()) < 1e-6
+        True
+    """
+
+    def advance(
+        self, evaluate: Evaluate, start: Point, model: Model, memory: Any, settled: Tensor
+    ) -> Advance:
+        point, accepted = _backtrack(evaluate, start, model.step, start.norm, settled, self)
+        return Advance(point, accepted, None)
+
+
+@dataclass(frozen=True)
+class NonmonotoneLineSearch(Globalisation):
+    """The same against the largest of the last `memory` norms, so that the residual may rise for a while.
+
+    It follows curved valleys with longer steps than Armijo's rule, and can leave regions in which that
+    one stalls: `‖r(z + λs)‖ ≤ max ‖r(z_{k−j})‖ − 1e-4 λ ‖r(z_k)‖`, `0 ≤ j < memory`.
+
+    Attributes:
+        memory: Residual norms that are looked back at; one is Armijo's rule.
+        max_trials: Lengths that one step tries, after which a system counts as stalled.
+        balance: Whether equations are compared in units of the rows of the first Jacobian, where they
+            are known (`Newton`); see `Globalisation`.
+
+    Raises:
+        ValueError: A number is not a positive integer.
+        TypeError: `balance` is not a truth value.
+
+    Source: Grippo, Lampariello & Lucidi 1986, in norms instead of their squares.
+
+    Example:
+        >>> import torch, implicitly
+        >>> search = implicitly.NonmonotoneLineSearch(memory=5)
+        >>> z0 = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+        >>> F = lambda z: torch.stack([10 * (z[1] - z[0] ** 2), 1 - z[0]])
+        >>> z = implicitly.root(F, z0, solver=implicitly.Newton(globalisation=search)).value
+        >>> z.round(decimals=6).tolist()
+        [1.0, 1.0]
+    """
+
+    memory: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_integer(self.memory, 1):
+            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+
+    def begin(self, start: Point) -> Tensor:
+        return first_norms(start.norm, self.memory)
+
+    def advance(
+        self, evaluate: Evaluate, start: Point, model: Model, memory: Tensor, settled: Tensor
+    ) -> Advance:
+        reference = memory.amax(dim=1)
+        point, accepted = _backtrack(evaluate, start, model.step, reference, settled, self)
+        return Advance(point, accepted, next_norms(memory, point.norm))
+
+
+def _backtrack(
+    evaluate: Evaluate,
+    start: Point,
+    step: Tensor,
+    reference: Tensor,
+    settled: Tensor,
+    options: Globalisation,
+) -> tuple[Point, Tensor]:
+    """The first point along `step` whose norm is enough below `reference`, and where there is one."""
+    length = torch.ones_like(start.norm)
+    best, accepted = start, settled
+    for _ in range(options.max_trials):
+        trial_z = start.z + length.unsqueeze(1) * step
+        trial = evaluate(torch.where(accepted.unsqueeze(1), best.z, trial_z))
+        low = trial.norm <= reference - _SUFFICIENT_DECREASE * length * start.norm
+        good = ~accepted & low
+        best = best.or_else(good, trial)
+        accepted = accepted | good
+        if bool(accepted.all()):
+            break
+        ratio = trial.norm / start.norm
+        cut = 1.0 / (ratio**2 - 1.0 + 2.0 * length) * length
+        cut = torch.where(torch.isfinite(cut), cut, _LONGEST_CUT)
+        length = torch.where(accepted, length, length * cut.clamp(_SHORTEST_CUT, _LONGEST_CUT))
+    return best, accepted

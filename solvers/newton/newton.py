@@ -1,0 +1,194 @@
+"""Newton's method with dense Jacobians: every step, or every few, or once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..linear.dense import DenseFactors, solve_dense
+from ..options import is_integer
+from ..problem import Problem
+from ..solution import Status
+from ..solver import Solver
+from .globalisation import (
+    FullSteps,
+    Globalisation,
+    Model,
+    Point,
+    check_globalisation,
+    settled_systems,
+    units,
+)
+from .trust_region import TrustRegion
+
+# A step of old factors which leaves more than this of the residual is their last.
+_ENOUGH = 0.5
+
+
+@dataclass(frozen=True)
+class KeptFactors:
+    """Factors of former Jacobians, to be used again.
+
+    Attributes:
+        factors: Of Jacobians with their rows multiplied by `scales`.
+        scales: `(batch, n)`.
+        age: Steps that they have served, `(batch,)`; infinite where they are of no more use.
+    """
+
+    factors: DenseFactors
+    scales: Tensor
+    age: Tensor
+
+    def solve(self, residual: Tensor) -> Tensor:
+        return self.factors.solve(self.scales * residual)
+
+    def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
+        """These, and those of `other` where `mask`, `(batch,)`, is true."""
+        return KeptFactors(
+            self.factors.or_else(mask, other.factors),
+            torch.where(mask.unsqueeze(1), other.scales, self.scales),
+            torch.where(mask, other.age, self.age),
+        )
+
+
+@dataclass
+class NewtonState:
+    """The iterate, what the globalisation remembers, and which systems can go no further."""
+
+    point: Point
+    memory: Any
+    failed: Tensor
+    kept: KeptFactors | None = None
+    weights: Tensor | None = None
+    """What the residuals are multiplied by to be compared, `(batch, n)`."""
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+
+@dataclass(frozen=True)
+class Newton(Solver):
+    """`z ← z + s` with `J s = −r`, the Jacobian of every system formed and factored.
+
+    A singular Jacobian gives the least-squares step of minimum norm, its rows in their own units where the
+    globalisation balances them, as full steps do. Where the globalisation finds no
+    step that lowers the residual, the system ends as stalled.
+
+    With `refresh` other than one, factors serve several steps (the method of Shamanskii), or all
+    (the chord method). A step of old factors is taken in full if it lowers the residual norm; one that
+    does not halve it is their last: the next step has a new Jacobian, and the globalisation.
+
+    Attributes:
+        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
+            `TrustRegion()`, or `None` for full steps whatever comes of them.
+        refresh: Steps that the factors of a Jacobian serve; `None` for as many as they are good for.
+
+    Raises:
+        TypeError: `globalisation` is not a globalisation.
+        ValueError: `refresh` is not a positive integer or `None`.
+
+    Source: Kelley 1995, algorithm 8.1.1, and sections 5.4.1–5.4.3 for `refresh`; Shamanskii 1967.
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.tensor([1.0, 1.0])
+        >>> F = lambda z: torch.stack([z[0] ** 2 + z[1] ** 2 - 4, z[0] - z[1]])
+        >>> implicitly.root(F, z0, solver=implicitly.Newton()).value
+        tensor([1.4142, 1.4142])
+    """
+
+    globalisation: Globalisation | None = field(default_factory=TrustRegion)
+    refresh: int | None = 1
+    default_max_steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        check_globalisation(self.globalisation)
+        if self.refresh is not None and not is_integer(self.refresh, 1):
+            raise ValueError(f"refresh must be an integer ≥ 1 or None, got {self.refresh!r}")
+
+    @property
+    def _rule(self) -> Globalisation:
+        return self.globalisation or FullSteps()
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonState:
+        point = Point.of(z, residual)
+        return NewtonState(point, self._rule.begin(point), torch.zeros_like(point.norm))
+
+    def step(self, problem: Problem, state: NewtonState) -> NewtonState:
+        settled = settled_systems(problem, state.point.norm)
+        kept = state.kept
+        if kept is None:
+            return self._fresh(problem, state, settled)
+        old = (kept.age < (torch.inf if self.refresh is None else self.refresh)) & ~settled
+        if not bool(old.any()):
+            return self._fresh(problem, state, settled)
+        z = state.z - torch.where(old.unsqueeze(1), kept.solve(state.residual), 0.0)
+        trial = Point.of(z, problem.residual(z), state.weights)
+        before = state.point.norm
+        lower = old & (trial.norm < before)
+        age = torch.where(trial.norm <= _ENOUGH * before, kept.age + 1, torch.inf)
+        kept = replace(kept, age=torch.where(old, age, kept.age))
+        point = state.point.or_else(lower, trial)
+        moved = NewtonState(point, state.memory, torch.zeros_like(before), kept, state.weights)
+        settled = settled | lower
+        return moved if bool(settled.all()) else self._fresh(problem, moved, settled)
+
+    def _fresh(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
+        """A step with the Jacobian at the iterate, from systems that are not `settled`."""
+        matrices = problem.linearization(state.z).jacobian(state.z)
+        lengths = torch.linalg.vector_norm(matrices, dim=2)
+        balanced = self._rule.balance
+        scales = _powers_of_two(lengths) if balanced else torch.ones_like(lengths)
+        scaled = scales.unsqueeze(2) * matrices
+        kept = None
+        if self.refresh == 1:
+            move = -solve_dense(scaled, scales * state.residual)
+        else:
+            kept = KeptFactors(DenseFactors.of(scaled), scales, torch.ones_like(state.point.norm))
+            move = -kept.solve(state.residual)
+            kept = kept if state.kept is None else kept.or_else(settled, state.kept)
+        start, memory, weights = state.point, state.memory, state.weights
+        if balanced and weights is None:
+            weights = 1.0 / units(lengths, state.z)
+            start = Point.of(state.z, state.residual, weights)
+            memory = self._rule.begin(start)
+        model = dense_model(matrices, state.residual, weights, move, problem.linear)
+        advance = self._rule.advance(
+            lambda z: Point.of(z, problem.residual(z), weights), start, model, memory, settled
+        )
+        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        solvable = torch.isfinite(move).all(dim=1) | settled
+        failed = torch.where(solvable, failed, int(Status.LINEAR_SOLVE_FAILED))
+        return NewtonState(advance.point, advance.memory, failed, kept, weights)
+
+
+def _powers_of_two(lengths: Tensor) -> Tensor:
+    """What brings `lengths` to between 1/2 and 1 without a rounding error; 1 for 0 and what is not finite."""
+    exponent = torch.frexp(lengths).exponent
+    usable = (lengths > 0) & torch.isfinite(lengths)
+    scale = torch.ldexp(torch.ones_like(lengths), -exponent)
+    return torch.where(usable & torch.isfinite(scale), scale, 1.0)
+
+
+def dense_model(
+    matrices: Tensor, residual: Tensor, weights: Tensor | None, step: Tensor, exact: bool
+) -> Model:
+    """The linear model of Jacobians `(batch, n, n)`."""
+    if weights is not None:
+        matrices, residual = weights.unsqueeze(2) * matrices, weights * residual
+    return Model(
+        residual,
+        step,
+        jvp=lambda v: torch.bmm(matrices, v.unsqueeze(2)).squeeze(2),
+        vjp=lambda u: torch.bmm(u.unsqueeze(1), matrices).squeeze(1),
+        lengths=torch.linalg.vector_norm(matrices, dim=1),
+        exact=exact,
+    )

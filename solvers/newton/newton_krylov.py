@@ -1,0 +1,163 @@
+"""Inexact Newton's method: each step solves the linear equation only as well as it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..driver import solve
+from ..linear.gmres import GMRES
+from ..options import is_integer, is_positive
+from ..problem import Linearization, Problem
+from ..solution import Status
+from ..solver import Solver
+from ..stopping import Stopping
+from .globalisation import (
+    FullSteps,
+    Globalisation,
+    Model,
+    Point,
+    check_globalisation,
+    settled_systems,
+)
+from .line_search import NonmonotoneLineSearch
+
+
+@dataclass
+class NewtonKrylovState:
+    """The iterate, and how well to solve the next linear equation."""
+
+    point: Point
+    memory: Any
+    forcing: Tensor
+    """Relative tolerance of the next linear solve, `(batch,)`."""
+    failed: Tensor
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+    @property
+    def norm(self) -> Tensor:
+        return self.point.norm
+
+
+@dataclass(frozen=True)
+class NewtonKrylov(Solver):
+    """`z ← z + λs` with `‖J s + r‖ ≤ η ‖r‖` by a linear solver that only needs products `J v`.
+
+    The forcing term follows the progress of the residual, `η = 0.9 (‖r‖ / ‖r_before‖)²`, not falling
+    faster than its own square while it is large: early steps are cheap, late ones converge
+    superlinearly.
+
+    Attributes:
+        linear_solver: GMRES, BiCGStab or any other solver.
+        first_forcing: `η` of the first step and its upper limit, in `(0, 1)`.
+        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
+            `TrustRegion()`, or `None` for full steps whatever comes of them.
+        max_linear_steps: Limit on the steps of one linear solve; a step that is short of its
+            tolerance is used if it lowers the linear residual at all.
+
+    Raises:
+        ValueError: An option is out of range.
+        TypeError: `linear_solver` is not a solver, or `globalisation` is not a globalisation.
+
+    Source: Dembo, Eisenstat & Steihaug 1982; Eisenstat & Walker 1996, choice 2 with its
+    safeguard; Kelley 1995, section 8.4.
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.ones(100)
+        >>> F = lambda z: z**3 + z - 0.5 * z.roll(1) - 1
+        >>> solution = implicitly.root(F, z0, solver=implicitly.NewtonKrylov())
+        >>> bool(solution.converged), bool(solution.residual < 1e-5)
+        (True, True)
+    """
+
+    linear_solver: Solver = field(default_factory=GMRES)
+    first_forcing: float = 0.5
+    globalisation: Globalisation | None = field(default_factory=NonmonotoneLineSearch)
+    max_linear_steps: int = 200
+    default_max_steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.linear_solver, Solver):
+            raise TypeError(
+                f"linear_solver must be a solver such as GMRES(), got {self.linear_solver!r}"
+            )
+        if not (is_positive(self.first_forcing) and self.first_forcing < 1):
+            raise ValueError(f"first_forcing must be in (0, 1), got {self.first_forcing!r}")
+        check_globalisation(self.globalisation)
+        limit = self.max_linear_steps
+        if not is_integer(limit, 1):
+            raise ValueError(f"max_linear_steps must be an integer ≥ 1, got {limit!r}")
+
+    @property
+    def keeps_batch(self) -> bool:
+        return self.linear_solver.keeps_batch
+
+    @property
+    def _rule(self) -> Globalisation:
+        return self.globalisation or FullSteps()
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonKrylovState:
+        point = Point.of(z, residual)
+        forcing = torch.full_like(point.norm, self.first_forcing)
+        return NewtonKrylovState(
+            point, self._rule.begin(point), forcing, torch.zeros_like(point.norm)
+        )
+
+    def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
+        linearization = problem.linearization(state.z)
+        move, usable = self._solve(problem, linearization, state)
+        model = Model(
+            state.residual, move, linearization.jvp, linearization.vjp, exact=problem.linear
+        )
+        settled = settled_systems(problem, state.norm)
+        advance = self._rule.advance(
+            lambda z: Point.of(z, problem.residual(z)), state.point, model, state.memory, settled
+        )
+        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
+        forcing = self._forcing(state, advance.point.norm)
+        return NewtonKrylovState(advance.point, advance.memory, forcing, failed)
+
+    def _solve(
+        self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
+    ) -> tuple[Tensor, Tensor]:
+        """The step, and for which systems it is one."""
+        right = state.residual
+        if problem.finished is not None:
+            right = torch.where(problem.finished, 0.0, right)
+        # Its residual is J s + r, so that s + (J s + r) is again a step of the plain iteration.
+        linear = Problem(
+            function=lambda s: -(linearization.jvp(s) + right),
+            form="root",
+            operator=lambda s: -linearization.jvp(s),
+            transpose=lambda u: -linearization.vjp(u),
+            precision=problem.precision,
+        )
+        limits = Stopping(atol=0.0, max_steps=self.max_linear_steps)
+        zero = torch.zeros_like(right)
+        result = solve(linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing)
+        problem.counts.linear_iterations += linear.counts.evaluations
+        unit = right.shape[1] ** 0.5
+        reached = torch.from_numpy(result.residual).to(right) * unit
+        usable = reached < torch.linalg.vector_norm(right, dim=1)
+        if problem.finished is not None:
+            usable = usable | problem.finished.squeeze(1)
+        return result.z, usable
+
+    def _forcing(self, state: NewtonKrylovState, norm: Tensor) -> Tensor:
+        progress = 0.9 * (norm / state.norm) ** 2
+        memory = 0.9 * state.forcing**2
+        forcing = torch.where(memory > 0.1, torch.maximum(progress, memory), progress)
+        smallest = 10 * torch.finfo(norm.dtype).eps
+        return forcing.nan_to_num(nan=self.first_forcing).clamp(smallest, self.first_forcing)

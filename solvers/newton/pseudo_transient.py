@@ -1,0 +1,91 @@
+"""Pseudo-transient continuation: implicit time steps towards a steady state, ever longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..linear.dense import solve_dense
+from ..options import is_positive
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solution import Status
+from ..solver import Solver
+from .globalisation import Point
+
+
+@dataclass
+class PseudoTransientState:
+    """The iterate and the time step to the next, `(batch,)`."""
+
+    point: Point
+    time_step: Tensor
+    failed: Tensor
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+    @property
+    def norm(self) -> Tensor:
+        return self.point.norm
+
+
+@dataclass(frozen=True)
+class PseudoTransient(Solver):
+    """Steps `(I/δ − J) s = r` of implicit Euler for `ż = r(z)`, whose time step `δ` follows the residual.
+
+    Early steps are those of the time-dependent equation and keep to its path, which avoids where Newton's
+    method would stall or jump to another solution; late ones are Newton's: `δ_{k+1} = δ_k ‖r_k‖ / ‖r_{k+1}‖`
+    (switched evolution relaxation), so that convergence to a regular, stable steady state is quadratic.
+    Meant for equations which are the steady state of something; the residual need not fall in each step.
+
+    The unit of time of a root is `‖r‖ / ‖J r‖` at the start, with the sign that points downhill; that of a
+    fixed point is one.
+
+    Attributes:
+        first_step: `δ` of the first step, in units of time.
+
+    Raises:
+        ValueError: `first_step` is not a positive number.
+
+    Source: Kelley & Keyes 1998, algorithm PTC; Mulder & van Leer 1985.
+
+    Example:
+        >>> import torch, implicitly
+        >>> z0 = torch.tensor([-2.0, 0.8], dtype=torch.float64)
+        >>> solver = implicitly.PseudoTransient()
+        >>> solution = implicitly.root(lambda z: z**3 - z, z0, solver=solver, batch_dims=1)
+        >>> solution.value.round(decimals=6).tolist()
+        [-1.0, 1.0]
+    """
+
+    first_step: float = 10.0
+    default_max_steps: ClassVar[int] = 200
+
+    def __post_init__(self) -> None:
+        if not is_positive(self.first_step):
+            raise ValueError(f"first_step must be a number > 0, got {self.first_step!r}")
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> PseudoTransientState:
+        point = Point.of(z, residual)
+        length = first_step_length(problem, z, residual)
+        unit = torch.ones_like(point.norm) if length is None else length.squeeze(1)
+        return PseudoTransientState(point, self.first_step * unit, torch.zeros_like(unit))
+
+    def step(self, problem: Problem, state: PseudoTransientState) -> PseudoTransientState:
+        matrices = problem.linearization(state.z).jacobian(state.z)
+        damping = torch.diag_embed((1.0 / state.time_step).unsqueeze(1).expand_as(state.z))
+        move = solve_dense(damping - matrices, state.residual)
+        z = state.z + move
+        point = Point.of(z, problem.residual(z))
+        time_step = state.time_step * state.norm / point.norm
+        failed = torch.where(torch.isfinite(move).all(dim=1), 0, int(Status.LINEAR_SOLVE_FAILED))
+        return PseudoTransientState(point, time_step, failed)

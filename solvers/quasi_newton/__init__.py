@@ -1,0 +1,1 @@
+"""Solvers that learn of the Jacobian from the residuals they have seen."""

@@ -1,0 +1,167 @@
+"""DF-SANE: steps along the residual itself, without derivatives and without stored vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import is_integer, is_positive
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solver import Solver
+
+_SUFFICIENT_DECREASE = 1e-4
+_SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
+# Limits on the spectral coefficient, as multiples of the first one.
+_SHORTEST, _LONGEST = 1e-10, 1e10
+
+
+@dataclass
+class DFSANEState:
+    """The accepted iterate and the next trial. Numbers per system are `(batch, 1)`."""
+
+    z: Tensor
+    residual: Tensor
+    size: Tensor
+    """Residual norms."""
+    length: Tensor
+    """The spectral coefficient `σ`: the direction is `σ r`."""
+    merits: Tensor
+    """Squares of the last accepted norms in units of the first, `(batch, memory)`."""
+    along: Tensor
+    """The next trial length along the direction."""
+    against: Tensor
+    """The next trial length against it."""
+    reversed: Tensor
+    """Whether the next trial is against the direction; boolean."""
+    accepted: Tensor
+    """Steps accepted so far."""
+    first_size: Tensor
+    first_length: Tensor
+
+    @property
+    def norm(self) -> Tensor:
+        """Residual norms, `(batch,)`."""
+        return self.size.squeeze(1)
+
+
+@dataclass(frozen=True)
+class DFSANE(Solver):
+    """Steps `z ← z ± α σ r` of Barzilai & Borwein's length, accepted by a non-monotone test.
+
+    `σ = sᵀs / sᵀy` with the last move `s` and the change `y = r₋ − r`. A trial is accepted where
+    `‖r₊‖² ≤ max of the last squares + allowance − 1e-4 α² ‖r‖²`; the allowances `‖r(z₀)‖² / (1 + k)²`
+    add up to a finite sum. After a refusal the opposite direction is tried, then both with shorter
+    steps. Each step evaluates one trial of every system, so that no system waits for the line
+    search of another; a refused trial leaves the iterate where it is.
+
+    It needs one evaluation a step and room for a handful of vectors, and suits many unknowns whose
+    Jacobian (or its negative) is not far from positive definite. The first `σ` of a root is found by
+    one product with the Jacobian, and the limits on `σ` are relative to it, so that units do not matter;
+    the paper starts from `σ = 1` and has absolute limits.
+
+    Attributes:
+        memory: How many of the last norms the test looks back on; 1 allows only the summable growth.
+        allowance: The allowance of the first step, as a multiple of `‖r(z₀)‖²`.
+
+    Raises:
+        ValueError: An option is out of range.
+
+    Source: La Cruz, Martínez & Raydan 2006, algorithm DF-SANE; Barzilai & Borwein 1988.
+
+    Example:
+        >>> import torch, implicitly
+        >>> F = lambda z: z + z**3 - 0.5 * z.roll(1) - 1
+        >>> solution = implicitly.root(F, torch.zeros(100), solver=implicitly.DFSANE())
+        >>> bool(solution.converged), bool(F(solution.value).abs().max() < 1e-5)
+        (True, True)
+    """
+
+    memory: int = 10
+    allowance: float = 1.0
+    default_max_steps: ClassVar[int] = 2000
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.memory, 1):
+            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        if not is_positive(self.allowance):
+            raise ValueError(f"allowance must be a positive number, got {self.allowance!r}")
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DFSANEState:
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+        one = torch.ones_like(size)
+        length = first_step_length(problem, z, residual)
+        length = one if length is None else length
+        never = torch.zeros_like(size, dtype=torch.bool)
+        return DFSANEState(
+            z=z,
+            residual=residual,
+            size=size,
+            length=length,
+            merits=one.expand(-1, self.memory),
+            along=one,
+            against=one,
+            reversed=never,
+            accepted=torch.zeros_like(size),
+            first_size=size,
+            first_length=length,
+        )
+
+    def step(self, problem: Problem, state: DFSANEState) -> DFSANEState:
+        alpha = torch.where(state.reversed, state.against, state.along)
+        move = torch.where(state.reversed, -alpha, alpha) * state.length * state.residual
+        trial = state.z + move
+        residual = problem.residual(trial)
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+
+        # Of a start without residual there is nothing to improve.
+        unit = state.first_size.masked_fill(state.first_size == 0, 1.0)
+        merit, now = (size / unit).square(), (state.size / unit).square()
+        limit = state.merits.amax(dim=1, keepdim=True)
+        allowed = self.allowance / (1.0 + state.accepted).square()
+        good = merit <= limit + allowed - _SUFFICIENT_DECREASE * alpha.square() * now
+
+        shorter = _shortened(alpha, now, merit)
+        start = torch.ones_like(alpha)
+        along = torch.where(state.reversed, state.along, shorter)
+        against = torch.where(state.reversed, shorter, state.against)
+        extended = torch.cat((state.merits[:, 1:], merit), dim=1)
+        return DFSANEState(
+            z=torch.where(good, trial, state.z),
+            residual=torch.where(good, residual, state.residual),
+            size=torch.where(good, size, state.size),
+            length=torch.where(good, self._spectral(state, move, residual), state.length),
+            merits=torch.where(good, extended, state.merits),
+            along=torch.where(good, start, along),
+            against=torch.where(good, start, against),
+            reversed=~good & ~state.reversed,
+            accepted=state.accepted + good,
+            first_size=state.first_size,
+            first_length=state.first_length,
+        )
+
+    def _spectral(self, state: DFSANEState, move: Tensor, residual: Tensor) -> Tensor:
+        """`sᵀs / sᵀy`, and the first length where that says nothing."""
+        distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
+        unit = move / distance.masked_fill(distance == 0, 1.0)
+        slope = (unit * (state.residual - residual)).sum(dim=1, keepdim=True)
+        limit = state.first_length.abs() * slope.abs()
+        # False as well where anything is not finite.
+        usable = (distance >= _SHORTEST * limit) & (distance <= _LONGEST * limit) & (distance > 0)
+        return torch.where(usable, distance / slope.masked_fill(~usable, 1.0), state.first_length)
+
+
+def _shortened(alpha: Tensor, now: Tensor, merit: Tensor) -> Tensor:
+    """The next trial length: the minimum of a parabola, between a tenth and a half of the last.
+
+    The parabola in `α` through `‖r‖²` at 0 with the slope `−2‖r‖²`, as if the direction were Newton's,
+    and `‖r₊‖²` at the last length.
+    """
+    denominator = merit + (2.0 * alpha - 1.0) * now
+    usable = torch.isfinite(denominator) & (denominator > 0)
+    least = alpha.square() * now / denominator.masked_fill(~usable, 1.0)
+    least = torch.where(usable, least, _LONGEST_CUT * alpha)
+    return torch.minimum(torch.maximum(least, _SHORTEST_CUT * alpha), _LONGEST_CUT * alpha)

@@ -1,0 +1,196 @@
+"""Scalar equations by a bracket that shrinks: certain wherever the residual changes its sign."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..options import is_integer
+from ..per_system import as_numbers, for_systems
+from ..problem import Problem
+from ..scale import first_step_length
+from ..solution import Status
+from ..solver import Solver
+from .bracket import (
+    Bracket,
+    Search,
+    aimed,
+    choose,
+    differ,
+    extended,
+    first_bracket,
+    inside,
+    least_share,
+    narrowed,
+    outside,
+)
+
+
+@dataclass
+class BracketingState:
+    """The point of smallest residual, a bracket, and for systems without one the search for it."""
+
+    z: Tensor
+    residual: Tensor
+    bracket: Bracket
+    search: Search
+    found: Tensor
+    """Which systems have a bracket, `(batch, 1)` boolean."""
+    failed: Tensor
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bracketing(Solver):
+    """Solve scalar equations, a batch of them, each between two points where the signs differ.
+
+    Each step evaluates one point of every system: inverse quadratic interpolation through the last
+    three where they lie as those of a monotone function do, else bisection. The bracket only ever
+    shrinks, so that a continuous residual is solved, whatever its derivatives.
+
+    Give the bracket, or have it searched: from the start to either side in turn, in steps that double,
+    the first as long as a Newton step. Where a given bracket has one sign at both ends or does not hold
+    the start, or the search finds no change of sign, that system ends with the status
+    `NO_SIGN_CHANGE`, and the others go on. Where the sign changes at a pole or a jump the bracket closes
+    on it and the system ends as `STALLED`.
+
+    Every system has one unknown: for many equations at once make every one a system, with
+    `batch_dims=1` and `z0` of shape `(batch,)`.
+
+    Attributes:
+        lower: Lower ends: a number, or a tensor with an entry for each system; `None` to search.
+        upper: Upper ends, above the lower ones.
+        max_search: Steps of the search; 80 lead to either side as far as 1e12 first steps.
+
+    Raises:
+        TypeError: An end is not a number or a tensor.
+        ValueError: Only one end is given, an end is not finite, the ends are in the wrong order, their
+            number does not fit that of the systems, `max_search` is not a positive integer, or,
+            when it is used, a system has more than one unknown.
+
+    Source: Chandrupatla 1997.
+
+    Example:
+        >>> import torch, implicitly
+        >>> mean = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+        >>> kepler = lambda E, M: E - 0.99 * torch.sin(E) - M
+        >>> solver = implicitly.Bracketing(lower=0.0, upper=torch.pi)
+        >>> E = implicitly.root(kepler, mean, mean, solver=solver, batch_dims=1).value
+        >>> bool(kepler(E, mean).abs().max() < 1e-9)
+        True
+    """
+
+    lower: float | Tensor | None = None
+    upper: float | Tensor | None = None
+    max_search: int = 80
+    ends_itself: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 500
+
+    # Tensors compare entry by entry.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.max_search, 1):
+            raise ValueError(f"max_search must be an integer ≥ 1, got {self.max_search!r}")
+        if self.lower is None and self.upper is None:
+            return
+        if self.lower is None or self.upper is None:
+            given, missing = ("upper", "lower") if self.lower is None else ("lower", "upper")
+            raise ValueError(f"a bracket has two ends: {given} is given, {missing} is not")
+        lower, upper = as_numbers("lower", self.lower), as_numbers("upper", self.upper)
+        if lower.numel() != upper.numel() and 1 not in (lower.numel(), upper.numel()):
+            raise ValueError(
+                f"lower and upper must have as many entries, got {lower.numel()} and {upper.numel()}"
+            )
+        if not bool((lower < upper).all()):
+            raise ValueError(
+                f"lower must be below upper, got lower={self.lower!r}, upper={self.upper!r}"
+            )
+
+    @property
+    def keeps_batch(self) -> bool:
+        return isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor)
+
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BracketingState:
+        if z.shape[1] != 1 and z.shape[0] > 0:
+            raise ValueError(
+                "Bracketing solves one equation in one unknown per system, and each of these has "
+                f"{z.shape[1]} unknowns: make every scalar equation a system of its own (batch_dims), "
+                "or choose a solver of systems such as Newton() or Broyden()"
+            )
+        if self.lower is None or self.upper is None:
+            return _start_search(problem, z, residual)
+        lower, upper = for_systems("lower", self.lower, z), for_systems("upper", self.upper, z)
+        return _start_bracket(problem, z, residual, lower, upper)
+
+    def step(self, problem: Problem, state: BracketingState) -> BracketingState:
+        z = torch.where(state.found, inside(state.bracket), outside(state.search))
+        residual = problem.residual(z)
+
+        bracket = choose(
+            state.found,
+            narrowed(state.bracket, z, residual),
+            first_bracket(state.search, z, residual),
+        )
+        found = state.found | differ(residual, state.search.above_residual)
+        count = state.count + 1
+        failed = state.failed
+        if count >= self.max_search:
+            failed = torch.where(found.squeeze(1), failed, int(Status.NO_SIGN_CHANGE))
+        closed = (state.found & (least_share(bracket) > 0.5)).squeeze(1)
+        failed = torch.where(closed & (failed == 0), int(Status.STALLED), failed)
+        undefined = (state.found & ~torch.isfinite(residual)).squeeze(1)
+        failed = torch.where(undefined, int(Status.NON_FINITE), failed)
+        better = residual.abs() < state.residual.abs()
+        return BracketingState(
+            z=torch.where(better, z, state.z),
+            residual=torch.where(better, residual, state.residual),
+            bracket=bracket,
+            search=extended(state.search, z, residual),
+            found=found,
+            failed=failed,
+            count=count,
+        )
+
+
+def _start_bracket(
+    problem: Problem, z: Tensor, residual: Tensor, lower: Tensor, upper: Tensor
+) -> BracketingState:
+    """The bracket from the start to the end on its other side."""
+    lower_residual, upper_residual = problem.residual(lower), problem.residual(upper)
+    inside = (lower <= z) & (z <= upper)
+    changes = differ(lower_residual, upper_residual)
+    low = differ(residual, lower_residual)
+    bracket = Bracket(
+        newest=z,
+        opposite=torch.where(low, lower, upper),
+        dropped=torch.where(low, upper, lower),
+        newest_residual=residual,
+        opposite_residual=torch.where(low, lower_residual, upper_residual),
+        dropped_residual=torch.where(low, upper_residual, lower_residual),
+        share=torch.full_like(z, 0.5),
+    )
+    bracket = aimed(bracket)
+    usable = inside & changes
+    failed = torch.where(usable.squeeze(1), 0, int(Status.NO_SIGN_CHANGE))
+    # Never looked at, since no system searches.
+    search = Search(lower, upper, lower_residual, upper_residual, z, z, lower, upper, usable)
+    return BracketingState(z, residual, bracket, search, torch.ones_like(usable), failed, 0)
+
+
+def _start_search(problem: Problem, z: Tensor, residual: Tensor) -> BracketingState:
+    length = first_step_length(problem, z, residual)
+    move = residual if length is None else length * residual
+    # Less would be lost in rounding.
+    least = torch.finfo(z.dtype).eps * z.abs()
+    size = torch.maximum(move.abs(), least)
+    infinite = torch.full_like(z, torch.inf)
+    search = Search(z, z, residual, residual, size, size, -infinite, infinite, move >= 0)
+    bracket = Bracket(z, z, z, residual, residual, residual, torch.full_like(z, 0.5))
+    found = torch.zeros_like(z, dtype=torch.bool)
+    failed = torch.zeros_like(found.squeeze(1), dtype=torch.int64)
+    return BracketingState(z, residual, bracket, search, found, failed, 0)
