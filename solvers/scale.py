@@ -19,7 +19,7 @@ def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor |
     if problem.form == "fixed_point":
         return None
     linearization = problem.linearization(z)
-    # A linear problem has its operator, and not the transpose.
+    # Of a linear problem the operator is at hand, and the transpose still to be made.
     product = linearization.jvp(residual) if problem.linear else linearization.vjp(residual)
     length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
     change = torch.linalg.vector_norm(product, dim=1, keepdim=True)

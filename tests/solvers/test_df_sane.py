@@ -77,10 +77,10 @@ def wavy(x: Tensor) -> Tensor:
 
 def test_accepted_iterates_are_those_of_the_algorithm() -> None:
     start = np.array([-2.97, -0.01, 0.81, -3.77])
-    # The length of the first step: ‖F‖ / ‖J F‖ with the sign that points downhill.
+    # The length of the first step: ‖F‖ / ‖Jᵀ F‖ with the sign that points downhill.
     F0 = wavy_in_numpy(start)
     J = np.diag(4 * np.cos(start) + 1) - np.diag(np.roll(start, 1) / 2) @ np.roll(np.eye(4), 1, 0)
-    first = float(np.linalg.norm(F0) / np.linalg.norm(J @ F0)) * float(np.sign(F0 @ J @ F0))
+    first = float(np.linalg.norm(F0) / np.linalg.norm(J.T @ F0)) * float(np.sign(F0 @ J @ F0))
     seen, fates = algorithm(wavy_in_numpy, start, first, 14, memory=2, allowance=1e-3)
     assert {"forward", "backward", "refused"} == set(fates)
     for steps in range(1, 15):
@@ -102,7 +102,7 @@ def test_a_step_costs_one_evaluation_and_refused_trials_are_steps() -> None:
     )  # fmt: skip
     # One at the start, and one for the linearisation that the first product comes from.
     assert solution.counts.evaluations == 9 + 2
-    assert solution.counts.jvps == 1
+    assert solution.counts.vjps == 1
 
 
 def test_the_sign_of_each_equation_of_a_batch_is_found() -> None:

@@ -157,13 +157,8 @@ def test_bad_broyden_with_a_line_search_solves_an_expanding_affine_map() -> None
     solve_expanding_affine_map(Broyden(kind="bad"), "fixed_point", n=2, seed=0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=SolveError,
-    reason="the safeguard falls back on plain steps, which expand: 1 % of these maps diverge, and "
-    "with safeguard=None none",
-)
 def test_safeguarded_anderson_of_type_one_solves_an_expanding_affine_map() -> None:
+    # Here the safeguard forgets moves while the equations for the weights are nearly singular.
     solve_expanding_affine_map(Anderson(kind="I"), "root", n=4, seed=50)
 
 
