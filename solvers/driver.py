@@ -44,6 +44,7 @@ _RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (
 # At the rounding level of the dtype, progress is noise and patience is short.
 _ROUNDING_UNITS = 64
 _SLOWEST_PROGRESS = 0.999
+_LONGEST_HORIZON = 512
 # Rounding in the coarsest dtype that norms are read in must not hide a system that has converged.
 _MORE = 1.01
 # A residual from a recursion must undercut the tolerance a little: the true one decides.
@@ -273,9 +274,10 @@ class _Monitor:
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed = np.full(batch, np.inf)
         self._margin = _RECURSION_MARGIN
-        # A Krylov method that has begun again may need as many steps as there are unknowns.
-        shortest = max(stopping.patience // 10, n if self._confirms else 1)
-        self._patience_at_rounding = min(shortest, stopping.patience)
+        # A Krylov method may stand still for as many steps as there are unknowns, and then arrive.
+        horizon = min(n, _LONGEST_HORIZON) if self._confirms else 1
+        self._patience = max(stopping.patience, horizon)
+        self._patience_at_rounding = min(max(stopping.patience // 10, horizon), stopping.patience)
         self._was_at_rounding = np.zeros(batch, dtype=bool)
         self._default_tolerance = rtol is None and stopping.rtol is None
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
@@ -345,7 +347,7 @@ class _Monitor:
         last_progress = np.where(progress, step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * reference)
         self._was_at_rounding[rows] |= at_rounding
-        patience = np.where(at_rounding, self._patience_at_rounding, self._stopping.patience)
+        patience = np.where(at_rounding, self._patience_at_rounding, self._patience)
 
         status = np.full(len(norm), _RUNNING, dtype=np.int8)
         if last:

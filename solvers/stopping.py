@@ -36,8 +36,9 @@ class Stopping(Options):
         check_every: Steps between looks at the residual; each look reads one small tensor back to
             the host. `None` takes 1 on a CPU and 4 on an accelerator.
         patience: Steps in which the smallest residual falls by less than a thousandth in all, after
-            which a system counts as stalled. At the rounding level of the dtype a tenth of it suffices
-            (for Krylov methods no fewer than there are unknowns).
+            which a system counts as stalled. At the rounding level of the dtype a tenth of it suffices.
+            Krylov methods are given no fewer steps than there are unknowns, up to 512 (at the
+            rounding level: up to `patience`).
         divergence: A system has diverged when its residual exceeds this multiple of its first.
 
     Raises:

@@ -14,9 +14,9 @@ from ..problem import Problem
 from ..solver import Solver
 
 _FIRST_CAPACITY = 8
-# A default restart: what the basis of a system may hold in numbers, and steps to be done in any case.
+# By default: steps of the first and of the longest cycle, and what a basis may hold in numbers.
+_FIRST_CYCLE, _LONGEST_CYCLE = 40, 512
 _NUMBERS = 2**21
-_FEWEST_STEPS, _MOST_STEPS = 40, 512
 
 
 @dataclass
@@ -35,6 +35,8 @@ class GMRESState:
     first_norm: Tensor
     norm: Tensor
     count: int
+    cycle: int
+    """Steps of this cycle, after which the next one begins."""
     preconditioner: Callable[[Tensor], Tensor] | None
 
     @property
@@ -61,8 +63,8 @@ class GMRES(Solver):
 
     Attributes:
         restart: Steps of a cycle; storage grows with the steps done, up to this many vectors. `None`
-            for one per unknown, which needs no restart, but at most 512, and no more than make two
-            million numbers per system, or 40 vectors if those are more.
+            for 40 and twice as many in each further cycle, until a cycle has a step per unknown, which
+            needs no restart, 512, or as many as make two million numbers per system.
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, linear, an approximate inverse of the
             operator `∂r/∂z` (for fixed points, of `∂f/∂z − I`).
 
@@ -101,8 +103,11 @@ class GMRES(Solver):
         return self.preconditioner is not None
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
+        return self._begin(z, residual, self.restart or max(min(z.shape[1], _FIRST_CYCLE), 1))
+
+    def _begin(self, z: Tensor, residual: Tensor, cycle: int) -> GMRESState:
         batch, n = z.shape
-        capacity = min(self._cycle(n), _FIRST_CAPACITY)
+        capacity = min(cycle, _FIRST_CAPACITY)
         norm = torch.linalg.vector_norm(residual, dim=1)
         first = residual * _inverse(norm).unsqueeze(1)
         basis = torch.cat((first.unsqueeze(1), z.new_zeros(batch, capacity, n)), dim=1)
@@ -110,15 +115,23 @@ class GMRES(Solver):
         identity = torch.eye(size, dtype=z.dtype, device=z.device).expand(batch, size, size)
         triangle = z.new_zeros(batch, capacity, capacity)
         return GMRESState(
-            z, residual, basis, triangle, identity.clone(), norm, norm, 0, self.preconditioner
+            z,
+            residual,
+            basis,
+            triangle,
+            identity.clone(),
+            norm,
+            norm,
+            0,
+            cycle,
+            self.preconditioner,
         )
 
     def step(self, problem: Problem, state: GMRESState) -> GMRESState:
-        cycle = self._cycle(state.start.shape[1])
-        if state.count == cycle:
+        if state.count == state.cycle:
             z = state.z
-            state = self.init(problem, z, problem.residual(z))
-        state = _make_room(state, cycle)
+            state = self._begin(z, problem.residual(z), self._next(state))
+        state = _make_room(state)
         k, basis = state.count, state.basis
 
         vector = basis[:, k]
@@ -127,10 +140,11 @@ class GMRES(Solver):
         )
         size = torch.linalg.vector_norm(product, dim=1)
         rest = product.unsqueeze(1)
-        column = torch.bmm(rest, basis.mT)
-        rest = torch.baddbmm(rest, column, basis, alpha=-1)
-        again = torch.bmm(rest, basis.mT)
-        rest = torch.baddbmm(rest, again, basis, alpha=-1).squeeze(1)
+        used = basis[:, : k + 1]
+        column = torch.bmm(rest, used.mT)
+        rest = torch.baddbmm(rest, column, used, alpha=-1)
+        again = torch.bmm(rest, used.mT)
+        rest = torch.baddbmm(rest, again, used, alpha=-1).squeeze(1)
         column = column + again
         below = torch.linalg.vector_norm(rest, dim=1)
         # Below rounding the Krylov space is exhausted: no further direction.
@@ -138,7 +152,7 @@ class GMRES(Solver):
         below = torch.where(below > negligible, below, 0.0)
         following = rest * _inverse(below).unsqueeze(1)
 
-        rotated = torch.bmm(column, state.rotations.mT).squeeze(1)
+        rotated = torch.bmm(column, state.rotations[:, : k + 1, : k + 1].mT).squeeze(1)
         on = rotated[:, k]
         # A column that depends on the ones before cannot lower the residual: swap it out.
         usable = on.abs() + below > negligible
@@ -158,12 +172,13 @@ class GMRES(Solver):
         norm = state.first_norm * lower[:, 0].abs()
         return replace(state, norm=norm, count=k + 1)
 
-    def _cycle(self, unknowns: int) -> int:
-        """Steps of a cycle. It is not for other systems of the batch to change it."""
+    def _next(self, state: GMRESState) -> int:
+        """Steps of the next cycle; what other systems of the batch do must not change it."""
         if self.restart is not None:
             return self.restart
-        most = max(min(_MOST_STEPS, _NUMBERS // max(unknowns, 1)), _FEWEST_STEPS)
-        return max(min(unknowns, most), 1)
+        unknowns = state.start.shape[1]
+        most = min(_LONGEST_CYCLE, unknowns, max(_NUMBERS // unknowns, _FIRST_CYCLE))
+        return min(2 * state.cycle, most)
 
 
 def _inverse(norm: Tensor) -> Tensor:
@@ -171,12 +186,12 @@ def _inverse(norm: Tensor) -> Tensor:
     return norm.masked_fill(norm == 0, torch.inf).reciprocal()
 
 
-def _make_room(state: GMRESState, restart: int) -> GMRESState:
+def _make_room(state: GMRESState) -> GMRESState:
     """Storage for one more step."""
     capacity = state.triangle.shape[1]
     if state.count < capacity:
         return state
-    more = min(capacity, restart - capacity)
+    more = min(capacity, state.cycle - capacity)
     rotations = torch.nn.functional.pad(state.rotations, (0, more, 0, more))
     unit = torch.arange(capacity + 1, capacity + 1 + more, device=rotations.device)
     rotations[:, unit, unit] = 1.0

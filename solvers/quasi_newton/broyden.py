@@ -115,7 +115,7 @@ class Broyden(Solver):
         2.0
     """
 
-    memory: int = 50
+    memory: int = 100
     kind: Literal["good", "bad"] = "good"
     line_search: bool = True
     growth: float = 1.0

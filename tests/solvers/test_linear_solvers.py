@@ -288,7 +288,7 @@ def ill_conditioned(n: int, condition: float, symmetric: bool) -> Array:
 def test_the_default_adjoint_of_hundreds_of_unknowns_survives_ill_conditioning(
     symmetric: bool, condition: float
 ) -> None:
-    # Restarted after 40 steps it stalls or runs out of steps for every one of these but the first.
+    # Cycles of 40 steps stall or run out of steps for every one of these but the first.
     n = 300
     A = ill_conditioned(n, condition, symmetric)
     weight = np.random.default_rng(1).standard_normal(n)
@@ -302,20 +302,27 @@ def test_the_default_adjoint_of_hundreds_of_unknowns_survives_ill_conditioning(
     assert error <= condition * 1e-10 * np.linalg.norm(weight)
 
 
-def test_the_default_restart_bounds_storage_and_does_not_depend_on_the_batch() -> None:
-    def vectors(batch: int, n: int, steps: int) -> int:
+def test_default_cycles_grow_within_bounds_and_do_not_depend_on_the_batch() -> None:
+    def cycles(batch: int, n: int, steps: int) -> list[int]:
         scale = torch.linspace(1.0, 2.0, n)
         problem = Problem(lambda z: 1 - scale * z, form="root", operator=lambda v: -scale * v)
         z, solver = torch.zeros(batch, n), GMRES()
-        state, most = solver.init(problem, z, problem.residual(z)), 0
+        state, lengths = solver.init(problem, z, problem.residual(z)), [0]
         for _ in range(steps):
             state = solver.step(problem, state)
-            most = max(most, state.count)
-        return most
+            if state.count == 1:
+                lengths.append(0)
+            lengths[-1] += 1
+        return lengths[1:]
 
-    assert vectors(1, 7, 20) == vectors(3, 7, 20) == 7
-    assert vectors(1, 2**15, 70) == vectors(2, 2**15, 70) == 64
-    assert vectors(1, 2**17, 45) == 40
+    assert cycles(1, 7, 20) == cycles(3, 7, 20) == [7, 7, 6]
+    # Twice as long each time, up to the number of unknowns,
+    assert cycles(1, 100, 225) == cycles(2, 100, 225) == [40, 80, 100, 5]
+    # 512,
+    assert cycles(1, 2000, 40 + 80 + 160 + 320 + 513) == [40, 80, 160, 320, 512, 1]
+    # or 2²¹ numbers; but 40 in any case.
+    assert cycles(1, 2**15, 40 + 64 + 1) == [40, 64, 1]
+    assert cycles(1, 2**17, 41) == [40, 1]
 
 
 @pytest.mark.parametrize("n", [3, 6, 12])
