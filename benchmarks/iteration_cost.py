@@ -138,7 +138,7 @@ def contenders() -> list[Contender]:
     several = []
     for name, solver, options in (
         ("Anderson", Anderson(memory=5), {"m": 6}),
-        ("Broyden", Broyden(memory=50), {}),
+        ("Broyden", Broyden(), {}),
     ):
         several += [ours(name, solver, check_every) for check_every in (1, 4, 10)]
         several.append(torchdeq(name, options))
