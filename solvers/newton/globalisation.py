@@ -45,6 +45,21 @@ class Point:
         )
 
 
+@dataclass
+class PointState:
+    """A solver state whose iterate and residual are those of a point."""
+
+    point: Point
+
+    @property
+    def z(self) -> Tensor:
+        return self.point.z
+
+    @property
+    def residual(self) -> Tensor:
+        return self.point.residual
+
+
 Evaluate = Callable[[Tensor], Point]
 """From iterates to points; one evaluation of the equation."""
 

@@ -12,7 +12,7 @@ from ..options import check_truth, is_integer, is_positive
 from ..problem import Problem
 from ..solution import Status
 from ..solver import Solver
-from .globalisation import Point, first_norms, next_norms, settled_systems, units
+from .globalisation import Point, PointState, first_norms, next_norms, settled_systems, units
 from .newton import dense_model
 from .trust_region import decrease, promised_decrease
 
@@ -22,23 +22,14 @@ _FIRST_GROWTH, _GROWTH_OF_GROWTH = 4.0, 2.0
 
 
 @dataclass
-class LevenbergMarquardtState:
+class LevenbergMarquardtState(PointState):
     """The iterate, the damping of the next step, and what residuals are compared by."""
 
-    point: Point
     damping: Tensor
     first_norm: Tensor
     norms: Tensor
     failed: Tensor
     weights: Tensor | None = None
-
-    @property
-    def z(self) -> Tensor:
-        return self.point.z
-
-    @property
-    def residual(self) -> Tensor:
-        return self.point.residual
 
 
 @dataclass(frozen=True)

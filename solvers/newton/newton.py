@@ -18,6 +18,7 @@ from .globalisation import (
     Globalisation,
     Model,
     Point,
+    PointState,
     check_globalisation,
     settled_systems,
     units,
@@ -55,23 +56,14 @@ class KeptFactors:
 
 
 @dataclass
-class NewtonState:
+class NewtonState(PointState):
     """The iterate, what the globalisation remembers, and which systems can go no further."""
 
-    point: Point
     memory: Any
     failed: Tensor
     kept: KeptFactors | None = None
     weights: Tensor | None = None
     """What the residuals are multiplied by to be compared, `(batch, n)`."""
-
-    @property
-    def z(self) -> Tensor:
-        return self.point.z
-
-    @property
-    def residual(self) -> Tensor:
-        return self.point.residual
 
 
 @dataclass(frozen=True)

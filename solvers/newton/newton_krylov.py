@@ -20,6 +20,7 @@ from .globalisation import (
     Globalisation,
     Model,
     Point,
+    PointState,
     check_globalisation,
     settled_systems,
 )
@@ -27,22 +28,13 @@ from .line_search import NonmonotoneLineSearch
 
 
 @dataclass
-class NewtonKrylovState:
+class NewtonKrylovState(PointState):
     """The iterate, and how well to solve the next linear equation."""
 
-    point: Point
     memory: Any
     forcing: Tensor
     """Relative tolerance of the next linear solve, `(batch,)`."""
     failed: Tensor
-
-    @property
-    def z(self) -> Tensor:
-        return self.point.z
-
-    @property
-    def residual(self) -> Tensor:
-        return self.point.residual
 
     @property
     def norm(self) -> Tensor:

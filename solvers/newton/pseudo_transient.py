@@ -14,24 +14,15 @@ from ..problem import Problem
 from ..scale import first_step_length
 from ..solution import Status
 from ..solver import Solver
-from .globalisation import Point
+from .globalisation import Point, PointState
 
 
 @dataclass
-class PseudoTransientState:
+class PseudoTransientState(PointState):
     """The iterate and the time step to the next, `(batch,)`."""
 
-    point: Point
     time_step: Tensor
     failed: Tensor
-
-    @property
-    def z(self) -> Tensor:
-        return self.point.z
-
-    @property
-    def residual(self) -> Tensor:
-        return self.point.residual
 
     @property
     def norm(self) -> Tensor:
