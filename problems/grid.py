@@ -7,6 +7,7 @@ nodes `(i h, j h)`, `h = 1/(m + 1)`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -94,3 +95,12 @@ class FastPoisson:
     def solve(self, f: Tensor) -> Tensor:
         """`u` from `f`, both `(..., m, m)`."""
         return sine_transform_2d(sine_transform_2d(f) * self.inverse)
+
+
+def inverse_laplacian(
+    n: int, dtype: torch.dtype, device: torch.device | str | None
+) -> Callable[[Tensor], Tensor]:
+    """The inverse of `−(4u − Σ neighbours)` on flat `(batch, n)` tensors: a preconditioner."""
+    m = side(n)
+    poisson = FastPoisson.on(m, dtype, device)
+    return lambda v: -poisson.solve(v.unflatten(-1, (m, m))).flatten(-2)

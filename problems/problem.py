@@ -54,6 +54,7 @@ class TestProblem(Options, ABC):
         standard_size: The number of unknowns of the literature.
         sizes: Which numbers of unknowns it allows, in words.
         remark: What else is known of its solutions.
+        argument: The parameter that `args` gives as a tensor, or `None`.
 
     Example:
         >>> import torch
@@ -81,6 +82,7 @@ class TestProblem(Options, ABC):
     tags: ClassVar[tuple[str, ...]] = ()
     form: ClassVar[Form] = "root"
     remark: ClassVar[str] = ""
+    argument: ClassVar[str | None] = None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -111,7 +113,9 @@ class TestProblem(Options, ABC):
     ) -> tuple[Tensor, ...]:
         """The parameters as tensors, for `function(z, *args)`; without them it uses its own."""
         self.size(n)
-        return ()
+        if self.argument is None:
+            return ()
+        return (torch.tensor(getattr(self, self.argument), dtype=dtype, device=device),)
 
     def preconditioner(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.options import is_number
-from ..grid import FastPoisson, five_point, is_square, side
+from ..grid import five_point, inverse_laplacian, is_square, side
 from ..problem import TestProblem
 
 
@@ -27,6 +27,7 @@ class Bratu(TestProblem):
     tags = ("application", "scalable")
     source = "Bratu 1914; Glowinski, Keller & Reinhart 1985"
     standard_size = 144
+    argument = "strength"
     sizes = "m² with m ≥ 1"
     remark = "No solution has a closed form. The fold is at λ = 6.808 as the grid is refined."
 
@@ -36,15 +37,6 @@ class Bratu(TestProblem):
 
     def allows(self, n: int) -> bool:
         return is_square(n)
-
-    def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> tuple[Tensor]:
-        self.size(n)
-        return (torch.tensor(self.strength, dtype=dtype, device=device),)
 
     def function(self, z: Tensor, strength: Tensor | float | None = None) -> Tensor:
         m = side(z.shape[-1])
@@ -62,6 +54,4 @@ class Bratu(TestProblem):
         device: torch.device | str | None = None,
     ) -> Callable[[Tensor], Tensor]:
         """The inverse Laplacian: the exponential is a compact perturbation of it."""
-        m = side(self.size(n))
-        poisson = FastPoisson.on(m, dtype, device)
-        return lambda v: -poisson.solve(v.unflatten(-1, (m, m))).flatten(-2)
+        return inverse_laplacian(self.size(n), dtype, device)

@@ -40,6 +40,7 @@ class DrivenCavity(TestProblem):
     tags = ("application", "scalable")
     source = "Ghia, Ghia & Shin 1982; Thom 1933 (walls)"
     standard_size = 98
+    argument = "reynolds"
     sizes = "2m² with m ≥ 2"
     remark = "No solution has a closed form. At Re = 100 the centre of the vortex has ψ = −0.1034."
 
@@ -49,15 +50,6 @@ class DrivenCavity(TestProblem):
 
     def allows(self, n: int) -> bool:
         return is_square(n, 2) and n >= 8
-
-    def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> tuple[Tensor]:
-        self.size(n)
-        return (torch.tensor(self.reynolds, dtype=dtype, device=device),)
 
     def function(self, z: Tensor, reynolds: Tensor | float | None = None) -> Tensor:
         m = side(z.shape[-1], 2)

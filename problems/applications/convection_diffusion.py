@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...solvers.options import is_number
-from ..grid import FastPoisson, differences, five_point, is_square, nodes, side
+from ..grid import differences, five_point, inverse_laplacian, is_square, nodes, side
 from ..problem import Root, TestProblem
 
 
@@ -81,6 +81,4 @@ class ConvectionDiffusion(TestProblem):
         device: torch.device | str | None = None,
     ) -> Callable[[Tensor], Tensor]:
         """The inverse Laplacian: convection is a compact perturbation of it."""
-        m = side(self.size(n))
-        poisson = FastPoisson.on(m, dtype, device)
-        return lambda v: -poisson.solve(v.unflatten(-1, (m, m))).flatten(-2)
+        return inverse_laplacian(self.size(n), dtype, device)

@@ -34,6 +34,7 @@ class PowerFlow(TestProblem):
     tags = ("application", "scalable")
     source = "Tinney & Hart 1967; Van Cutsem & Vournas 1998, chapter 2 (nose)"
     standard_size = 20
+    argument = "loading"
     sizes = "2m with m ≥ 1"
     remark = "With one bus both roots are given, else none is known."
 
@@ -43,15 +44,6 @@ class PowerFlow(TestProblem):
 
     def allows(self, n: int) -> bool:
         return n >= 2 and n % 2 == 0
-
-    def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> tuple[Tensor]:
-        self.size(n)
-        return (torch.tensor(self.loading, dtype=dtype, device=device),)
 
     def function(self, z: Tensor, loading: Tensor | float | None = None) -> Tensor:
         buses = z.shape[-1] // 2

@@ -102,6 +102,7 @@ class ChandrasekharH(TestProblem):
     tags = ("classical", "scalable")
     source = "Chandrasekhar 1960; Kelley 1995, section 5.6"
     standard_size = 10
+    argument = "c"
     sizes = "1, 2, …"
     remark = (
         "The roots' means are (2/c)(1 ± √(1 − c)); the one with the minus sign is given (half of its "
@@ -114,15 +115,6 @@ class ChandrasekharH(TestProblem):
 
     def allows(self, n: int) -> bool:
         return n >= 1
-
-    def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> tuple[Tensor]:
-        self.size(n)
-        return (torch.tensor(self.c, dtype=dtype, device=device),)
 
     def function(self, z: Tensor, c: Tensor | float | None = None) -> Tensor:
         n = z.shape[-1]
