@@ -27,3 +27,9 @@ def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor |
     size = torch.where(change > 0, length / change, torch.ones_like(length))
     size = torch.where(torch.isfinite(size), size, torch.ones_like(size))
     return torch.where(uphill, -size, size)
+
+
+def first_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
+    """`first_step_length` with ones for `None`."""
+    length = first_step_length(problem, z, residual)
+    return residual.new_ones(residual.shape[0], 1) if length is None else length

@@ -14,7 +14,7 @@ from ..goal import Goal, rms
 from ..newton.newton import Newton
 from ..options import is_positive, one_of
 from ..problem import Problem
-from ..scale import first_step_length
+from ..scale import first_length
 from ..solution import Status
 from ..solver import Outcome, Solver, WholeSolver
 from ..stopping import Stopping
@@ -121,8 +121,7 @@ class _Walk:
         self._problem, self._goal = problem, goal
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         size = torch.where(size > 0, size, 1.0)
-        length = first_step_length(problem, z, residual)
-        length = torch.ones_like(size) if length is None else length
+        length = first_length(problem, z, residual)
         self._path = Path(options.kind, z, residual, size, length, length.abs() * size)
         self._w = torch.cat((torch.zeros_like(z), torch.ones_like(size)), dim=1)
         # At first straight ahead in μ: the direction of the path is not yet known.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..scale import first_step_length
+from ..scale import first_length
 from ..solver import Solver
 
 
@@ -49,7 +49,7 @@ class Aitken(Solver):
     default_max_steps: ClassVar[int] = 2000
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
-        length = _first_length(problem, z, residual)
+        length = first_length(problem, z, residual)
         return AitkenState(z, residual, length, length)
 
     def step(self, problem: Problem, state: AitkenState) -> AitkenState:
@@ -82,7 +82,7 @@ class Steffensen(Solver):
     """
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
-        length = _first_length(problem, z, residual)
+        length = first_length(problem, z, residual)
         return AitkenState(z, residual, length, length)
 
     def step(self, problem: Problem, state: AitkenState) -> AitkenState:
@@ -92,11 +92,6 @@ class Steffensen(Solver):
         factor = torch.where(torch.isfinite(factor), factor, 1.0)
         z = between + state.length * factor * residual
         return AitkenState(z, problem.residual(z), state.length, state.first_length)
-
-
-def _first_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
-    length = first_step_length(problem, z, residual)
-    return torch.ones_like(residual[:, :1]) if length is None else length
 
 
 def _factor(before: Tensor, after: Tensor) -> Tensor:

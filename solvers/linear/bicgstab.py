@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import check_callable
 from ..problem import Problem
-from ..solver import Solver
+from .preconditioned import Preconditioned
+from .rows import dot, norm, ratio
 
 
 @dataclass
@@ -28,7 +28,7 @@ class BiCGStabState:
 
 
 @dataclass(frozen=True)
-class BiCGStab(Solver):
+class BiCGStab(Preconditioned):
     """Stabilised biconjugate gradients with right preconditioning: seven vectors, whatever the steps.
 
     One step makes two products with the operator. Where the recursion breaks down (a correlation
@@ -59,54 +59,32 @@ class BiCGStab(Solver):
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
 
-    def __post_init__(self) -> None:
-        check_callable("preconditioner", self.preconditioner)
-
-    @property
-    def keeps_batch(self) -> bool:
-        # A preconditioner may hold numbers of each system.
-        return self.preconditioner is not None
-
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BiCGStabState:
-        return BiCGStabState(z, residual, residual, residual, _dot(residual, residual))
+        return BiCGStabState(z, residual, residual, residual, dot(residual, residual))
 
     def step(self, problem: Problem, state: BiCGStabState) -> BiCGStabState:
         # With r the residual and A its operator, the equation for the move s is A s = −r.
         r, shadow, direction = state.residual, state.shadow, state.direction
         move = self._precondition(direction)
         product = problem.apply(move)
-        alpha = _ratio(state.correlation, _dot(shadow, product))
+        alpha = ratio(state.correlation, dot(shadow, product))
         half = r - alpha * product
         half_move = self._precondition(half)
         half_product = problem.apply(half_move)
-        omega = _ratio(_dot(half_product, half), _dot(half_product, half_product))
+        omega = ratio(dot(half_product, half), dot(half_product, half_product))
         z = state.z - alpha * move - omega * half_move
         residual = half - omega * half_product
 
-        correlation = _dot(shadow, residual)
-        norms = torch.linalg.vector_norm(shadow, dim=1, keepdim=True) * torch.linalg.vector_norm(
-            residual, dim=1, keepdim=True
-        )
-        broken = correlation.abs() <= torch.finfo(r.dtype).eps * norms
+        correlation = dot(shadow, residual)
+        smallest = torch.finfo(r.dtype).eps * (norm(shadow) * norm(residual))
+        broken = correlation.abs() <= smallest
         broken = broken | (alpha == 0) | (omega == 0)
-        beta = _ratio(correlation, state.correlation) * _ratio(alpha, omega)
+        beta = ratio(correlation, state.correlation) * ratio(alpha, omega)
         direction = residual + beta * (direction - omega * product)
         return BiCGStabState(
             z,
             residual,
             torch.where(broken, residual, shadow),
             torch.where(broken, residual, direction),
-            torch.where(broken, _dot(residual, residual), correlation),
+            torch.where(broken, dot(residual, residual), correlation),
         )
-
-    def _precondition(self, v: Tensor) -> Tensor:
-        return v if self.preconditioner is None else self.preconditioner(v)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=1, keepdim=True)
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0."""
-    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

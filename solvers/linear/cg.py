@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import check_callable
 from ..problem import Problem
 from ..solution import Status
-from ..solver import Solver
+from .preconditioned import Preconditioned
+from .rows import dot, norm, ratio
 
 
 @dataclass
@@ -40,7 +40,7 @@ class CGState:
 
 
 @dataclass(frozen=True)
-class CG(Solver):
+class CG(Preconditioned):
     """Conjugate gradients: one product a step in six vectors, for symmetric definite operators.
 
     The operator `A = ∂r/∂z` may be positive or negative definite (that of a fixed point whose map is a
@@ -73,19 +73,11 @@ class CG(Solver):
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
 
-    def __post_init__(self) -> None:
-        check_callable("preconditioner", self.preconditioner)
-
-    @property
-    def keeps_batch(self) -> bool:
-        # A preconditioner may hold numbers of each system.
-        return self.preconditioner is not None
-
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> CGState:
         preconditioned = self._precondition(residual)
         none = torch.zeros_like(residual)
         zero = residual.new_zeros(residual.shape[0], 1)
-        correlation = _dot(residual, preconditioned)
+        correlation = dot(residual, preconditioned)
         return CGState(
             z, residual, preconditioned, correlation, none, none, zero, zero, zero, zero.squeeze(1)
         )
@@ -94,26 +86,26 @@ class CG(Solver):
         # With r the residual and A its operator, the equation for the move s is A s = −r.
         direction = state.preconditioned + state.ratio * state.direction
         product = problem.apply(direction)
-        length, before = _norm(direction), _norm(state.direction)
-        scale = torch.maximum(state.scale, _ratio(_norm(product), length))
+        length, before = norm(direction), norm(state.direction)
+        scale = torch.maximum(state.scale, ratio(norm(product), length))
 
         eps = torch.finfo(problem.precision or direction.dtype).eps
         half_of_the_digits = eps**0.5
-        difference = _dot(state.direction, product) - _dot(direction, state.product)
+        difference = dot(state.direction, product) - dot(direction, state.product)
         asymmetric = difference.abs() > half_of_the_digits * scale * length * before
 
-        curvature = _dot(direction, product)
+        curvature = dot(direction, product)
         usable = curvature.abs() > eps * scale * length * length
         sign = torch.where(usable, curvature.sign(), state.sign)
         # A definite operator has |⟨p, A p⟩| ≥ ‖A p‖² / ‖A‖: it vanishes in the null space only.
-        null = _norm(product) <= 10 * half_of_the_digits * scale * length
+        null = norm(product) <= 10 * half_of_the_digits * scale * length
         indefinite = (sign * state.sign < 0) | ~(usable | null)
 
-        alpha = torch.where(usable, _ratio(state.correlation, curvature), 0.0)
+        alpha = torch.where(usable, ratio(state.correlation, curvature), 0.0)
         z = state.z - alpha * direction
         residual = state.residual - alpha * product
         preconditioned = self._precondition(residual)
-        correlation = _dot(residual, preconditioned)
+        correlation = dot(residual, preconditioned)
         failed = (asymmetric | indefinite).squeeze(1)
         return CGState(
             z,
@@ -122,24 +114,8 @@ class CG(Solver):
             correlation,
             direction,
             product,
-            _ratio(correlation, state.correlation),
+            ratio(correlation, state.correlation),
             sign,
             scale,
             torch.where(failed, int(Status.LINEAR_SOLVE_FAILED), 0).to(residual.dtype),
         )
-
-    def _precondition(self, v: Tensor) -> Tensor:
-        return v if self.preconditioner is None else self.preconditioner(v)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=1, keepdim=True)
-
-
-def _norm(a: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a, dim=1, keepdim=True)
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0."""
-    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import check_callable, is_integer
+from ..options import is_integer
 from ..problem import Problem
-from ..solver import Solver
+from .preconditioned import Preconditioned
 
 _FIRST_CAPACITY = 8
 # By default: steps of the first and of the longest cycle, and what a basis may hold in numbers.
@@ -52,7 +52,7 @@ class GMRESState:
 
 
 @dataclass(frozen=True)
-class GMRES(Solver):
+class GMRES(Preconditioned):
     """Restarted GMRES with right preconditioning.
 
     One step is one Arnoldi step of every system: one product with the operator. The residual norm of
@@ -95,12 +95,7 @@ class GMRES(Solver):
     def __post_init__(self) -> None:
         if self.restart is not None and not is_integer(self.restart, 1):
             raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
-        check_callable("preconditioner", self.preconditioner)
-
-    @property
-    def keeps_batch(self) -> bool:
-        # A preconditioner may hold numbers of each system.
-        return self.preconditioner is not None
+        super().__post_init__()
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
         return self._begin(z, residual, self.restart or max(min(z.shape[1], _FIRST_CYCLE), 1))
@@ -135,9 +130,7 @@ class GMRES(Solver):
         k, basis = state.count, state.basis
 
         vector = basis[:, k]
-        product = problem.apply(
-            vector if self.preconditioner is None else self.preconditioner(vector)
-        )
+        product = problem.apply(self._precondition(vector))
         size = torch.linalg.vector_norm(product, dim=1)
         rest = product.unsqueeze(1)
         used = basis[:, : k + 1]

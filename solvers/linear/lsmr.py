@@ -11,6 +11,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..solution import Status
 from ..solver import Solver
+from .rows import norm, ratio
 
 
 @dataclass
@@ -89,17 +90,17 @@ class LSMR(Solver):
         product, left, beta, right, alpha = _bidiagonalise(problem, state)
 
         rho = torch.hypot(state.alpha_bar, beta)
-        cosine, sine = _ratio(state.alpha_bar, rho), _ratio(beta, rho)
+        cosine, sine = ratio(state.alpha_bar, rho), ratio(beta, rho)
         theta = sine * alpha
         theta_bar = state.sine_bar * rho
         on = state.cosine_bar * rho
         rho_bar = torch.hypot(on, theta)
-        cosine_bar, sine_bar = _ratio(on, rho_bar), _ratio(theta, rho_bar)
+        cosine_bar, sine_bar = ratio(on, rho_bar), ratio(theta, rho_bar)
         zeta = cosine_bar * state.zeta_bar
 
-        back = _ratio(theta_bar * rho, state.rho * state.rho_bar)
-        length = _ratio(zeta, rho * rho_bar)
-        forth = _ratio(theta, rho)
+        back = ratio(theta_bar * rho, state.rho * state.rho_bar)
+        length = ratio(zeta, rho * rho_bar)
+        forth = ratio(theta, rho)
         direction_product = state.direction_product + product
         update = state.direction - back * state.update
         update_product = direction_product - back * state.update_product
@@ -107,7 +108,7 @@ class LSMR(Solver):
         zeta_bar = -sine_bar * state.zeta_bar
         scale = torch.maximum(state.scale, torch.maximum(alpha, beta))
         # |ζ̄| = ‖Aᵀr‖: what is left of the residual is outside the range. Steps beyond divide noise.
-        ended = zeta_bar.abs() <= 10 * torch.finfo(zeta_bar.dtype).eps * scale * _norm(residual)
+        ended = zeta_bar.abs() <= 10 * torch.finfo(zeta_bar.dtype).eps * scale * norm(residual)
         return LSMRState(
             state.z + length * update,
             residual,
@@ -135,25 +136,16 @@ def _bidiagonalise(
     """`A v`, and the next `u`, `β`, `v`, `α` of Golub & Kahan 1965."""
     product = problem.apply(state.right)
     left, beta = _unit(
-        product - state.alpha * state.left, torch.maximum(_norm(product), state.alpha)
+        product - state.alpha * state.left, torch.maximum(norm(product), state.alpha)
     )
     back = problem.linearization(state.z).vjp(left)
-    right, alpha = _unit(back - beta * state.right, torch.maximum(_norm(back), beta))
+    right, alpha = _unit(back - beta * state.right, torch.maximum(norm(back), beta))
     return product, left, beta, right, alpha
 
 
 def _unit(vector: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The direction and length of a vector; zero where it is only the rounding of terms of `size`."""
-    norm = _norm(vector)
+    length = norm(vector)
     if size is not None:
-        norm = torch.where(norm > 10 * torch.finfo(norm.dtype).eps * size, norm, 0.0)
-    return vector * norm.masked_fill(norm == 0, torch.inf).reciprocal(), norm
-
-
-def _norm(a: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a, dim=1, keepdim=True)
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0."""
-    return torch.where(b != 0, a / torch.where(b != 0, b, 1.0), 0.0)
+        length = torch.where(length > 10 * torch.finfo(length.dtype).eps * size, length, 0.0)
+    return vector * length.masked_fill(length == 0, torch.inf).reciprocal(), length

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..linear.dense import solve_dense
 from ..options import is_positive
 from ..problem import Problem
-from ..scale import first_step_length
+from ..scale import first_length
 from ..solution import Status
 from ..solver import Solver
 from .globalisation import Point, PointState
@@ -67,8 +67,7 @@ class PseudoTransient(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> PseudoTransientState:
         point = Point.of(z, residual)
-        length = first_step_length(problem, z, residual)
-        unit = torch.ones_like(point.norm) if length is None else length.squeeze(1)
+        unit = first_length(problem, z, residual).squeeze(1)
         return PseudoTransientState(point, self.first_step * unit, torch.zeros_like(unit))
 
     def step(self, problem: Problem, state: PseudoTransientState) -> PseudoTransientState:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..options import is_integer, is_positive
 from ..problem import Problem
-from ..scale import first_step_length
+from ..scale import first_length
 from ..solver import Solver
 
 _SUFFICIENT_DECREASE = 1e-4
@@ -93,8 +93,7 @@ class DFSANE(Solver):
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DFSANEState:
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         one = torch.ones_like(size)
-        length = first_step_length(problem, z, residual)
-        length = one if length is None else length
+        length = first_length(problem, z, residual)
         never = torch.zeros_like(size, dtype=torch.bool)
         return DFSANEState(
             z=z,
