@@ -10,7 +10,7 @@ from ..solvers import GMRES, Anderson, Callback, NewtonKrylov, Polyalgorithm, So
 from ..solvers.options import one_of
 from ..solvers.problem import FORMS, Form
 from .failure import POLICIES, FailurePolicy
-from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient, Unrolled
+from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
         _instance("gradient", self.gradient, Gradient, "Exact() or Unrolled()")
         if not isinstance(self.batch_dims, int) or self.batch_dims < 0:
             raise ValueError(f"batch_dims must be an integer ≥ 0, got {self.batch_dims!r}")
-        self.chosen_gradient.adapt(self.form, self.solver, self.stopping)
+        _ = self._adapted  # The mode refuses here what it cannot be used with.
         if self.batched_args is not None and self.batch_dims != 1:
             raise ValueError(
                 f"batched_args needs batch_dims=1, one axis of systems to drop from, "
@@ -62,8 +62,7 @@ class Settings:
             return GMRES()
         if self.form == "fixed_point":
             return Anderson()
-        # Unrolling records the steps of one solver.
-        return NewtonKrylov() if isinstance(self.gradient, Unrolled) else Polyalgorithm()
+        return NewtonKrylov() if self.chosen_gradient.records_steps else Polyalgorithm()
 
     @property
     def chosen_gradient(self) -> ImplicitGradient | TapedGradient:

@@ -98,18 +98,20 @@ class KnownEquation:
     ) -> Tensor:
         self.evaluations += 1
         leaves = list(self._leaves)
-        replacements = {}
+        originals: list[Tensor] = []
+        replacements: list[Tensor] = []
         for slot, value in zip(self.slots, values, strict=True):
             if slot.position is not None:
                 leaves[slot.position] = value
             elif slot.leaf is not None and value is not slot.leaf:
-                replacements[id(slot.leaf)] = value
+                originals.append(slot.leaf)
+                replacements.append(value)
         args, named = self.subject.rebuild(leaves)
         unknown = self.subject.rebuild_output(self._whole, self.parts(z))
         with ExitStack() as active:
             active.enter_context(random_state(self.subject.seed))
             if self._narrow or (differentiable and replacements):
-                active.enter_context(InDouble(replacements))
+                active.enter_context(InDouble(tuple(originals), tuple(replacements)))
             else:
                 active.enter_context(written(self.slots, values))
             try:

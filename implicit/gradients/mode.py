@@ -23,10 +23,12 @@ class Gradient(Options, ABC):
     Class attributes:
         exact: Derivatives equal those of the solution, up to a tolerance.
         keeps_inverse: The approximate inverse Jacobian that the solver has learnt is kept.
+        records_steps: The steps of the solver are recorded, which must therefore have some.
     """
 
     exact: ClassVar[bool] = False
     keeps_inverse: ClassVar[bool] = False
+    records_steps: ClassVar[bool] = False
 
     def adapt(
         self, form: Form, solver: Solver | None, stopping: Stopping | None

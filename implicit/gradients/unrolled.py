@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Unrolled(TapedGradient):
     """
 
     steps: int | None = None
+    records_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
