@@ -61,10 +61,17 @@ def imports_of(path: Path) -> set[str]:
 
 
 ALLOWED = {
-    # Dependencies point one way: cli → verification → problems → implicit → solvers.
+    # Dependencies point one way: cli → studies → verification → problems → implicit → solvers.
     "solvers": ("implicitly.solvers",),
     "implicit": ("implicitly.implicit", "implicitly.solvers"),
     "problems": ("implicitly.problems", "implicitly.implicit", "implicitly.solvers"),
+    "studies": (
+        "implicitly.studies",
+        "implicitly.verification",
+        "implicitly.problems",
+        "implicitly.implicit",
+        "implicitly.solvers",
+    ),
     "verification": (
         "implicitly.verification",
         "implicitly.problems",

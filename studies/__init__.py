@@ -1,0 +1,16 @@
+"""Comparative studies of solvers: run, stored row by row, resumed and reported."""
+
+from .errors import StoreError, StoreWarning, StudyError
+from .row import COLUMNS, OUTCOMES, Row
+from .store import Plan, Store
+
+__all__ = [
+    "COLUMNS",
+    "OUTCOMES",
+    "Plan",
+    "Row",
+    "Store",
+    "StoreError",
+    "StoreWarning",
+    "StudyError",
+]

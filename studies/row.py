@@ -1,0 +1,150 @@
+"""One row of a study: what was run, how it ended, and what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Outcome = Literal[
+    "solved", "not solved", "false success", "timed out", "crashed", "out of memory", "error"
+]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+Family = Literal["native", "scipy", "adapter", "peer"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one cell of a study ended, whatever its end; `None` is what this end leaves unknown.
+
+    Attributes:
+        key: Hash of everything that defines the cell.
+        study: The study that ran it.
+        problem: Name of the problem.
+        problem_options: Its parameters that are not the defaults, in JSON.
+        dimension: Unknowns of one system.
+        systems: Independent systems that are solved together.
+        form: `"root"` or `"fixed_point"`.
+        tags: Groups that the problem belongs to.
+        solver: The solver with the options that are not its defaults, as Python writes it.
+        solver_family: `"native"`, `"adapter"` (another library through this package), `"scipy"` (SciPy by
+            itself) or `"peer"` (another library by itself).
+        gradient: The gradient mode with its options, where a gradient was taken.
+        adjoint_solver: The solver of the adjoint equation, where there is one.
+        tolerance: The tolerance asked for.
+        seed: Seed of the problem and of the cotangent.
+        dtype: Such as `"float64"`.
+        device: Such as `"cpu"`.
+        versions: Versions of the libraries that take part, in JSON.
+        outcome: See `Outcome`; `"false success"` is a success that the recheck denies.
+        status: What the solver said, the most severe of all systems.
+        residual_reported: Largest residual norm that the solver reported, in its own norm.
+        residual: Largest entry of `F` at what came back, evaluated anew.
+        residual_start: Largest entry of `F` at the start.
+        target: What counts as solved: `residual ≤ target`.
+        distance: From the nearest known root, root-mean-square, the largest of all systems.
+        root: Index of that root among the known ones (of the system farthest from one).
+        evaluations: Values of the equation's function.
+        jvps: Products with the Jacobian.
+        vjps: Products with its transpose.
+        linear_iterations: Products inside of linear solves.
+        steps: Steps of the system that took most.
+        seconds: Median of `seconds_repeats`.
+        seconds_repeats: Wall time of each timed repeat, after a run that is not timed; empty if the study
+            takes no times.
+        peak_memory: Resident bytes of the process at their highest, beyond those before the cell.
+        history_evaluations: Evaluations at which the smallest residual so far fell by a tenth or more;
+            the last entry is that of the smallest.
+        history_residual: The largest entry of `F` there.
+        gradient_error: Distance of the gradient from the dense implicit gradient, relative to its length.
+        exception: What was raised, or what is known of a death.
+        started: When the cell began, in UTC, ISO 8601.
+        ended: When it ended.
+
+    Example:
+        >>> from implicitly.studies import OUTCOMES
+        >>> OUTCOMES[0]
+        'solved'
+    """
+
+    key: str
+    study: str
+    problem: str
+    problem_options: str
+    dimension: int
+    systems: int
+    form: str
+    tags: tuple[str, ...]
+    solver: str
+    solver_family: str
+    gradient: str | None
+    adjoint_solver: str | None
+    tolerance: float
+    seed: int
+    dtype: str
+    device: str
+    versions: str
+    outcome: str
+    status: str | None = None
+    residual_reported: float | None = None
+    residual: float | None = None
+    residual_start: float | None = None
+    target: float | None = None
+    distance: float | None = None
+    root: int | None = None
+    evaluations: int | None = None
+    jvps: int | None = None
+    vjps: int | None = None
+    linear_iterations: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    seconds_repeats: tuple[float, ...] = ()
+    peak_memory: int | None = None
+    history_evaluations: tuple[int, ...] = ()
+    history_residual: tuple[float, ...] = ()
+    gradient_error: float | None = None
+    exception: str | None = None
+    started: str = ""
+    ended: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row by column, as Arrow and JSON take it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @staticmethod
+    def of(columns: dict[str, Any]) -> Row:
+        """The row with these columns, lists in place of tuples allowed."""
+        return Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in columns.items()})
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def schema() -> pyarrow.Schema:
+    """The columns of `Row` as Arrow types.
+
+    Example:
+        >>> from implicitly.studies.row import schema
+        >>> schema().field("history_residual").type
+        ListType(list<element: double>)
+    """
+    import pyarrow as pa
+
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    columns = []
+    for name, hint in typing.get_type_hints(Row).items():
+        arguments = get_args(hint)
+        if typing.get_origin(hint) is tuple:
+            kind = pa.list_(pa.field("element", plain[arguments[0]]))
+        else:
+            kind = plain[arguments[0] if arguments else hint]
+        columns.append(pa.field(name, kind, nullable=type(None) in arguments))
+    return pa.schema(columns)

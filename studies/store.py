@@ -1,0 +1,442 @@
+"""Rows on disk: a journal that is appended to, and Parquet files that it is compacted into.
+
+```text
+STORE/store.json            the version of this layout
+STORE/journal.log           one line per row: checksum, then the row in JSON
+STORE/rows-000001.parquet   rows that have left the journal
+STORE/plans/NAME.json       what a study consists of: its cells' keys, configuration and environment
+STORE/damaged/              what could not be read, moved aside
+```
+
+A row is in the journal, checksum and all, before `append` returns; Parquet files are written beside and renamed.
+A process that is killed leaves at most half a line at the journal's end. Between a new Parquet file and the
+shortened journal a row may stand in both, which reading knows: the first row with a key is the one that counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import StoreError, StoreWarning
+from .row import COLUMNS, Row, schema
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+FORMAT = 1
+# Rows in the journal before they go into a Parquet file of their own.
+_JOURNAL_ROWS = 2000
+_SMALL_FILES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study consists of.
+
+    Attributes:
+        study: Its name.
+        keys: Keys of its cells, in the order in which they were planned.
+        configuration: The text that it was configured by.
+        environment: Machine and versions, by name.
+        created: When it was planned, in UTC, ISO 8601.
+
+    Example:
+        >>> Plan("tiny", ("a", "b"), "solvers: [newton]", {}).study
+        'tiny'
+    """
+
+    study: str
+    keys: tuple[str, ...]
+    configuration: str
+    environment: dict[str, Any] = field(default_factory=dict)
+    created: str = ""
+
+
+class Store:
+    """Rows of studies in a folder, shared by all studies that are given it.
+
+    Several processes may read while one or more append.
+
+    Args:
+        path: The folder; it is made if it is not there.
+        create: Whether to make it.
+
+    Raises:
+        StoreError: It is not a store, is not there and not to be made, or is of another version.
+
+    Example:
+        >>> import tempfile
+        >>> from implicitly.studies import Row, Store
+        >>> store = Store(tempfile.mkdtemp())
+        >>> store.append(Row("k1", "tiny", "boggs", "{}", 2, 1, "root", (), "Newton()", "native", None,
+        ...                  None, 1e-8, 0, "float64", "cpu", "{}", "solved", evaluations=7))
+        >>> store.rows()[["problem", "outcome", "evaluations"]].values.tolist()
+        [['boggs', 'solved', 7]]
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
+        self.path = Path(path)
+        marker = self.path / "store.json"
+        if not marker.exists():
+            if not create:
+                raise StoreError(f"there is no store of studies in {self.path}: run a study first")
+            if self.path.exists() and any(self.path.iterdir()):
+                raise StoreError(
+                    f"{self.path} holds other files and is no store: name an empty or new folder"
+                )
+            with _disk(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                _replace(marker, json.dumps({"store": "implicitly studies", "format": FORMAT}))
+        self._check_format(marker)
+
+    def append(self, row: Row) -> None:
+        """Write one row; it is on the disk when this returns.
+
+        Raises:
+            StoreError: The disk is full, or the folder cannot be written to; nothing was written.
+        """
+        self.extend((row,))
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Write several rows at once.
+
+        Raises:
+            StoreError: As for `append`; of `rows` none was written.
+        """
+        lines = b"".join(_line(row) for row in rows)
+        with self._locked(), _disk(self.path):
+            descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                before = self._trimmed(descriptor)
+                try:
+                    _write(descriptor, lines)
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, before)
+                    raise
+            finally:
+                os.close(descriptor)
+
+    def rows(
+        self, study: str | None = None, columns: Sequence[str] | None = None
+    ) -> pandas.DataFrame:
+        """The rows of a study, in the order of its plan, or of all.
+
+        A row that another study has computed first carries the name of the study asked for.
+
+        Args:
+            study: Name of a study; `None` for every row in the store.
+            columns: Those wanted; `None` for all of `Row`.
+
+        Raises:
+            StoreError: No such study, or a file cannot be read.
+        """
+        wanted = list(COLUMNS if columns is None else columns)
+        table = self._table(wanted if "key" in wanted else ["key", *wanted])
+        frame = table.to_pandas()
+        frame = frame.drop_duplicates("key", ignore_index=True)
+        if study is not None:
+            plan = self.plan(study)
+            place = {key: k for k, key in enumerate(plan.keys)}
+            frame = frame[frame["key"].isin(place)]
+            frame = frame.iloc[frame["key"].map(place).argsort(kind="stable")]
+            frame = frame.reset_index(drop=True)
+            if "study" in frame:
+                frame["study"] = study
+        return frame[wanted]
+
+    def keys(self) -> set[str]:
+        """Keys of all rows."""
+        return set(self._table(["key"]).column("key").to_pylist())
+
+    def outcomes(self, study: str) -> dict[str, str]:
+        """The outcome of every cell of a study that has ended, by key.
+
+        Raises:
+            StoreError: No such study, or a file cannot be read.
+        """
+        table = self._table(["key", "outcome"]).to_pydict()
+        found = dict(zip(reversed(table["key"]), reversed(table["outcome"]), strict=True))
+        return {key: found[key] for key in self.plan(study).keys if key in found}
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write what a study consists of, in place of an earlier plan of the same name."""
+        with _disk(self.path):
+            (self.path / "plans").mkdir(exist_ok=True)
+            stamped = {**plan.__dict__, "created": plan.created or now()}
+            _replace(self._plan_file(plan.study), json.dumps(stamped, indent=1))
+
+    def plan(self, study: str) -> Plan:
+        """What a study consists of.
+
+        Raises:
+            StoreError: No study of this name; the message names those that are there.
+        """
+        file = self._plan_file(study)
+        if not file.exists():
+            known = ", ".join(self.studies()) or "none"
+            raise StoreError(f"{self.path} has no study {study!r}; it has: {known}")
+        try:
+            read = json.loads(file.read_text(encoding="utf-8"))
+            return Plan(**{**read, "keys": tuple(read["keys"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{file} cannot be read ({error}): run the study again") from error
+
+    def studies(self) -> list[str]:
+        """Names of all studies, in the order of the alphabet."""
+        return sorted(file.stem for file in (self.path / "plans").glob("*.json"))
+
+    def compact(self) -> None:
+        """Move the journal's rows, and small Parquet files, into one Parquet file.
+
+        Raises:
+            StoreError: The disk is full, or a file cannot be read; no row is lost.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        with self._locked(), _disk(self.path):
+            rows, _ = self._journal_rows()
+            files = self._files()
+            small = [file for file in files if _count(file) < _JOURNAL_ROWS]
+            merged = small if len(small) >= _SMALL_FILES else []
+            if not rows and not merged:
+                return
+            table = pa.concat_tables([*(_read(file, None) for file in merged), _as_table(rows)])
+            number = 1 + max((int(file.stem.split("-")[1]) for file in files), default=0)
+            file = self.path / f"rows-{number:06d}.parquet"
+            part = file.with_suffix(".part")
+            try:
+                parquet.write_table(table, part, compression="zstd")
+                _sync(part)
+                part.replace(file)
+            finally:
+                part.unlink(missing_ok=True)
+            _sync(self.path)
+            _replace(self._journal, "")
+            for old in merged:
+                old.unlink()
+
+    def repair(self) -> list[str]:
+        """Move what cannot be read into the folder `damaged`, and say so; its cells count as not run."""
+        said = []
+        with self._locked(), _disk(self.path):
+            aside = self.path / "damaged"
+            for file in self._files():
+                try:
+                    _read(file, None)
+                except StoreError as error:
+                    aside.mkdir(exist_ok=True)
+                    file.replace(aside / f"{_stamp()}-{file.name}")
+                    said.append(f"{error}; it has been moved to {aside}")
+            rows, damaged = self._journal_rows()
+            if damaged:
+                aside.mkdir(exist_ok=True)
+                (aside / f"{_stamp()}-journal.log").write_bytes(self._journal.read_bytes())
+                _replace(self._journal, b"".join(_line(row) for row in rows).decode())
+                said.append(
+                    f"{damaged} damaged lines were taken out of {self._journal}; a copy is in {aside}"
+                )
+        return said
+
+    @property
+    def journal_is_long(self) -> bool:
+        """Whether it is time to `compact`."""
+        try:
+            return self._journal.stat().st_size > 2048 * _JOURNAL_ROWS
+        except FileNotFoundError:
+            return False
+
+    @property
+    def _journal(self) -> Path:
+        return self.path / "journal.log"
+
+    def _plan_file(self, study: str) -> Path:
+        if not study or any(character in study for character in "/\\\0") or study.startswith("."):
+            raise StoreError(f"a study's name must be fit for a file, got {study!r}")
+        return self.path / "plans" / f"{study}.json"
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("rows-*.parquet"))
+
+    def _check_format(self, marker: Path) -> None:
+        try:
+            found = json.loads(marker.read_text(encoding="utf-8"))["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{marker} cannot be read: {self.path} is no store") from error
+        if found != FORMAT:
+            raise StoreError(
+                f"the store {self.path} has format {found}, and this version of implicitly reads "
+                f"format {FORMAT}: use the version that wrote it, or name another folder"
+            )
+
+    def _table(self, columns: list[str]) -> pyarrow.Table:
+        import pyarrow as pa
+
+        # The journal first: what leaves it meanwhile is read twice, never not at all.
+        rows, damaged = self._journal_rows()
+        if damaged:
+            warnings.warn(
+                f"{damaged} damaged lines of {self._journal} are left out; resuming a study repairs it",
+                StoreWarning,
+                stacklevel=3,
+            )
+        for attempt in range(3):
+            try:
+                tables = [_read(file, columns) for file in self._files()]
+                break
+            except FileNotFoundError:  # Merged while it was being read.
+                if attempt == 2:
+                    raise
+        return pa.concat_tables([*tables, _as_table(rows).select(columns)])
+
+    def _journal_rows(self) -> tuple[list[Row], int]:
+        """The journal's rows, and how many lines of it are damaged, an unfinished last one aside."""
+        try:
+            content = self._journal.read_bytes()
+        except FileNotFoundError:
+            return [], 0
+        rows, damaged = [], 0
+        for line in content.split(b"\n")[:-1]:
+            row = _row(line)
+            if row is None:
+                damaged += 1
+            else:
+                rows.append(row)
+        return rows, damaged
+
+    def _trimmed(self, descriptor: int) -> int:
+        """Cut half a line off the journal's end, and give its length."""
+        length = os.lseek(descriptor, 0, os.SEEK_END)
+        start = max(length - 1, 0)
+        if length and os.pread(descriptor, 1, start) != b"\n":
+            content = os.pread(descriptor, length, 0)
+            keep = content.rfind(b"\n") + 1
+            warnings.warn(
+                f"the last line of {self._journal} was not finished and has been taken out: its "
+                "cell counts as not run",
+                StoreWarning,
+                stacklevel=4,
+            )
+            os.ftruncate(descriptor, keep)
+            length = os.lseek(descriptor, keep, os.SEEK_SET)
+        return length
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among the writers of this store."""
+        with _disk(self.path), (self.path / "lock").open("a") as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows: one writer at a time is the user's care.
+                yield
+                return
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _stamp() -> str:
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
+
+
+def _line(row: Row) -> bytes:
+    text = json.dumps(row.as_dict(), separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _row(line: bytes) -> Row | None:
+    """The row of a line, or `None` if it is damaged."""
+    checksum, _, text = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            return None
+        return Row.of(json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def _as_table(rows: Sequence[Row]) -> pyarrow.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema())
+
+
+def _read(file: Path, columns: list[str] | None) -> pyarrow.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(file, columns=columns)
+        expected = schema()
+        if columns is not None:
+            expected = pa.schema([expected.field(name) for name in columns])
+        return table.cast(expected)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{file} cannot be read ({' '.join(str(error).split())[:200]}): resuming a study moves it "
+            "aside and runs its cells again"
+        ) from error
+
+
+def _count(file: Path) -> int:
+    import pyarrow.parquet as parquet
+
+    return int(parquet.read_metadata(file).num_rows)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file beside, and put it in its place."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        _sync(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix":  # Elsewhere a folder cannot be opened.
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the operating system refuses, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space is left on the disk of {path}: make room, then resume"
+            ) from (error)
+        raise StoreError(f"{path} cannot be written to: {error}") from error
