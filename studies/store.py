@@ -8,9 +8,9 @@ STORE/plans/NAME.json       what a study consists of: its cells' keys, configura
 STORE/damaged/              what could not be read, moved aside
 ```
 
-A row is in the journal, checksum and all, before `append` returns; Parquet files are written beside and renamed.
-A process that is killed leaves at most half a line at the journal's end. Between a new Parquet file and the
-shortened journal a row may stand in both, which reading knows: the first row with a key is the one that counts.
+A row is in the journal, checksum and all, before `append` returns; Parquet files are written beside and
+renamed. A process that is killed leaves at most half a line at the journal's end. Between a new Parquet file
+and the shortened journal a row may stand in both, which reading knows: the first row with a key counts.
 """
 
 from __future__ import annotations
