@@ -122,7 +122,11 @@ class Row:
     @staticmethod
     def of(columns: dict[str, Any]) -> Row:
         """The row with these columns, lists in place of tuples allowed."""
-        return Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in columns.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in columns.items()
+        }
+        return Row(**values)
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Row))

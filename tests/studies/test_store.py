@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from implicitly.studies import COLUMNS, OUTCOMES, Plan, Row, Store, StoreError, StoreWarning
@@ -48,7 +49,7 @@ def test_what_is_appended_is_read_by_another_store_before_and_after_compaction(
     assert len(list((tmp_path / "s").glob("rows-*.parquet"))) == 1
 
 
-def _plain(record: dict) -> dict:
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
     """A record of a frame in the types of a row: arrays as lists, NaN of a missing number as `None`."""
     plain = {}
     for name, value in record.items():
@@ -164,7 +165,7 @@ def test_a_full_disk_is_an_error_that_writes_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module.os, "write", half)
+        patched.setattr(os, "write", half)
         # The last ten bytes never find room.
         patched.setattr(store_module, "_line", lambda row: b"0123456789abcdef")
         with pytest.raises(StoreError, match="no space is left"):
