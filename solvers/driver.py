@@ -44,6 +44,8 @@ _RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (
 # At the rounding level of the dtype, progress is noise and patience is short.
 _ROUNDING_UNITS = 64
 _SLOWEST_PROGRESS = 0.999
+# Steps without progress after which rounding is asked for first; then at twice as many each time.
+_FIRST_DOUBT = 8
 _LONGEST_HORIZON = 512
 # Rounding in the coarsest dtype that norms are read in must not hide a system that has converged.
 _MORE = 1.01
@@ -280,6 +282,9 @@ class _Monitor:
         self._patience_at_rounding = min(max(stopping.patience // 10, horizon), stopping.patience)
         self._was_at_rounding = np.zeros(batch, dtype=bool)
         self._default_tolerance = rtol is None and stopping.rtol is None
+        self._knows_rounding = self._default_tolerance and (
+            problem.linear or (problem.form == "root" and problem.linearize is not None)
+        )
         self._status = np.full(batch, Status.RUNNING, dtype=np.int8)
         self._steps = np.zeros(batch, dtype=np.int64)
         self._value_steps = np.zeros(batch, dtype=np.int64)
@@ -375,6 +380,13 @@ class _Monitor:
         self._best[rows] = np.where(running, np.fmin(norm, best), best)
         self._last_progress[rows] = last_progress
         self._threshold[rows] = np.where(keep, threshold, self._threshold[rows])
+        if self._may_doubt and not (self._lazy or self._confirms):
+            stood = step - last_progress
+            due = running & ~ended & (stood >= _FIRST_DOUBT) & (stood & (stood - 1) == 0)
+            if due.any():
+                met = self._within_rounding(rows, due)
+                status[met] = _CONVERGED
+                ended |= met
         self._most = _SLOWEST_PROGRESS * np.minimum(self._mark, self._best) / self._unit
         self._norms = self._norms.copy()
         self._norms[rows] = np.where(running, norm, np.nan)
@@ -496,7 +508,7 @@ class _Monitor:
         if short.any():
             self._margin *= 0.5
             if self._default_tolerance:
-                self._threshold = np.maximum(self._threshold, self._reachable())
+                self._threshold = np.maximum(self._threshold, self._reachable(self._whole, self.z))
                 short &= ~(norm <= self._threshold)
         stuck = short & ~(norm <= 0.9 * self._confirmed)
         self._status[short] = Status.MAX_STEPS if last else Status.RUNNING
@@ -508,36 +520,45 @@ class _Monitor:
         return residual
 
     def accept_rounding(self) -> None:
-        """What stalls where rounding explains its residual meets the default tolerance.
+        """What ends where rounding explains its residual meets the default tolerance.
 
         That of a root or of a linear equation is relative to the residual at the start, which may
         have been a solution.
         """
-        stalled = self._status == Status.STALLED
-        problem = self._whole
-        known = problem.linear or (problem.form == "root" and problem.linearize is not None)
-        if self._default_tolerance and known and stalled.any():
-            problem.unpark()
-            reachable = self._reachable()
-            met = stalled & (self._kept <= reachable)
-            self._status[met] = Status.CONVERGED
-            self._threshold[met] = reachable[met]
+        unsolved = (self._status == Status.STALLED) | (self._status == Status.MAX_STEPS)
+        unsolved &= (self._steps > 0) & np.isfinite(self._kept)
+        if self._may_doubt and unsolved.any():
+            self._whole.unpark()
+            self.problem, self._rows = self._whole, None
+            self._status[self._within_rounding(slice(None), unsolved)] = _CONVERGED
 
-    def _reachable(self) -> np.ndarray:
+    @property
+    def _may_doubt(self) -> bool:
+        """Whether it can be asked what rounding explains, and an evaluation is left for that."""
+        limit = self._stopping.max_evaluations
+        within = limit is None or self._whole.counts.evaluations < limit
+        return self._knows_rounding and within
+
+    def _within_rounding(self, rows: Any, which: np.ndarray) -> np.ndarray:
+        """Those of the systems `which`, among `rows`, with a residual that rounding explains."""
+        z = self.z if self._rows is None else self.z[self._index()]
+        reachable = self._reachable(self.problem, z)
+        met: np.ndarray = which & (self._kept[rows] <= reachable)
+        self._threshold[rows] = np.where(met, reachable, self._threshold[rows])
+        return met
+
+    def _reachable(self, problem: Problem, z: Tensor) -> np.ndarray:
         """The residual that rounding alone explains: that of changing `z` in its last digits.
 
         A default tolerance asks for no more than a small backward error (Rigal & Gaches 1967). The
         changes of a few units have the signs of a quasi-random sequence, so that the product is of
         the size of `‖A‖‖z‖` where cancellation makes `A z` small.
         """
-        n = self.z.shape[1]
-        count = torch.arange(n, dtype=torch.float64, device=self.z.device)
-        signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(self.z.dtype)
-        moved = self.z * signs
-        if self._whole.linear:
-            product = self._whole.apply(moved)
-        else:
-            product = self._whole.linearization(self.z).jvp(moved)
+        n = z.shape[1]
+        count = torch.arange(n, dtype=torch.float64, device=z.device)
+        signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(z.dtype)
+        moved = z * signs
+        product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
         change = torch.linalg.vector_norm(product, dim=1)
         units = _BACKWARD_ERROR_UNITS * self._rounding / _ROUNDING_UNITS
         return change.detach().cpu().numpy().astype(np.float64) * self._unit * units

@@ -221,7 +221,7 @@ def test_without_a_line_search_every_step_is_taken_in_full() -> None:
 
     root(
         residual, torch.zeros((), dtype=torch.float64), on_failure="accept",
-        solver=Broyden(line_search=False), stopping=Stopping(max_steps=1),
+        solver=Broyden(line_search=False), stopping=Stopping(rtol=1e-10, max_steps=1),
     )  # fmt: skip
     # The first step has the length of Newton's: 19 / exp(0), an overshoot that is kept.
     assert points[-1] == pytest.approx(19.0)

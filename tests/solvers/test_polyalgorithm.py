@@ -173,7 +173,7 @@ def test_a_limit_on_evaluations_leaves_every_member_a_share() -> None:
     members = tuple(Moves(never) for _ in range(3))
     solution = root(
         equation, column(0.0), solver=Polyalgorithm(members=members), batch_dims=1,
-        on_failure="accept", stopping=Stopping(max_evaluations=81),
+        on_failure="accept", stopping=Stopping(rtol=1e-10, max_evaluations=81),
     )  # fmt: skip
     # One at the start; half of the 80 that are left, one of them to begin with where it is not the
     # first, and so on.
@@ -420,3 +420,21 @@ def test_the_battery_is_solved_where_a_line_search_alone_is_not() -> None:
     solution = root(problem.residual, start, stopping=stopping)
     # The residual at the published root, rounded to float64, is 6e-7.
     assert problem.residual(solution.value).abs().max().item() <= 1e-6 * len(start) ** 0.5
+
+
+def test_what_rounding_leaves_of_the_battery_is_accepted_soon() -> None:
+    # 1e-10 of the first residual is 5e-9; the smallest that float64 reaches is 1e-7.
+    problem = problems.get("battery")
+    solution = root(problem.residual, problem.start())
+    assert problem.residual(solution.value).abs().max().item() <= 1e-6
+    # Eleven Newton steps lead to rounding, and another eight find no progress.
+    assert solution.counts.jvps <= 25 * 33
+
+
+def test_what_rounding_leaves_of_the_battery_is_accepted_where_the_steps_end() -> None:
+    problem = problems.get("battery")
+    solution = root(
+        problem.residual, problem.start(), solver=Newton(), stopping=Stopping(max_steps=12)
+    )
+    assert int(solution.steps) == 12
+    assert problem.residual(solution.value).abs().max().item() <= 1e-6
