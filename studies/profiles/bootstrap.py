@@ -1,0 +1,176 @@
+"""Bootstrap intervals over problems (Efron 1979; Efron 1987 for the corrected ones)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm
+
+from .steps import Array
+
+Statistic = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimates with the bounds of their intervals, each of the shape of the statistic.
+
+    Attributes:
+        estimate: The statistic of the problems themselves.
+        low: Lower bounds, NaN where more than one resample in twenty leaves the statistic undefined.
+        high: Upper bounds, likewise.
+    """
+
+    estimate: Array
+    low: Array
+    high: Array
+
+
+def bootstrap(
+    statistic: Statistic,
+    problems: int,
+    *,
+    level: float = 0.95,
+    method: Literal["percentile", "bca"] = "bca",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Intervals for a statistic of problems that stand for all problems of their kind.
+
+    Problems are drawn with replacement, all solvers' results on a problem together. A sample is described by
+    how often each problem is in it, which is what the statistic is given; it may weigh any arrays by that.
+
+    Args:
+        statistic: From counts of shape `(samples, problems)` to values of shape `(samples, ...)`; see `mean`
+            and `median`. NaN where it is undefined.
+        problems: Their number.
+        level: Coverage aimed at.
+        method: `"percentile"`, or `"bca"`: corrected for bias and for skewness by the jackknife (Efron 1987;
+            Efron & Tibshirani 1993, equations 14.9 to 14.15).
+        resamples: Samples that are drawn.
+        seed: Of the draw.
+
+    Returns:
+        Estimate and bounds. One problem tells nothing about others: bounds are NaN.
+
+    Raises:
+        ValueError: A number out of its range.
+
+    Example:
+        >>> solved = np.array((1.0, 1, 1, 0, 1, 1, 0, 1, 1, 1))
+        >>> interval = bootstrap(mean(solved[:, None]), 10)
+        >>> float(interval.estimate[0]), bool(interval.low[0] < 0.8 < interval.high[0])
+        (0.8, True)
+    """
+    if problems < 1 or resamples < 1:
+        raise ValueError(
+            f"expected at least one problem and resample, got {problems} and {resamples}"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if method not in ("percentile", "bca"):
+        raise ValueError(f"method must be 'percentile' or 'bca', got {method!r}")
+    estimate = statistic(np.ones((1, problems)))[0]
+    if problems == 1:
+        unknown = np.full_like(estimate, np.nan)
+        return Interval(estimate, unknown, unknown)
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(problems, np.full(problems, 1 / problems), size=resamples)
+    drawn = statistic(counts.astype(np.float64))
+    tail = (1 - level) / 2
+    if method == "percentile":
+        low, high = np.full_like(estimate, tail), np.full_like(estimate, 1 - tail)
+    else:
+        low, high = _corrected(statistic, problems, estimate, drawn, tail)
+    defined = (~np.isnan(drawn)).mean(axis=0) >= 0.95
+    return Interval(
+        estimate,
+        np.where(defined, _quantile(drawn, low), np.nan),
+        np.where(defined, _quantile(drawn, high), np.nan),
+    )
+
+
+def _corrected(
+    statistic: Statistic, problems: int, estimate: Array, drawn: Array, tail: float
+) -> tuple[Array, Array]:
+    """Levels of the quantiles that are to be taken in place of `tail` and `1 − tail`."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Half of the ties, as for a continuous statistic smoothed at its atoms.
+        below = np.mean(drawn < estimate, axis=0) + np.mean(drawn == estimate, axis=0) / 2
+        bias = norm.ppf(below)
+        left_out = statistic(np.ones((problems, problems)) - np.eye(problems))
+        pulls = np.mean(left_out, axis=0) - left_out
+        spread = np.sum(pulls**2, axis=0) ** 1.5
+        acceleration = np.where(spread > 0, np.sum(pulls**3, axis=0) / (6 * spread), 0.0)
+        levels = []
+        for quantile in (norm.ppf(tail), norm.ppf(1 - tail)):
+            shifted = bias + quantile
+            level = norm.cdf(bias + shifted / (1 - acceleration * shifted))
+            # All resamples on one side, or a jackknife without a value: the plain percentile.
+            levels.append(
+                np.where(np.isfinite(level) & np.isfinite(bias), level, norm.cdf(quantile))
+            )
+    return levels[0], levels[1]
+
+
+def _quantile(drawn: Array, levels: Array) -> Array:
+    """The quantile of each statistic at its own level, NaN left out; `inf` is the largest of values."""
+    ordered = np.sort(drawn, axis=0)  # NaN last.
+    count = np.sum(~np.isnan(drawn), axis=0)
+    place = np.clip(np.ceil(levels * count) - 1, 0, np.maximum(count - 1, 0)).astype(int)
+    return np.take_along_axis(ordered, place[None], axis=0)[0]
+
+
+def mean(values: Array) -> Statistic:
+    """The mean of each column of `values`, shape `(problems, k)`, as a statistic; NaN entries are left out.
+
+    Example:
+        >>> float(mean(np.array(((1.0,), (3.0,))))(np.array(((1.0, 3.0),)))[0, 0])
+        2.5
+    """
+    present = ~np.isnan(values)
+    filled = np.where(present, values, 0.0)
+
+    def statistic(counts: Array) -> Array:
+        weight = counts @ present
+        return np.divide(
+            counts @ filled, weight, out=np.full(weight.shape, np.nan), where=weight > 0
+        )
+
+    return statistic
+
+
+def median(values: Array) -> Statistic:
+    """The median of each column of `values`, shape `(problems, k)`, as a statistic; NaN entries are left out.
+
+    Of an even number of values it is the mean of the two in the middle, of one and `inf` it is `inf`.
+
+    Example:
+        >>> statistic = median(np.array(((1.0,), (3.0,), (9.0,))))
+        >>> tuple(statistic(np.array(((1.0, 1, 1), (2, 1, 1), (2, 2, 0))))[:, 0].tolist())
+        (3.0, 2.0, 2.0)
+    """
+    columns = []
+    for column in values.T:
+        kept = np.flatnonzero(~np.isnan(column))
+        kept = kept[np.argsort(column[kept], kind="stable")]
+        columns.append((kept, column[kept]))
+
+    def statistic(counts: Array) -> Array:
+        found = np.full((len(counts), len(columns)), np.nan)
+        for k, (kept, ordered) in enumerate(columns):
+            if len(kept) == 0:
+                continue
+            reached = np.cumsum(counts[:, kept], axis=1)
+            total = reached[:, -1]
+            lower = np.sum(reached < np.ceil(total / 2)[:, None], axis=1)
+            upper = np.sum(reached < (np.floor(total / 2) + 1)[:, None], axis=1)
+            last = len(kept) - 1
+            middle = (ordered[np.minimum(lower, last)] + ordered[np.minimum(upper, last)]) / 2
+            found[:, k] = np.where(total > 0, middle, np.nan)
+        return found
+
+    return statistic
