@@ -1,6 +1,7 @@
 """Comparative studies of solvers: run, stored row by row, resumed and reported."""
 
 from .errors import StoreError, StoreWarning, StudyError
+from .reporting import report
 from .row import COLUMNS, OUTCOMES, Row
 from .store import Plan, Store
 
@@ -13,4 +14,5 @@ __all__ = [
     "StoreError",
     "StoreWarning",
     "StudyError",
+    "report",
 ]

@@ -1,0 +1,291 @@
+"""Rows of a study arranged for comparison: instances × solvers, a slice for each tolerance and arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StudyError
+from ..row import OUTCOMES
+
+if TYPE_CHECKING:
+    import pandas
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+FAMILIES = ("native", "adapter", "scipy", "peer")
+NEEDED = (
+    *("problem", "problem_options", "dimension", "systems", "form", "solver", "solver_family"),
+    *("gradient", "adjoint_solver", "tolerance", "seed", "dtype", "device", "versions", "outcome"),
+    *("residual", "residual_start", "target", "evaluations", "jvps", "vjps", "seconds"),
+    *("history_evaluations", "history_residual", "gradient_error", "exception", "ended", "tags"),
+)
+# Name of each measure of cost as it is shown.
+MEASURES = {
+    "evaluations": "evaluations",
+    "work": "evaluations and Jacobian products",
+    "seconds": "time",
+}
+_SOLVED = OUTCOMES.index("solved")
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What is compared: a solver, with the gradient mode and adjoint solver where they vary."""
+
+    name: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Cells of one tolerance and arithmetic.
+
+    Attributes:
+        tolerance: As it is shown, such as `"1e-08"`.
+        arithmetic: The dtype, and the device where several take part.
+        instances: Numbers of the instances that occur, shape `(p,)`.
+        index: Number of each cell's row, shape `(p, solvers)`; −1 where there is none.
+    """
+
+    tolerance: str
+    arithmetic: str
+    instances: Indices
+    index: Indices
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """What the slice is found by."""
+        return {"tolerance": self.tolerance, "arithmetic": self.arithmetic}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells of a study.
+
+    Attributes:
+        frame: The rows, one for each cell, the latest where there were several.
+        solvers: By family, then by name.
+        problems: Names of the problems, with options and size where they vary.
+        problem: Number of each instance's problem, shape `(instances,)`.
+        dimension: Its number of unknowns, shape `(instances,)`.
+        slices: By arithmetic, then from the loosest tolerance to the tightest.
+        superseded: Rows that gave way to later ones of the same cell.
+    """
+
+    frame: pandas.DataFrame
+    solvers: tuple[Solver, ...]
+    problems: tuple[str, ...]
+    problem: Indices
+    dimension: Indices
+    slices: tuple[Slice, ...]
+    superseded: int
+    _columns: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def outcome(self) -> Indices:
+        """Number in `OUTCOMES` of each row's outcome."""
+        import pandas
+
+        codes = pandas.Categorical(self.frame["outcome"], categories=OUTCOMES).codes
+        return np.asarray(codes, dtype=np.int64)
+
+    @property
+    def tolerances(self) -> tuple[str, ...]:
+        """From the loosest to the tightest."""
+        return tuple(dict.fromkeys(part.tolerance for part in self.slices))
+
+    @property
+    def arithmetics(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.arithmetic for part in self.slices))
+
+    def tightest(self, arithmetic: str) -> Slice:
+        """The slice of the smallest tolerance."""
+        return [part for part in self.slices if part.arithmetic == arithmetic][-1]
+
+    def column(self, name: str) -> Floats:
+        """A column as floats, NaN where nothing is known; `work` counts evaluations, JVPs and VJPs."""
+        if name not in self._columns:
+            if name == "work":
+                products = np.nan_to_num(self.column("jvps")) + np.nan_to_num(self.column("vjps"))
+                self._columns[name] = self.column("evaluations") + products
+            else:
+                self._columns[name] = self.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        return self._columns[name]
+
+    def values(self, part: Slice, name: str) -> Floats:
+        """A column on a slice, shape `(p, solvers)`, NaN where there is no cell."""
+        return np.where(part.index >= 0, self.column(name)[part.index], np.nan)
+
+    def outcomes(self, part: Slice) -> Indices:
+        """Numbers of the outcomes on a slice, shape `(p, solvers)`, −1 where there is no cell."""
+        return np.where(part.index >= 0, self.outcome[part.index], -1)
+
+    def solved(self, part: Slice) -> NDArray[np.bool_]:
+        """Which cells of a slice were solved, shape `(p, solvers)`."""
+        return np.asarray(self.outcomes(part) == _SOLVED)
+
+    def measured(self, name: str) -> bool:
+        """Whether any cell knows this measure."""
+        return bool(np.isfinite(self.column(name)).any())
+
+    def costs(self, part: Slice, name: str) -> tuple[Floats, NDArray[np.bool_]]:
+        """What cells cost, `inf` where they failed or were not run, and for which instances that is known.
+
+        An instance that was solved without its cost being measured says nothing; the others come back. A cell
+        that needed no evaluation counts as one with one: ratios want positive costs.
+        """
+        solved, values = self.solved(part), self.values(part, name)
+        known = np.asarray(~(solved & np.isnan(values)).any(axis=1))
+        least = np.finfo(np.float64).tiny if name == "seconds" else 1.0
+        costs = np.where(solved, np.maximum(values, least), np.inf)
+        return costs[known], known
+
+    def ranked(self, parts: Sequence[Slice]) -> list[int]:
+        """Numbers of the solvers, those first that solve most; then those that need fewer evaluations."""
+        solved = np.zeros(len(self.solvers))
+        spent = np.zeros(len(self.solvers))
+        for part in parts:
+            hits = self.solved(part)
+            logarithms = np.log(np.maximum(self.values(part, "evaluations"), 1))
+            solved += hits.sum(axis=0)
+            spent += np.where(hits, np.nan_to_num(logarithms), 0).sum(axis=0)
+        typical = spent / np.maximum(solved, 1)
+        return [int(s) for s in np.lexsort((typical, -solved))]
+
+
+def arrange(rows: pandas.DataFrame) -> Cells:
+    """Arrange rows as `Store.rows` gives them.
+
+    Raises:
+        StudyError: No rows, or columns are missing.
+    """
+    import pandas
+
+    missing = [name for name in NEEDED if name not in rows]
+    if missing:
+        raise StudyError(
+            f"rows lack the columns {', '.join(missing)}: give them as Store.rows() does"
+        )
+    if len(rows) == 0:
+        raise StudyError("there are no rows to report on: no cell of this study has ended yet")
+    frame = rows.sort_values("ended", kind="stable", ignore_index=True)
+    labels = pandas.DataFrame(
+        {
+            "solver": _solver_labels(frame),
+            "problem": _problem_labels(frame),
+            "arithmetic": _arithmetics(frame),
+            "seed": frame["seed"],
+            "tolerance": frame["tolerance"],
+        }
+    )
+    latest = ~labels.duplicated(keep="last")
+    frame, labels = frame[latest].reset_index(drop=True), labels[latest].reset_index(drop=True)
+    solver, solvers = _numbered_solvers(labels["solver"], frame["solver_family"])
+    problem, problems = pandas.factorize(labels["problem"], sort=True)
+    instance, places = pandas.factorize(problem * (labels["seed"].max() + 2) + labels["seed"] + 1)
+    order = np.argsort(places, kind="stable")
+    instance = np.argsort(order, kind="stable")[instance]
+    first_of_each = np.unique(instance, return_index=True)[1]
+    return Cells(
+        frame=frame,
+        solvers=solvers,
+        problems=tuple(map(str, problems)),
+        problem=problem[first_of_each],
+        dimension=frame["dimension"].to_numpy(dtype=np.int64)[first_of_each],
+        slices=_slices(labels, solver, instance, len(solvers)),
+        superseded=len(rows) - len(frame),
+    )
+
+
+def show_tolerance(tolerance: float) -> str:
+    """A tolerance as it is written.
+
+    Example:
+        >>> show_tolerance(1e-8), show_tolerance(0.001)
+        ('1e-08', '0.001')
+    """
+    return f"{tolerance:g}"
+
+
+def _slices(
+    labels: pandas.DataFrame, solver: Indices, instance: Indices, solvers: int
+) -> tuple[Slice, ...]:
+    found = []
+    for arithmetic in sorted(labels["arithmetic"].unique(), key=_arithmetic_order):
+        here = (labels["arithmetic"] == arithmetic).to_numpy()
+        for tolerance in sorted(labels["tolerance"][here].unique(), reverse=True):
+            rows = np.flatnonzero(here & (labels["tolerance"] == tolerance).to_numpy())
+            instances, local = np.unique(instance[rows], return_inverse=True)
+            index = np.full((len(instances), solvers), -1)
+            index[local, solver[rows]] = rows
+            found.append(Slice(show_tolerance(tolerance), str(arithmetic), instances, index))
+    return tuple(found)
+
+
+def _arithmetic_order(arithmetic: str) -> tuple[int, str]:
+    return (0 if arithmetic.startswith("float64") else 1, arithmetic)
+
+
+def _arithmetics(frame: pandas.DataFrame) -> pandas.Series[Any]:
+    if frame["device"].nunique() == 1:
+        return frame["dtype"]
+    return frame["dtype"] + " on " + frame["device"]
+
+
+def _solver_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
+    label = frame["solver"]
+    for column, words in (("gradient", " · "), ("adjoint_solver", " · adjoint ")):
+        if frame[column].nunique(dropna=False) > 1:
+            label = label + (words + frame[column].astype("string")).fillna("").astype(str)
+    return label
+
+
+def _problem_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
+    """Name and options; size, number of systems and form where one problem has several."""
+    columns = ["problem", "problem_options", "dimension", "systems", "form"]
+    numbers, kinds = frame[columns].fillna({"problem_options": "{}"}).pipe(_factorize_rows)
+    names = kinds["problem"] + [_written(options) for options in kinds["problem_options"]]
+    for column, words in (("dimension", " n={}"), ("systems", " systems={}"), ("form", " {}")):
+        several = kinds.groupby(names)[column].transform("nunique") > 1
+        names = names.where(~several, names + [words.format(value) for value in kinds[column]])
+    return names.iloc[numbers].reset_index(drop=True)
+
+
+def _factorize_rows(frame: pandas.DataFrame) -> tuple[Indices, pandas.DataFrame]:
+    numbers = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+    firsts = np.unique(numbers, return_index=True)[1]
+    return numbers, frame.iloc[firsts].reset_index(drop=True)
+
+
+def _written(options: str) -> str:
+    try:
+        read = json.loads(options or "{}")
+    except ValueError:
+        return f"({options})"
+    if not read:
+        return ""
+    if not isinstance(read, dict):
+        return f"({options})"
+    return "(" + ", ".join(f"{name}={value}" for name, value in read.items()) + ")"
+
+
+def _numbered_solvers(
+    labels: pandas.Series[Any], families: pandas.Series[Any]
+) -> tuple[Indices, tuple[Solver, ...]]:
+    import pandas
+
+    numbers, names = pandas.factorize(labels)
+    firsts = np.unique(numbers, return_index=True)[1]
+    family = [str(families.iloc[first]) for first in firsts]
+    rank = [FAMILIES.index(name) if name in FAMILIES else len(FAMILIES) for name in family]
+    order = sorted(range(len(names)), key=lambda k: (rank[k], str(names[k])))
+    place = np.argsort(order)
+    return place[numbers], tuple(Solver(str(names[k]), family[k]) for k in order)

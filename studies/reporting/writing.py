@@ -1,0 +1,183 @@
+"""A report written to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ..errors import StudyError
+from ..store import Plan
+from .cells import Cells, arrange
+from .describing import figures
+from .page import Words, page
+from .styling import highlights
+from .summaries import Resampling, headlines, tables
+from .tables import comma_separated, latex, markdown
+
+if TYPE_CHECKING:
+    import pandas
+
+Format = Literal["html", "png", "svg", "pdf", "md", "tex", "csv"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_TABLES = {"md": markdown, "tex": latex, "csv": comma_separated}
+
+
+def report(
+    rows: pandas.DataFrame,
+    path: str | os.PathLike[str],
+    formats: Sequence[Format] = FORMATS,
+    *,
+    plan: Plan | None = None,
+    title: str | None = None,
+    command: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Path, ...]:
+    """Write the report of a study: a page, figures and tables.
+
+    ```text
+    PATH/report.html       one file, which opens without a network
+    PATH/figures/*.svg     and .png, .pdf
+    PATH/tables/*.md       and .tex, .csv
+    ```
+
+    Where a cell occurs several times, such as with different versions of a library, the latest row counts,
+    and the page says how many gave way.
+
+    Args:
+        rows: As `Store.rows` gives them.
+        path: The folder; it is made if it is not there. Files of the same names are replaced.
+        formats: Of `"html"`, `"png"`, `"svg"`, `"pdf"`, `"md"`, `"tex"`, `"csv"`.
+        plan: The study's plan, for the exact configuration, the machine and the number of cells planned.
+        title: Heading; the study's name if `None`.
+        command: What makes these results again, to be shown; by default what the plan says.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        StudyError: No rows, columns missing, an unknown format.
+
+    Example:
+        >>> import tempfile
+        >>> from implicitly.studies import Row, Store, report
+        >>> store = Store(tempfile.mkdtemp())
+        >>> for name, evaluations in (("Newton()", 7), ("Broyden()", 12)):
+        ...     store.append(Row(name, "tiny", "boggs", "{}", 2, 1, "root", (), name, "native", None, None,
+        ...                      1e-8, 0, "float64", "cpu", "{}", "solved", evaluations=evaluations))
+        >>> files = report(store.rows(), tempfile.mkdtemp(), formats=("md",))
+        >>> sorted(file.name for file in files)
+        ['outcomes.md', 'pairs.md', 'solved.md', 'summary.md']
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise StudyError(f"no format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
+    if isinstance(formats, str):
+        raise StudyError(f"formats must be a sequence such as ('{formats}',), got {formats!r}")
+    cells = arrange(rows)
+    resampling = Resampling(resamples, seed)
+    highlighted = highlights(cells)
+    described = figures(cells)
+    tabulated = tables(cells, highlighted, resampling)
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    if "html" in formats:
+        said = [(part.keys, headlines(cells, part, resampling)) for part in cells.slices]
+        words = _words(cells, rows, plan, title, command)
+        text = page(cells, words, highlighted, described, tabulated, said)
+        written.append(_write(folder / "report.html", text))
+    images = [name for name in ("svg", "png", "pdf") if name in formats]
+    if images:
+        from .drawing import drawn, house_style
+
+        (folder / "figures").mkdir(exist_ok=True)
+        # Files that are the same whenever they are made.
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+        with house_style():
+            for figure in described:
+                for name, drawing in drawn(figure, cells, highlighted):
+                    for image in images:
+                        file = folder / "figures" / f"{name}.{image}"
+                        drawing.savefig(file, metadata=undated[image])
+                        written.append(file)
+    for name, writer in _TABLES.items():
+        if name in formats:
+            (folder / "tables").mkdir(exist_ok=True)
+            for table in tabulated:
+                written.append(_write(folder / "tables" / f"{table.name}.{name}", writer(table)))
+    return tuple(written)
+
+
+def _write(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _words(
+    cells: Cells,
+    rows: pandas.DataFrame,
+    plan: Plan | None,
+    title: str | None,
+    command: str | None,
+) -> Words:
+    studies = tuple(map(str, rows["study"].unique())) if "study" in rows else ()
+    study = plan.study if plan is not None else " and ".join(studies[:3]) or "study"
+    return Words(
+        title=title or study,
+        subtitle=_subtitle(cells, plan),
+        configuration=plan.configuration if plan is not None else "",
+        environment=_environment(cells, plan),
+        command=command or f"implicitly study resume {study}",
+        foot="Made by implicitly. Everything on this page is in this file; residuals were evaluated "
+        "anew by the package, whatever a solver reported.",
+    )
+
+
+def _subtitle(cells: Cells, plan: Plan | None) -> str:
+    frame = cells.frame
+    counted = f"{len(frame):,} cells"
+    if plan is not None and len(plan.keys) != len(frame):
+        counted = f"{len(frame):,} of {len(plan.keys):,} cells"
+    parts = [
+        f"{counted}: {len(cells.solvers)} solvers on {len(cells.problems)} problems, "
+        f"{_number(len(cells.tolerances), 'tolerance')}, {_number(frame['seed'].nunique(), 'seed')}, "
+        f"{' and '.join(cells.arithmetics)}."
+    ]
+    ended = str(frame["ended"].max())
+    if ended:
+        parts.append(f"The last cell ended at {ended[:16].replace('T', ' ')} UTC.")
+    if cells.superseded:
+        parts.append(
+            f"{cells.superseded:,} earlier rows of the same cells, such as of other versions, are left out."
+        )
+    return " ".join(parts)
+
+
+def _number(count: int, one: str) -> str:
+    return f"{count} {one if count == 1 else one + 's'}"
+
+
+def _environment(cells: Cells, plan: Plan | None) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, str] = {}
+    if plan is not None:
+        for name, value in plan.environment.items():
+            pairs[name] = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+        if plan.created:
+            pairs["planned"] = plan.created
+    versions: dict[str, dict[str, None]] = {}
+    for text in cells.frame["versions"].unique():
+        try:
+            read = json.loads(text or "{}")
+        except ValueError:
+            read = {"versions": text}
+        for name, value in read.items():
+            versions.setdefault(name, {})[str(value)] = None
+    for name, values in versions.items():
+        pairs[name] = " and ".join(values)
+    return tuple(pairs.items())
