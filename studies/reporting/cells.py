@@ -179,7 +179,7 @@ def arrange(rows: pandas.DataFrame) -> Cells:
     frame = rows.sort_values("ended", kind="stable", ignore_index=True)
     labels = pandas.DataFrame(
         {
-            "solver": _solver_labels(frame),
+            "solver": solver_labels(frame),
             "problem": _problem_labels(frame),
             "arithmetic": _arithmetics(frame),
             "seed": frame["seed"],
@@ -240,7 +240,8 @@ def _arithmetics(frame: pandas.DataFrame) -> pandas.Series[Any]:
     return frame["dtype"] + " on " + frame["device"]
 
 
-def _solver_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
+def solver_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
+    """Solvers as they are written, with gradient mode and adjoint solver where those vary."""
     label = frame["solver"]
     for column, words in (("gradient", " · "), ("adjoint_solver", " · adjoint ")):
         if frame[column].nunique(dropna=False) > 1:

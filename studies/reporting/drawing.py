@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..row import OUTCOMES
-from .cells import Cells
+from .cells import MEASURES, Cells
 from .figures import BarFigure, CurveFigure, Figure, Matrix, MatrixFigure, Panel
 from .styling import COLOURS, DASHES, FAMILY_NAMES, MARKERS, OUTCOME_COLOURS
 
@@ -100,8 +100,8 @@ def _varying(groups: list[dict[str, str]]) -> set[str]:
 
 
 def _file(name: str, keys: Mapping[str, str]) -> str:
-    parts = [name, *keys.values()]
-    kept = "-".join(parts).lower()
+    short = {shown: measure for measure, shown in MEASURES.items()}
+    kept = "-".join([name, *(short.get(value, value) for value in keys.values())]).lower()
     return "".join(
         sign if sign.isascii() and (sign.isalnum() or sign in ".-") else "-" for sign in kept
     )
@@ -120,8 +120,8 @@ def _curves(
     varying = _varying([dict(panel.keys) for panel in panels])
     for place, panel in zip(axes.flat, panels, strict=False):
         _panel(figure, panel, place, cells, highlighted)
-        titles = [f"{name} {value}" for name, value in panel.keys.items() if name in varying]
-        place.set_title(", ".join(titles) or figure.title)
+        titles = {name: value for name, value in panel.keys.items() if name in varying}
+        place.set_title(_words(titles) or figure.title)
     for place in list(axes.flat)[len(panels) :]:
         place.set_visible(False)
     for line, column in itertools.product(range(lines), range(columns)):
@@ -141,6 +141,8 @@ def _panel(
     cells: Cells,
     highlighted: Sequence[int],
 ) -> None:
+    from matplotlib.ticker import LogLocator
+
     for curve in sorted(panel.curves, key=lambda curve: curve.solver in highlighted):
         x, y = curve.x, curve.y
         if figure.shape == "steps" and panel.x_most is not None and x[-1] < panel.x_most:
@@ -164,6 +166,10 @@ def _panel(
     if figure.shape == "steps" and panel.x_most is not None:
         least = min(float(curve.x[curve.x > 0].min()) for curve in panel.curves)
         place.set_xlim(least, panel.x_most)
+        if panel.x_most < 100 * least:
+            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.xaxis.set_major_formatter("{x:g}")
+            place.xaxis.set_minor_formatter("")
     if panel.level is not None:
         place.axhline(panel.level, color="#57606a", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
 
@@ -198,7 +204,8 @@ def _legend(
     rest = [cells.solvers[s].family for s in sorted(present - set(highlighted))]
     for family in dict.fromkeys(rest):
         line = _LINES[DASHES.get(family, "solid")]
-        words = f"{rest.count(family)} others, {FAMILY_NAMES.get(family, family)}"
+        others = rest.count(family)
+        words = f"{others} other{'s' * (others > 1)}, {FAMILY_NAMES.get(family, family)}"
         handles.append(Line2D([], [], label=words, color=_GREY, linewidth=1, linestyle=line))
     wide = paper.get_figwidth() > 6
     paper.legend(handles=handles, loc="outside lower left", ncols=2 if wide else 1, handlelength=3)
@@ -270,7 +277,8 @@ def _tint(colour: tuple[float, float, float], strength: float) -> tuple[float, .
 
 
 def _words(keys: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in keys.items())
+    named = ("tolerance", "reduction τ")
+    return ", ".join(f"{key} {value}" if key in named else value for key, value in keys.items())
 
 
 def _cut(name: str) -> str:

@@ -157,13 +157,17 @@
 
   // --- Charts ---------------------------------------------------------------------------------
 
-  function axis(spec, label) {
+  function axis(spec, label, decades) {
     const common = {
       title: { text: plain(label ?? spec.label), standoff: 8 }, gridcolor: css("--grid"), linecolor: css("--rule"),
       zeroline: false, ticks: "outside", tickcolor: css("--rule"), automargin: true, fixedrange: narrow.matches,
     };
     if (spec.share) return { ...common, tickformat: ".0%", range: [-0.02, 1.03] };
-    if (spec.log) return { ...common, type: "log", exponentformat: "power", minor: { showgrid: false }, autorange: spec.reverse ? "reversed" : true };
+    if (spec.log) {
+      // Plotly's own choice labels all of 1 to 9 in two sizes.
+      const dtick = decades > 12 ? 4 : decades > 5 ? 2 : decades > 1.8 ? 1 : "D2";
+      return { ...common, type: "log", exponentformat: "power", dtick, autorange: spec.reverse ? "reversed" : true };
+    }
     return common;
   }
 
@@ -198,6 +202,12 @@
     });
   }
 
+  function span(panel, name) {
+    const values = panel.curves.flatMap((curve) => curve[name]).filter((value) => value > 0);
+    const [least, most] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, 0]);
+    return Math.log10(Math.max(most, name === "x" ? panel.x_most ?? 0 : 0) / least);
+  }
+
   function curveFigure(figure, place) {
     const chart = make("div", { class: "chart", role: "img" });
     const note = make("p", { class: "note" });
@@ -213,13 +223,13 @@
         type: "line", xref: "paper", x0: 0, x1: 1, y0: panel.level, y1: panel.level, layer: "below",
         line: { color: css("--soft"), width: 1, dash: "dash" },
       }];
-      const x = axis(figure.x, panel.x_label);
+      const x = axis(figure.x, panel.x_label, span(panel, "x"));
       if (figure.shape === "steps" && panel.x_most !== null) {
         const least = Math.min(...panel.curves.map((curve) => Math.min(...curve.x.filter((value) => value > 0))));
         x.range = [Math.log10(least) - 0.01, Math.log10(panel.x_most)];
         x.autorange = false;
       }
-      Plotly.react(chart, curves(figure, panel), layout({ xaxis: x, yaxis: axis(figure.y), shapes: levels }), CONFIG);
+      Plotly.react(chart, curves(figure, panel), layout({ xaxis: x, yaxis: axis(figure.y, null, span(panel, "y")), shapes: levels }), CONFIG);
       const keys = Object.entries(panel.keys).map(([name, value]) => `${name} ${value}`).join(", ");
       chart.setAttribute("aria-label", `${figure.title}; ${keys}. ${figure.caption}`);
       note.textContent = panel.note;
@@ -253,7 +263,7 @@
         legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal", itemclick: false, itemdoubleclick: false },
         xaxis: { ...axis({ label: "cells" }), fixedrange: true },
         yaxis: { range: [shown.length - 0.45, narrow.matches ? -0.8 : -0.55], fixedrange: true, automargin: true, showgrid: false, zeroline: false,
-          showticklabels: !narrow.matches, tickvals: shown.map((_, k) => k), ticktext: shown.map((s) => short(names[s])), tickfont: { size: 11.5 } },
+          showticklabels: !narrow.matches, tickvals: shown.map((_, k) => k), ticktext: shown.map((s) => short(names[s])), tickfont: { size: 11.5 }, ticksuffix: "  ", ticks: "" },
         margin: { l: 14, r: 14, t: 48, b: 44 },
       }), CONFIG);
       const keys = Object.entries(panel.keys).map(([name, value]) => `${name} ${value}`).join(", ");

@@ -59,7 +59,7 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
         Column("share solved", "share"),
         Column("false successes", "count"),
         *(Column(f"median {_unit(name)}", "number") for name in measures),
-        *(Column(f"least {_unit(name)}", "share") for name in measures),
+        *(Column(f"cheapest by {_unit(name)}", "share") for name in measures),
     ]
     groups = []
     for part in cells.slices:
@@ -86,7 +86,7 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
                     cells.solvers[s].name,
                     cells.solvers[s].family,
                     f"{hits[:, s].sum()}/{run[s]}",
-                    _bounded(share, s),
+                    _share(share, s),
                     int(false[s]),
                     *(_bounded(interval, s) for interval in spent),
                     *(float(shares[s]) for shares in least),
@@ -151,7 +151,7 @@ def pairs(cells: Cells, highlighted: tuple[int, ...]) -> Table:
         "of the column: the performance profile of these two alone at τ = 1.",
         columns=(
             Column("solver", "code"),
-            *(Column(f"against {cells.solvers[s].name}", "share") for s in chosen),
+            *(Column(cells.solvers[s].name, "share") for s in chosen),
         ),
         groups=tuple(groups),
     )
@@ -307,11 +307,9 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
     names = tuple(cells.solvers[s].name for s in best)
     share = _over_problems(cells, part, hits[:, best[:1]].astype(float), resampling)
     bounds = ""
-    if np.isfinite(share.low[0]):
-        bounds = (
-            f"; {100 * resampling.level:.0f}% interval {100 * share.low[0]:.0f} to "
-            f"{100 * share.high[0]:.0f}%"
-        )
+    _, low, high = _share(share, 0)
+    if np.isfinite(low):
+        bounds = f"; {100 * resampling.level:.0f}% interval {100 * low:.0f} to {100 * high:.0f}%"
     verb = "solves" if len(best) == 1 else "solve"
     return (
         f"{where}, {_listed(names)} {verb} most: {totals.max()} of {problems} problems "
@@ -330,7 +328,10 @@ def _cheapest(cells: Cells, part: Slice, name: str) -> str | None:
     names = tuple(cells.solvers[s].name for s in best)
     verb = "needs" if len(best) == 1 else "each need"
     times = round(shares.max() * len(costs))
-    return f"{_listed(names)} {verb} the least {_unit(name)} most often: on {times} of {len(costs)} problems."
+    quantity = "fewest evaluations" if name == "evaluations" else f"least {_unit(name)}"
+    return (
+        f"{_listed(names)} {verb} the {quantity} most often: on {times} of {len(costs)} problems."
+    )
 
 
 def _unit(name: str) -> str:
@@ -366,6 +367,12 @@ def _medians(cells: Cells, part: Slice, values: Floats, how: Resampling) -> Inte
 def _owners(cells: Cells, part: Slice) -> tuple[Indices, int]:
     distinct, owner = np.unique(cells.problem[part.instances], return_inverse=True)
     return owner, len(distinct)
+
+
+def _share(interval: Interval, k: int) -> Bounded:
+    """Without bounds if all or nothing was solved: resampling such problems gives no others."""
+    share = _bounded(interval, k)
+    return Bounded(share.value, np.nan, np.nan) if share.low == share.high else share
 
 
 def _bounded(interval: Interval, k: int) -> Bounded:

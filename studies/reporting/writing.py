@@ -16,6 +16,7 @@ from .page import Words, page
 from .styling import highlights
 from .summaries import Resampling, headlines, tables
 from .tables import comma_separated, latex, markdown
+from .versions import all_versions
 
 if TYPE_CHECKING:
     import pandas
@@ -74,11 +75,11 @@ def report(
         >>> sorted(file.name for file in files)
         ['outcomes.md', 'pairs.md', 'solved.md', 'summary.md']
     """
+    if isinstance(formats, str):
+        raise StudyError(f"formats must be a sequence such as ('{formats}',), got {formats!r}")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise StudyError(f"no format is called {unknown[0]!r}; there are {', '.join(FORMATS)}")
-    if isinstance(formats, str):
-        raise StudyError(f"formats must be a sequence such as ('{formats}',), got {formats!r}")
     cells = arrange(rows)
     resampling = Resampling(resamples, seed)
     highlighted = highlights(cells)
@@ -170,14 +171,6 @@ def _environment(cells: Cells, plan: Plan | None) -> tuple[tuple[str, str], ...]
             pairs[name] = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
         if plan.created:
             pairs["planned"] = plan.created
-    versions: dict[str, dict[str, None]] = {}
-    for text in cells.frame["versions"].unique():
-        try:
-            read = json.loads(text or "{}")
-        except ValueError:
-            read = {"versions": text}
-        for name, value in read.items():
-            versions.setdefault(name, {})[str(value)] = None
-    for name, values in versions.items():
+    for name, values in all_versions(cells.frame["versions"]).items():
         pairs[name] = " and ".join(values)
     return tuple(pairs.items())

@@ -110,17 +110,20 @@ class Browser:
         )
 
     def open(self, file, until):
-        """Open a file and wait until a script's expression holds; the seconds that took."""
+        """Open a file and wait until a script's expression holds."""
         self.events.clear()
-        began = time.monotonic()
         self.send("Page.navigate", url=f"file://{file}")
+        self.wait(until)
+
+    def wait(self, until):
+        """Wait until a script's expression holds."""
+        began = time.monotonic()
         while not self.value(until):
             if time.monotonic() - began > self.patience:
                 raise TimeoutError(
                     f"{until} does not hold after {self.patience} s: {self.errors()}"
                 )
             time.sleep(0.05)
-        return time.monotonic() - began
 
     def value(self, expression):
         """The value of a script's expression on the page."""
