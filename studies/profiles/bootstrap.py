@@ -161,13 +161,15 @@ def median(values: Array) -> Statistic:
 
     def statistic(counts: Array) -> Array:
         found = np.full((len(counts), len(columns)), np.nan)
+        # Samples along rows of memory, so that sums over problems run over all samples at once.
+        by_problem = np.ascontiguousarray(counts.T, dtype=np.float32)
         for k, (kept, ordered) in enumerate(columns):
             if len(kept) == 0:
                 continue
-            reached = np.cumsum(counts[:, kept], axis=1)
-            total = reached[:, -1]
-            lower = np.sum(reached < np.ceil(total / 2)[:, None], axis=1)
-            upper = np.sum(reached < (np.floor(total / 2) + 1)[:, None], axis=1)
+            reached = np.cumsum(by_problem[kept], axis=0, dtype=np.float32)
+            total = reached[-1]
+            lower = np.sum(reached < np.ceil(total / 2), axis=0)
+            upper = np.sum(reached < np.floor(total / 2) + 1, axis=0)
             last = len(kept) - 1
             middle = (ordered[np.minimum(lower, last)] + ordered[np.minimum(upper, last)]) / 2
             found[:, k] = np.where(total > 0, middle, np.nan)

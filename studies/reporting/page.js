@@ -7,6 +7,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 640px)");
   const redrawn = [];
+  const charts = [];
 
   // --- Elements -------------------------------------------------------------------------------
 
@@ -140,19 +141,38 @@
     return { place, update, pick: (name, value) => { picked[name] = value; update(); } };
   }
 
+  const pause = (milliseconds = 0) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+  async function unpacked() {
+    await pause(20); // Words and tables are painted first.
+    const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    document.head.append(make("script", {}, await new Response(stream).text()));
+  }
+
   // Charts are drawn one after the other, so that the page can be read and scrolled meanwhile.
   let round = 0;
-  function redraw() {
+  let library = null;
+  async function redraw() {
     round += 1;
     const mine = round;
-    const rest = [...redrawn];
-    (function next() {
+    for (const draw of redrawn) draw();
+    document.documentElement.dataset.shown ??= String(Math.round(performance.now()));
+    library ??= unpacked();
+    try {
+      await library;
+    } catch (error) {
+      for (const chart of document.querySelectorAll(".chart")) {
+        chart.replaceChildren(make("p", { class: "note" }, `This browser cannot draw charts of this page (${error.message}); the tables are complete.`));
+      }
+      return;
+    }
+    for (const draw of charts) {
       if (mine !== round) return;
-      const draw = rest.shift();
-      if (!draw) { document.documentElement.dataset.drawn = String(Math.round(performance.now())); return; }
       draw();
-      setTimeout(next);
-    })();
+      await pause();
+    }
+    document.documentElement.dataset.drawn = String(Math.round(performance.now()));
   }
 
   // --- Charts ---------------------------------------------------------------------------------
@@ -235,7 +255,7 @@
       note.textContent = panel.note;
     });
     place.append(picks, chart, note);
-    redrawn.push(update);
+    charts.push(update);
     return pick;
   }
 
@@ -263,14 +283,14 @@
         legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal", itemclick: false, itemdoubleclick: false },
         xaxis: { ...axis({ label: "cells" }), fixedrange: true },
         yaxis: { range: [shown.length - 0.45, narrow.matches ? -0.8 : -0.55], fixedrange: true, automargin: true, showgrid: false, zeroline: false,
-          showticklabels: !narrow.matches, tickvals: shown.map((_, k) => k), ticktext: shown.map((s) => short(names[s])), tickfont: { size: 11.5 }, ticksuffix: "  ", ticks: "" },
+          showticklabels: !narrow.matches, tickvals: shown.map((_, k) => k), ticktext: shown.map((s) => `${short(names[s])}\u00a0\u00a0`), tickfont: { size: 11.5 } },
         margin: { l: 14, r: 14, t: 48, b: 44 },
       }), CONFIG);
       const keys = Object.entries(panel.keys).map(([name, value]) => `${name} ${value}`).join(", ");
       chart.setAttribute("aria-label", `${figure.title}; ${keys}. ${figure.caption} The counts by family are in the table below.`);
     });
     place.append(picks, chart);
-    redrawn.push(update);
+    charts.push(update);
   }
 
   // --- Tables ---------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_the_page_is_there_in_two_seconds(page, chromium):
     for _ in range(3):
         chromium.open(page, DRAWN)
         took.append(float(chromium.value("document.documentElement.dataset.drawn")) / 1000)
+    # The least of three: what else runs on the machine is not the page's.
     assert min(took) <= SECONDS, took
 
 
