@@ -70,7 +70,7 @@ def root(
         ValueError: Shapes do not fit, `z0` is not finite, an option is out of range.
         CapturedTensorError: `F` closes over a tensor whose derivative would be lost.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> a = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
         >>> z = implicitly.root(lambda z, a: z**2 - a, torch.ones((), dtype=torch.float64), a).value
@@ -124,7 +124,7 @@ def fixed_point(
         ValueError: See `root`.
         CapturedTensorError: See `root`.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> x = torch.tensor([0.5, 2.0], dtype=torch.float64)
         >>> f = lambda z, x: torch.cos(x * z)

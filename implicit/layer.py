@@ -52,7 +52,7 @@ class ImplicitLayer(nn.Module):
         TypeError: `f` is not callable, or an option has the wrong type.
         ValueError: An option is out of range; when called, see `root`.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> class Cell(torch.nn.Module):
         ...     def __init__(self, size):

@@ -53,7 +53,7 @@ class NumbaEquation(Options):
 
     Source: Squire & Trapp 1998; Martins, Sturdza & Alonso 2003.
 
-    Example:
+    Examples:
         >>> import numba, numpy as np, torch, implicitly
         >>> @numba.njit
         ... def kepler(z, p, out):

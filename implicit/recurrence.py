@@ -58,7 +58,7 @@ def recurrence(
 
     Source: Lim et al. 2024, arXiv:2309.12252.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> xs = torch.randn(2, 500, 3, dtype=torch.float64)
         >>> s0 = torch.zeros(2, 3, dtype=torch.float64)

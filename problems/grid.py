@@ -77,7 +77,7 @@ class FastPoisson:
 
     Source: Buzbee, Golub & Nielson 1970, section 2 (matrix decomposition), by fast transforms.
 
-    Example:
+    Examples:
         >>> f = torch.ones(1, 3, 3)
         >>> u = FastPoisson.on(3, torch.float32).solve(f)
         >>> bool((five_point(u) - f).abs().max() < 1e-6)

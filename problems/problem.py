@@ -24,7 +24,7 @@ class Root:
         value: The solution, `(n,)`, or one per system, `(*batch_shape, n)`: the exact one, rounded.
         singular: Whether the Jacobian of the residual there is singular.
 
-    Example:
+    Examples:
         >>> from implicitly import problems
         >>> [(root.value.tolist(), root.singular) for root in problems.get("scalar-double").roots()]
         [([0.0], False), ([5.0], True)]
@@ -56,7 +56,7 @@ class TestProblem(Options, ABC):
         remark: What else is known of its solutions.
         argument: The parameter that `args` gives as a tensor, or `None`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.problems import Root, TestProblem
         >>> class Circle(TestProblem):

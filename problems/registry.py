@@ -21,7 +21,7 @@ def register(problem: Class) -> Class:
         TypeError: It is not a complete subclass of `TestProblem`.
         ValueError: Another class has the name.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly import problems
         >>> @problems.register
@@ -56,7 +56,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
         ValueError: No problem has this name (the nearest is named), or a parameter is out of range.
         TypeError: The problem has no such parameter.
 
-    Example:
+    Examples:
         >>> from implicitly import problems
         >>> problems.get("chandrasekhar-h", c=0.5)
         ChandrasekharH(c=0.5)
@@ -72,7 +72,7 @@ def all(tag: str | None = None) -> list[TestProblem]:
     Raises:
         ValueError: No problem has this tag (the nearest is named).
 
-    Example:
+    Examples:
         >>> from implicitly import problems
         >>> len(problems.all(tag="classical"))
         23
@@ -86,7 +86,7 @@ def names(tag: str | None = None) -> list[str]:
     Raises:
         ValueError: No problem has this tag (the nearest is named).
 
-    Example:
+    Examples:
         >>> from implicitly import problems
         >>> problems.names(tag="classical")[:3]
         ['generalised-rosenbrock', 'powell-singular', 'powell-badly-scaled']
@@ -101,7 +101,7 @@ def names(tag: str | None = None) -> list[str]:
 def tags() -> list[str]:
     """Every tag that a problem has.
 
-    Example:
+    Examples:
         >>> from implicitly import problems
         >>> "classical" in problems.tags()
         True

@@ -59,7 +59,7 @@ _GOLDEN_RATIO = 0.6180339887498949
 class FlatSolution:
     """The outcome of `solve` on flat tensors; arrays have one entry per system.
 
-    Example:
+    Examples:
         >>> from implicitly.solvers import NeumannSeries, Problem
         >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
         >>> result = solve(problem, NeumannSeries(), torch.zeros(3, 1))
@@ -120,7 +120,7 @@ def solve(
     Raises:
         TypeError: A solver of linear equations meets a problem that is not linear.
 
-    Example:
+    Examples:
         >>> from implicitly.solvers import FixedPointIteration, Problem, solve
         >>> result = solve(Problem(torch.cos), FixedPointIteration(), torch.zeros(1, 1))
         >>> Status(int(result.status[0])).name, round(result.z.item(), 4)

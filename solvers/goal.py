@@ -29,7 +29,7 @@ class Goal:
         trace: Whether the residual norms of every check are asked for.
         held: Boolean, `(batch,)`: systems that take no part; `None` for none.
 
-    Example:
+    Examples:
         >>> from implicitly.solvers import Problem
         >>> start = torch.ones(2, 1, dtype=torch.float64)
         >>> goal = Goal.of(Problem(torch.cos), Stopping(rtol=1e-3, atol=0.0), start, start)

@@ -49,7 +49,7 @@ class Problem:
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
         counts: Work done so far.
 
-    Example:
+    Examples:
         >>> problem = Problem(lambda z: torch.cos(z))
         >>> problem.residual(torch.zeros(1, 1)).item(), problem.counts.evaluations
         (1.0, 1)
@@ -132,7 +132,7 @@ class Problem:
 class Linearization:
     """The residual at a point and products with its Jacobian `J = ∂r/∂z`.
 
-    Example:
+    Examples:
         >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
         >>> problem.linearization(torch.zeros(1, 1)).jvp(torch.ones(1, 1)).item()  # 0.5 − 1
         -0.5

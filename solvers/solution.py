@@ -14,7 +14,7 @@ from torch import Tensor
 class Status(IntEnum):
     """How the solve of one system ended; `message` says it in words.
 
-    Example:
+    Examples:
         >>> Status.CONVERGED.message
         'the residual meets the tolerance'
     """
@@ -55,7 +55,7 @@ class Counts:
         vjps: Products with its transpose.
         linear_iterations: Products with the Jacobian inside the linear solves of Newton–Krylov.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.FixedPointIteration()
         >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0), solver=solver)
@@ -85,7 +85,7 @@ class Solution:
             have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
             leaves of `value`'s structure.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0, dtype=torch.float64))
         >>> round(float(solution.value), 9), bool(solution.converged)

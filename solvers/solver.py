@@ -91,7 +91,7 @@ class Outcome:
             the driver itself; its status counts then as well. `None` to have them evaluated.
         trace: Residual norms at every check, `(checks, batch)`, where `Goal.trace` asks for them.
 
-    Example:
+    Examples:
         >>> import numpy as np, torch
         >>> from implicitly.solvers import Status
         >>> Outcome(torch.zeros(1, 1), np.array([Status.STALLED]), np.array([3])).steps.item()
@@ -114,7 +114,7 @@ class WholeSolver(Solver):
     iterate: residual, status, best of start and end. Having no steps to record, it cannot serve
     the gradient mode `Unrolled`.
 
-    Example:
+    Examples:
         >>> import implicitly, numpy as np, torch
         >>> from implicitly.solvers import Outcome, Status, WholeSolver
         >>> class Known(WholeSolver):

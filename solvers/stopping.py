@@ -44,7 +44,7 @@ class Stopping(Options):
     Raises:
         ValueError: A tolerance is negative or a limit is not positive.
 
-    Example:
+    Examples:
         >>> Stopping(rtol=1e-4, max_steps=20).max_steps
         20
     """

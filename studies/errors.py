@@ -6,7 +6,7 @@ from __future__ import annotations
 class StudyError(ValueError):
     """A study that cannot be run as it is written; the message names what is valid.
 
-    Example:
+    Examples:
         >>> from implicitly.studies import StudyError
         >>> issubclass(StudyError, ValueError)
         True
@@ -16,7 +16,7 @@ class StudyError(ValueError):
 class StoreError(RuntimeError):
     """A store that cannot be read or written; the message names the way out.
 
-    Example:
+    Examples:
         >>> from implicitly.studies import StoreError
         >>> issubclass(StoreError, RuntimeError)
         True

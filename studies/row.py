@@ -65,7 +65,7 @@ class Row:
         started: When the cell began, in UTC, ISO 8601.
         ended: When it ended.
 
-    Example:
+    Examples:
         >>> from implicitly.studies import OUTCOMES
         >>> OUTCOMES[0]
         'solved'
@@ -135,7 +135,7 @@ COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Row)
 def schema() -> pyarrow.Schema:
     """The columns of `Row` as Arrow types.
 
-    Example:
+    Examples:
         >>> from implicitly.studies.row import schema
         >>> schema().field("history_residual").type
         ListType(list<element: double>)

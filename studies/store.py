@@ -51,7 +51,7 @@ class Plan:
         environment: Machine and versions, by name.
         created: When it was planned, in UTC, ISO 8601.
 
-    Example:
+    Examples:
         >>> Plan("tiny", ("a", "b"), "solvers: [newton]", {}).study
         'tiny'
     """
@@ -75,7 +75,7 @@ class Store:
     Raises:
         StoreError: It is not a store, is not there and not to be made, or is of another version.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from implicitly.studies import Row, Store
         >>> store = Store(tempfile.mkdtemp())

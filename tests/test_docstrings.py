@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 from types import ModuleType
 
 import implicitly
@@ -84,3 +85,10 @@ def test_the_public_names_exist_once_and_in_order(module: ModuleType) -> None:
     assert all(hasattr(module, name) for name in names)
     # As the linter orders them: constants, classes, functions.
     assert names == sorted(names, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+
+
+@pytest.mark.parametrize("name", shipped_modules())
+def test_sections_of_examples_are_named_as_the_reference_reads_them(name: str) -> None:
+    # Under "Example:" the reference would set doctests as prose and take their lists for links.
+    source = inspect.getsource(importlib.import_module(name))
+    assert not re.search(r"^\s+Example:\s*$", source, flags=re.MULTILINE)

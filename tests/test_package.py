@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,19 @@ def test_a_solver_from_outside_has_status_steps_and_best_iterate_from_the_driver
     # The residual halves in each step: 2^-33 is the first power below 1e-10; or it grows by 3.
     assert solution.steps.tolist() == [34, 21] or solution.steps.tolist() == [33, 21]
     assert solution.value[1].item() == 0.0
+
+
+def test_the_help_of_the_command_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys, implicitly.cli.app as cli, typer\n"
+        "typer.main.get_command(cli.app)(['--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_names_of_the_package_are_listed_and_an_unknown_one_is_an_error() -> None:
+    assert set(implicitly.__all__) <= set(dir(implicitly))
+    assert all(hasattr(implicitly, name) for name in implicitly.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Andersen'"):
+        _ = implicitly.Andersen

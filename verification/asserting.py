@@ -52,7 +52,7 @@ def assert_gradients(
         GradientError: The verdict is another.
         ValueError: `accept` contains `WRONG` or `UNRELIABLE`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification import assert_gradients
         >>> x = torch.ones(3, dtype=torch.float64, requires_grad=True)
@@ -73,7 +73,7 @@ def assert_gradients(
 def default_effort(effort: Effort) -> Iterator[None]:
     """What `assert_gradients` takes where the test says nothing.
 
-    Example:
+    Examples:
         >>> with default_effort("full"):
         ...     pass
     """

@@ -85,7 +85,7 @@ def slope(samples: Samples, scale: float, relative: Array, size: Array) -> Slope
     Raises:
         ArithmeticError: No spacing gave values.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> one = np.ones(1)
         >>> found = slope(lambda t: np.array([np.sin(t)]), 1.0, 1e-9 * one, one)

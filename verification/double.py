@@ -15,7 +15,7 @@ class InDouble(Substitute):
     function need not be copied or converted. What the function itself rounds (`x.float()`) stays
     rounded.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = torch.ones(2)
         >>> with InDouble((), ()):

@@ -28,7 +28,7 @@ class Component:
         value: What the layer says.
         reference: What the check says.
 
-    Example:
+    Examples:
         >>> print(Component((1, 2), 1, -0.5, 0.5))
         component [1, 2] (batch row 1): -0.5, expected 0.5
     """
@@ -61,7 +61,7 @@ class Evidence:
         unreliable: Why the check cannot tell, or nothing.
         worst: The entry that is furthest off, where the check sees entries.
 
-    Example:
+    Examples:
         >>> evidence = Evidence("differences", "output", "input 0", 1e-12, 1.0, 1e-9)
         >>> evidence.verdict.name, evidence.detectable
         ('CORRECT', 1e-09)
@@ -105,7 +105,7 @@ class Evidence:
     def verdict(self) -> Verdict:
         """What this check alone says.
 
-        Example:
+        Examples:
             >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9).verdict.name
             'WRONG'
             >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9, slack=2e-3).verdict.name
@@ -131,7 +131,7 @@ def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
     Any check may find an error. Only checks that know the derivative, and only those that can tell,
     may call it correct.
 
-    Example:
+    Examples:
         >>> passed = Evidence("identity", "output", "input 0", 0.0, 1.0, 1e-9, reference=False)
         >>> combine([passed])[0].name
         'UNRELIABLE'

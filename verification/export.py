@@ -16,7 +16,7 @@ from .verdict import Verdict
 def as_json(report: Report) -> str:
     """All of a report as JSON; what is infinite or undefined is `null`.
 
-    Example:
+    Examples:
         >>> import json, torch
         >>> from implicitly.verification import verify
         >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
@@ -44,7 +44,7 @@ def as_junit(report: Report) -> str:
 
     `WRONG` and `UNCONVERGED` are failures, `UNRELIABLE` is an error, since it is never green.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification import verify
         >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
@@ -84,7 +84,7 @@ table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid
 def as_html(report: Report) -> str:
     """A report as one page that needs nothing else.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification import verify
         >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))

@@ -25,7 +25,7 @@ class Noise:
         level: One for each column of the samples.
         found: Whether the difference table shows it; else `level` is only an upper bound.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> t = np.arange(9.0)
         >>> rounding = 1e-9 * np.array([1, -1, -1, 1, -1, 1, 1, -1, 1])

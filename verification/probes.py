@@ -14,7 +14,7 @@ def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
     Gaussian directions weigh all components alike; scaled ones spread them over four decades, so
     that small components are not drowned by large ones; signs weigh them exactly alike.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> probe(2, torch.zeros(2, 3), generator).abs().unique().item()
         1.0

@@ -24,7 +24,7 @@ _OPAQUE = (str, bytes, int, float, complex, bool, torch.dtype, torch.device, typ
 def reachable_leaves(layer: object) -> dict[str, Tensor]:
     """Floating-point leaf tensors that require gradients, by the path that leads to them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> linear, w = torch.nn.Linear(2, 2, bias=False), torch.ones(2, requires_grad=True)
         >>> sorted(reachable_leaves(lambda x: linear(x) * w))
@@ -108,7 +108,7 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
 def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
     """The leaf tensors in the autograd graph of `outputs`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = torch.ones(2, requires_grad=True)
         >>> graph_leaves([(3 * w).sum()])[0] is w

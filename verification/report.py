@@ -28,7 +28,7 @@ class Finding:
         reproducer: A Python expression that gives this finding again.
         evidence: What each check said.
 
-    Example:
+    Examples:
         >>> wrong = Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9)
         >>> finding = Finding.of((wrong,), "verify(layer, x)")
         >>> finding.verdict.name, finding.reason
@@ -87,7 +87,7 @@ class Report:
         effort: `"fast"` or `"full"`.
         seed: Of all random numbers.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification import verify
         >>> x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)

@@ -30,7 +30,7 @@ class ContractiveMap:
         dtype: Of the tensors.
         seed: Of the tensors.
 
-    Example:
+    Examples:
         >>> f = ContractiveMap(2, 3, 0.5, "rotation", torch.float64, 0)
         >>> f(f.x, f.x).shape, round(torch.linalg.matrix_norm(f.W, 2).item(), 6)
         (torch.Size([2, 3]), 0.5)
@@ -89,7 +89,7 @@ def contractive_maps(
     Raises:
         ValueError: `max_contraction` is not in `[0, 1)`.
 
-    Example:
+    Examples:
         >>> contractive_maps(max_width=2)  # doctest: +ELLIPSIS
         builds(...)
     """

@@ -23,7 +23,7 @@ class TimeLimit:
     Raises:
         ValueError: `seconds` is not a positive number.
 
-    Example:
+    Examples:
         >>> limit = TimeLimit(0.01)
         >>> try:
         ...     with limit.running():

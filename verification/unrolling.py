@@ -31,7 +31,7 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
 
     Source: Bai, Kolter & Koltun 2019, section 3 (weight-tied networks of finite depth).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> layer = implicitly.ImplicitLayer(lambda z, x: 0.5 * torch.cos(z) + x)
         >>> x = torch.zeros(1, dtype=torch.float64)

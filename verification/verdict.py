@@ -13,7 +13,7 @@ class Verdict(Enum):
     rounding nor the layer's own solver explains. `UNCONVERGED`: an error as large as the solver's
     own. `UNRELIABLE`: it cannot be told here.
 
-    Example:
+    Examples:
         >>> Verdict.worst([Verdict.CORRECT, Verdict.UNRELIABLE, Verdict.UNCONVERGED])
         <Verdict.UNRELIABLE: 'unreliable'>
     """

@@ -80,7 +80,7 @@ def verify(
         TypeError: `layer` or `residual` is not callable.
         ValueError: `effort` is unknown, or `time_limit` not positive.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> from implicitly.verification import verify
         >>> W = torch.tensor([[0.3, 0.2], [-0.4, 0.1]], dtype=torch.float64, requires_grad=True)

@@ -30,7 +30,7 @@ class Exact(ImplicitGradient):
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> x = torch.tensor(2.0, requires_grad=True)
         >>> gradient = implicitly.Exact(solver=implicitly.NeumannSeries())

@@ -30,7 +30,7 @@ class Phantom(TapedGradient):
 
     Source: Geng et al. 2021, "unrolling-based phantom gradient", eq. 10.
 
-    Example:
+    Examples:
         >>> Phantom(steps=5, damping=0.5)
         Phantom(steps=5, damping=0.5)
     """

@@ -45,7 +45,7 @@ class ReuseInverse(ImplicitGradient):
 
     Source: Ramzi et al. 2022, arXiv:2106.00553 (SHINE).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> x = torch.tensor([0.3, -0.2], requires_grad=True)
         >>> f = lambda z, x: 0.5 * torch.sin(z.flip(0)) + x

@@ -54,7 +54,7 @@ class Reversible(TapedGradient):
 
     Source: McCallum, Arora & Foster 2025, arXiv:2509.12917 (RevDEQ).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> x = torch.tensor(0.5, requires_grad=True)
         >>> f = lambda z, x: 0.5 * torch.cos(z) + x

@@ -28,7 +28,7 @@ class Neumann(ImplicitGradient):
 
     Source: Lorraine, Vicol & Duvenaud 2020; Geng et al. 2021, eq. 8.
 
-    Example:
+    Examples:
         >>> Neumann(terms=5)
         Neumann(terms=5)
     """
@@ -49,7 +49,7 @@ class JacobianFree(ImplicitGradient):
 
     Source: Fung et al. 2022.
 
-    Example:
+    Examples:
         >>> JacobianFree()
         JacobianFree()
     """

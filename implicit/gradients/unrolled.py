@@ -38,7 +38,7 @@ class Unrolled(TapedGradient):
 
     Source: Bai, Kolter & Koltun 2019, section 3 (weight-tied networks of finite depth).
 
-    Example:
+    Examples:
         >>> Unrolled(steps=3)
         Unrolled(steps=3)
     """

@@ -88,7 +88,7 @@ class ScipyRoot(WholeSolver):
 
     Source: Virtanen et al. 2020 (SciPy); Moré, Garbow & Hillstrom 1980 (MINPACK: `hybr`, `lm`).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor([1.0, 1.0])
         >>> F = lambda z: torch.stack([z[0] ** 2 + z[1] ** 2 - 4, z[0] - z[1]])

@@ -55,7 +55,7 @@ class ScipyRootScalar(WholeSolver):
 
     Source: Virtanen et al. 2020 (SciPy); Brent 1973; Ridders 1979; Alefeld, Potra & Shi 1995.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.zeros(3, dtype=torch.float64)
         >>> mean = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)

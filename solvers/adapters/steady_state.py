@@ -84,7 +84,7 @@ class SteadyState(WholeSolver):
 
     Source: Chen et al. 2018 (torchdiffeq); Dormand & Prince 1980 (`dopri5`).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor(0.0, dtype=torch.float64)
         >>> z = implicitly.fixed_point(torch.cos, z0, solver=implicitly.SteadyState()).value

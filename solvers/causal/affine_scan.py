@@ -27,7 +27,7 @@ def affine_scan(slopes: Tensor, offsets: Tensor) -> Tensor:
 
     Source: Blelloch 1990 (recurrences as scans); Hockney & Jesshope 1988 (cyclic reduction).
 
-    Example:
+    Examples:
         >>> import torch
         >>> halves = torch.full((1, 4, 1), 0.5)
         >>> affine_scan(halves, torch.ones(1, 4, 1)).flatten().tolist()

@@ -71,7 +71,7 @@ class CausalNewton(WholeSolver):
     Source: Lim et al. 2024, arXiv:2309.12252 (DEER); Gonzalez et al. 2024, arXiv:2407.19115
     (quasi-DEER, the bound of T steps, damping); Curtis, Powell & Reid 1974 (the products).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> x = torch.linspace(-1, 1, 1000, dtype=torch.float64).unsqueeze(1)
         >>> def f(z, x):

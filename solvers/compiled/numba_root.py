@@ -40,7 +40,7 @@ class NumbaRoot(WholeSolver):
     Source: Broyden 1965; Dennis & Schnabel 1983, sections 5.4 (differences), 6.3 (line search)
     and 8.2 (updates of the inverse); Levenberg 1944.
 
-    Example:
+    Examples:
         >>> import numba, torch, implicitly
         >>> @numba.njit
         ... def square(z, p, out):

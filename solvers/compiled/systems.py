@@ -35,7 +35,7 @@ class CompiledSystems:
         parameters: Those of each system, `(batch, k)` in float64.
         name: What error messages call the equation.
 
-    Example:
+    Examples:
         >>> import numba
         >>> @numba.njit
         ... def square(z, p, out):

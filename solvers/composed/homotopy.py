@@ -70,7 +70,7 @@ class Homotopy(WholeSolver):
     Source: Keller 1977 (pseudo-arclength); Branin 1972, Smale 1976 (Newton homotopy); Chow,
     Mallet-Paret & Yorke 1978 (fixed-point homotopy); Allgower & Georg 1990, chapters 2, 6 and 7.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> F = lambda z: torch.atan(z)
         >>> start = torch.tensor(20.0, dtype=torch.float64)  # Newton's method diverges from here

@@ -35,7 +35,7 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
     A scalar equation has a bracket looked for as well.
 
-    Example:
+    Examples:
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
         ['Newton', 'LevenbergMarquardt', 'Newton', 'Homotopy', 'DFSANE']
         >>> [type(member).__name__ for member in default_members(batch=1, n=10_000)]

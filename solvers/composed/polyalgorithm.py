@@ -26,7 +26,7 @@ class Winner:
         member: The member that solved most systems in the last call, or `None` before the first
             call and after `reset`.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Polyalgorithm()
         >>> z = implicitly.root(lambda z: z**2 - 2, torch.tensor(1.0), solver=solver).value
@@ -73,7 +73,7 @@ class Polyalgorithm(WholeSolver):
 
     Source: Rice 1976 (selection of algorithms); Rheinboldt 1998, chapter 6 (the methods combined here).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> def F(z):  # Freudenstein and Roth: a line search alone ends in a local minimum
         ...     x, y = z

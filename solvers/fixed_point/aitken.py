@@ -36,7 +36,7 @@ class Aitken(Solver):
 
     Source: Aitken 1926; Irons & Tuck 1969 (vector form).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.zeros(3, dtype=torch.float64)
         >>> x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
@@ -73,7 +73,7 @@ class Steffensen(Solver):
 
     Source: Steffensen 1933; Aitken 1926; Irons & Tuck 1969 (vector form).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor(1.0, dtype=torch.float64)
         >>> z = implicitly.root(lambda z: z**2 - 2, z0, solver=implicitly.Steffensen()).value

@@ -79,7 +79,7 @@ class Anderson(Solver):
     Source: Anderson 1965; Walker & Ni 2011 (type II as least squares, eq. 2.1); Fang & Saad 2009
     (types I and II, eqs. 22–25).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Anderson(memory=3)
         >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0), solver=solver)

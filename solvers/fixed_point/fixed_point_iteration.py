@@ -36,7 +36,7 @@ class FixedPointIteration(Solver):
 
     Source: Richardson 1911; Banach 1922.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.FixedPointIteration(damping=0.5)
         >>> z = implicitly.fixed_point(lambda z: 2.0 / z, torch.tensor(1.0), solver=solver).value

@@ -47,7 +47,7 @@ class ReversibleIteration(Solver):
 
     Source: McCallum, Arora & Foster 2025, arXiv:2509.12917.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.ReversibleIteration(relaxation=0.8)
         >>> z = implicitly.fixed_point(torch.cos, torch.tensor(1.0), solver=solver).value

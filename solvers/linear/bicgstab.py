@@ -43,7 +43,7 @@ class BiCGStab(Preconditioned):
 
     Source: van der Vorst 1992; Saad 2003, algorithm 7.7.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
         >>> right = torch.tensor([6.0, 12.0])

@@ -58,7 +58,7 @@ class CG(Preconditioned):
 
     Source: Hestenes & Stiefel 1952; Saad 2003, algorithm 9.1 (preconditioned).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> matrix = torch.tensor([[4.0, 1.0], [1.0, 5.0]])
         >>> right = torch.tensor([6.0, 11.0])

@@ -34,7 +34,7 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
 
     Source: Rigal & Gaches 1967 (backward error); Golub & Van Loan 2013, section 5.5 (minimum norm).
 
-    Example:
+    Examples:
         >>> solve_dense(torch.tensor([[[2.0]], [[0.0]]]), torch.tensor([[4.0], [1.0]])).flatten().tolist()
         [2.0, 0.0]
     """
@@ -51,7 +51,7 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
 class DenseFactors:
     """Matrices with their LU factors, to solve with more than once; checked like `solve_dense`.
 
-    Example:
+    Examples:
         >>> factors = DenseFactors.of(torch.tensor([[[2.0]], [[0.0]]]))
         >>> factors.solve(torch.tensor([[4.0], [1.0]])).flatten().tolist()
         [2.0, 0.0]

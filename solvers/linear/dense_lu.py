@@ -34,7 +34,7 @@ class DenseLU(Solver):
 
     Source: Higham 2002, chapters 9 and 12.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
         >>> right = torch.tensor([6.0, 12.0])

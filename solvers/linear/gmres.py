@@ -74,7 +74,7 @@ class GMRES(Preconditioned):
 
     Source: Saad & Schultz 1986; Giraud, Langou & Rozložník 2005 (twice is enough).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> matrix = torch.tensor([[4.0, 1.0], [2.0, 5.0]])
         >>> right = torch.tensor([6.0, 12.0])

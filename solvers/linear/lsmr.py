@@ -59,7 +59,7 @@ class LSMR(Solver):
 
     Source: Fong & Saunders 2011, section 2 and algorithm LSMR; Golub & Kahan 1965.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> matrix = torch.tensor([[0.0, 1.0], [-5.0, 0.0]])
         >>> right = torch.tensor([2.0, -5.0])

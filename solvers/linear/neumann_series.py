@@ -29,7 +29,7 @@ class NeumannSeries(Solver):
 
     Source: Neumann 1877; Lorraine, Vicol & Duvenaud 2020 (as an adjoint solver).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.NeumannSeries()
         >>> start = torch.tensor(0.0)

@@ -55,7 +55,7 @@ class LevenbergMarquardt(Solver):
     Source: Levenberg 1944; Marquardt 1963; Moré 1978 (units); Fan & Yuan 2005 (damping by the residual);
     Nielsen 1999 (growth); Grippo, Lampariello & Lucidi 1986 (memory).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor([3.0, -1.0, 0.0, 1.0], dtype=torch.float64)  # Powell's singular function.
         >>> F = lambda z: torch.stack(

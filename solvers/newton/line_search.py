@@ -35,7 +35,7 @@ class LineSearch(Globalisation):
 
     Source: Armijo 1966; Dennis & Schnabel 1983, section 6.3.2; Kelley 1995, section 8.3.1.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Newton(globalisation=implicitly.LineSearch())
         >>> z0 = torch.tensor(10.0, dtype=torch.float64)  # Undamped, the iteration runs away.
@@ -69,7 +69,7 @@ class NonmonotoneLineSearch(Globalisation):
 
     Source: Grippo, Lampariello & Lucidi 1986, in norms instead of their squares.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> search = implicitly.NonmonotoneLineSearch(memory=5)
         >>> z0 = torch.tensor([-1.2, 1.0], dtype=torch.float64)

@@ -89,7 +89,7 @@ class Newton(Solver):
 
     Source: Kelley 1995, algorithm 8.1.1, and sections 5.4.1–5.4.3 for `refresh`; Shamanskii 1967.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor([1.0, 1.0])
         >>> F = lambda z: torch.stack([z[0] ** 2 + z[1] ** 2 - 4, z[0] - z[1]])

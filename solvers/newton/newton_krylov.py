@@ -64,7 +64,7 @@ class NewtonKrylov(Solver):
     Source: Dembo, Eisenstat & Steihaug 1982; Eisenstat & Walker 1996, choice 2 with its
     safeguard; Kelley 1995, section 8.4.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.ones(100)
         >>> F = lambda z: z**3 + z - 0.5 * z.roll(1) - 1

@@ -49,7 +49,7 @@ class PseudoTransient(Solver):
 
     Source: Kelley & Keyes 1998, algorithm PTC; Mulder & van Leer 1985.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> z0 = torch.tensor([-2.0, 0.8], dtype=torch.float64)
         >>> solver = implicitly.PseudoTransient()

@@ -62,7 +62,7 @@ class TrustRegion(Globalisation):
     Source: Powell 1970; Dennis & Schnabel 1983, algorithms A6.4.3–A6.4.5; Moré 1978 (units);
     Deng, Xiao & Zhou 1993 (memory); Pawlowski, Simonis, Walker & Shadid 2008 (inexact steps).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Newton(globalisation=implicitly.TrustRegion())
         >>> z0 = torch.tensor([0.0, 1.0], dtype=torch.float64)  # Powell's badly scaled function.

@@ -107,7 +107,7 @@ class Broyden(Solver):
     Source: Broyden 1965 (both updates); Sherman & Morrison 1950 (the inverse form); van de Rotten &
     Verduyn Lunel 2005 (rank reduction); Li & Fukushima 2000 (derivative-free line search, eq. 2.4).
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Broyden()
         >>> z = implicitly.root(lambda z: z**3 - 8, torch.tensor(1.0), solver=solver).value

@@ -72,7 +72,7 @@ class DFSANE(Solver):
 
     Source: La Cruz, Martínez & Raydan 2006, algorithm DF-SANE; Barzilai & Borwein 1988.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> F = lambda z: z + z**3 - 0.5 * z.roll(1) - 1
         >>> solution = implicitly.root(F, torch.zeros(100), solver=implicitly.DFSANE())

@@ -32,7 +32,7 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
     Source: Eckart & Young 1936; van de Rotten & Verduyn Lunel 2005 (in Broyden's method); Stewart
     1973 (invariant subspaces by a Riccati equation).
 
-    Example:
+    Examples:
         >>> left = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
         >>> right = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
         >>> u, v = reduce_rank(left, right, 1)

@@ -73,7 +73,7 @@ class Bracketing(Solver):
 
     Source: Chandrupatla 1997.
 
-    Example:
+    Examples:
         >>> import torch, implicitly
         >>> mean = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
         >>> kepler = lambda E, M: E - 0.99 * torch.sin(E) - M

@@ -59,7 +59,7 @@ def bootstrap(
     Raises:
         ValueError: A number out of its range.
 
-    Example:
+    Examples:
         >>> solved = np.array((1.0, 1, 1, 0, 1, 1, 0, 1, 1, 1))
         >>> interval = bootstrap(mean(solved[:, None]), 10)
         >>> float(interval.estimate[0]), bool(interval.low[0] < 0.8 < interval.high[0])
@@ -127,7 +127,7 @@ def _quantile(drawn: Array, levels: Array) -> Array:
 def mean(values: Array) -> Statistic:
     """The mean of each column of `values`, shape `(problems, k)`, as a statistic; NaN entries are left out.
 
-    Example:
+    Examples:
         >>> float(mean(np.array(((1.0,), (3.0,))))(np.array(((1.0, 3.0),)))[0, 0])
         2.5
     """
@@ -148,7 +148,7 @@ def median(values: Array) -> Statistic:
 
     Of an even number of values it is the mean of the two in the middle, of one and `inf` it is `inf`.
 
-    Example:
+    Examples:
         >>> statistic = median(np.array(((1.0,), (3.0,), (9.0,))))
         >>> tuple(statistic(np.array(((1.0, 1, 1), (2, 1, 1), (2, 2, 0))))[:, 0].tolist())
         (3.0, 2.0, 2.0)

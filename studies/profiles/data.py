@@ -26,7 +26,7 @@ def data_profile(evaluations: Array, dimensions: Array) -> tuple[Steps, ...]:
     Raises:
         ValueError: Not such arrays.
 
-    Example:
+    Examples:
         >>> (only,) = data_profile(np.array(((6.0,), (22.0,), (np.inf,))), np.array((2, 10, 3)))
         >>> tuple(only.jumps.tolist())
         (2.0,)
@@ -65,7 +65,7 @@ def evaluations_to_reach(
     Raises:
         ValueError: `tau` is not between 0 and 1, or lengths do not add up.
 
-    Example:
+    Examples:
         >>> needed = evaluations_to_reach(np.array((1, 2, 3, 1, 2)), np.array((8.0, 1.0, 1e-6, 5.0, 4.0)),
         ...                               np.array((3, 2)), np.array((8.0, 5.0)), 0.2)
         >>> tuple(needed.tolist())

@@ -23,7 +23,7 @@ def ratios(costs: Array) -> Array:
     Raises:
         ValueError: Not such an array.
 
-    Example:
+    Examples:
         >>> tuple(ratios(np.array(((10.0, 20.0, np.inf),)))[0].tolist())
         (1.0, 2.0, inf)
     """
@@ -52,7 +52,7 @@ def performance_profile(costs: Array, among: Sequence[int] | None = None) -> tup
     Raises:
         ValueError: Not such an array.
 
-    Example:
+    Examples:
         >>> costs = np.array(((10.0, 20.0), (8.0, 8.0), (np.inf, 5.0)))
         >>> first, second = performance_profile(costs)
         >>> tuple(round(float(share), 3) for share in (first(1), first(9), second(1), second(2)))
@@ -77,7 +77,7 @@ def head_to_head(costs: Array) -> Array:
     Raises:
         ValueError: Not such an array.
 
-    Example:
+    Examples:
         >>> shares = head_to_head(np.array(((10.0, 20.0), (8.0, 8.0), (np.inf, 5.0), (np.inf, np.inf))))
         >>> tuple(shares[0].tolist()), tuple(shares[1].tolist())
         ((0.5, 0.5), (0.5, 0.75))

@@ -42,7 +42,7 @@ def work_precision(costs: Array, errors: Array, solved: NDArray[np.bool_]) -> Pr
     Raises:
         ValueError: The shapes differ.
 
-    Example:
+    Examples:
         >>> costs = np.array((((4.0, 9.0),), ((6.0, 11.0),)))
         >>> curve = work_precision(costs, 1 / costs**3, np.ones((2, 1, 2), dtype=bool))
         >>> tuple(curve.costs[0].tolist()), int(curve.problems[0])

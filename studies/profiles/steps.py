@@ -18,7 +18,7 @@ class Steps:
         jumps: Where it rises, ascending, shape `(k,)`.
         shares: Its value from there on, shape `(k,)`; it is 0 before the first jump.
 
-    Example:
+    Examples:
         >>> steps = Steps(np.array((1.0, 4.0)), np.array((0.5, 1.0)))
         >>> tuple(float(steps(x)) for x in (0.9, 1.0, 3.9, 4.0))
         (0.0, 0.5, 0.5, 1.0)
@@ -57,7 +57,7 @@ def cumulative_share(values: Array) -> tuple[Steps, ...]:
     Returns:
         A step function for each solver.
 
-    Example:
+    Examples:
         >>> fast, slow = cumulative_share(np.array(((1.0, 2.0), (1.0, np.inf))))
         >>> fast.limit, slow.limit
         (1.0, 0.5)

@@ -26,7 +26,7 @@ def outcome_counts(
     Returns:
         Counts, shape `(groups, outcomes)`.
 
-    Example:
+    Examples:
         >>> counts = outcome_counts(np.array((0, 0, 1)), np.array((0, 1, 1)), 2, 2)
         >>> tuple(counts[0].tolist()), tuple(counts[1].tolist())
         ((1, 0), (1, 1))
@@ -59,7 +59,7 @@ def group_exceptions(texts: Iterable[str | None], owners: Sequence[str]) -> tupl
         texts: Text of each cell's exception, `None` where there was none.
         owners: What to name with it, such as the cell's solver; one for each text.
 
-    Example:
+    Examples:
         >>> grouped = group_exceptions(("ValueError: got 3", None, "ValueError: got 4"), ("a", "b", "c"))
         >>> (grouped[0].text, grouped[0].count, grouped[0].owners)
         ('ValueError: got 3', 2, ('a', 'c'))

@@ -24,7 +24,7 @@ def thin_trace(evaluations: Array, residuals: Array, most: int) -> tuple[Array, 
     Raises:
         ValueError: `most` is less than 2.
 
-    Example:
+    Examples:
         >>> kept, _ = thin_trace(np.arange(1.0, 101), np.logspace(0, -10, 100), 11)
         >>> len(kept), float(kept[0]), float(kept[-1])
         (11, 1.0, 100.0)

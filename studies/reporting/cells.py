@@ -208,7 +208,7 @@ def arrange(rows: pandas.DataFrame) -> Cells:
 def show_tolerance(tolerance: float) -> str:
     """A tolerance as it is written.
 
-    Example:
+    Examples:
         >>> show_tolerance(1e-8), show_tolerance(0.001)
         ('1e-08', '0.001')
     """

@@ -90,7 +90,7 @@ def compare(
     Raises:
         StudyError: Columns are missing, or one has no rows.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from implicitly.studies import Row, Store, compare
         >>> def rows(evaluations):

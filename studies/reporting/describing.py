@@ -349,7 +349,7 @@ def median_of_known(values: Floats) -> Floats:
 def compact(number: float) -> str:
     """A count in at most four characters.
 
-    Example:
+    Examples:
         >>> compact(12), compact(1234), compact(56789)
         ('12', '1.2k', '57k')
     """

@@ -104,7 +104,7 @@ def page(
 def embedded(data: Any) -> str:
     r"""JSON that can stand within a script element, whatever text it holds.
 
-    Example:
+    Examples:
         >>> embedded({"text": "</script>"})
         '{"text":"\\u003c/script>"}'
     """

@@ -61,7 +61,7 @@ class Table:
 def shown(value: Value, kind: Kind) -> str:
     """A value as people read it.
 
-    Example:
+    Examples:
         >>> shown(Bounded(0.9, 0.75, 1.0), "share"), shown(1234.5678, "number"), shown(None, "number")
         ('90% (75 to 100)', '1235', '')
     """
@@ -98,7 +98,7 @@ def _number(value: float) -> str:
 def markdown(table: Table) -> str:
     r"""The table in Markdown, a heading for each group.
 
-    Example:
+    Examples:
         >>> table = Table("t", "T", "", (Column("a", "text"),), (Group({}, (("x|y",),)),))
         >>> print(markdown(table))
         # T
@@ -125,7 +125,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     r"""The table in LaTeX with booktabs, a tabular for each group; wide headers stand upright.
 
-    Example:
+    Examples:
         >>> table = Table("t", "T", "", (Column("a_b", "text"),), (Group({}, (("50%",),)),))
         >>> r"a\_b" in latex(table) and r"50\%" in latex(table)
         True
@@ -162,7 +162,7 @@ def latex(table: Table) -> str:
 def comma_separated(table: Table) -> str:
     """The table in CSV: keys as columns, numbers in full, intervals as three columns.
 
-    Example:
+    Examples:
         >>> group = Group({"k": "1"}, ((Bounded(0.5, 0.25, 1.0),),))
         >>> print(comma_separated(Table("t", "T", "", (Column("a", "share"),), (group,))))
         k,a,a (low),a (high)

@@ -12,7 +12,7 @@ def all_versions(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     Args:
         texts: Versions by library, in JSON; one for each row.
 
-    Example:
+    Examples:
         >>> all_versions(('{"torch": "2.12"}', '{"torch": "2.13"}', '{"torch": "2.12"}'))
         {'torch': ('2.12', '2.13')}
     """

@@ -64,7 +64,7 @@ def report(
     Raises:
         StudyError: No rows, columns missing, an unknown format.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from implicitly.studies import Row, Store, report
         >>> store = Store(tempfile.mkdtemp())

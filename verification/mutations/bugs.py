@@ -29,7 +29,7 @@ class Bug:
         least_batch: The smallest batch in which it shows.
         harmless: Families in which it changes nothing.
 
-    Example:
+    Examples:
         >>> sorted(bug.name for bug in BUGS)[:2]
         ['1-term Neumann', '20-term Neumann']
     """

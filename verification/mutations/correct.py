@@ -37,7 +37,7 @@ class Right:
         make: Gives the layer and its inputs, for a batch size, a width and a generator.
         residual: Its equation, where the layer does not say.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer, inputs = CORRECT[0].make(2, 3, torch.Generator().manual_seed(0))
         >>> layer(*inputs).shape

@@ -24,7 +24,7 @@ class Family:
         residual: `F(z, x, *parameters)`, for one row or a batch of them.
         make: Gives `(x, *parameters)` for a batch size, a width and a generator.
 
-    Example:
+    Examples:
         >>> import torch
         >>> family = FAMILIES["tanh"]
         >>> x, *parameters = family.make(2, 3, torch.Generator().manual_seed(0))

@@ -111,7 +111,7 @@ class _Planted(torch.autograd.Function):
 def planted(family: Family, recipe: Recipe) -> Callable[..., Tensor]:
     """The layer `(x, *parameters) ↦ z` whose backward pass follows a recipe.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification.mutations.families import FAMILIES
         >>> family = FAMILIES["tanh"]

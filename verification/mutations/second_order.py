@@ -28,7 +28,7 @@ def _step(family: Family, z: Tensor, tensors: tuple[Tensor, ...], frozen: bool) 
 def right_twice(family: Family) -> Callable[..., Tensor]:
     """A layer whose derivatives up to the second are right.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from implicitly.verification.mutations.families import FAMILIES
         >>> family = FAMILIES["tanh"]
