@@ -62,7 +62,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
         ChandrasekharH(c=0.5)
     """
     if name not in _CLASSES:
-        _unknown("problem", name, _CLASSES, "problems.names()")
+        unknown("problem", name, _CLASSES, "problems.names()")
     return _CLASSES[name](**parameters)
 
 
@@ -94,7 +94,7 @@ def names(tag: str | None = None) -> list[str]:
     if tag is None:
         return list(_CLASSES)
     if tag not in tags():
-        _unknown("tag", tag, tags(), "problems.tags()")
+        unknown("tag", tag, tags(), "problems.tags()")
     return [name for name, problem in _CLASSES.items() if tag in problem.tags]
 
 
@@ -109,7 +109,8 @@ def tags() -> list[str]:
     return sorted({tag for problem in _CLASSES.values() for tag in problem.tags})
 
 
-def _unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:
+def unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:
+    """Raise a `ValueError` that names the nearest valid name."""
     nearest = difflib.get_close_matches(str(given), list(valid), n=1, cutoff=0.0)
     hint = f"; the nearest is {nearest[0]!r}" if nearest else ""
     raise ValueError(f"no {kind} is called {given!r}{hint}; {where} lists them")

@@ -1,14 +1,17 @@
 """Comparative studies of solvers: run, stored row by row, resumed and reported."""
 
+from .configuration import Configuration, load, shipped
 from .errors import StoreError, StoreWarning, StudyError
 from .reporting import Comparison, compare, report
 from .row import COLUMNS, OUTCOMES, Row
+from .running import Summary, resume, run
 from .store import Plan, Store
 
 __all__ = [
     "COLUMNS",
     "OUTCOMES",
     "Comparison",
+    "Configuration",
     "Plan",
     "Row",
     "Store",
@@ -17,4 +20,9 @@ __all__ = [
     "StudyError",
     "compare",
     "report",
+    "Summary",
+    "load",
+    "resume",
+    "run",
+    "shipped",
 ]

@@ -1,0 +1,226 @@
+"""Everything that a study can name: problems, solvers, gradient modes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .. import problems, solvers
+from ..implicit import gradients
+from ..implicit.gradients import Exact, Gradient
+from ..problems import TestProblem
+from ..problems.registry import unknown
+from ..solvers import Solver
+from .errors import StudyError
+from .methods.method import Method
+from .methods.native import Native
+from .methods.scipy_alone import METHODS, ScipyAlone
+from .selection import Choice, Names
+from .written import build, by_kebab
+
+# Solvers of the package by what they are, of nonlinear and of linear equations.
+NATIVE, ADAPTER, LINEAR, SCIPY = "native", "adapter", "linear", "scipy"
+
+
+def _kinds(module: ModuleType, base: type) -> dict[str, type[Any]]:
+    """The concrete subclasses of `base` among a module's public names."""
+    found = (getattr(module, name) for name in module.__all__)
+    return by_kebab(
+        kind
+        for kind in found
+        if isinstance(kind, type) and issubclass(kind, base) and not inspect.isabstract(kind)
+    )
+
+
+_SOLVERS: dict[str, type[Solver]] = _kinds(solvers, Solver)
+_PARTS: dict[str, type] = {**_SOLVERS, **_kinds(solvers, solvers.Globalisation)}
+_MODES: dict[str, type[Gradient]] = _kinds(gradients, Gradient)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What can be chosen, with what a file of one's own adds.
+
+    Attributes:
+        own: The file, which registers problems and may have `solvers`, a dictionary from names to
+            solvers of this package or methods of one's own.
+
+    Raises:
+        StudyError: The file cannot be run, or its solvers are none.
+    """
+
+    own: str | None = None
+    _built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _ = self.module  # Registers its problems.
+
+    @cached_property
+    def module(self) -> ModuleType | None:
+        """The file of one's own, run."""
+        return None if self.own is None else _run(Path(self.own))
+
+    @cached_property
+    def _own_solvers(self) -> dict[str, Solver | Method]:
+        found = getattr(self.module, "solvers", {}) if self.module else {}
+        if isinstance(found, ModuleType):  # `from implicitly import solvers`
+            return {}
+        if not isinstance(found, Mapping):
+            raise StudyError(f"solvers of {self.own} must be a dictionary, got {found!r}")
+        for name, solver in found.items():
+            if not isinstance(solver, Solver) and not hasattr(solver, "solve"):
+                raise StudyError(
+                    f"solvers[{name!r}] of {self.own} must be a Solver or have solve(equation), "
+                    f"got {solver!r}"
+                )
+        return dict(found)
+
+    @property
+    def problems(self) -> Names:
+        """The problems that can be named."""
+        return Names("problem", problems.names(), problems.names)
+
+    @property
+    def solvers(self) -> Names:
+        """The solvers that can be named."""
+        return Names("solver", list(self._solver_tags), self._tagged)
+
+    @property
+    def gradients(self) -> Names:
+        """The gradient modes that can be named."""
+        return Names("gradient mode", list(_MODES), lambda tag: ())
+
+    def parameters(self, name: str) -> list[str]:
+        """Names of a problem's parameters, its size `n` first."""
+        fields = dataclasses.fields(problems.get(name))
+        return ["n", *(parameter.name for parameter in fields if parameter.init)]
+
+    def problem(self, choice: Choice, seed: int) -> tuple[TestProblem, int]:
+        """A problem and its size; `seed` is its own where it is drawn from one.
+
+        Raises:
+            StudyError: No such parameter (the nearest is named), or a value is out of range.
+        """
+
+        def make() -> tuple[TestProblem, int]:
+            kind = type(problems.get(choice.name))
+            options = tuple((name, value) for name, value in choice.options if name != "n")
+            sizes: list[Any] = [value for name, value in choice.options if name == "n"]
+            if "seed" in self.parameters(choice.name) and "seed" not in dict(options):
+                options = (*options, ("seed", seed))
+            problem: TestProblem = build(kind, Choice(choice.name, options), {})
+            try:
+                return problem, problem.size(*sizes)
+            except ValueError as error:
+                raise StudyError(f"{choice.text}: {error}") from error
+
+        return self._once(("problem", choice, seed), make)
+
+    def method(
+        self, choice: Choice, gradient: Choice | None = None, adjoint: Choice | None = None
+    ) -> Method:
+        """What solves: a solver, or another library.
+
+        Raises:
+            StudyError: No such option (the nearest is named), a value out of range, or a gradient is
+                asked of what gives none.
+        """
+
+        def make() -> Method:
+            method = self._method(choice)
+            if gradient is None:
+                return method
+            if not isinstance(method, Native):
+                raise StudyError(f"{choice.text} gives no gradients: leave it or gradients out")
+            return Native(method.solver, self.mode(gradient, adjoint))
+
+        return self._once(("method", choice, gradient, adjoint), make)
+
+    def mode(self, choice: Choice, adjoint: Choice | None = None) -> Gradient:
+        """A gradient mode.
+
+        Raises:
+            StudyError: No such option, or an adjoint solver for a mode that solves no equation.
+        """
+        mode: Gradient = build(_MODES[choice.name], choice, _PARTS)
+        if adjoint is None:
+            return mode
+        if not isinstance(mode, Exact):
+            raise StudyError(f"adjoint solvers are for the mode 'exact', not for {choice.text!r}")
+        return dataclasses.replace(mode, solver=self.solver(adjoint))
+
+    def solver(self, choice: Choice) -> Solver:
+        """A solver of this package.
+
+        Raises:
+            StudyError: It is none, or its options are wrong.
+        """
+        method = self._method(choice)
+        if not isinstance(method, Native):
+            raise StudyError(f"{choice.text} is no solver of this package")
+        return method.solver
+
+    def _method(self, choice: Choice) -> Method:
+        own = self._own_solvers.get(choice.name)
+        if own is not None:
+            if choice.options:
+                raise StudyError(f"{choice.text}: {self.own} gives this solver its options")
+            return Native(own) if isinstance(own, Solver) else own
+        if choice.name in _SOLVERS:
+            return Native(build(_SOLVERS[choice.name], choice, _PARTS))
+        return self._libraries[choice.name](dict(choice.options))
+
+    @cached_property
+    def _libraries(self) -> dict[str, Callable[[dict[str, Any]], Method]]:
+        """Other libraries by themselves."""
+        return {f"scipy:{name}": _scipy(name) for name in METHODS}
+
+    @cached_property
+    def _solver_tags(self) -> dict[str, str]:
+        tags = dict.fromkeys(self._own_solvers, "own")
+        for name, kind in _SOLVERS.items():
+            adapted = kind.__module__.split(".")[-2] == "adapters"
+            tags[name] = ADAPTER if adapted else LINEAR if kind.linear_only else NATIVE
+        return tags | {name: name.split(":")[0] for name in self._libraries}
+
+    def _tagged(self, tag: str) -> Sequence[str]:
+        found = [name for name, given in self._solver_tags.items() if given == tag]
+        if not found:
+            unknown("tag of solvers", tag, set(self._solver_tags.values()), "implicitly study list")
+        return found
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._built:
+            self._built[key] = make()
+        return self._built[key]
+
+
+def _scipy(method: str) -> Callable[[dict[str, Any]], Method]:
+    return lambda options: ScipyAlone(method, options)
+
+
+def _run(file: Path) -> ModuleType:
+    """A file as a module of its own, run once in a process."""
+    name = f"implicitly_study_{file.stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(file):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.exists():
+        raise StudyError(f"{file} is no Python file that can be read")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise StudyError(f"{file} raised {type(error).__name__}: {error}") from error
+    return module

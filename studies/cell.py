@@ -1,0 +1,131 @@
+"""One cell of a study: what is run, and the key that its result is known by."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..problems import TestProblem
+from .catalogue import Catalogue
+from .environment import versions
+from .selection import Choice
+from .written import written
+
+# To be raised when the same run would be measured differently.
+_MEASURE = 1
+_KEY_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cell may use.
+
+    Attributes:
+        evaluations: Evaluations of the function.
+        seconds: Wall time of one solve.
+        memory: Bytes beyond those of the process before the cell.
+        repeats: Timed solves after the first; 0 takes no times.
+    """
+
+    evaluations: int
+    seconds: float
+    memory: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one method on one problem.
+
+    Attributes:
+        problem: The problem.
+        solver: The solver.
+        gradient: The gradient mode, where a gradient is taken.
+        adjoint: The solver of the adjoint equation.
+        tolerance: The largest entry of the residual that counts as solved.
+        relative: Whether the tolerance is a share of the residual at the start.
+        seed: Of the problem, or, where the problem is not drawn from one, of the start: 0 is the
+            standard start.
+        dtype: Of the unknown.
+        device: Of the unknown.
+        limits: What it may use.
+        own: A file of problems and solvers of one's own.
+    """
+
+    problem: Choice
+    solver: Choice
+    gradient: Choice | None
+    adjoint: Choice | None
+    tolerance: float
+    relative: bool
+    seed: int
+    dtype: str
+    device: str
+    limits: Limits
+    own: str | None = None
+
+    def identity(self, catalogue: Catalogue) -> dict[str, Any]:
+        """The columns of its row that say what it is, `key` among them.
+
+        Raises:
+            StudyError: A name or an option is wrong.
+        """
+        problem, n = catalogue.problem(self.problem, self.seed)
+        method = catalogue.method(self.solver, self.gradient, self.adjoint)
+        systems = 1
+        for size in problem.batch_shape:
+            systems *= size
+        columns: dict[str, Any] = {
+            "problem": problem.name,
+            "problem_options": _options(problem),
+            "dimension": n,
+            "systems": systems,
+            "form": problem.form,
+            "tags": tuple(problem.tags),
+            "solver": method.label,
+            "solver_family": method.family,
+            "gradient": None if self.gradient is None else written(catalogue.mode(self.gradient)),
+            "adjoint_solver": None
+            if self.adjoint is None
+            else written(catalogue.solver(self.adjoint)),
+            "tolerance": self.tolerance,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "device": self.device,
+            "versions": json.dumps(versions(method.packages), sort_keys=True),
+        }
+        defines = {
+            **columns,
+            "relative": self.relative,
+            "limits": dataclasses.astuple(self.limits),
+            "own": None if self.own is None else _digest(self.own),
+            "measure": _MEASURE,
+        }
+        del defines["tags"]
+        text = json.dumps(defines, sort_keys=True)
+        return {"key": hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH], **columns}
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What it has in common with the cells that it is timed beside."""
+        return (self.problem, self.tolerance, self.seed, self.dtype)
+
+
+def _options(problem: TestProblem) -> str:
+    """Parameters that are not the defaults, in JSON; the seed has a column of its own."""
+    given = {
+        field.name: getattr(problem, field.name)
+        for field in dataclasses.fields(problem)
+        if field.init and field.name != "seed" and getattr(problem, field.name) != field.default
+    }
+    return json.dumps(given, sort_keys=True, default=written)
+
+
+@lru_cache(maxsize=8)
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -1,0 +1,221 @@
+"""What a study is to compare: read, checked, and taken apart into cells."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .catalogue import Catalogue
+from .cell import Cell, Limits
+from .errors import StudyError
+from .selection import all_chosen
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+class Configuration(BaseModel):
+    """A study: every problem with every solver, at every tolerance, seed and dtype.
+
+    Attributes:
+        name: The name of the study, which its store knows it by.
+        description: What it is to show.
+        problems: Selections of problems; sizes and parameters in brackets.
+        solvers: Selections of solvers.
+        tolerances: Largest entries of the residual that count as solved.
+        target: Whether a tolerance is `"absolute"` or `"relative"`, a share of the residual at the start.
+        seeds: Seeds of generated problems; for others of a start that is moved, by a tenth of `1 + |z0|`
+            times normal numbers, except for seed 0.
+        dtypes: `"float64"`, `"float32"`, …
+        device: Where the unknown lives.
+        gradients: Selections of gradient modes: a gradient is taken with each.
+        adjoint_solvers: Selections of solvers for the adjoint equation of the mode `exact`.
+        max_evaluations: Evaluations of the function that a solve may use.
+        time_limit: Seconds that a solve may take.
+        memory_limit: Megabytes that it may allocate.
+        repeats: Timed solves of each cell; with any, cells run one at a time.
+
+    Raises:
+        pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` say it
+            in a `StudyError`.
+
+    Example:
+        >>> from implicitly.studies import Configuration
+        >>> study = Configuration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
+        >>> [cell.solver.text for cell in study.cells()]
+        ['newton', 'scipy:hybr']
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    problems: tuple[str, ...] = Field(min_length=1)
+    solvers: tuple[str, ...] = Field(min_length=1)
+    tolerances: tuple[float, ...] = Field((1e-8,), min_length=1)
+    target: Literal["absolute", "relative"] = "absolute"
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    dtypes: tuple[Literal["float64", "float32", "float16", "bfloat16"], ...] = Field(
+        ("float64",), min_length=1
+    )
+    device: str = "cpu"
+    gradients: tuple[str, ...] = ()
+    adjoint_solvers: tuple[str, ...] = ()
+    max_evaluations: int = Field(10_000, ge=1)
+    time_limit: float = Field(60.0, gt=0)
+    memory_limit: int = Field(2048, ge=1)
+    repeats: int = Field(0, ge=0)
+    own: str | None = Field(None, exclude=True)
+
+    @field_validator("tolerances")
+    @classmethod
+    def _positive(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < tolerance < float("inf") for tolerance in given):
+            raise ValueError("tolerances must be numbers > 0")
+        return given
+
+    @field_validator("seeds")
+    @classmethod
+    def _not_negative(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        if any(seed < 0 for seed in given):
+            raise ValueError("seeds must be integers ≥ 0")
+        return given
+
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of the problems.
+
+        Raises:
+            StudyError: A problem, solver, mode, tag or option is unknown; the nearest is named.
+        """
+        catalogue = Catalogue(self.own)
+        modes: list[Any] = [None]
+        if self.gradients:
+            modes = [*all_chosen(self.gradients, catalogue.gradients)]
+        elif self.adjoint_solvers:
+            raise StudyError("adjoint_solvers are for gradients: give gradients: [exact]")
+        adjoints = all_chosen(self.adjoint_solvers, catalogue.solvers)
+        pairs = [
+            (mode, adjoint)
+            for mode in modes
+            for adjoint in (adjoints if mode and mode.name == "exact" and adjoints else [None])
+        ]
+        limits = Limits(
+            self.max_evaluations, self.time_limit, self.memory_limit << 20, self.repeats
+        )
+        cells = [
+            Cell(
+                problem, solver, mode, adjoint, tolerance, self.target == "relative", seed, dtype,
+                self.device, limits, self.own,
+            )
+            for problem, tolerance, seed, dtype, solver, (mode, adjoint) in itertools.product(
+                all_chosen(self.problems, catalogue.problems),
+                self.tolerances,
+                self.seeds,
+                self.dtypes,
+                all_chosen(self.solvers, catalogue.solvers),
+                pairs,
+            )
+        ]  # fmt: skip
+        for cell in cells:
+            catalogue.problem(cell.problem, cell.seed)
+            catalogue.method(cell.solver, cell.gradient, cell.adjoint)
+        return cells
+
+
+def shipped() -> list[str]:
+    """Names of the studies that come with the package.
+
+    Example:
+        >>> from implicitly.studies import shipped
+        >>> "classical" in shipped()
+        True
+    """
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]:
+    """A configuration and its text: of a YAML file, of a Python file, or of a study that is shipped.
+
+    A Python file holds `configuration`, a `Configuration` or a dictionary of its fields; problems that it
+    registers and the dictionary `solvers` can be chosen by name.
+
+    Raises:
+        StudyError: It cannot be read, or a field is unknown or out of range (the nearest is named).
+    """
+    if isinstance(configuration, Configuration):
+        return configuration, as_text(configuration)
+    file = Path(configuration)
+    if not file.suffix and not file.exists():
+        if str(configuration) not in shipped():
+            close = difflib.get_close_matches(str(configuration), shipped(), n=1, cutoff=0.0)
+            raise StudyError(
+                f"no study that is shipped is called {str(configuration)!r}; the nearest is "
+                f"{close[0]!r}. A file has the ending .yaml or .py"
+            )
+        file = SHIPPED / f"{configuration}.yaml"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file} cannot be read: {error}") from error
+    if file.suffix == ".py":
+        return _of_module(file), text
+    return from_text(text, str(file)), text
+
+
+def from_text(text: str, called: str = "the configuration") -> Configuration:
+    """A configuration from YAML.
+
+    Raises:
+        StudyError: It is no YAML, or a field is unknown or out of range.
+    """
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+    return _of_fields(fields, called)
+
+
+def as_text(configuration: Configuration) -> str:
+    """A configuration in YAML, without what has its default."""
+    fields = configuration.model_dump(mode="json", exclude_defaults=True)
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _of_module(file: Path) -> Configuration:
+    file = file.resolve()
+    found = getattr(Catalogue(str(file)).module, "configuration", None)
+    if isinstance(found, Configuration):
+        return found.model_copy(update={"own": str(file)})
+    if found is None:
+        raise StudyError(f"{file} defines no `configuration`")
+    return _of_fields(found, str(file), own=str(file))
+
+
+def _of_fields(fields: object, called: str, own: str | None = None) -> Configuration:
+    if not isinstance(fields, dict):
+        raise StudyError(f"{called} must hold fields such as name, problems and solvers")
+    # YAML reads 1e-8, which has no point, as text.
+    numbers = fields.get("tolerances")
+    if isinstance(numbers, (str, int, float)):
+        numbers = [numbers]
+    given = {**fields, **({} if numbers is None else {"tolerances": numbers})}
+    try:
+        return Configuration(**given, own=own) if own else Configuration(**given)
+    except ValidationError as error:
+        raise StudyError(f"{called}: {'; '.join(map(_said, error.errors()))}") from error
+    except TypeError as error:
+        raise StudyError(f"{called}: {error}") from error
+
+
+def _said(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = [name for name in Configuration.model_fields if name != "own"]
+        close = difflib.get_close_matches(place, valid, n=1, cutoff=0.0)
+        return f"there is no field {place!r}; the nearest is {close[0]!r}, of {', '.join(valid)}"
+    return f"{place}: {problem['msg']}, got {problem['input']!r}"

@@ -1,0 +1,59 @@
+"""How much memory a cell takes, and a limit on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+class Memory:
+    """From its making on, the process may allocate `limit` bytes more, and its peak is watched.
+
+    The limit is on address space (`RLIMIT_AS`), where the system has one: an allocation beyond it fails
+    where it is asked for. The guard's watch over resident memory is the second line.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._lifted: tuple[int, int] | None = None
+        try:
+            _CLEAR.write_text("5")  # Linux: the peak is from here on.
+        except OSError:
+            self._before = None
+        else:
+            self._before = _kilobytes("VmRSS")
+        size = _kilobytes("VmSize")
+        if size is None:
+            return
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = (size << 10) + limit
+        if hard == resource.RLIM_INFINITY or wanted < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+            self._lifted = (soft, hard)
+
+    def peak(self) -> int | None:
+        """Resident bytes at the highest, beyond those at the start; `None` where the system does not say."""
+        highest = _kilobytes("VmHWM")
+        if self._before is None or highest is None:
+            return None
+        return max(highest - self._before, 0) << 10
+
+    def lift(self) -> None:
+        """Take the limit away."""
+        if self._lifted is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_AS, self._lifted)
+
+
+def _kilobytes(name: str) -> int | None:
+    if os.name != "posix" or not _STATUS.exists():
+        return None
+    for line in _STATUS.read_text(encoding="utf-8").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    return None

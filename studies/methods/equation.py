@@ -1,0 +1,106 @@
+"""The equation of a cell as a method gets it: every evaluation counted, watched and limited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...problems import TestProblem
+
+# A point of the history is worth keeping when the residual has fallen to this share of the last one.
+_WORTH_KEEPING = 0.9
+
+
+class BudgetSpentError(RuntimeError):
+    """A method without a limit of its own asked for more evaluations than the cell allows."""
+
+
+@dataclass
+class Watch:
+    """What is seen of a method's evaluations from outside of it.
+
+    Attributes:
+        limit: Evaluations after which the next one raises `BudgetSpentError`; `None` for no limit.
+        evaluations: Evaluations so far.
+        jvps: Products with the Jacobian that were asked for, a dense Jacobian as `n`.
+        history: Evaluations so far and the smallest residual by then, where it fell.
+    """
+
+    limit: int | None = None
+    evaluations: int = 0
+    jvps: int = 0
+    smallest: float = float("inf")
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+    def see(self, residual: Tensor) -> None:
+        """One evaluation, whose residual is `residual`."""
+        self.evaluations += 1
+        if self.limit is not None and self.evaluations > self.limit:
+            raise BudgetSpentError(f"more than {self.limit} evaluations were asked for")
+        largest = float(residual.detach().abs().max())
+        if not largest < self.smallest:
+            return
+        self.smallest = largest
+        if not self.history or largest <= _WORTH_KEEPING * self.history[-1][1]:
+            self.history.append((self.evaluations, largest))
+
+    def ended(self) -> list[tuple[int, float]]:
+        """The history, with the smallest residual at its end."""
+        if self.history and self.history[-1][1] > self.smallest:
+            return [*self.history, (self.evaluations, self.smallest)]
+        return self.history
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A problem at one size, as a method is to solve it.
+
+    Attributes:
+        problem: The problem.
+        z0: Where to start, `(*batch_shape, n)`.
+        target: The largest entry of the residual that counts as solved.
+        limit: Evaluations that a method may use.
+        args: Parameters as tensors, for methods that differentiate; empty for the problem's own.
+        watch: Sees every evaluation; `None` in timed runs, which nothing slows down.
+    """
+
+    problem: TestProblem
+    z0: Tensor
+    target: float
+    limit: int
+    args: tuple[Tensor, ...] = ()
+    watch: Watch | None = None
+
+    def function(self, z: Tensor, *args: Tensor) -> Tensor:
+        """`F(z)` of a root, `f(z)` of a fixed point."""
+        value = self.problem.function(z, *args)
+        if self.watch is not None:
+            self.watch.see(value - z if self.problem.form == "fixed_point" else value)
+        return value
+
+    def residual(self, z: Tensor, *args: Tensor) -> Tensor:
+        """`F(z)` of a root, `f(z) − z` of a fixed point; one evaluation."""
+        value = self.function(z, *args)
+        return value - z if self.problem.form == "fixed_point" else value
+
+    def plain_step(self, z: Tensor) -> Tensor:
+        """The fixed-point map, `z − F(z)` for a root; one evaluation."""
+        value = self.function(z)
+        return value if self.problem.form == "fixed_point" else z - value
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """The Jacobian of `residual` on flat vectors, `(z.numel(), z.numel())`; that many products."""
+        if self.watch is not None:
+            self.watch.jvps += z.numel()
+
+        def flat(v: Tensor) -> Tensor:
+            return self.problem.residual(v.view_as(z)).flatten()
+
+        return torch.func.jacrev(flat)(z.flatten())
+
+    @property
+    def unwatched(self) -> Equation:
+        """The same, as it is timed."""
+        return Equation(self.problem, self.z0, self.target, self.limit, self.args)

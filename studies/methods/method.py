@@ -1,0 +1,65 @@
+"""What a method of solution is to a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ..row import Family
+from .equation import Equation
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came back from a method, in its own opinion; the study rechecks it.
+
+    Attributes:
+        value: The unknown, or `None` if nothing came back.
+        claimed: Whether the method says that it has solved every system.
+        status: What it says, in a word.
+        residual: The residual norm that it reports.
+        evaluations: Values of the function; `None` to take those that were seen from outside.
+        jvps: Products with the Jacobian; `None` likewise.
+        vjps: Products with its transpose.
+        linear_iterations: Products inside of linear solves.
+        steps: Its steps.
+        reason: What it says of a failure.
+        gradient_error: Relative error of its gradient, where one was asked for.
+    """
+
+    value: Tensor | None
+    claimed: bool
+    status: str
+    residual: float | None = None
+    evaluations: int | None = None
+    jvps: int | None = None
+    vjps: int | None = None
+    linear_iterations: int | None = None
+    steps: int | None = None
+    reason: str | None = None
+    gradient_error: float | None = None
+
+
+class Method(Protocol):
+    """Something that solves equations.
+
+    Attributes:
+        label: The name it has in a report.
+        family: What kind of method it is.
+        packages: Distributions whose versions matter to it, besides torch and NumPy.
+    """
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...
+
+    def solve(self, equation: Equation) -> Attempt:
+        """Solve from the equation's start, as well as the method can."""
+        ...

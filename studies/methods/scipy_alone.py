@@ -1,0 +1,113 @@
+"""`scipy.optimize.root` by itself: what it returns and what it says of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..row import Family
+from ..selection import Value
+from .equation import Equation
+from .method import Attempt
+
+METHODS = (
+    "hybr",
+    "lm",
+    "broyden1",
+    "broyden2",
+    "anderson",
+    "linearmixing",
+    "diagbroyden",
+    "excitingmixing",
+    "krylov",
+    "df-sane",
+)
+# Tolerances for a residual that is to be 1: those of MINPACK are on other quantities.
+_TOLERANCES: dict[str, dict[str, float]] = {
+    "hybr": {"xtol": 1e-5},
+    "lm": {"xtol": 1e-6, "ftol": 1e-6},
+    "df-sane": {"fatol": 0.5},
+}
+_FURTHER: dict[str, dict[str, float]] = {"df-sane": {"ftol": 0.0}}
+_LEAST = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class ScipyAlone:
+    """A method of `scipy.optimize.root` on the whole unknown as one vector, Jacobians by differences.
+
+    The tolerance is handed over as `fatol` (half of it to `df-sane`, which measures the square); `hybr` and
+    `lm`, which measure steps, get one that is 10⁵ or 10⁶ times smaller. The study's limit takes the
+    place of SciPy's own.
+
+    Attributes:
+        method: Its name.
+        options: Further options of the method.
+    """
+
+    method: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        if not self.options:
+            return f"scipy:{self.method}"
+        given = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"scipy:{self.method}({given})"
+
+    @property
+    def family(self) -> Family:
+        return "scipy"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return ("scipy",)
+
+    def solve(self, equation: Equation) -> Attempt:
+        from scipy.optimize import root
+
+        like, steps = equation.z0, 0
+
+        def function(z: np.ndarray) -> np.ndarray:
+            point = torch.from_numpy(np.array(z, dtype=np.float64)).view(like.shape)
+            with torch.no_grad():
+                residual = equation.residual(point.to(like))
+            return residual.double().flatten().numpy()
+
+        def count(*_: Any) -> None:
+            nonlocal steps
+            steps += 1
+
+        extra: dict[str, Callable[..., None]] = (
+            {} if self.method in ("hybr", "lm") else {"callback": count}
+        )
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            start = like.double().flatten().numpy().copy()
+            result = root(
+                function, start, method=self.method, options=self._options(equation), **extra
+            )
+        value = torch.from_numpy(np.array(result.x, dtype=np.float64)).view(like.shape)
+        return Attempt(
+            value=value.to(like),
+            claimed=bool(result.success),
+            status="SUCCESS" if result.success else f"FAILURE {result.get('status', '')}".strip(),
+            residual=float(np.max(np.abs(result.fun))),
+            steps=steps or None,
+            reason=None if result.success else " ".join(str(result.message).split()),
+        )
+
+    def _options(self, equation: Equation) -> dict[str, Any]:
+        limit = "maxfev" if self.method in ("hybr", "df-sane") else "maxiter"
+        shares = _TOLERANCES.get(self.method, {"fatol": 1.0})
+        return {
+            **{name: max(share * equation.target, _LEAST) for name, share in shares.items()},
+            **_FURTHER.get(self.method, {}),
+            limit: equation.limit,
+            **self.options,
+        }

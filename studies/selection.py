@@ -1,0 +1,189 @@
+"""The language in which a study names problems, solvers and gradient modes.
+
+```text
+newton                         by name
+scipy:*                        every name that fits the pattern
+tag:classical                  every name with the tag
+anderson[memory=3,10]          one for each value
+anderson[memory=3,10; kind=I]  several options: every combination
+newton[globalisation=line-search[max_trials=5]]   an option that is itself chosen by name
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from .errors import StudyError
+
+Value = str | int | float | bool | None
+_WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null": None}
+_PATTERN = "*?"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing chosen: its name, and options in place of its defaults.
+
+    Example:
+        >>> Choice("anderson", (("memory", 10),)).text
+        'anderson[memory=10]'
+    """
+
+    name: str
+    options: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As it would be written in a configuration."""
+        if not self.options:
+            return self.name
+        written = (f"{name}={_written(value)}" for name, value in self.options)
+        return f"{self.name}[{'; '.join(written)}]"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What may be chosen.
+
+    Attributes:
+        kind: What these are, for error messages: `"solver"`.
+        names: All names.
+        tagged: Gives the names with a tag; raises a `ValueError` that says which tags there are.
+    """
+
+    kind: str
+    names: Sequence[str]
+    tagged: Callable[[str], Sequence[str]]
+
+
+def chosen(selection: str, among: Names) -> list[Choice]:
+    """Everything that a selection stands for, in the order of `among`.
+
+    Raises:
+        StudyError: No such name or tag (the nearest is named), or the text cannot be read.
+
+    Example:
+        >>> from implicitly.studies.selection import Names, chosen
+        >>> names = Names("solver", ("anderson", "newton"), lambda tag: ())
+        >>> [choice.text for choice in chosen("anderson[memory=3,10]", names)]
+        ['anderson[memory=3]', 'anderson[memory=10]']
+    """
+    name, inside = _split(selection)
+    return [
+        Choice(found, options)
+        for found in _names(name, among)
+        for options in _grid(selection, inside)
+    ]
+
+
+def all_chosen(selections: Iterable[str], among: Names) -> list[Choice]:
+    """Everything that several selections stand for, each once, in the order of the selections."""
+    return list(dict.fromkeys(itertools.chain(*(chosen(text, among) for text in selections))))
+
+
+def single(text: str, among: Names) -> Choice:
+    """The one thing that a selection stands for.
+
+    Raises:
+        StudyError: As for `chosen`, or it stands for none or for several.
+    """
+    found = chosen(text, among)
+    if len(found) != 1:
+        raise StudyError(f"{text!r} stands for {len(found)} {among.kind}s where one is needed")
+    return found[0]
+
+
+def nearest(kind: str, given: str, valid: Iterable[str]) -> str:
+    """What to say of a name that is not among the valid ones."""
+    listed = list(valid)
+    close = difflib.get_close_matches(given, listed, n=1, cutoff=0.0)
+    hint = f"; the nearest is {close[0]!r}" if close else ""
+    return f"no {kind} is called {given!r}{hint}"
+
+
+def _names(name: str, among: Names) -> list[str]:
+    if name.startswith("tag:"):
+        try:
+            return list(among.tagged(name[len("tag:") :]))
+        except ValueError as error:
+            raise StudyError(str(error)) from error
+    if any(sign in name for sign in _PATTERN):
+        found = [known for known in among.names if fnmatchcase(known, name)]
+        if not found:
+            raise StudyError(f"{name!r} fits no {among.kind}; there are: {', '.join(among.names)}")
+        return found
+    if name not in among.names:
+        raise StudyError(
+            f"{nearest(among.kind, name, among.names)}; `implicitly study list` names all"
+        )
+    return [name]
+
+
+def _split(selection: str) -> tuple[str, str]:
+    """The name, and what is in its brackets."""
+    if not isinstance(selection, str) or not selection.strip():
+        raise StudyError(f"a selection is a text such as 'anderson[memory=10]', got {selection!r}")
+    text = selection.strip()
+    name, bracket, rest = text.partition("[")
+    if not bracket:
+        return name.strip(), ""
+    if not rest.endswith("]"):
+        raise StudyError(
+            f"{selection!r} has an opening bracket and does not end with a closing one"
+        )
+    return name.strip(), rest[:-1]
+
+
+def _grid(selection: str, inside: str) -> list[tuple[tuple[str, Value], ...]]:
+    """Every combination of the options in brackets."""
+    axes: list[list[tuple[str, Value]]] = []
+    for part in _parted(inside, ";"):
+        name, equals, values = part.partition("=")
+        if not equals or not name.strip() or not values.strip():
+            raise StudyError(
+                f"{selection!r}: expected option=value or option=value,value between brackets, got {part!r}"
+            )
+        axes.append([(name.strip(), _value(value)) for value in _parted(values, ",")])
+    names = [axis[0][0] for axis in axes]
+    if len(set(names)) < len(names):
+        raise StudyError(f"{selection!r} gives an option twice; its values are parted by commas")
+    return list(itertools.product(*axes))
+
+
+def _parted(text: str, by: str) -> list[str]:
+    """The parts of a text between separators that are in no brackets, empty ones left out."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == by and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _value(text: str) -> Value:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if text[:1] in "'\"" and text[-1:] == text[:1] and len(text) > 1:
+        return text[1:-1]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _written(value: Value) -> str:
+    if isinstance(value, str):
+        return json.dumps(value) if _value(value) != value else value
+    return (
+        "none" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    )
