@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -13,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .. import problems, solvers
-from ..implicit import gradients
 from ..implicit.gradients import Exact, Gradient
 from ..problems import TestProblem
+from ..problems import get as problem_called
+from ..problems import names as problem_names
 from ..problems.registry import unknown
-from ..solvers import Solver
+from ..solvers import Globalisation, Solver
 from .errors import StudyError
 from .methods.method import Method
 from .methods.native import Native
@@ -30,8 +31,9 @@ from .written import build, by_kebab
 NATIVE, ADAPTER, LINEAR, SCIPY = "native", "adapter", "linear", "scipy"
 
 
-def _kinds(module: ModuleType, base: type) -> dict[str, type[Any]]:
-    """The concrete subclasses of `base` among a module's public names."""
+def _kinds(folder: str, base: type) -> dict[str, type[Any]]:
+    """The concrete subclasses of `base` among the public names of a folder of this package."""
+    module = importlib.import_module(f"..{folder}", __package__)
     found = (getattr(module, name) for name in module.__all__)
     return by_kebab(
         kind
@@ -40,9 +42,9 @@ def _kinds(module: ModuleType, base: type) -> dict[str, type[Any]]:
     )
 
 
-_SOLVERS: dict[str, type[Solver]] = _kinds(solvers, Solver)
-_PARTS: dict[str, type] = {**_SOLVERS, **_kinds(solvers, solvers.Globalisation)}
-_MODES: dict[str, type[Gradient]] = _kinds(gradients, Gradient)
+_SOLVERS: dict[str, type[Solver]] = _kinds("solvers", Solver)
+_PARTS: dict[str, type] = {**_SOLVERS, **_kinds("solvers", Globalisation)}
+_MODES: dict[str, type[Gradient]] = _kinds("implicit.gradients", Gradient)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Catalogue:
     @property
     def problems(self) -> Names:
         """The problems that can be named."""
-        return Names("problem", problems.names(), problems.names)
+        return Names("problem", problem_names(), problem_names)
 
     @property
     def solvers(self) -> Names:
@@ -100,7 +102,7 @@ class Catalogue:
 
     def parameters(self, name: str) -> list[str]:
         """Names of a problem's parameters, its size `n` first."""
-        fields = dataclasses.fields(problems.get(name))
+        fields = dataclasses.fields(problem_called(name))
         return ["n", *(parameter.name for parameter in fields if parameter.init)]
 
     def problem(self, choice: Choice, seed: int) -> tuple[TestProblem, int]:
@@ -111,7 +113,7 @@ class Catalogue:
         """
 
         def make() -> tuple[TestProblem, int]:
-            kind = type(problems.get(choice.name))
+            kind = type(problem_called(choice.name))
             options = tuple((name, value) for name, value in choice.options if name != "n")
             sizes: list[Any] = [value for name, value in choice.options if name == "n"]
             if "seed" in self.parameters(choice.name) and "seed" not in dict(options):
