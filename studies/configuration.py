@@ -43,7 +43,7 @@ class Configuration(BaseModel):
         pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` say it
             in a `StudyError`.
 
-    Example:
+    Examples:
         >>> from implicitly.studies import Configuration
         >>> study = Configuration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
         >>> [cell.solver.text for cell in study.cells()]
@@ -129,7 +129,7 @@ class Configuration(BaseModel):
 def shipped() -> list[str]:
     """Names of the studies that come with the package.
 
-    Example:
+    Examples:
         >>> from implicitly.studies import shipped
         >>> "classical" in shipped()
         True

@@ -22,7 +22,7 @@ def versions(packages: tuple[str, ...] = ()) -> dict[str, str]:
     This package's own has a digest of its solvers, problems and derivative rule, so that results of a changed
     solver are not taken for those of the old one.
 
-    Example:
+    Examples:
         >>> sorted(versions(("scipy",)))
         ['implicitly', 'numpy', 'python', 'scipy', 'torch']
     """
@@ -33,7 +33,7 @@ def versions(packages: tuple[str, ...] = ()) -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """The machine, by name.
 
-    Example:
+    Examples:
         >>> sorted(environment())[:3]
         ['cores', 'machine', 'memory']
     """

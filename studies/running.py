@@ -38,7 +38,7 @@ class Summary:
         outcomes: Cells by outcome, those that had been run before included.
         said: What was found damaged and repaired in the store.
 
-    Example:
+    Examples:
         >>> Summary("tiny", 3, 1, {"solved": 3}).failed
         0
     """
@@ -83,7 +83,7 @@ def run(
         StudyError: The configuration is wrong.
         StoreError: The store cannot be read, or rows were left that could not be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from implicitly import studies
         >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])

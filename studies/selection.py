@@ -30,7 +30,7 @@ _PATTERN = "*?"
 class Choice:
     """One thing chosen: its name, and options in place of its defaults.
 
-    Example:
+    Examples:
         >>> Choice("anderson", (("memory", 10),)).text
         'anderson[memory=10]'
     """
@@ -68,7 +68,7 @@ def chosen(selection: str, among: Names) -> list[Choice]:
     Raises:
         StudyError: No such name or tag (the nearest is named), or the text cannot be read.
 
-    Example:
+    Examples:
         >>> from implicitly.studies.selection import Names, chosen
         >>> names = Names("solver", ("anderson", "newton"), lambda tag: ())
         >>> [choice.text for choice in chosen("anderson[memory=3,10]", names)]

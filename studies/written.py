@@ -17,7 +17,7 @@ _NAMES = {"DFSANE": "df-sane", "BiCGStab": "bicgstab", "DenseLU": "dense-lu"}
 def kebab(kind: type) -> str:
     """The name of a class in a configuration.
 
-    Example:
+    Examples:
         >>> import implicitly
         >>> kebab(implicitly.NewtonKrylov), kebab(implicitly.GMRES)
         ('newton-krylov', 'gmres')
@@ -62,7 +62,7 @@ def build(kind: type, choice: Choice, parts: Mapping[str, type]) -> Any:
 def written(instance: Any) -> str:
     """A dataclass as Python writes it, without the options that are its defaults.
 
-    Example:
+    Examples:
         >>> import implicitly
         >>> written(implicitly.Newton(globalisation=implicitly.LineSearch()))
         'Newton(globalisation=LineSearch())'
