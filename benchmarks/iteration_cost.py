@@ -15,7 +15,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,7 @@ class HostReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def ours(name: str, solver: Solver, check_every: int) -> Contender:
+def ours(name: str, solver: Solver, check_every: int, how: str = "") -> Contender:
     def iterate(f: Map, z: Tensor, steps: int) -> object:
         stopping = Stopping(
             rtol=0.0, atol=0.0, max_steps=steps, check_every=check_every, patience=10**6
@@ -118,7 +118,7 @@ def ours(name: str, solver: Solver, check_every: int) -> Contender:
         stopping = Stopping(rtol=TOLERANCE, check_every=check_every)
         return fixed_point(f, z, solver=solver, stopping=stopping, batch_dims=1).evaluations
 
-    return Contender(name, f"implicitly, every {check_every}", iterate, reach)
+    return Contender(name, f"implicitly, every {check_every}{how}", iterate, reach)
 
 
 def torchdeq(name: str, options: dict[str, int]) -> Contender:
@@ -141,6 +141,8 @@ def contenders() -> list[Contender]:
         ("Broyden", Broyden(), {}),
     ):
         several += [ours(name, solver, check_every) for check_every in (1, 4, 10)]
+        compiled = replace(solver, compiled=True)
+        several.append(ours(name, compiled, 1, ", compiled"))
         several.append(torchdeq(name, options))
     return several
 

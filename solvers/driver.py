@@ -458,14 +458,15 @@ class _Monitor:
             norm = torch.linalg.vector_norm(state.residual, dim=1)
         parts = [norm]
         if self._relative_to_z:
-            parts.append(torch.linalg.vector_norm(state.z, dim=1))
+            z_norm = getattr(state, "z_norm", None)
+            parts.append(torch.linalg.vector_norm(state.z, dim=1) if z_norm is None else z_norm)
         failed = getattr(state, "failed", None)
         if failed is not None:
             parts.append(failed.to(norm.dtype))
         stacked = torch.stack(parts)
         host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
-        z_norm = host[1] if self._relative_to_z else None
-        return host[0], z_norm, None if failed is None else host[-1]
+        reference = host[1] if self._relative_to_z else None
+        return host[0], reference, None if failed is None else host[-1]
 
     def _keep(self, z: Tensor, which: np.ndarray) -> None:
         """Make the iterates of the systems `which` the ones to return; no copy if that is all."""

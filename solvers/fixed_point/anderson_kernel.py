@@ -1,0 +1,151 @@
+"""The step of Anderson's method of type II in compiled code: all of it for one system after another.
+
+`Anderson.step` is what it computes; there the operations run one after another over all systems, here
+all of them over one system while its moves are in the cache.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from ..compiled.numba_code import borrowed
+from ..compiled.numba_rows import Array, add_multiple, dot, jit_step
+
+
+@jit_step
+def solve_small(matrix: Array, right: Array, size: int) -> None:
+    """Solve the leading `size` equations in place, by elimination with partial pivoting."""
+    for k in range(size):
+        pivot = k
+        for i in range(k + 1, size):
+            if abs(matrix[i, k]) > abs(matrix[pivot, k]):
+                pivot = i
+        if pivot != k:
+            for j in range(k, size):
+                matrix[k, j], matrix[pivot, j] = matrix[pivot, j], matrix[k, j]
+            right[k], right[pivot] = right[pivot], right[k]
+        for i in range(k + 1, size):
+            factor = matrix[i, k] / matrix[k, k]
+            for j in range(k + 1, size):
+                matrix[i, j] -= factor * matrix[k, j]
+            right[i] -= factor * right[k]
+    for k in range(size - 1, -1, -1):
+        for j in range(k + 1, size):
+            right[k] -= matrix[k, j] * right[j]
+        right[k] /= matrix[k, k]
+
+
+@jit_step
+def extrapolate(
+    residuals: Array,
+    targets: Array,
+    weights: Array,
+    current: int,
+    floor: float,
+    relative: float,
+    workspace: tuple[Array, Array, Array],
+    z_next: Array,
+) -> None:
+    """Write the next iterate of one system: its rows combined as `Anderson` says."""
+    slots = residuals.shape[0]
+    used, matrix, right = workspace
+    count = 0
+    for j in range(slots):
+        if j != current and weights[j] != 0.0:
+            used[count] = j
+            count += 1
+    for a in range(count):
+        row, weight = residuals[used[a]], weights[used[a]]
+        right[a] = -dot(residuals[current], row) * weight
+        for b in range(a):
+            product = dot(residuals[used[b]], row)
+            matrix[a, b] = product * weight
+            matrix[b, a] = product * weights[used[b]]
+        square = dot(row, row) * weight
+        matrix[a, a] = square + relative * square + floor
+    solve_small(matrix, right, count)
+    z_next[:] = targets[current]
+    for a in range(count):
+        add_multiple(z_next, right[a], targets[used[a]])
+
+
+@jit_step
+def type_two_step(
+    residuals: Array,
+    targets: Array,
+    weights: Array,
+    first: Array,
+    mixing: Array,
+    limits: tuple[Array, Array, Array],
+    plain: Array,
+    slot: tuple[int, int],
+    z: Array,
+    residual: Array,
+    size_before: Array,
+    options: tuple[float, float, float, float],
+    forget: bool,
+    sizes: Array,
+    z_next: Array,
+) -> None:
+    """Take in a point and write the next, for every system.
+
+    Args:
+        residuals: Those of the ring, `(batch, slots, n)`; written, as are all of the ring.
+        targets: Those of the ring.
+        weights: Those of the ring, `(batch, 1, slots)`.
+        first: The norm of the first residual, `(batch, 1)`.
+        mixing: `β`, `(batch, 1)`.
+        limits: The growth beyond which moves are forgotten, and the strict and the lenient limit,
+            `(batch, 1)`; the first is written.
+        plain: Whether the step to this point was a plain one; written for the next.
+        slot: That of the point before, and that of this one.
+        z: The point, `(batch, n)`.
+        residual: The residual there.
+        size_before: Residual norms at the point before, `(batch, 1)`.
+        options: The floor, the relative increase of the diagonal, the smallest length, and the
+            growth that tells of a map that expands, infinite without safeguard.
+        forget: Whether all moves are forgotten now.
+        sizes: Where the norms of residuals and points are written, `(2, batch, 1)`.
+        z_next: Where the next points are written.
+    """
+    residuals, targets, weights = borrowed(residuals), borrowed(targets), borrowed(weights)
+    z, residual, z_next = borrowed(z), borrowed(residual), borrowed(z_next)
+    limit, strict, lenient = limits
+    before, now = slot
+    floor, relative, tiny, expansion = options
+    number = z.dtype.type
+    batch, n = z.shape
+    slots = residuals.shape[1]
+    matrix, right = np.empty((slots, slots), z.dtype), np.empty(slots, z.dtype)
+    used = np.empty(slots, np.int64)
+    workspace = borrowed(used), borrowed(matrix), borrowed(right)
+    for b in range(batch):
+        r, point = residual[b], z[b]
+        beta = mixing[b, 0]
+        r_now, r_before = residuals[b, now], residuals[b, before]
+        target_now, target_before = targets[b, now], targets[b, before]
+        for j in range(n):
+            r_now[j] = r[j]
+            target_now[j] = point[j] + beta * r[j]
+            r_before[j] -= r_now[j]
+            target_before[j] -= target_now[j]
+        size = number(sqrt(dot(r, r)))
+        sizes[0, b, 0] = size
+        sizes[1, b, 0] = sqrt(dot(point, point))
+        length = size * first[b, 0]
+        # A residual that has vanished leaves no equation.
+        weights[b, 0, before] = number(1.0) / max(length, number(tiny))
+        weights[b, 0, now] = 0.0
+        if expansion < np.inf:
+            growth = size / size_before[b, 0]
+            if plain[b, 0]:
+                limit[b, 0] = lenient[b, 0] if growth > expansion else strict[b, 0]
+            plain[b, 0] = growth > limit[b, 0]
+        if forget or (expansion < np.inf and plain[b, 0]):
+            weights[b, 0, :] = 0.0
+            plain[b, 0] = forget or plain[b, 0]
+        extrapolate(
+            residuals[b], targets[b], weights[b, 0], now, floor, relative, workspace, z_next[b]
+        )
