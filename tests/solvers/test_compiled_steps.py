@@ -28,8 +28,8 @@ every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
-def systems(dtype: torch.dtype, batch: int = 6, n: int = 20) -> tuple[Tensor, Tensor]:
-    return TanhSystems.draw(batch, n, 0.9, seed=3).tensors(dtype)
+def systems(dtype: torch.dtype, radius: float = 0.9) -> tuple[Tensor, Tensor]:
+    return TanhSystems.draw(6, 20, radius, seed=3).tensors(dtype)
 
 
 def run(solver: Solver, W: Tensor, x: Tensor, **options: Any) -> FlatSolution:
@@ -42,8 +42,9 @@ def interpreted(solver: Solver) -> Solver:
 
 @every_solver
 @every_dtype
-def test_both_take_the_same_steps(solver: Solver, dtype: torch.dtype) -> None:
-    W, x = systems(dtype)
+@pytest.mark.parametrize("radius", [0.9, 4.0])
+def test_both_take_the_same_steps(solver: Solver, dtype: torch.dtype, radius: float) -> None:
+    W, x = systems(dtype, radius)
     problem = Problem(lambda z: tanh_map(z, W, x))
     z = torch.zeros_like(x)
     first = problem.residual(z)
@@ -59,6 +60,33 @@ def test_both_take_the_same_steps(solver: Solver, dtype: torch.dtype) -> None:
         torch.testing.assert_close(state.norm, reference.norm, rtol=tolerance, atol=tolerance)
         known = torch.linalg.vector_norm(state.z, dim=1)
         torch.testing.assert_close(state.z_norm, known)
+
+
+@every_solver
+def test_a_trial_that_is_not_finite_is_treated_alike(solver: Solver) -> None:
+    W, x = systems(torch.float64, 4.0)
+
+    def run_steps(solver: Solver) -> list[Tensor]:
+        evaluations = 0
+
+        def function(z: Tensor) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            value = tanh_map(z, W, x)
+            if evaluations == 4:
+                value = value.index_fill(0, torch.tensor([1]), torch.nan)
+            return value
+
+        problem = Problem(function)
+        state = solver.init(problem, torch.zeros_like(x), problem.residual(torch.zeros_like(x)))
+        found = []
+        for _ in range(8):
+            state = solver.step(problem, state)
+            found.append(state.z)
+        return found
+
+    for mine, reference in zip(run_steps(solver), run_steps(interpreted(solver)), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10, equal_nan=True)
 
 
 @every_solver
