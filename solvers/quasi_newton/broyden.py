@@ -193,11 +193,12 @@ class Broyden(Solver):
     def step(self, problem: Problem, state: BroydenState) -> BroydenState:
         trial = torch.addcmul(state.z_row, state.length, state.direction)
         residual = problem.residual(trial.squeeze(1)).unsqueeze(1)
+        taken = state.direction
         if state.used == self.memory:
             state = self._reduced(state)
         if self.compiled and runs_compiled(state.z_row, residual):
-            return self._compiled_step(state, trial, residual.contiguous())
-        s = state.length * state.direction
+            return self._compiled_step(state, taken, trial, residual.contiguous())
+        s = state.length * taken
         size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
 
         left, right = state.factors()
@@ -271,7 +272,9 @@ class Broyden(Solver):
             updates.narrow(1, 0, capacity).copy_(state.updates)
         return updates
 
-    def _compiled_step(self, state: BroydenState, trial: Tensor, residual: Tensor) -> BroydenState:
+    def _compiled_step(
+        self, state: BroydenState, taken: Tensor, trial: Tensor, residual: Tensor
+    ) -> BroydenState:
         """The rest of `step`, after the evaluation, in compiled code."""
         # Numba takes a sixth of a second to import.
         from .broyden_kernel import good_step
@@ -287,6 +290,7 @@ class Broyden(Solver):
             before.first_length,
             stored,
             state.used,
+            before.point[2] if taken is state.direction else taken.numpy(),
             trial.numpy(),
             residual.numpy(),
             1.0 + self.growth / count**2 if self.line_search else np.inf,

@@ -21,6 +21,7 @@ def good_step(
     first_length: Array,
     updates: Array,
     used: int,
+    taken: Array,
     trial: Array,
     residual: Array,
     allowance: float,
@@ -36,7 +37,9 @@ def good_step(
         first_length: `t`, `(batch, 1, 1)`.
         updates: `(batch, capacity, 2, n)`; row `used` is written.
         used: Updates in use.
-        trial: The iterates tried, `z + length · direction`, `(batch, 1, n)`.
+        taken: The directions in which was tried, `(batch, 1, n)`: those of `before`, or what they were
+            before the updates were reduced.
+        trial: The iterates tried, `z + length · taken`.
         residual: The residuals there.
         allowance: How much larger the residual norm may have become; infinite for any trial.
         smallest_curvature: See `Broyden`.
@@ -44,7 +47,7 @@ def good_step(
         numbers_after: Where the new numbers are written.
     """
     before, after, updates = borrowed(before), borrowed(after), borrowed(updates)
-    trial, residual = borrowed(trial), borrowed(residual)
+    taken, trial, residual = borrowed(taken), borrowed(trial), borrowed(residual)
     number = before.dtype.type
     _, batch, _, n = before.shape
     workspace = np.empty((2, n), before.dtype)
@@ -55,7 +58,7 @@ def good_step(
         t, length = first_length[b, 0, 0], numbers[1, b, 0, 0]
         u, v = updates[b, used, 0], updates[b, used, 1]
         for j in range(n):
-            s[j] = length * d[j]
+            s[j] = length * taken[b, 0, j]
             next_direction[j] = t * r[j]
             v[j] = t * s[j]
         for i in range(used):
