@@ -23,8 +23,8 @@ def value_kernel(function: Any) -> Any:
         z: Array, parameters: Array, out: Array, fill: float, start: int, stop: int
     ) -> None:
         z, parameters, out = borrowed(z), borrowed(parameters), borrowed(out)
+        out[start:stop] = fill
         for i in range(start, stop):
-            out[i] = fill
             value(z[i], parameters[i], out[i])
 
     return evaluate

@@ -21,7 +21,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..solvers.compiled.systems import CompilationError, in_blocks
+from ..solvers.compiled.systems import CompilationError, NoDerivativeError, in_blocks
 from .differentiation import transforming
 
 Argument = Literal["z", "parameters"]
@@ -32,7 +32,7 @@ _WIDTHS = (2.0**-15, 2.0**-18)
 _RELATIVE, _OF_ROW = 1e-3, 1e-7
 
 
-class ComplexStepError(ValueError):
+class ComplexStepError(NoDerivativeError, ValueError):
     """A compiled function has no derivative by complex steps, or none of the order asked for."""
 
 

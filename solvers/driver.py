@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .compiled.systems import NoDerivativeError
 from .end_states import EndStates
 from .goal import Goal
 from .problem import Problem
@@ -417,6 +418,8 @@ class _Monitor:
         """Whether all systems still run, and each has converged: what there is to note is short."""
         if self._rows is not None or self._ended or self._lazy or self._confirms:
             return False
+        if norm[0] > self._floor + _MORE * self._rtol[0] * reference[0]:
+            return False  # Most looks need no more than one system to tell.
         norm = self._scaled(norm)
         threshold = self._atol + self._rtol * self._scaled(reference)
         if not (norm <= threshold).all() or np.isinf(norm).any():
@@ -526,9 +529,11 @@ class _Monitor:
         That of a root or of a linear equation is relative to the residual at the start, which may
         have been a solution.
         """
-        unsolved = (self._status == Status.STALLED) | (self._status == Status.MAX_STEPS)
+        if not self._may_doubt or (self._status == _CONVERGED).all():
+            return
+        unsolved = (self._status == _STALLED) | (self._status == _MAX_STEPS)
         unsolved &= (self._steps > 0) & np.isfinite(self._kept)
-        if self._may_doubt and unsolved.any():
+        if unsolved.any():
             self._whole.unpark()
             self.problem, self._rows = self._whole, None
             self._status[self._within_rounding(slice(None), unsolved)] = _CONVERGED
@@ -543,7 +548,11 @@ class _Monitor:
     def _within_rounding(self, rows: Any, which: np.ndarray) -> np.ndarray:
         """Those of the systems `which`, among `rows`, with a residual that rounding explains."""
         z = self.z if self._rows is None else self.z[self._index()]
-        reachable = self._reachable(self.problem, z)
+        try:
+            reachable = self._reachable(self.problem, z)
+        except NoDerivativeError:  # A solver may do without, and then nothing is known of rounding.
+            self._knows_rounding = False
+            return np.zeros_like(which)
         met: np.ndarray = which & (self._kept[rows] <= reachable)
         self._threshold[rows] = np.where(met, reachable, self._threshold[rows])
         return met

@@ -71,7 +71,7 @@ class NumbaRoot(WholeSolver):
                 "batch_dims=len(batch); for any other equation use Newton() or NewtonKrylov(), "
                 "for an adjoint DenseLU()"
             )
-        if goal.callback is not None and goal.callback(0, _norms(residual)):
+        if goal.callback is not None and goal.callback(0, _norms(_float64(residual))):
             still = np.zeros(z.shape[0], dtype=np.int64)
             return Outcome(z, still, still)
         systems = problem.compiled()
@@ -100,7 +100,11 @@ class NumbaRoot(WholeSolver):
         status, steps, evaluations, jacobians = counters.T
         problem.counts.evaluations += int(evaluations.max(initial=0))
         problem.counts.jvps += n * int(jacobians.max(initial=0))
-        return Outcome(torch.from_numpy(values).to(z), status, steps)
+        value = torch.from_numpy(values).to(z)
+        if value.dtype != torch.float64:
+            return Outcome(value, status, steps)
+        # That of the value, from the same compiled code.
+        return Outcome(value, status, steps, residual=_norms(residuals))
 
 
 def _kernel(systems: CompiledSystems, form: str) -> Any:
@@ -126,5 +130,7 @@ def _float64(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float64).contiguous().numpy()
 
 
-def _norms(residual: Tensor) -> np.ndarray:
-    return np.asarray(np.sqrt(np.mean(_float64(residual) ** 2, axis=1)))
+def _norms(residual: np.ndarray) -> np.ndarray:
+    if residual.shape[1] == 1:
+        return np.abs(residual[:, 0])
+    return np.asarray(np.sqrt(np.mean(residual**2, axis=1)))

@@ -78,9 +78,12 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
         points, values, slopes = borrowed(points), borrowed(values), borrowed(slopes)
         state, flags, active = borrowed(state), borrowed(flags), borrowed(active)
         max_steps, max_evaluations, max_updates, max_trials = limits
-        for base in range(start, stop, _TILE):
+        for begin in range(start, stop, _TILE):
+            # Unsigned, so that no index is looked at for being counted from the end.
+            base = np.uintp(begin)
             count = 0
-            for c in range(min(_TILE, stop - base)):
+            for place in range(min(_TILE, stop - begin)):
+                c = np.uintp(place)
                 i = base + c
                 if not known:
                     value(z[i], parameters[i], values[c])
@@ -195,6 +198,6 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
     def workspace() -> tuple[Array, ...]:
         points, values = np.empty((_TILE, 1)), np.empty((_TILE, 1))
         state, flags = np.empty((_TILE, 3)), np.empty((_TILE, 3), np.int64)
-        return points, values, np.empty((1, 1)), state, flags, np.empty(_TILE, np.int64)
+        return points, values, np.empty((1, 1)), state, flags, np.empty(_TILE, np.uintp)
 
     return solve, workspace

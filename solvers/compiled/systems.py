@@ -19,7 +19,11 @@ _WORTH_A_THREAD = 2e-4
 """Seconds of work below which calling in another thread takes longer than it saves."""
 
 
-class CompilationError(TypeError):
+class NoDerivativeError(Exception):
+    """A compiled function has no derivative that could be formed."""
+
+
+class CompilationError(NoDerivativeError, TypeError):
     """Numba cannot compile a function for the arguments that it is to take."""
 
 
@@ -72,9 +76,10 @@ def in_blocks(work: Callable[[int, int], None], systems: int) -> None:
     began = time.perf_counter()
     work(next(starts), size)
     expected = (time.perf_counter() - began) * (systems / size - 1)
-    helpers = []
-    if expected > _WORTH_A_THREAD:
-        helpers = [_pool().submit(take) for _ in range(threads - 1)]
+    if expected <= _WORTH_A_THREAD:
+        work(size, systems)
+        return
+    helpers = [_pool().submit(take) for _ in range(threads - 1)]
     take()
     for helper in helpers:
         if not helper.cancel():

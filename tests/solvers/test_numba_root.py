@@ -307,13 +307,41 @@ def test_units_do_not_change_the_steps_of_one_unknown(
     assert one.counts.evaluations - int(one.steps.max()) <= 30
 
 
+@pytest.mark.parametrize("form", ["root", "fixed_point"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("equation", "n"), [(SCALAR_MENU, 1), (MENU, 2)])
+def test_the_residual_is_that_of_exactly_the_value_that_comes_back(
+    equation: NumbaEquation, n: int, dtype: torch.dtype, form: str
+) -> None:
+    z0, p = (tensor.to(dtype) for tensor in ordered([0, 1, 2, 3, 4], [0.7] * 5, n))
+    solve = root if form == "root" else fixed_point
+    for limit in (1, 2, 50):
+        solution = solve(
+            equation, z0, p, solver=NumbaRoot(), batch_dims=1, on_failure="accept",
+            stopping=Stopping(max_steps=limit),
+        )  # fmt: skip
+        value = equation(solution.value, p)
+        residual = value - solution.value if form == "fixed_point" else value
+        norm = residual.double().square().mean(dim=1).sqrt()
+        # The norms alone may be rounded otherwise.
+        unit = torch.finfo(dtype).eps
+        expected = norm.nan_to_num(nan=torch.inf)
+        torch.testing.assert_close(solution.residual.double(), expected, rtol=8 * unit, atol=0)
+
+
+def test_a_function_that_complex_steps_cannot_take_may_stall() -> None:
+    z0, p = ordered([0, 3, 7], [1.0] * 3, 1)  # A line, x² + 1, √x with a comparison.
+    solution = root(SCALAR_MENU, z0, p, solver=NumbaRoot(), batch_dims=1, on_failure="accept")
+    assert solution.status.tolist() == [Status.CONVERGED, Status.STALLED, Status.CONVERGED]
+
+
 @pytest.mark.parametrize(("equation", "n"), [(SCALAR_MENU, 1), (MENU, 2)])
 def test_evaluations_are_counted_per_system(equation: NumbaEquation, n: int) -> None:
     z0, p = ordered([0] * 5, [1.0] * 5, n)
     p[:, 1] = torch.linspace(-2, 7, 5, dtype=torch.float64)
     solution = solved(equation, z0, p, stopping=Stopping(rtol=1e-5))
-    # The start, n differences, one step of a linear equation, and the value that comes back.
-    assert (solution.counts.evaluations, solution.counts.jvps) == (n + 3, n)
+    # The start, n differences, and one step of a linear equation: its value is what comes back.
+    assert (solution.counts.evaluations, solution.counts.jvps) == (n + 2, n)
     assert solution.steps.tolist() == [1] * 5
     # A difference is good to half the digits.
     assert torch.allclose(solution.value[:, 0], p[:, 1], rtol=0, atol=1e-6)
