@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from .study import app as study
+
 app = typer.Typer(
     name="implicitly",
     help="Functions defined by an equation: solve them, and differentiate the solution exactly.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(study, name="study")
 
 
 def _show_version(wanted: bool) -> None:

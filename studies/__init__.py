@@ -2,6 +2,7 @@
 
 from .configuration import Configuration, load, shipped
 from .errors import StoreError, StoreWarning, StudyError
+from .overview import Progress, export, status
 from .reporting import Comparison, compare, report
 from .row import COLUMNS, OUTCOMES, Row
 from .running import Summary, resume, run
@@ -13,6 +14,7 @@ __all__ = [
     "Comparison",
     "Configuration",
     "Plan",
+    "Progress",
     "Row",
     "Store",
     "StoreError",
@@ -20,9 +22,11 @@ __all__ = [
     "StudyError",
     "Summary",
     "compare",
+    "export",
     "load",
     "report",
     "resume",
     "run",
     "shipped",
+    "status",
 ]

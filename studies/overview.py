@@ -1,0 +1,96 @@
+"""How far studies are, and their rows in other formats."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+
+from .errors import StudyError
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        study: Its name.
+        cells: Cells that it consists of.
+        outcomes: Cells that have ended, by outcome.
+
+    Examples:
+        >>> Progress("tiny", 4, {"solved": 2, "crashed": 1}).left
+        1
+    """
+
+    study: str
+    cells: int
+    outcomes: Mapping[str, int]
+
+    @property
+    def ended(self) -> int:
+        """Cells that have ended, however."""
+        return sum(self.outcomes.values())
+
+    @property
+    def left(self) -> int:
+        """Cells that are still to be run."""
+        return self.cells - self.ended
+
+
+def status(store: Store) -> list[Progress]:
+    """How far each study of a store is, in the order of the alphabet.
+
+    Examples:
+        >>> import tempfile
+        >>> from implicitly import studies
+        >>> store = studies.Store(tempfile.mkdtemp())
+        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> _ = studies.run(tiny, store)
+        >>> [(progress.study, progress.left) for progress in studies.status(store)]
+        [('tiny', 0)]
+    """
+    return [
+        Progress(study, len(store.plan(study).keys), Counter(store.outcomes(study).values()))
+        for study in store.studies()
+    ]
+
+
+def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write rows, as `Store.rows` gives them, in the format that the ending of `path` names.
+
+    Args:
+        rows: The rows.
+        path: A file that ends in `.csv`, `.json` (a list of objects) or `.parquet`; its folder is made.
+
+    Raises:
+        StudyError: Another ending, or the file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from implicitly import studies
+        >>> store = studies.Store(tempfile.mkdtemp())
+        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> _ = studies.run(tiny, store)
+        >>> studies.export(store.rows("tiny"), tempfile.mkdtemp() + "/tiny.csv").name
+        'tiny.csv'
+    """
+    file = Path(path)
+    writers = {
+        ".csv": lambda: rows.to_csv(file, index=False),
+        ".json": lambda: rows.to_json(file, orient="records", indent=1),
+        ".parquet": lambda: rows.to_parquet(file, index=False),
+    }
+    if file.suffix not in writers:
+        raise StudyError(f"the file must end in {', '.join(writers)}, got {file.name!r}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writers[file.suffix]()
+    except OSError as error:
+        raise StudyError(f"{file} cannot be written: {error}") from error
+    return file
