@@ -70,9 +70,11 @@ def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path) -> None:
     assert "All checks passed" in result.output
     png = (tmp_path / "new" / "demo.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert "Polyalgorithm(remember=False) solves 2 of 2" in result.output
+    assert (tmp_path / "new" / "study" / "report.html").exists()
 
 
-def test_demo_fails_on_a_wrong_gradient_and_does_without_matplotlib(
+def test_demo_fails_on_a_wrong_gradient_and_does_without_extras(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Objective.gradient
@@ -80,9 +82,11 @@ def test_demo_fails_on_a_wrong_gradient_and_does_without_matplotlib(
         Objective, "gradient", lambda self: tuple(1.000001 * g for g in right(self))
     )
     monkeypatch.setattr(demonstration, "can_draw", lambda: False)
+    monkeypatch.setattr(demonstration, "can_study", lambda: False)
     result = CliRunner().invoke(app, ["demo", "--fast", "--output", str(tmp_path)])
     assert result.exit_code == 1
     assert "pip install 'implicitly[figures]'" in result.output
+    assert "pip install 'implicitly[studies]'" in result.output
     for solver in SOLVERS:
         assert f"Failed: {type(solver).__name__}: the gradient differs" in result.output
     assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from .checks import HeldOut, SolverReport, report_solver, study_memory, unrolled
 from .figure import can_draw, save_figure
 from .network import EquilibriumNetwork
 from .size import FAST, FULL, Size
+from .small_study import can_study, small_study
 from .solving import SOLVERS, spectral_radius
 from .table import explanation, results_table
 from .text import SYMBOLS, Corpus, TextError, evenly_spaced, load_corpus, windows
@@ -49,6 +50,15 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
         output.mkdir(parents=True, exist_ok=True)
         with _one_thread():
             failures = _demonstrate(console, size, output / "demo.png" if draw else None, seed)
+        console.rule("3. Compare solvers in a small study", align="left")
+        if can_study():
+            failures += small_study(console, output / "study", size.studied)
+        else:
+            console.print(
+                "Left out, since it needs more packages. To get them:\n"
+                "  pip install 'implicitly[studies]'",
+                markup=False,
+            )
     except (OSError, TextError, SolveError) as error:
         console.print(f"Failed: {error}", style="bold red", markup=False)
         return 1

@@ -23,6 +23,7 @@ class Size:
         depths: Layers of the unrolled networks.
         directions: Random directions for finite differences.
         repeats: Timed solves.
+        studied: Problems of the study.
         beats_pairs: Whether training is long enough to beat counting pairs, and not only characters.
     """
 
@@ -39,6 +40,7 @@ class Size:
     depths: tuple[int, ...]
     directions: int
     repeats: int
+    studied: tuple[str, ...]
     beats_pairs: bool
 
 
@@ -56,6 +58,7 @@ FULL = Size(
     depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64),
     directions=6,
     repeats=7,
+    studied=("tag:classical",),
     beats_pairs=True,
 )
 
@@ -73,5 +76,6 @@ FAST = Size(
     depths=(1, 2, 4, 8, 16, 32, 64),
     directions=2,
     repeats=1,
+    studied=("boggs", "wood"),
     beats_pairs=False,
 )

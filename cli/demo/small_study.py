@@ -1,0 +1,64 @@
+"""A small study of solvers: run, stored, and reported on a page."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+SOLVERS = ("polyalgorithm[remember=false]", "newton-krylov", "broyden", "anderson", "scipy:hybr")
+_NEEDED = ("joblib", "pandas", "plotly", "psutil", "pyarrow", "pydantic", "yaml")
+
+
+def can_study() -> bool:
+    """Whether what studies need is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
+
+
+def small_study(
+    console: Console, folder: Path, problems: tuple[str, ...], jobs: int = 2
+) -> list[str]:
+    """Run a study of five solvers, print what each solved, and name its report.
+
+    Args:
+        console: Where to print.
+        folder: For the rows, which are used again, and the report.
+        problems: Selections of problems.
+        jobs: Cells run at once.
+
+    Returns:
+        What went wrong: claims of success that the study denies.
+    """
+    # Imported here because it is an extra.
+    from ... import studies
+
+    configuration = studies.Configuration(
+        name="demo",
+        description="The default of root beside three solvers and SciPy's best, on classical problems.",
+        problems=problems,
+        solvers=SOLVERS,
+    )
+    store = studies.Store(folder / "rows")
+    with Progress(
+        BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("cells"), console=console
+    ) as bar:
+        task = bar.add_task("", total=None)
+        studies.run(
+            configuration,
+            store,
+            jobs=jobs,
+            on_row=lambda row, ended, total: bar.update(task, completed=ended, total=total),
+        )
+    rows = store.rows("demo")
+    solved = rows.assign(solved=rows["outcome"] == "solved").groupby("solver", sort=False)["solved"]
+    for solver, (count, among) in solved.agg(["sum", "count"]).iterrows():
+        console.print(f"  {solver} solves {count} of {among}", markup=False)
+    page, *_ = studies.report(rows, folder, ("html",), plan=store.plan("demo"))
+    console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    denied = rows[(rows["outcome"] == "false success") & (rows["solver_family"] == "native")]
+    return [
+        f"{row.solver} claims to have solved {row.problem}, and has not"
+        for row in denied.itertuples()
+    ]
