@@ -56,20 +56,20 @@ class Configuration(BaseModel):
     description: str = ""
     problems: tuple[str, ...] = Field(min_length=1)
     solvers: tuple[str, ...] = Field(min_length=1)
-    tolerances: tuple[float, ...] = Field((1e-8,), min_length=1)
+    tolerances: tuple[float, ...] = Field(default=(1e-8,), min_length=1)
     target: Literal["absolute", "relative"] = "absolute"
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     dtypes: tuple[Literal["float64", "float32", "float16", "bfloat16"], ...] = Field(
-        ("float64",), min_length=1
+        default=("float64",), min_length=1
     )
     device: str = "cpu"
     gradients: tuple[str, ...] = ()
     adjoint_solvers: tuple[str, ...] = ()
-    max_evaluations: int = Field(10_000, ge=1)
-    time_limit: float = Field(60.0, gt=0)
-    memory_limit: int = Field(2048, ge=1)
-    repeats: int = Field(0, ge=0)
-    own: str | None = Field(None, exclude=True)
+    max_evaluations: int = Field(default=10_000, ge=1)
+    time_limit: float = Field(default=60.0, gt=0)
+    memory_limit: int = Field(default=2048, ge=1)
+    repeats: int = Field(default=0, ge=0)
+    own: str | None = Field(default=None, exclude=True)
 
     @field_validator("tolerances")
     @classmethod
