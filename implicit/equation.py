@@ -99,6 +99,8 @@ class Equation(ABC):
     captured: Leaves
     described: str
     batched_prefix: int
+    causal: bool = False
+    """The systems along the last batch axis are time steps, each of which depends on those before it."""
 
     @abstractmethod
     def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
@@ -173,6 +175,7 @@ class GivenEquation(Equation):
     described: str = "the equation"
     batched_prefix: int = 0
     compiled: CompiledForm | None = None
+    causal: bool = False
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
@@ -227,6 +230,7 @@ class GivenEquation(Equation):
             linear=self.linear,
             described=self.described,
             compiled=None if self.compiled is None else self.compiled.vmapped(axes),
+            causal=self.causal,
         )
 
 
@@ -254,7 +258,8 @@ class _DerivedEquation(Equation):
 
     @property
     def batch_dims(self) -> int:  # type: ignore[override]
-        return self.parent.batch_dims
+        # The adjoint runs against time: a sequence is one system of it.
+        return self.parent.batch_dims - self.parent.causal
 
     @property
     def captured(self) -> Leaves:  # type: ignore[override]

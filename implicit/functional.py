@@ -36,6 +36,7 @@ def root(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    causal: bool = False,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
 
@@ -59,6 +60,11 @@ def root(
         trace: Record the residual norms of every check in `Solution.trace`.
         callback: Called at every check with the step and the residual norms of all systems; a true
             result ends the solve.
+        causal: The systems along the last of the `batch_dims` axes are time steps, and each may depend
+            on those before it. Coefficients are then per time step, so that the future changes
+            nothing of the past at any iteration; a step converges only once all before it have
+            ended, so that its residual is that of the value returned; the adjoint, which runs
+            against time, takes each sequence as one system.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual and steps per system.
@@ -81,6 +87,7 @@ def root(
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
+        causal,
     )  # fmt: skip
     return solve_equation(F, z0, args, settings)
 
@@ -98,6 +105,7 @@ def fixed_point(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    causal: bool = False,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
 
@@ -114,6 +122,7 @@ def fixed_point(
         batched_args: Which arguments have one entry per system; see `root`.
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
+        causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual and steps per system.
@@ -135,6 +144,7 @@ def fixed_point(
     settings = Settings(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
+        causal,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings)
 
@@ -183,6 +193,7 @@ def solve_equation(
             batched_args=flags,
             described=described,
             compiled=function.form if isinstance(function, NumbaEquation) else None,
+            causal=settings.causal,
         ),
         solver=settings.chosen_solver,
         stopping=settings.chosen_stopping,

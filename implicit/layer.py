@@ -40,6 +40,7 @@ class ImplicitLayer(nn.Module):
         batched_inputs: For each input whether its first axis indexes the systems (needs
             `batch_dims=1`); then finished systems are dropped from the evaluation.
         trace: Record the residual norms of every check in `solution.trace`.
+        causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
@@ -82,6 +83,7 @@ class ImplicitLayer(nn.Module):
         linear: bool = False,
         batched_inputs: Sequence[bool] | None = None,
         trace: bool = False,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -91,7 +93,7 @@ class ImplicitLayer(nn.Module):
         self.init = init
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
-            None if batched_inputs is None else tuple(batched_inputs), trace,
+            None if batched_inputs is None else tuple(batched_inputs), trace, causal=causal,
         )  # fmt: skip
         self.solution: Solution | None = None
 

@@ -135,6 +135,7 @@ class Call:
             callback=self.callback,
             trace=self.trace,
             ends=self.report.ends,
+            sequence=max(layout.batch_shape[-1], 1) if self.equation.causal else None,
         )
         check_start(self.equation.described, z, result.status, result.steps)
         self.report.value_steps = result.value_steps

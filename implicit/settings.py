@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
-from ..solvers import GMRES, Anderson, Callback, NewtonKrylov, Polyalgorithm, Solver, Stopping
-from ..solvers.options import one_of
+from ..solvers import (
+    GMRES,
+    Anderson,
+    Callback,
+    NewtonKrylov,
+    Polyalgorithm,
+    Solver,
+    Stopping,
+    WholeSolver,
+)
+from ..solvers.options import check_truth, one_of
 from ..solvers.problem import FORMS, Form
 from .failure import POLICIES, FailurePolicy
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
@@ -27,6 +36,7 @@ class Settings:
     batched_args: tuple[bool, ...] | None = None
     trace: bool = False
     callback: Callback | None = None
+    causal: bool = False
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -41,6 +51,28 @@ class Settings:
             raise ValueError(
                 f"batched_args needs batch_dims=1, one axis of systems to drop from, "
                 f"got batch_dims={self.batch_dims}"
+            )
+        check_truth("causal", self.causal)
+        if self.causal:
+            self._check_causal()
+
+    def _check_causal(self) -> None:
+        if self.batch_dims < 1:
+            raise ValueError(
+                "causal=True needs time steps that are systems: batch_dims=1 for z of shape "
+                f"(time, ...), 2 for (batch, time, ...); got batch_dims={self.batch_dims}"
+            )
+        if self.linear:
+            raise ValueError("a linear causal equation is one system for its solver: causal=False")
+        if self.batched_args is not None:
+            raise ValueError(
+                "causal=True evaluates all time steps together: leave batched_args out"
+            )
+        if isinstance(self.chosen_solver, WholeSolver):
+            raise TypeError(
+                f"causal=True needs a solver with steps (FixedPointIteration, Anderson, Broyden), and "
+                f"{type(self.chosen_solver).__name__} runs whole. CausalNewton is causal without it: give "
+                "each sequence as one system"
             )
 
     @cached_property

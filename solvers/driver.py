@@ -94,6 +94,7 @@ def solve(
     trace: bool = False,
     held: np.ndarray | None = None,
     ends: EndStates | None = None,
+    sequence: int | None = None,
 ) -> FlatSolution:
     """Step `solver` on `problem` from `z` until every system has ended, or let it run whole.
 
@@ -113,6 +114,8 @@ def solve(
         held: Boolean, `(batch,)`: systems that take no part. They stay where they are, are dropped
             or parked like finished ones, and have the status `MAX_STEPS` after 0 steps.
         ends: Takes the state in which each system ends.
+        sequence: So many consecutive systems are the time steps of one sequence, each of which may
+            depend on those before it: a system converges only once all before it have ended.
 
     Returns:
         The converged or best iterate of every system, with status, steps, and the residual norm
@@ -139,7 +142,7 @@ def solve(
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
-    monitor = _Monitor(problem, solver, stopping, z, residual, rtol, reference, trace)
+    monitor = _Monitor(problem, solver, stopping, z, residual, rtol, reference, trace, sequence)
     if held is not None:
         monitor.hold(held)
     if isinstance(solver, WholeSolver):
@@ -239,8 +242,10 @@ class _Monitor:
         rtol: Tensor | None,
         reference: Tensor | None,
         trace: bool,
+        sequence: int | None,
     ) -> None:
         batch, n = z.shape
+        self._sequence = sequence
         self.problem = self._whole = problem
         self._confirms = solver.confirm_residual
         self._lazy = solver.lazy_iterate
@@ -369,7 +374,11 @@ class _Monitor:
         status[diverged & self._was_at_rounding[rows]] = _STALLED
         status[~finite] = _NON_FINITE
         margin = self._margin if self._confirms else 1.0
-        status[finite & (norm <= margin * threshold)] = _CONVERGED
+        arrived = finite & (norm <= margin * threshold)
+        in_order = self._in_order(arrived)
+        # What waits for the systems before it makes no progress and is none the worse for that.
+        status[arrived] = _MAX_STEPS if last else _RUNNING
+        status[in_order] = _CONVERGED
 
         ended = running & (status != _RUNNING)
         converged = ended & (status == _CONVERGED)
@@ -385,7 +394,7 @@ class _Monitor:
             stood = step - last_progress
             due = running & ~ended & (stood >= _FIRST_DOUBT) & (stood & (stood - 1) == 0)
             if due.any():
-                met = self._within_rounding(rows, due)
+                met = self._in_order(self._within_rounding(rows, due))
                 status[met] = _CONVERGED
                 ended |= met
         self._most = _SLOWEST_PROGRESS * np.minimum(self._mark, self._best) / self._unit
@@ -399,6 +408,14 @@ class _Monitor:
             self._steps[rows] = np.where(ended, step, self._steps[rows])
             return True
         return False
+
+    def _in_order(self, arrived: np.ndarray) -> np.ndarray:
+        """Those of the systems that have `arrived` before which nothing in their sequence still moves."""
+        if self._sequence is None:
+            return arrived
+        still = (arrived | (self._status != _RUNNING)).reshape(-1, self._sequence)
+        all_still: np.ndarray = np.logical_and.accumulate(still, axis=1).ravel()
+        return arrived & all_still
 
     def _all_advance(self, norm: np.ndarray, reference: np.ndarray) -> bool:
         """Whether all systems still run, and each has made progress and is above its tolerance.

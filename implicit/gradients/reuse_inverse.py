@@ -87,7 +87,7 @@ class ReuseInverse(ImplicitGradient):
             call.report,
             transpose=isinstance(equation, AdjointEquation),
             sign=-1.0 if equation.form == "fixed_point" else 1.0,
-            batch_dims=equation.batch_dims,
+            batch_dims=call.equation.batch_dims,
         )
         constant = equation.constant(args)
         # The inverse depends on all arguments: a derivative that passes through it must not be lost.

@@ -75,7 +75,9 @@ class Unrolled(TapedGradient):
             if step == first_recorded:
                 problem = live
             if step >= fewest:
-                problem.park((last <= step).unsqueeze(1), constants((flat,))[0])
+                # Time steps that have ended still act on those after them.
+                ended = flat if call.equation.causal else constants((flat,))[0]
+                problem.park((last <= step).unsqueeze(1), ended)
             with torch.set_grad_enabled(recording and step >= first_recorded):
                 if self.steps is not None and step > first_recorded:
                     state = _constant_where(graph_start == step, state)
