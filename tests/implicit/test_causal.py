@@ -113,7 +113,7 @@ def test_the_adjoint_takes_each_sequence_as_one_system(adjoint):
 
 
 def test_derivatives_of_second_order_and_under_vmap():
-    z0, W, x = example()
+    _, W, x = example()
 
     def loss(x: Tensor) -> Tensor:
         solution = implicitly.fixed_point(
