@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numba
-import numpy as np
 
-Array = np.ndarray
-Function = TypeVar("Function", bound=Callable[..., Any])
+from .numba_code import Array, Function
 
 # Sums may be taken in any order, as vector instructions need; NaN and infinity keep their meaning.
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}

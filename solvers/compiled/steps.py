@@ -1,9 +1,26 @@
-"""When the arithmetic of a solver's step may run in compiled code."""
+"""The option `compiled` of solvers, and when the arithmetic of their steps may run in compiled code."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def check_compiled(compiled: object, kind: str, compiled_kind: str) -> None:
+    """Raise a `ValueError` unless the option `compiled` is a truth that fits the method's `kind`.
+
+    Examples:
+        >>> check_compiled(True, "good", "good")
+        >>> check_compiled(True, "bad", "good")
+        Traceback (most recent call last):
+        ValueError: compiled=True is for kind='good'; leave it out for kind='bad'
+    """
+    if not isinstance(compiled, bool):
+        raise ValueError(f"compiled must be True or False, got {compiled!r}")
+    if compiled and kind != compiled_kind:
+        raise ValueError(
+            f"compiled=True is for kind={compiled_kind!r}; leave it out for kind={kind!r}"
+        )
 
 
 def runs_compiled(*tensors: Tensor) -> bool:

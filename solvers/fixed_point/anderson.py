@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiled.steps import runs_compiled
+from ..compiled.steps import check_compiled, runs_compiled
 from ..options import is_integer, is_number, is_positive
 from ..problem import Problem
 from ..scale import first_step_length
@@ -141,10 +141,7 @@ class Anderson(Solver):
             raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
         if self.safeguard is not None and not is_number(self.safeguard, 1):
             raise ValueError(f"safeguard must be a number ≥ 1 or None, got {self.safeguard!r}")
-        if not isinstance(self.compiled, bool):
-            raise ValueError(f"compiled must be True or False, got {self.compiled!r}")
-        if self.compiled and self.kind == "I":
-            raise ValueError("compiled=True is for kind='II'; leave it out for kind='I'")
+        check_compiled(self.compiled, self.kind, "II")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:
         length = first_step_length(problem, z, residual)

@@ -10,8 +10,8 @@ from math import sqrt
 
 import numpy as np
 
-from ..compiled.numba_code import borrowed
-from ..compiled.numba_rows import Array, add_multiple, dot, jit_step
+from ..compiled.numba_code import Array, borrowed
+from ..compiled.numba_rows import add_multiple, dot, jit_step
 
 
 @jit_step
@@ -138,14 +138,16 @@ def type_two_step(
         # A residual that has vanished leaves no equation.
         weights[b, 0, before] = number(1.0) / max(length, number(tiny))
         weights[b, 0, now] = 0.0
+        lost = forget
         if expansion < np.inf:
             growth = size / size_before[b, 0]
             if plain[b, 0]:
                 limit[b, 0] = lenient[b, 0] if growth > expansion else strict[b, 0]
             plain[b, 0] = growth > limit[b, 0]
-        if forget or (expansion < np.inf and plain[b, 0]):
+            lost = forget or plain[b, 0]
+        if lost:
             weights[b, 0, :] = 0.0
-            plain[b, 0] = forget or plain[b, 0]
+            plain[b, 0] = True
         extrapolate(
             residuals[b], targets[b], weights[b, 0], now, floor, relative, workspace, z_next[b]
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiled.steps import runs_compiled
+from ..compiled.steps import check_compiled, runs_compiled
 from ..options import is_integer, is_number
 from ..problem import Problem
 from ..scale import first_step_length
@@ -168,10 +168,7 @@ class Broyden(Solver):
             raise ValueError(f"kind must be 'good' or 'bad', got {self.kind!r}")
         if not is_number(self.growth, 0):
             raise ValueError(f"growth must be a number ≥ 0, got {self.growth!r}")
-        if not isinstance(self.compiled, bool):
-            raise ValueError(f"compiled must be True or False, got {self.compiled!r}")
-        if self.compiled and self.kind == "bad":
-            raise ValueError("compiled=True is for kind='good'; leave it out for kind='bad'")
+        check_compiled(self.compiled, self.kind, "good")
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> BroydenState:
         batch, n = z.shape
