@@ -109,8 +109,12 @@ def tags() -> list[str]:
     return sorted({tag for problem in _CLASSES.values() for tag in problem.tags})
 
 
+def nearest(given: object, valid: Iterable[str]) -> str:
+    """`"; the nearest is 'name'"`, to end what is said of a name that is not valid; empty if none is."""
+    close = difflib.get_close_matches(str(given), list(valid), n=1, cutoff=0.0)
+    return f"; the nearest is {close[0]!r}" if close else ""
+
+
 def unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:
     """Raise a `ValueError` that names the nearest valid name."""
-    nearest = difflib.get_close_matches(str(given), list(valid), n=1, cutoff=0.0)
-    hint = f"; the nearest is {nearest[0]!r}" if nearest else ""
-    raise ValueError(f"no {kind} is called {given!r}{hint}; {where} lists them")
+    raise ValueError(f"no {kind} is called {given!r}{nearest(given, valid)}; {where} lists them")

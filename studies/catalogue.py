@@ -22,7 +22,7 @@ from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
 from .errors import StudyError
 from .methods.method import Method
-from .methods.native import Native
+from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import METHODS, ScipyAlone
 from .selection import Choice, Names
 from .written import build, by_kebab
@@ -189,7 +189,7 @@ class Catalogue:
     def _solver_tags(self) -> dict[str, str]:
         tags = dict.fromkeys(self._own_solvers, "own")
         for name, kind in _SOLVERS.items():
-            adapted = kind.__module__.split(".")[-2] == "adapters"
+            adapted = kind.__name__ in ADAPTED
             tags[name] = ADAPTER if adapted else LINEAR if kind.linear_only else NATIVE
         return tags | {name: name.split(":")[0] for name in self._libraries}
 

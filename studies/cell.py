@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,14 +78,11 @@ class Cell:
         """
         problem, n = catalogue.problem(self.problem, self.seed)
         method = catalogue.method(self.solver, self.gradient, self.adjoint)
-        systems = 1
-        for size in problem.batch_shape:
-            systems *= size
         columns: dict[str, Any] = {
             "problem": problem.name,
             "problem_options": _options(problem),
             "dimension": n,
-            "systems": systems,
+            "systems": math.prod(problem.batch_shape),
             "form": problem.form,
             "tags": tuple(problem.tags),
             "solver": method.label,

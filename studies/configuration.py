@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +9,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..problems.registry import nearest
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError
-from .selection import all_chosen
+from .selection import all_chosen, not_called
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -85,13 +85,16 @@ class Configuration(BaseModel):
             raise ValueError("seeds must be integers ≥ 0")
         return given
 
-    def cells(self) -> list[Cell]:
+    def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
         """Every cell, in the order of the problems.
+
+        Args:
+            catalogue: What names stand for; `None` for a new one. It keeps what it has built.
 
         Raises:
             StudyError: A problem, solver, mode, tag or option is unknown; the nearest is named.
         """
-        catalogue = Catalogue(self.own)
+        catalogue = catalogue or Catalogue(self.own)
         modes: list[Any] = [None]
         if self.gradients:
             modes = [*all_chosen(self.gradients, catalogue.gradients)]
@@ -151,11 +154,8 @@ def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]
     file = Path(configuration)
     if not file.suffix and not file.exists():
         if str(configuration) not in shipped():
-            close = difflib.get_close_matches(str(configuration), shipped(), n=1, cutoff=0.0)
-            raise StudyError(
-                f"no study that is shipped is called {str(configuration)!r}; the nearest is "
-                f"{close[0]!r}. A file has the ending .yaml or .py"
-            )
+            said = not_called("study that is shipped", str(configuration), shipped())
+            raise StudyError(f"{said}. A file has the ending .yaml or .py")
         file = SHIPPED / f"{configuration}.yaml"
     try:
         text = file.read_text(encoding="utf-8")
@@ -216,6 +216,5 @@ def _said(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         valid = [name for name in Configuration.model_fields if name != "own"]
-        close = difflib.get_close_matches(place, valid, n=1, cutoff=0.0)
-        return f"there is no field {place!r}; the nearest is {close[0]!r}, of {', '.join(valid)}"
+        return f"there is no field {place!r}{nearest(place, valid)}, of {', '.join(valid)}"
     return f"{place}: {problem['msg']}, got {problem['input']!r}"

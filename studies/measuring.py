@@ -56,19 +56,15 @@ def prepare(cell: Cell, catalogue: Catalogue) -> Prepared:
     return Prepared(problem, method, equation, start)
 
 
-def measure(prepared: Prepared, foreign_limit: bool = True) -> dict[str, Any]:
+def measure(prepared: Prepared) -> dict[str, Any]:
     """Run a cell once, recheck what came back, and give the columns of its row from `outcome` on.
 
     Whatever the method raises is part of the result; only what ends the process, or has to do with
-    memory, is not caught here.
-
-    Args:
-        prepared: The cell.
-        foreign_limit: Whether evaluations beyond the limit raise in methods without one of their own.
+    memory, is not caught here. Evaluations beyond the limit raise in methods without one of their own.
     """
     _quiet_globals()
     equation = prepared.equation
-    limited = foreign_limit and prepared.method.family in ("scipy", "peer")
+    limited = prepared.method.family in ("scipy", "peer")
     watch = Watch(equation.limit if limited else None)
     try:
         attempt = prepared.method.solve(dataclasses.replace(equation, watch=watch))
@@ -126,7 +122,7 @@ def _columns(
         "distance": distance,
         "root": root,
         "evaluations": watch.evaluations if attempt.evaluations is None else attempt.evaluations,
-        "jvps": watch.jvps if attempt.jvps is None else attempt.jvps,
+        "jvps": attempt.jvps or 0,
         "vjps": attempt.vjps,
         "linear_iterations": attempt.linear_iterations,
         "steps": attempt.steps,

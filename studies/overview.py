@@ -55,9 +55,14 @@ def status(store: Store) -> list[Progress]:
         >>> [(progress.study, progress.left) for progress in studies.status(store)]
         [('tiny', 0)]
     """
+    rows = store.rows(columns=("key", "outcome"))
+    outcomes = dict(zip(rows["key"], rows["outcome"], strict=True))
+    plans = [store.plan(study) for study in store.studies()]
     return [
-        Progress(study, len(store.plan(study).keys), Counter(store.outcomes(study).values()))
-        for study in store.studies()
+        Progress(
+            plan.study, len(plan.keys), Counter(outcomes[k] for k in plan.keys if k in outcomes)
+        )
+        for plan in plans
     ]
 
 

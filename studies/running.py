@@ -134,9 +134,9 @@ def _run(
     backend: str | None,
     on_row: OnRow | None,
 ) -> Summary:
-    cells = settings.cells()
-    said = store.repair()
     catalogue = Catalogue(settings.own)
+    cells = settings.cells(catalogue)
+    said = store.repair()
     identities = [cell.identity(catalogue) for cell in cells]
     keys = [identity["key"] for identity in identities]
     known = {**environment(), "versions": versions()}

@@ -12,13 +12,13 @@ newton[globalisation=line-search[max_trials=5]]   an option that is itself chose
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ..problems.registry import nearest
 from .errors import StudyError
 
 Value = str | int | float | bool | None
@@ -99,12 +99,9 @@ def single(text: str, among: Names) -> Choice:
     return found[0]
 
 
-def nearest(kind: str, given: str, valid: Iterable[str]) -> str:
+def not_called(kind: str, given: str, valid: Iterable[str]) -> str:
     """What to say of a name that is not among the valid ones."""
-    listed = list(valid)
-    close = difflib.get_close_matches(given, listed, n=1, cutoff=0.0)
-    hint = f"; the nearest is {close[0]!r}" if close else ""
-    return f"no {kind} is called {given!r}{hint}"
+    return f"no {kind} is called {given!r}{nearest(given, valid)}"
 
 
 def _names(name: str, among: Names) -> list[str]:
@@ -120,7 +117,7 @@ def _names(name: str, among: Names) -> list[str]:
         return found
     if name not in among.names:
         raise StudyError(
-            f"{nearest(among.kind, name, among.names)}; `implicitly study list` names all"
+            f"{not_called(among.kind, name, among.names)}; `implicitly study list` names all"
         )
     return [name]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import StudyError
-from .selection import Choice, Names, nearest, single
+from .selection import Choice, Names, not_called, single
 
 _NAMES = {"DFSANE": "df-sane", "BiCGStab": "bicgstab", "DenseLU": "dense-lu"}
 
@@ -46,7 +46,7 @@ def build(kind: type, choice: Choice, parts: Mapping[str, type]) -> Any:
         if name not in fields:
             listed = ", ".join(sorted(fields)) or "none"
             raise StudyError(
-                f"{choice.text}: {nearest('option', name, fields)}; its options: {listed}"
+                f"{choice.text}: {not_called('option', name, fields)}; its options: {listed}"
             )
         if isinstance(value, str) and not _takes_text(hints.get(name)):
             among = Names("part", sorted(parts), lambda tag: ())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from ...problems import TestProblem
@@ -24,13 +23,11 @@ class Watch:
     Attributes:
         limit: Evaluations after which the next one raises `BudgetSpentError`; `None` for no limit.
         evaluations: Evaluations so far.
-        jvps: Products with the Jacobian that were asked for, a dense Jacobian as `n`.
         history: Evaluations so far and the smallest residual by then, where it fell.
     """
 
     limit: int | None = None
     evaluations: int = 0
-    jvps: int = 0
     smallest: float = float("inf")
     history: list[tuple[int, float]] = field(default_factory=list)
 
@@ -85,22 +82,7 @@ class Equation:
         value = self.function(z, *args)
         return value - z if self.problem.form == "fixed_point" else value
 
-    def plain_step(self, z: Tensor) -> Tensor:
-        """The fixed-point map, `z − F(z)` for a root; one evaluation."""
-        value = self.function(z)
-        return value if self.problem.form == "fixed_point" else z - value
-
-    def jacobian(self, z: Tensor) -> Tensor:
-        """The Jacobian of `residual` on flat vectors, `(z.numel(), z.numel())`; that many products."""
-        if self.watch is not None:
-            self.watch.jvps += z.numel()
-
-        def flat(v: Tensor) -> Tensor:
-            return self.problem.residual(v.view_as(z)).flatten()
-
-        return torch.func.jacrev(flat)(z.flatten())
-
     @property
     def unwatched(self) -> Equation:
         """The same, as it is timed."""
-        return Equation(self.problem, self.z0, self.target, self.limit, self.args)
+        return replace(self, watch=None)

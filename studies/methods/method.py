@@ -21,7 +21,7 @@ class Attempt:
         status: What it says, in a word.
         residual: The residual norm that it reports.
         evaluations: Values of the function; `None` to take those that were seen from outside.
-        jvps: Products with the Jacobian; `None` likewise.
+        jvps: Products with the Jacobian; `None` for none.
         vjps: Products with its transpose.
         linear_iterations: Products inside of linear solves.
         steps: Its steps.

@@ -20,7 +20,7 @@ from ..written import written
 from .equation import Equation
 from .method import Attempt
 
-_ADAPTED = {"ScipyRoot": "scipy", "ScipyRootScalar": "scipy", "SteadyState": "torchdiffeq"}
+ADAPTED = {"ScipyRoot": "scipy", "ScipyRootScalar": "scipy", "SteadyState": "torchdiffeq"}
 # From the least to the most severe.
 _SEVERITY = (
     Status.CONVERGED,
@@ -52,12 +52,12 @@ class Native:
 
     @property
     def family(self) -> Family:
-        return "adapter" if type(self.solver).__name__ in _ADAPTED else "native"
+        return "adapter" if type(self.solver).__name__ in ADAPTED else "native"
 
     @property
     def packages(self) -> tuple[str, ...]:
         name = type(self.solver).__name__
-        return (_ADAPTED[name],) if name in _ADAPTED else ()
+        return (ADAPTED[name],) if name in ADAPTED else ()
 
     def solve(self, equation: Equation) -> Attempt:
         """Solve, and with a gradient mode take the gradient of `⟨w, z⟩` in every argument.
@@ -119,9 +119,9 @@ class Native:
         generator = torch.Generator().manual_seed(0)
         w = torch.randn(equation.z0.shape, generator=generator, dtype=torch.float64)
         found = tape.pullback([w.to(equation.z0)])
-        if equation.watch is None:
-            return _attempt(solutions[0])
         attempt = _attempt(solutions[0])
+        if equation.watch is None:
+            return attempt
         adjoints = [adjoint.counts for adjoint in solutions[0].adjoints]
         vjps = (attempt.vjps or 0) + sum(count.evaluations + count.vjps for count in adjoints)
         seen = equation.watch.evaluations
