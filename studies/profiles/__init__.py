@@ -3,7 +3,7 @@
 Arrays are laid out `(problems, solvers)`. A cost is positive; it is `inf` where a solver failed.
 """
 
-from .bootstrap import Interval, bootstrap, mean, median
+from .bootstrap import Interval, Statistic, bootstrap, mean, median
 from .data import data_profile, evaluations_to_reach
 from .performance import head_to_head, performance_profile, ratios
 from .precision import Precision, work_precision
@@ -15,6 +15,7 @@ __all__ = [
     "Interval",
     "Precision",
     "Raised",
+    "Statistic",
     "Steps",
     "bootstrap",
     "cumulative_share",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,20 @@ NEEDED = (
     *("residual", "residual_start", "target", "evaluations", "jvps", "vjps", "seconds"),
     *("history_evaluations", "history_residual", "gradient_error", "exception", "ended", "tags"),
 )
-# Name of each measure of cost as it is shown.
+
+
+class Measure(NamedTuple):
+    """What a measure of cost is called: to be chosen by, on an axis, in a table."""
+
+    shown: str
+    axis: str
+    short: str
+
+
 MEASURES = {
-    "evaluations": "evaluations",
-    "work": "evaluations and Jacobian products",
-    "seconds": "time",
+    "evaluations": Measure("evaluations", "evaluations", "evaluations"),
+    "work": Measure("evaluations and Jacobian products", "evaluations + JVPs + VJPs", "work"),
+    "seconds": Measure("time", "seconds", "time"),
 }
 _SOLVED = OUTCOMES.index("solved")
 

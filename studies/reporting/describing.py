@@ -60,7 +60,7 @@ def figures(cells: Cells) -> tuple[Figure, ...]:
 def performance(cells: Cells) -> CurveFigure:
     """Performance profiles by each measure."""
     panels = []
-    for name, shown in MEASURES.items():
+    for name, measure in MEASURES.items():
         if not cells.measured(name):
             continue
         for part in cells.slices:
@@ -69,7 +69,7 @@ def performance(cells: Cells) -> CurveFigure:
                 continue
             panels.append(
                 Panel(
-                    keys={"cost": shown, **part.keys},
+                    keys={"cost": measure.shown, **part.keys},
                     curves=_stepped(performance_profile(costs), start=1.0),
                     x_most=_end(costs.min(axis=1, keepdims=True), costs),
                     note=_problems_note(cells, part, known),
@@ -134,7 +134,7 @@ def precision(cells: Cells) -> CurveFigure:
         solved = _stacked(cells, parts, common, "solved") == 1
         residual = np.maximum(_stacked(cells, parts, common, "residual"), _LEAST_RESIDUAL)
         problem = cells.problem[common]
-        for name, shown in MEASURES.items():
+        for name, measure in MEASURES.items():
             if not cells.measured(name):
                 continue
             costs = _stacked(cells, parts, common, name)
@@ -149,12 +149,12 @@ def precision(cells: Cells) -> CurveFigure:
                     panels.append(
                         Panel(
                             keys={
-                                "cost": shown,
+                                "cost": measure.shown,
                                 "problem": ALL if chosen is None else cells.problems[chosen],
                                 "arithmetic": arithmetic,
                             },
                             curves=curves,
-                            x_label=_cost_label(name),
+                            x_label=measure.axis,
                         )
                     )
     return CurveFigure(
@@ -181,7 +181,7 @@ def scaling(cells: Cells) -> CurveFigure:
     names = np.asarray(family, dtype=object)
     sizes = frame.groupby(names)["dimension"].nunique()
     several = sizes.index[sizes > 1][:MOST_PROBLEMS]
-    for name, shown in MEASURES.items() if len(several) else ():
+    for name, measure in MEASURES.items() if len(several) else ():
         if not cells.measured(name):
             continue
         for part in cells.slices:
@@ -194,7 +194,7 @@ def scaling(cells: Cells) -> CurveFigure:
                 if curves:
                     panels.append(
                         Panel(
-                            keys={"problem": str(chosen), "cost": shown, **part.keys},
+                            keys={"problem": str(chosen), "cost": measure.shown, **part.keys},
                             curves=curves,
                         )
                     )
@@ -259,11 +259,7 @@ def gradients(cells: Cells) -> CurveFigure:
             for k, part in enumerate(parts):
                 here = slice(None) if chosen is None else cells.problem[part.instances] == chosen
                 heights[k] = median_of_known(cells.values(part, "gradient_error")[here])
-            curves = tuple(
-                Curve(s, tolerances[known], np.maximum(heights[known, s], _LEAST_RESIDUAL))
-                for s in range(len(cells.solvers))
-                if (known := np.isfinite(heights[:, s])).any()
-            )
+            curves = _known_points(tolerances, np.maximum(heights, _LEAST_RESIDUAL))
             if curves:
                 panels.append(
                     Panel(
@@ -401,14 +397,6 @@ def _problems_note(cells: Cells, part: Slice, known: NDArray[np.bool_]) -> str:
     return note
 
 
-def _cost_label(name: str) -> str:
-    return {
-        "evaluations": "evaluations",
-        "work": "evaluations + JVPs + VJPs",
-        "seconds": "seconds",
-    }[name]
-
-
 def _instances_in_all(parts: Sequence[Slice]) -> Indices:
     common = parts[0].instances
     for part in parts[1:]:
@@ -461,9 +449,14 @@ def _by_size(costs: Floats, sizes: Indices) -> tuple[Curve, ...]:
     if len(distinct) < 2:
         return ()
     heights = np.array([median_of_known(costs[sizes == size]) for size in distinct])
+    return _known_points(distinct.astype(np.float64), heights)
+
+
+def _known_points(x: Floats, heights: Floats) -> tuple[Curve, ...]:
+    """A curve for each solver, a column of `heights` over `x`, of the points that are known."""
     return tuple(
-        Curve(s, distinct[known].astype(np.float64), heights[known, s])
-        for s in range(costs.shape[1])
+        Curve(s, x[known], heights[known, s])
+        for s in range(heights.shape[1])
         if (known := np.isfinite(heights[:, s])).any()
     )
 

@@ -100,7 +100,7 @@ def _varying(groups: list[dict[str, str]]) -> set[str]:
 
 
 def _file(name: str, keys: Mapping[str, str]) -> str:
-    short = {shown: measure for measure, shown in MEASURES.items()}
+    short = {measure.shown: key for key, measure in MEASURES.items()}
     kept = "-".join([name, *(short.get(value, value) for value in keys.values())]).lower()
     return "".join(
         sign if sign.isascii() and (sign.isalnum() or sign in ".-") else "-" for sign in kept

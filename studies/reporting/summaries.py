@@ -8,6 +8,7 @@ import numpy as np
 
 from ..profiles import (
     Interval,
+    Statistic,
     bootstrap,
     group_exceptions,
     head_to_head,
@@ -17,7 +18,7 @@ from ..profiles import (
     performance_profile,
 )
 from ..row import OUTCOMES
-from .cells import MEASURES, Cells, Floats, Indices, Slice
+from .cells import MEASURES, Cells, Slice
 from .describing import matrix, median_of_known
 from .styling import FAMILY_NAMES
 from .tables import Bounded, Column, Group, Table, Value
@@ -58,18 +59,18 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
         Column("solved", "text"),
         Column("share solved", "share"),
         Column("false successes", "count"),
-        *(Column(f"median {_unit(name)}", "number") for name in measures),
-        *(Column(f"cheapest by {_unit(name)}", "share") for name in measures),
+        *(Column(f"median {MEASURES[name].short}", "number") for name in measures),
+        *(Column(f"cheapest by {MEASURES[name].short}", "share") for name in measures),
     ]
     groups = []
     for part in cells.slices:
         hits = cells.solved(part)
         outcomes = cells.outcomes(part)
-        share = _over_problems(cells, part, np.where(part.index >= 0, hits, np.nan), resampling)
+        share = _resampled(cells, part, mean(np.where(part.index >= 0, hits, np.nan)), resampling)
         spent, least = [], []
         for name in measures:
             values = np.where(hits, cells.values(part, name), np.nan)
-            spent.append(_medians(cells, part, values, resampling))
+            spent.append(_resampled(cells, part, median(values), resampling))
             costs, known = cells.costs(part, name)
             shares = np.full(len(cells.solvers), np.nan)
             if known.any():
@@ -261,7 +262,7 @@ def headlines(cells: Cells, part: Slice, resampling: Resampling) -> tuple[str, .
         )
         verb = "is" if len(by_nobody) == 1 else "are"
         said.append(
-            f"{_count(len(by_nobody), 'problem')} of {problems} {verb} solved by nobody: {_listed(names)}."
+            f"{counted(len(by_nobody), 'problem')} of {problems} {verb} solved by nobody: {_listed(names)}."
         )
     elif problems > 1:
         said.append(f"Each of the {problems} problems is solved by somebody.")
@@ -275,7 +276,7 @@ def headlines(cells: Cells, part: Slice, resampling: Resampling) -> tuple[str, .
         owners = tuple(cells.solvers[s].name for s in np.argsort(-false.sum(axis=0), kind="stable"))
         owners = owners[: int(false.any(axis=0).sum())]
         said.append(
-            f"{_count(int(false.sum()), 'success', 'successes')} that a solver claimed "
+            f"{counted(int(false.sum()), 'success', 'successes')} that a solver claimed "
             f"{'is' if false.sum() == 1 else 'are'} denied by the recheck of the residual, of: "
             f"{_listed(owners)}."
         )
@@ -286,11 +287,11 @@ def headlines(cells: Cells, part: Slice, resampling: Resampling) -> tuple[str, .
         for name in ("timed out", "crashed", "out of memory", "error")
     }
     if any(broken.values()):
-        counted = ", ".join(f"{count} {name}" for name, count in broken.items() if count)
-        said.append(f"Cells that came to no result: {counted}.")
+        ends = ", ".join(f"{count} {name}" for name, count in broken.items() if count)
+        said.append(f"Cells that came to no result: {ends}.")
     if not run_by_all.all():
         said.append(
-            f"{_count(int((~run_by_all).sum()), 'solver')} of {len(cells.solvers)} "
+            f"{counted(int((~run_by_all).sum()), 'solver')} of {len(cells.solvers)} "
             "were not run on all problems; what was not run counts as not solved in profiles."
         )
     return tuple(said)
@@ -303,9 +304,9 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
     problems = len(part.instances)
     where = f"At tolerance {part.tolerance} in {part.arithmetic}"
     if totals.max() == 0:
-        return f"{where}, no solver solves any of {_count(problems, 'problem')}."
+        return f"{where}, no solver solves any of {counted(problems, 'problem')}."
     names = tuple(cells.solvers[s].name for s in best)
-    share = _over_problems(cells, part, hits[:, best[:1]].astype(float), resampling)
+    share = _resampled(cells, part, mean(hits[:, best[:1]].astype(float)), resampling)
     bounds = ""
     _, low, high = _share(share, 0)
     if np.isfinite(low):
@@ -328,45 +329,22 @@ def _cheapest(cells: Cells, part: Slice, name: str) -> str | None:
     names = tuple(cells.solvers[s].name for s in best)
     verb = "needs" if len(best) == 1 else "each need"
     times = round(shares.max() * len(costs))
-    quantity = "fewest evaluations" if name == "evaluations" else f"least {_unit(name)}"
+    quantity = "fewest evaluations" if name == "evaluations" else f"least {MEASURES[name].short}"
     return (
         f"{_listed(names)} {verb} the {quantity} most often: on {times} of {len(costs)} problems."
     )
 
 
-def _unit(name: str) -> str:
-    return {"evaluations": "evaluations", "work": "work", "seconds": "time"}[name]
-
-
-def _over_problems(cells: Cells, part: Slice, values: Floats, how: Resampling) -> Interval:
-    """The mean of each column over instances, with problems resampled."""
-    owner, problems = _owners(cells, part)
-    statistic = mean(values)
-    return bootstrap(
-        lambda counts: statistic(counts[:, owner]),
-        problems,
-        level=how.level,
-        resamples=how.resamples,
-        seed=how.seed,
-    )
-
-
-def _medians(cells: Cells, part: Slice, values: Floats, how: Resampling) -> Interval:
-    """The median of each column over instances, with problems resampled."""
-    owner, problems = _owners(cells, part)
-    statistic = median(values)
-    return bootstrap(
-        lambda counts: statistic(counts[:, owner]),
-        problems,
-        level=how.level,
-        resamples=how.resamples,
-        seed=how.seed,
-    )
-
-
-def _owners(cells: Cells, part: Slice) -> tuple[Indices, int]:
+def _resampled(cells: Cells, part: Slice, statistic: Statistic, how: Resampling) -> Interval:
+    """A statistic of instances, with problems resampled."""
     distinct, owner = np.unique(cells.problem[part.instances], return_inverse=True)
-    return owner, len(distinct)
+    return bootstrap(
+        lambda counts: statistic(counts[:, owner]),
+        len(distinct),
+        level=how.level,
+        resamples=how.resamples,
+        seed=how.seed,
+    )
 
 
 def _share(interval: Interval, k: int) -> Bounded:
@@ -387,7 +365,8 @@ def _listed(names: tuple[str, ...]) -> str:
     return names[0]
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what it is of, such as `"2 problems"`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 

@@ -14,7 +14,7 @@ from .cells import Cells, arrange
 from .describing import figures
 from .page import Words, page
 from .styling import highlights
-from .summaries import Resampling, headlines, tables
+from .summaries import Resampling, counted, headlines, tables
 from .tables import comma_separated, latex, markdown
 from .versions import all_versions
 
@@ -142,26 +142,22 @@ def _words(
 
 def _subtitle(cells: Cells, plan: Plan | None) -> str:
     frame = cells.frame
-    counted = f"{len(frame):,} cells"
+    ended = f"{len(frame):,} cells"
     if plan is not None and len(plan.keys) != len(frame):
-        counted = f"{len(frame):,} of {len(plan.keys):,} cells"
+        ended = f"{len(frame):,} of {len(plan.keys):,} cells"
     parts = [
-        f"{counted}: {len(cells.solvers)} solvers on {len(cells.problems)} problems, "
-        f"{_number(len(cells.tolerances), 'tolerance')}, {_number(frame['seed'].nunique(), 'seed')}, "
+        f"{ended}: {len(cells.solvers)} solvers on {len(cells.problems)} problems, "
+        f"{counted(len(cells.tolerances), 'tolerance')}, {counted(frame['seed'].nunique(), 'seed')}, "
         f"{' and '.join(cells.arithmetics)}."
     ]
-    ended = str(frame["ended"].max())
-    if ended:
-        parts.append(f"The last cell ended at {ended[:16].replace('T', ' ')} UTC.")
+    last = str(frame["ended"].max())
+    if last:
+        parts.append(f"The last cell ended at {last[:16].replace('T', ' ')} UTC.")
     if cells.superseded:
         parts.append(
             f"{cells.superseded:,} earlier rows of the same cells, such as of other versions, are left out."
         )
     return " ".join(parts)
-
-
-def _number(count: int, one: str) -> str:
-    return f"{count} {one if count == 1 else one + 's'}"
 
 
 def _environment(cells: Cells, plan: Plan | None) -> tuple[tuple[str, str], ...]:
