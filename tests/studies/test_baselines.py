@@ -8,7 +8,7 @@ import pytest
 from implicitly import studies
 
 # Counted once with scipy.optimize.root alone: largest entry of F at most 1e-8 within 10,000 evaluations.
-# A Krylov solve that ends close to the tolerance may fall on either side with another build of BLAS.
+# Of `krylov` 17 has been counted elsewhere, and why is not known: its misses end at the limit of evaluations.
 SOLVED = {
     "scipy:lm": 19,
     "scipy:hybr": 18,
