@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from .verdict import Verdict
 
-SLACK_FACTOR = 100.0
-"""How many times the solver's own error a gradient may be off: a k-step unrolled gradient lags
-behind its value by a factor that grows with k."""
 RESOLUTION = 1e-2
 """A check that could not have seen an error of this part of the gradient does not call it correct."""
 
@@ -55,11 +52,13 @@ class Evidence:
         error: Distance between the layer's derivative and the check's.
         scale: Size of the derivative, in the same units.
         floor: Errors up to this are rounding, noise, or the tolerance of an adjoint solve.
-        slack: Error of the derivative that the layer's solver explains.
+        slack: Distance of the exact derivatives at the layer's solution and at the polished one.
+        lag: How many times the slack the derivative may be off, where the solver alone is to blame.
         doubt: Errors up to this may have causes that this check cannot see.
         reference: Whether the check knows the derivative; an identity only knows a relation.
         unreliable: Why the check cannot tell, or nothing.
         worst: The entry that is furthest off, where the check sees entries.
+        detail: What else was measured, in words.
 
     Examples:
         >>> evidence = Evidence("differences", "output", "input 0", 1e-12, 1.0, 1e-9)
@@ -74,15 +73,17 @@ class Evidence:
     scale: float
     floor: float
     slack: float = 0.0
+    lag: float = 1.0
     doubt: float = 0.0
     reference: bool = True
     unreliable: str = ""
     worst: Component | None = None
+    detail: str = ""
 
     @property
     def limit(self) -> float:
         """The largest error that is explained."""
-        return self.floor + SLACK_FACTOR * self.slack
+        return self.floor + self.lag * self.slack
 
     @property
     def ratio(self) -> float:

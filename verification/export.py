@@ -105,7 +105,7 @@ def as_html(report: Report) -> str:
         *report.notes,
         f"errors ≥ {report.detectable:.1e} of a derivative would have been seen",
         f"checks: {', '.join(report.checks) or 'none'} ({report.calls} calls of the layer)",
-        *(f"not exercised: {what} ({why})" for what, why in report.not_exercised),
+        *(f"not exercised: {text}" for text in report.skipped()),
     ]
     listed = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
     heads = "".join(f"<th>{name}</th>" for name in header)

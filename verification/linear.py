@@ -29,6 +29,11 @@ class Inverse(Protocol):
         """The largest condition number of the blocks of `A` in the 1-norm, if known."""
         ...
 
+    @property
+    def rate(self) -> float | None:
+        """The spectral radius of `I − A`, or of `I + A` if that is smaller, if known."""
+        ...
+
     def solve(self, b: Tensor) -> Tensor: ...
 
     def solve_transposed(self, b: Tensor) -> Tensor: ...
@@ -50,6 +55,11 @@ class Blocks:
     matrix: Tensor
     order: Tensor
     condition: float | None
+
+    @property
+    def rate(self) -> float:
+        eigenvalues = torch.linalg.eigvals(self.matrix)
+        return min(float((1 + sign * eigenvalues).abs().max()) for sign in (1, -1))
 
     def solve(self, b: Tensor) -> Tensor:
         return self._apply(self.matrix, self.inverse, b)
@@ -74,6 +84,7 @@ class Krylov:
     linearization: Linearization
     size: int
     condition: float | None = None
+    rate: float | None = None
 
     def solve(self, b: Tensor) -> Tensor:
         return self._solve(self.linearization.pushforward_z, b)

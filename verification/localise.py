@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .checks.finite_differences import NAME, measure
 from .evidence import Component, Evidence, combine
-from .finite_differences import NAME, measure, polished_root
 from .setup import Setup
 from .verdict import Verdict
 
@@ -34,12 +34,11 @@ def _bisect(setup: Setup, o: int, s: int) -> Component | None:
     # Signs, a direction without small entries; and the first cotangent, whose column this is.
     direction, column = setup.direction(s, 2), o * setup.cotangents
     gradient = setup.gradients[0][o][s].double().reshape(-1)
-    root = polished_root(setup)
 
     def sees(part: Tensor) -> float:
         masked = torch.zeros_like(direction).reshape(-1)
         masked[part] = direction.reshape(-1)[part]
-        return float(measure(setup, s, masked.reshape(direction.shape), root).slope.value[column])
+        return float(measure(setup, s, masked.reshape(direction.shape)).slope.value[column])
 
     def says(part: Tensor) -> float:
         return float(gradient[part] @ direction.reshape(-1)[part].double())

@@ -115,6 +115,13 @@ class Report:
         """The smallest relative error that would have been seen in every derivative."""
         return max((finding.detectable for finding in self.findings), default=float("inf"))
 
+    def skipped(self) -> list[str]:
+        """What was not exercised, together where the reason is the same."""
+        by_reason: dict[str, list[str]] = {}
+        for what, why in self.not_exercised:
+            by_reason.setdefault(why, []).append(what)
+        return [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
+
     def __getitem__(self, pair: tuple[str, str]) -> Finding:
         """The finding about an output and an input, by their names."""
         for finding in self.findings:
@@ -147,7 +154,7 @@ class Report:
             "",
             f"checks: {', '.join(self.checks) or 'none'} ({self.calls} calls of the layer)",
         ]
-        lines += [f"not exercised: {what} ({why})" for what, why in self.not_exercised]
+        lines += [f"not exercised: {text}" for text in self.skipped()]
         return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ same random state.
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +116,7 @@ class Subject:
         slots: What the layer may be differentiated in.
         outputs: Names of the floating-point outputs.
         ignored: What is not checked, in words.
-        calls: How often the layer has been called.
+        calls: How often the layer has been called, those of its `like` and `at` included.
         warnings: First lines of the warnings that it raised.
     """
 
@@ -133,7 +134,7 @@ class Subject:
         self.seed = seed
         self._equation = equation
         self._limit = time_limit or TimeLimit(None)
-        self.calls = 0
+        self._count = [0]
         self.ignored: list[str] = []
         self.warnings: set[str] = set()
         self._named = isinstance(inputs, dict)
@@ -152,6 +153,72 @@ class Subject:
         self.outputs: tuple[str, ...] = ()
         self._wanted: list[int] = []
         self._out_spec: TreeSpec | None = None
+
+    @property
+    def calls(self) -> int:
+        return self._count[0]
+
+    def like(self, layer: Callable[..., Any]) -> Subject:
+        """Another layer in the place of this one, with the same slots.
+
+        Raises:
+            LayerError: It does not use the tensors that this one captures.
+        """
+        if not callable(layer):
+            raise LayerError(f"it must be a layer, got {layer!r}")
+        other = copy.copy(self)
+        other.layer = layer
+        reached = {id(leaf) for leaf in reachable_leaves(layer).values()}
+        reached |= {id(leaf) for leaf in graph_leaves(other.tape().outputs)}
+        for slot in self.slots:
+            if slot.leaf is not None and id(slot.leaf) not in reached:
+                raise LayerError(f"it must use the same tensors, but has not the {slot.name}")
+        return other
+
+    def at(
+        self,
+        change: Callable[[Tensor], Tensor],
+        layer: Callable[..., Any] | None = None,
+        equation: object = None,
+    ) -> Subject:
+        """The layer, or another, at other values of the inputs, yet to be discovered.
+
+        Args:
+            change: Gives the new value of every floating-point input.
+            layer: Another layer.
+            equation: Its residual.
+        """
+        wanted = {slot.position for slot in self.slots}
+        leaves = [
+            change(leaf).detach().requires_grad_(position in wanted)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            else leaf
+            for position, leaf in enumerate(self._leaves)
+        ]
+        args, named = self.rebuild(leaves)
+        chosen = self.layer if layer is None else layer
+        there = Subject(chosen, named if self._named else args, self.seed, equation, self._limit)
+        there._count, there.warnings = self._count, self.warnings
+        return there
+
+    def vmapped(self, stacked: Sequence[Tensor]) -> tuple[Tape, int]:
+        """The layer under `torch.func.vmap` over a new first axis of the inputs' slots.
+
+        Raises:
+            LayerError: It cannot be mapped.
+        """
+        own = [slot for slot in self.slots if slot.position is not None]
+        tensors = [value.clone().requires_grad_() for value in stacked]
+
+        def mapped(*parts: Tensor) -> Tensors:
+            leaves = list(self._leaves)
+            for slot, part in zip(own, parts, strict=True):
+                leaves[slot.position or 0] = part
+            return self._outputs_of(self._apply(leaves))
+
+        with _foreign("the layer under vmap"):
+            outputs = torch.func.vmap(mapped, randomness="same")(*tensors)
+        return Tape(outputs, tuple(tensors), outputs), len(own)
 
     def discover(self) -> Tape:
         """The first call: finds outputs and captured tensors.
@@ -207,6 +274,25 @@ class Subject:
             ]
         )
 
+    def complex_values(self, slot: int, value: Tensor) -> Tensors:
+        """The outputs with a complex tensor in the slot of an input."""
+        leaves, _ = self._filled([own.value for own in self.slots])
+        leaves[self.slots[slot].position or 0] = value
+        with torch.no_grad():
+            whole = self._apply(leaves)
+        return tuple(output.detach() for output in self._outputs_of(whole))
+
+    def tied(self, values: Sequence[Tensor], first: int, second: int) -> Tape:
+        """A call with one tensor in the slots of two inputs."""
+        with written(self.slots, values):
+            leaves, tensors = self._filled(values)
+            leaves[self.slots[second].position or 0] = tensors[first]
+            whole = self._apply(leaves)
+        inputs = list(tensors)
+        inputs[second] = tensors[first]
+        own = [slot.leaf for slot in self.slots if slot.leaf is not None]
+        return Tape(self._outputs_of(whole), (*inputs, *own), whole)
+
     def values(self, values: Sequence[Tensor]) -> Tensors:
         """The outputs with other tensors in the slots."""
         return self._tape(values).values
@@ -232,27 +318,59 @@ class Subject:
         Raises:
             NoForwardModeError: The layer has none, or a slot of it is no input.
         """
+        self._check_tangents(tangents)
+        with forward_ad.dual_level():
+            found = [forward_ad.unpack_dual(output) for output in self._dual_call(tangents)[1]]
+            return tuple(
+                torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent.detach()
+                for dual in found
+            )
+
+    def pushforward_of_gradients(
+        self, tangents: Sequence[Tensor], cotangents: Sequence[Tensor | None]
+    ) -> Tensors:
+        """Tangents of the gradients in the inputs' slots: forward over reverse mode.
+
+        A gradient without a tangent counts as constant. Other slots get zeros.
+
+        Raises:
+            NoForwardModeError: The layer, or its backward pass, has no forward mode.
+        """
+        self._check_tangents(tangents)
+        with forward_ad.dual_level():
+            duals, outputs = self._dual_call(tangents)
+            tape = Tape(outputs, tuple(duals.values()), outputs)
+            try:
+                gradients = tape.pullback(cotangents, create_graph=True)
+            except LayerError as error:
+                raise NoForwardModeError(str(error)) from error
+            found = iter([forward_ad.unpack_dual(gradient).tangent for gradient in gradients])
+            return tuple(
+                torch.zeros_like(slot.value)
+                if slot.position is None or (tangent := next(found)) is None
+                else tangent.detach()
+                for slot in self.slots
+            )
+
+    def _check_tangents(self, tangents: Sequence[Tensor]) -> None:
         if any(
             slot.leaf is not None and bool(t.any())
             for slot, t in zip(self.slots, tangents, strict=True)
         ):
             raise NoForwardModeError("captured tensors cannot carry tangents")
-        with forward_ad.dual_level():
-            duals = {
-                slot.position: forward_ad.make_dual(slot.value.clone(), tangent)
-                for slot, tangent in zip(self.slots, tangents, strict=True)
-                if slot.position is not None
-            }
-            leaves = [duals.get(i, leaf) for i, leaf in enumerate(self._leaves)]
-            try:
-                whole = self._apply(leaves)
-            except (NotImplementedError, RuntimeError, LayerError) as error:
-                raise NoForwardModeError(str(error).splitlines()[0]) from error
-            found = [forward_ad.unpack_dual(output) for output in self._outputs_of(whole)]
-            return tuple(
-                torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent.detach()
-                for dual in found
-            )
+
+    def _dual_call(self, tangents: Sequence[Tensor]) -> tuple[dict[int, Tensor], Tensors]:
+        """The inputs as dual numbers, by position, and the outputs; inside of a dual level."""
+        duals = {
+            slot.position: forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
+            for slot, tangent in zip(self.slots, tangents, strict=True)
+            if slot.position is not None
+        }
+        leaves = [duals.get(i, leaf) for i, leaf in enumerate(self._leaves)]
+        try:
+            return duals, self._outputs_of(self._apply(leaves))
+        except (NotImplementedError, RuntimeError, LayerError) as error:
+            raise NoForwardModeError(str(error).splitlines()[0]) from error
 
     def argument_leaves(self) -> list[Any]:
         """The leaves of the inputs, detached, to be refilled and given to `rebuild`."""
@@ -282,6 +400,11 @@ class Subject:
         return tuple(paths[position][1] for position in self._wanted)
 
     def _call(self, values: Sequence[Tensor]) -> tuple[Tensors, Any]:
+        leaves, tensors = self._filled(values)
+        return tensors, self._apply(leaves)
+
+    def _filled(self, values: Sequence[Tensor]) -> tuple[list[Any], Tensors]:
+        """The leaves of the inputs with other values, and those among them that are in slots."""
         leaves = list(self._leaves)
         tensors = []
         for slot, value in zip(self.slots, values, strict=True):
@@ -289,10 +412,10 @@ class Subject:
                 tensor = _same_strides(value).requires_grad_()
                 leaves[slot.position] = tensor
                 tensors.append(tensor)
-        return tuple(tensors), self._apply(leaves)
+        return leaves, tuple(tensors)
 
     def _apply(self, leaves: Sequence[Any]) -> Any:
-        self.calls += 1
+        self._count[0] += 1
         args, named = self.rebuild(leaves)
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")

@@ -10,40 +10,21 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from .checks import CHECKS, FULL_CHECKS
+from .checks.finite_differences import reference_holds
 from .diagnosis import diagnose
 from .equations import residual_of
 from .evidence import Evidence
-from .finite_differences import finite_differences, reference_holds
-from .identities import forward_mode, linearity
-from .implicit_reference import implicit_reference
 from .localise import localised
 from .report import Finding, Report
-from .second_order import second_order
 from .setup import NoRootError, NotExercisedError, Setup, describe
 from .subject import LayerError, Subject
+from .tightening import Tighten
 from .time_limit import TimeLimit
-from .variants import memory_layout, rows, second_backward
 from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
 EFFORTS = ("fast", "full")
-Check = Callable[[Setup], list[Evidence]]
-
-CHECKS: dict[str, Check] = {
-    "implicit reference": implicit_reference,
-    "finite differences": finite_differences,
-    "linearity in the cotangent": linearity,
-    "forward against reverse mode": forward_mode,
-}
-"""The checks by name, each one independent of the others."""
-
-FULL_CHECKS: dict[str, Check] = {
-    "second order": second_order,
-    "second backward pass": second_backward,
-    "memory layout": memory_layout,
-    "rows of the batch": rows,
-}
-"""Those that take longer, run with `effort="full"`."""
 
 
 def verify(
@@ -51,6 +32,7 @@ def verify(
     inputs: Any,
     *,
     residual: Callable[..., Any] | None = None,
+    tighten: Tighten | None = None,
     seed: int = 0,
     effort: Effort = "fast",
     time_limit: float | None = None,
@@ -67,6 +49,9 @@ def verify(
         inputs: A tensor, a tuple of arguments (pytrees), or a dictionary of named arguments.
         residual: The equation that the output solves, called as `residual(z, *inputs)`, zero at
             the output; `z` has the structure of the output.
+        tighten: For an iteration whose equation is not known: called with a factor below 1, returns the
+            layer with its tolerance multiplied by it (or with as many more steps), on the same
+            parameters. Differences are then taken of ever tighter layers. Not needed with `residual`.
         seed: Of all probes, and of the random state that every call of the layer sees.
         effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
             the gradient.
@@ -77,7 +62,7 @@ def verify(
         The verdicts with their evidence. It never raises for what the layer does.
 
     Raises:
-        TypeError: `layer` or `residual` is not callable.
+        TypeError: `layer`, `residual` or `tighten` is not callable.
         ValueError: `effort` is unknown, or `time_limit` not positive.
 
     Examples:
@@ -90,17 +75,22 @@ def verify(
         >>> report.verdict.name, [finding.input for finding in report.findings]
         ('CORRECT', ['input 0', 'captured f.W'])
     """
-    if residual is not None and not callable(residual):
-        raise TypeError(f"residual must be callable or None, got {residual!r}")
+    for name, function in (("residual", residual), ("tighten", tighten)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable or None, got {function!r}")
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
     subject = Subject(layer, inputs, seed, residual, TimeLimit(time_limit))
     with _undisturbed(layer):
-        return _examined(subject, residual or residual_of(layer), seed, effort)
+        return _examined(subject, residual or residual_of(layer), tighten, seed, effort)
 
 
 def _examined(
-    subject: Subject, residual: Callable[..., Any] | None, seed: int, effort: Effort
+    subject: Subject,
+    residual: Callable[..., Any] | None,
+    tighten: Tighten | None,
+    seed: int,
+    effort: Effort,
 ) -> Report:
     report = Report(
         layer=describe(subject.layer), findings=(), checks=(), not_exercised=(), notes=(),
@@ -112,7 +102,7 @@ def _examined(
         return replace(report, notes=(str(error),), calls=subject.calls)
     full = effort == "full"
     setup = Setup(
-        subject, tape, residual,
+        subject, tape, residual, tighten,
         cotangents=4 if full else 2, directions=4 if full else 2, full=full, seed=seed,
     )  # fmt: skip
     if not setup.slots:

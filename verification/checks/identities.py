@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from .evidence import Evidence
-from .finite_differences import noise_of_layer
-from .setup import NotExercisedError, Setup
-from .subject import NoForwardModeError
+from ..evidence import Evidence
+from ..setup import NotExercisedError, Setup
+from ..subject import NoForwardModeError
+from .finite_differences import PROJECTED, doubt_of_another_call
 
-_LAG = 1e3
 _SMALL = 2.0**-20
 """A power of two, so that scaling by it rounds nothing."""
 
@@ -34,8 +33,9 @@ def linearity(setup: Setup) -> list[Evidence]:
                     "linearity in the cotangent", output, slot.name,
                     error=float((says - expected).norm()),
                     scale=scale,
-                    floor=setup.relative_floor(o, s) * scale + smallest(setup, o, s),
-                    slack=slack_of(setup, o, s),
+                    floor=setup.relative_floor(o, s) * scale + setup.underflow(o, s) / _SMALL,
+                    slack=setup.known_slack(o, s),
+                    lag=setup.lag,
                     reference=False,
                     worst=setup.component(s, says, expected),
                 )
@@ -50,7 +50,7 @@ def forward_mode(setup: Setup) -> list[Evidence]:
         NotExercisedError: The layer has no forward mode.
     """
     found, reason = [], "no input requires gradients"
-    noise = noise_of_layer(setup) if setup.residual is None else 0.0
+    doubt = doubt_of_another_call(setup)
     for s, slot in enumerate(setup.slots):
         if slot.position is None:
             continue
@@ -76,27 +76,14 @@ def forward_mode(setup: Setup) -> list[Evidence]:
                         error=abs(forward - reverse),
                         scale=scale,
                         # Both modes may have solved a linear equation to its tolerance.
-                        floor=2 * setup.relative_floor(o, s) * scale + smallest(setup, o, s),
-                        slack=slack_of(setup, o, s),
+                        floor=2 * setup.relative_floor(o, s) * scale + setup.underflow(o, s),
+                        slack=PROJECTED * setup.known_slack(o, s),
+                        lag=setup.lag,
                         # Forward mode is another call, which may end elsewhere.
-                        doubt=_LAG * noise * scale,
+                        doubt=doubt * scale,
                         reference=False,
                     )
                 )  # fmt: skip
     if not found:
         raise NotExercisedError(f"the layer has no forward mode: {reason}")
     return found
-
-
-def slack_of(setup: Setup, o: int, s: int) -> float:
-    """What the solver explains; nothing where the equation is not known."""
-    try:
-        return setup.slack(0, o, s)
-    except NotExercisedError:
-        return 0.0
-
-
-def smallest(setup: Setup, o: int, s: int) -> float:
-    """Gradients this small are zero in the layer's dtype."""
-    tiny = torch.finfo(setup.precision(o, s)).tiny
-    return tiny / _SMALL * max(setup.slots[s].value.numel(), 1) ** 0.5

@@ -8,10 +8,8 @@ of the two is the solver's part (slack).
 
 from __future__ import annotations
 
-import torch
-
-from .evidence import Evidence
-from .setup import Setup
+from ..evidence import Evidence
+from ..setup import Setup
 
 NAME = "implicit reference"
 
@@ -36,15 +34,10 @@ def implicit_reference(setup: Setup) -> list[Evidence]:
                         input=slot.name,
                         error=float((gradient - star[s]).norm()),
                         scale=scale,
-                        floor=setup.conditioned_floor(o, s) * scale + _underflow(setup, o, s),
+                        floor=setup.conditioned_floor(o, s) * scale + setup.underflow(o, s),
                         slack=setup.slack(k, o, s),
+                        lag=setup.lag,
                         worst=setup.component(s, gradient, star[s]),
                     )
                 )
     return found
-
-
-def _underflow(setup: Setup, output: int, slot: int) -> float:
-    """Gradients this small are zero in the layer's dtype."""
-    tiny = torch.finfo(setup.precision(output, slot)).tiny
-    return tiny * max(setup.slots[slot].value.numel(), 1) ** 0.5

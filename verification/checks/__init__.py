@@ -1,0 +1,53 @@
+"""The checks: each from a `Setup` to a list of `Evidence`, independent of the others, without a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..evidence import Evidence
+from ..setup import Setup
+from .complex_step import complex_step
+from .core import CORE
+from .elsewhere import another_point, evaluation_mode, other_device, saturated, single_precision
+from .memory import memory_of_iterations
+from .second_order import forward_over_reverse, second_order
+from .taylor import taylor
+from .variants import (
+    after_another_call,
+    empty_batch,
+    expanded,
+    memory_layout,
+    rows,
+    second_backward,
+    start_of_the_iteration,
+    tied_inputs,
+    vmapped,
+)
+
+Check = Callable[[Setup], list[Evidence]]
+
+CHECKS: dict[str, Check] = CORE
+"""Those of every verification, by name."""
+
+FULL_CHECKS: dict[str, Check] = {
+    "complex step": complex_step,
+    "Taylor remainders": taylor,
+    "second order": second_order,
+    "forward over reverse": forward_over_reverse,
+    "second backward pass": second_backward,
+    "memory layout": memory_layout,
+    "expanded inputs": expanded,
+    "rows of the batch": rows,
+    "empty batch": empty_batch,
+    "vmap": vmapped,
+    "tied inputs": tied_inputs,
+    "after another call": after_another_call,
+    "start of the iteration": start_of_the_iteration,
+    "another point": another_point,
+    "saturated inputs": saturated,
+    "single precision": single_precision,
+    "evaluation mode": evaluation_mode,
+    "another device": other_device,
+    "memory of iterations": memory_of_iterations,
+}
+"""Those that take longer, run with `effort="full"`."""

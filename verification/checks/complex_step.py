@@ -1,0 +1,107 @@
+"""Check: the complex step, a derivative without cancellation where the layer takes complex inputs.
+
+For an analytic function `Im f(x + i h v) / h = ⟨∇f, v⟩ + O(h²)` for every `h`, however small (Squire &
+Trapp 1998, equation 2.3; Martins, Sturdza & Alonso 2003). It holds where the Cauchy–Riemann equations do:
+not for absolute values, conjugates, or real parts. So it is believed where two steps agree and finite
+differences do not contradict.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..evidence import Evidence
+from ..setup import NotExercisedError, Setup
+from ..subject import LayerError, Tensors
+from .finite_differences import PROJECTED, doubt_of_another_call, measured
+
+NAME = "complex step"
+_STEPS = (1e-8, 1e-30)
+"""The square of the larger one is below rounding."""
+_TRUST = 4.0
+
+
+def complex_step(setup: Setup) -> list[Evidence]:
+    """One piece of evidence for each output, input, cotangent and direction.
+
+    Raises:
+        NotExercisedError: The layer takes no complex inputs, is not analytic, or its equation is known
+            (then the implicit reference is as tight).
+    """
+    if setup.residual is not None:
+        raise NotExercisedError("the equation is known, and its reference is as tight")
+    found, reason = [], "no input requires gradients"
+    doubt = doubt_of_another_call(setup)
+    for s, slot in enumerate(setup.slots):
+        if slot.position is None:
+            reason = "parameters and captured tensors stay real"
+            continue
+        for kind in range(setup.directions):
+            try:
+                found += _along(setup, s, kind, doubt)
+            except NotExercisedError as error:
+                reason = str(error)
+    if not found:
+        raise NotExercisedError(reason)
+    return found
+
+
+def _along(setup: Setup, s: int, kind: int, doubt: float) -> list[Evidence]:
+    direction = setup.direction(s, kind)
+    step = setup.size(s)
+    large, small = (_derivatives(setup, s, kind, h * step) for h in _STEPS)
+    try:
+        slopes = measured(setup, s, kind).slope
+    except ArithmeticError as error:
+        raise NotExercisedError(
+            f"finite differences cannot be measured beside it: {error}"
+        ) from error
+    found = []
+    for o, output in enumerate(setup.outputs):
+        for k in range(setup.cotangents):
+            column = o * setup.cotangents + k
+            gradient = setup.gradients[k][o][s].double()
+            scale = max(float(gradient.norm()), abs(large[column]))
+            floor = setup.relative_floor(o, s) * scale
+            if abs(large[column] - small[column]) > floor:
+                raise NotExercisedError("two complex steps disagree: the layer is not analytic")
+            distance = abs(large[column] - float(slopes.value[column]))
+            if distance > _TRUST * float(slopes.error[column]) + floor:
+                raise NotExercisedError(
+                    "the Cauchy-Riemann equations do not hold: complex steps and finite "
+                    "differences disagree"
+                )
+            found.append(
+                Evidence(
+                    NAME, output, setup.slots[s].name,
+                    error=abs(float((gradient * direction.double()).sum()) - large[column]),
+                    scale=scale,
+                    floor=floor + setup.underflow(o, s),
+                    slack=PROJECTED * setup.known_slack(o, s),
+                    lag=setup.lag,
+                    doubt=doubt * scale,
+                    reference=setup.tighten is None,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _derivatives(setup: Setup, s: int, kind: int, h: float) -> np.ndarray:
+    """`Im ⟨cotangent, output⟩ / h` of every column."""
+    direction = setup.direction(s, kind)
+    try:
+        outputs: Tensors = setup.subject.complex_values(s, torch.complex(
+            setup.slots[s].value, h * direction
+        ))  # fmt: skip
+    except (LayerError, RuntimeError) as error:
+        raise NotExercisedError(f"the layer takes no complex inputs: {error}") from error
+    if not all(output.is_complex() for output in outputs):
+        raise NotExercisedError("the layer gives real values for complex inputs")
+    return np.array(
+        [
+            float((setup.probes[k][o].double() * outputs[o].imag.double()).sum()) / h
+            for o in range(len(setup.outputs))
+            for k in range(setup.cotangents)
+        ]
+    )

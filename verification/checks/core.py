@@ -1,0 +1,19 @@
+"""The checks that every verification runs, and that are run again where a layer is explored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..evidence import Evidence
+from ..setup import Setup
+from .finite_differences import finite_differences
+from .identities import forward_mode, linearity
+from .implicit_reference import implicit_reference
+
+CORE: dict[str, Callable[[Setup], list[Evidence]]] = {
+    "implicit reference": implicit_reference,
+    "finite differences": finite_differences,
+    "linearity in the cotangent": linearity,
+    "forward against reverse mode": forward_mode,
+}
+"""By name."""

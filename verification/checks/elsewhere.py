@@ -1,0 +1,158 @@
+"""Checks: the layer at other inputs, in another dtype, on another device, in evaluation mode.
+
+A bug may show only where a nonlinearity saturates, in single precision, or once a cached factor is
+stale. The core checks are run there anew. What they find wrong, or correct, counts; where they cannot
+tell (the layer diverges there, say), nothing is said of the layer here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..equations import residual_of
+from ..evidence import Evidence
+from ..setup import NotExercisedError, Setup
+from ..subject import LayerError
+from ..verdict import Verdict
+from .core import CORE
+
+_SATURATED = 30.0
+
+
+def another_point(setup: Setup) -> list[Evidence]:
+    """The same layer, without being made anew, at inputs a size away."""
+
+    def moved(value: Tensor) -> Tensor:
+        size = value.double().square().mean().sqrt() if value.numel() else value.sum()
+        draw = torch.randn(value.shape, generator=setup.generator(6), dtype=torch.float64)
+        return value + (0.5 * size * draw.to(value.device)).to(value.dtype)
+
+    return _explored(setup, "another point", moved)
+
+
+def saturated(setup: Setup) -> list[Evidence]:
+    """Inputs thirty times as large.
+
+    Raises:
+        NotExercisedError: The layer has no values there that could be examined.
+    """
+    return _explored(setup, "saturated inputs", lambda value: _SATURATED * value)
+
+
+def single_precision(setup: Setup) -> list[Evidence]:
+    """Inputs and parameters in float32.
+
+    Raises:
+        NotExercisedError: They are already, or captured tensors have a dtype of their own.
+    """
+    if all(slot.value.dtype != torch.float64 for slot in setup.slots):
+        raise NotExercisedError("the layer is not examined in float64")
+    return _explored(
+        setup, "single precision", lambda value: value.float(), _converted(setup, torch.float32)
+    )
+
+
+def other_device(setup: Setup) -> list[Evidence]:
+    """Inputs and parameters on an accelerator.
+
+    Raises:
+        NotExercisedError: There is none, or the layer captures tensors that stay where they are.
+    """
+    if not torch.cuda.is_available() or any(slot.value.is_cuda for slot in setup.slots):
+        raise NotExercisedError("there is no other device")
+    return _explored(
+        setup, "another device", lambda value: value.cuda(), _converted(setup, torch.device("cuda"))
+    )
+
+
+def evaluation_mode(setup: Setup) -> list[Evidence]:
+    """A module in evaluation mode.
+
+    Raises:
+        NotExercisedError: The layer is no module, or is in that mode already.
+    """
+    layer = setup.subject.layer
+    if not isinstance(layer, nn.Module) or not any(m.training for m in layer.modules()):
+        raise NotExercisedError("the layer is no module in training mode")
+    if not any(_has_two_modes(module) for module in layer.modules()):
+        raise NotExercisedError("no part of the module has a mode of its own")
+    with _evaluating(layer):
+        return _explored(setup, "evaluation mode", lambda value: value)
+
+
+def _has_two_modes(module: nn.Module) -> bool:
+    """Whether a module may look at its mode: whoever is written elsewhere, and the known ones."""
+    known = type(module).__module__.startswith("torch.nn")
+    return not known or type(module).__name__.startswith(("Dropout", "BatchNorm", "RReLU"))
+
+
+@contextmanager
+def _evaluating(layer: nn.Module) -> Iterator[None]:
+    before = {module: module.training for module in layer.modules()}
+    layer.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _converted(setup: Setup, to: torch.dtype | torch.device) -> Callable[..., Any] | None:
+    """The layer with its parameters converted, or `None` for the layer itself."""
+    layer = setup.subject.layer
+    captured = [slot for slot in setup.slots if slot.leaf is not None]
+    if not captured:
+        return None
+    own = {id(p) for p in layer.parameters()} if isinstance(layer, nn.Module) else set()
+    if not isinstance(layer, nn.Module) or any(id(slot.leaf) not in own for slot in captured):
+        raise NotExercisedError("captured tensors stay as they are")
+    if setup.residual is not None and residual_of(layer) is None:
+        raise NotExercisedError("residual= may use the parameters as they are")
+    try:
+        return copy.deepcopy(layer).to(to)
+    except (RuntimeError, TypeError) as error:
+        raise NotExercisedError(f"the module cannot be copied: {error}") from error
+
+
+def _explored(
+    setup: Setup,
+    name: str,
+    change: Callable[[Tensor], Tensor],
+    layer: Callable[..., Any] | None = None,
+) -> list[Evidence]:
+    """What the core checks say decidedly of the layer under a change of its inputs."""
+    residual = setup.residual if layer is None else residual_of(layer) or setup.residual
+    subject = setup.subject.at(change, layer, residual)
+    try:
+        tape = subject.discover()
+    except LayerError as error:
+        raise NotExercisedError(f"the layer has no values there: {error}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in tape.values):
+        raise NotExercisedError("the layer's values there are not finite")
+    there = Setup(
+        subject, tape, residual, None if layer is not None else setup.tighten,
+        cotangents=1, directions=1, full=False, seed=setup.seed,
+    )  # fmt: skip
+    found, reasons = [], []
+    for check, run in CORE.items():
+        try:
+            found += [replace(piece, check=f"{name}, {check}") for piece in run(there)]
+        except (NotExercisedError, LayerError) as error:
+            reasons.append(str(error))
+    known = {(output, slot.name) for output in setup.outputs for slot in setup.slots}
+    decided = [
+        replace(piece, reference=False)
+        for piece in found
+        if piece.verdict in (Verdict.CORRECT, Verdict.WRONG)
+        and (piece.output, piece.input) in known
+    ]
+    if not decided:
+        raise NotExercisedError(f"nothing can be told there: {'; '.join(dict.fromkeys(reasons))}")
+    return decided

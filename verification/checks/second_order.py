@@ -1,0 +1,262 @@
+"""Check: derivatives of the gradient, in both orders of modes, against differences of gradients.
+
+For `G(x) = ⟨p, ∇⟨w, y(x)⟩⟩` with fixed probes `w` and `p`, the derivative of `G` along a direction that a
+second backward pass gives (reverse over reverse), and the one that tangents carried through the backward
+pass give (forward over reverse), are compared with finite differences of `G`: of the implicit gradient at
+the polished root where the equation is known, else of the layer's own gradient. A gradient without a
+graph, or without a tangent, has the derivative zero, as whoever differentiates it silently gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..differences import slope
+from ..evidence import Evidence
+from ..polish import PolishError, Root
+from ..setup import NotExercisedError, Setup
+from ..subject import LayerError, NoForwardModeError, Subject, Tensors
+
+NAME = "second order"
+_TRUST = 4.0
+_SOLVES = 10.0
+"""A second derivative takes several adjoint solves, one after another."""
+
+
+def label(output: str) -> str:
+    """How findings name the gradient of an output."""
+    return f"{output}, {NAME}"
+
+
+def second_order(setup: Setup) -> list[Evidence]:
+    """Reverse over reverse, and the symmetry of the Hessian, for each output and slot.
+
+    Raises:
+        NotExercisedError: The layer refuses a second backward pass, or the root was not found.
+    """
+    found = []
+    for o in range(len(setup.outputs)):
+        twice = _twice(setup, o, probes_of(setup))
+        for s in range(len(setup.slots)):
+            along = setup.direction(s, 0).double()
+            found.append(_against_differences(setup, o, s, twice[s], along, "reverse over reverse"))
+            found.append(_symmetry(setup, o, s))
+    return found
+
+
+def forward_over_reverse(setup: Setup) -> list[Evidence]:
+    """Forward over reverse, for each output and input.
+
+    Raises:
+        NotExercisedError: The layer or its backward pass has no forward mode, or the root was not found.
+    """
+    found, reason = [], "no input requires gradients"
+    probes = [probe.double() for probe in probes_of(setup)]
+    for o in range(len(setup.outputs)):
+        for s, slot in enumerate(setup.slots):
+            if slot.position is None:
+                continue
+            direction = setup.direction(s, 0)
+            tangents = [
+                direction if i == s else torch.zeros_like(other.value)
+                for i, other in enumerate(setup.slots)
+            ]
+            cotangents = setup.only(o, setup.probes[0][o])
+            try:
+                moved = setup.subject.pushforward_of_gradients(tangents, cotangents)
+            except NoForwardModeError as error:
+                reason = str(error)
+                continue
+            # ⟨p, H v⟩ as it comes, spread along v so that it reads as a gradient.
+            inner = sum(
+                float((p * g.double()).sum())
+                for p, g, part in zip(probes, moved, setup.slots, strict=True)
+                if part.position is not None
+            )
+            along = direction.double()
+            found.append(
+                _against_differences(
+                    setup, o, s, inner * along / along.square().sum(), along, "forward over reverse",
+                    inputs_only=True,
+                )
+            )  # fmt: skip
+    if not found:
+        raise NotExercisedError(f"the layer has no forward mode over its backward pass: {reason}")
+    return found
+
+
+def probes_of(setup: Setup) -> Tensors:
+    """The fixed probes `p` of the gradients, one for each slot."""
+    return tuple(setup.direction(s, 3).to(slot.value.dtype) for s, slot in enumerate(setup.slots))
+
+
+def second_derivatives(setup: Setup, o: int, s: int) -> float:
+    """`⟨v, H v⟩` of the first cotangent along the first direction of a slot, by a second backward pass.
+
+    Raises:
+        NotExercisedError: The layer refuses it.
+    """
+    v = setup.direction(s, 0)
+    return float((_twice(setup, o, _alone(setup, s, v))[s] * v.double()).sum())
+
+
+def _twice(setup: Setup, o: int, probes: Sequence[Tensor]) -> Tensors:
+    """The gradient of `G` by a second backward pass, in every slot."""
+    tape = setup.subject.tape()
+    # A cotangent that is itself differentiated, as that of a nonlinear loss is: only then does a
+    # function marked once_differentiable refuse.
+    cotangent = setup.probes[0][o].clone().requires_grad_()
+    try:
+        gradients = tape.pullback(setup.only(o, cotangent), create_graph=True)
+        value = sum(
+            ((p * g).sum() for p, g in zip(probes, gradients, strict=True)),
+            torch.zeros((), dtype=torch.float64),
+        )
+        if not value.requires_grad:
+            return tuple(torch.zeros_like(tensor) for tensor in tape.tensors)
+        if _refuses(value):
+            raise NotExercisedError(
+                "the layer refuses a second backward pass (once_differentiable)"
+            )
+        found = torch.autograd.grad(value, tape.tensors, allow_unused=True, materialize_grads=True)
+    except (LayerError, RuntimeError) as error:
+        raise NotExercisedError(
+            f"a second backward pass raised: {str(error).splitlines()[0]}"
+        ) from error
+    return tuple(gradient.detach().double() for gradient in found)
+
+
+def _refuses(value: Tensor) -> bool:
+    """Whether the graph holds a node that raises when it is reached.
+
+    It need not be reached on the way to the inputs, and would then pass for a zero derivative.
+    """
+    seen: set[object] = set()
+    stack = [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().rsplit(":", 1)[-1] in ("Error", "DelayedError"):
+            return True
+        stack.extend(parent for parent, _ in node.next_functions)
+    return False
+
+
+def _against_differences(
+    setup: Setup,
+    o: int,
+    s: int,
+    says: Tensor,
+    direction: Tensor,
+    mode: str,
+    inputs_only: bool = False,
+) -> Evidence:
+    """A derivative of `G` in one slot beside differences of `G` along a direction of it."""
+    relative = _SOLVES * setup.relative_floor(o, s)
+    first = max(float(g.double().norm()) for g in setup.gradients[0][o])
+    natural = first / setup.size(s)
+    name = f"{NAME}, {mode}"
+    output, slot = label(setup.outputs[o]), setup.slots[s].name
+    try:
+        measured = slope(
+            _sampler(setup, o, s, inputs_only),
+            setup.size(s),
+            np.array([relative / _TRUST]),
+            np.array([natural]),
+        )
+    except ArithmeticError as error:
+        return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
+    sees = float(measured.value[0])
+    scale = max(float(says.norm()), abs(sees), natural)
+    return Evidence(
+        name, output, slot,
+        error=abs(float((says * direction).sum()) - sees),
+        scale=scale,
+        floor=relative * scale + _TRUST * float(measured.error[0]),
+        slack=setup.relative_slack(o, s) * scale if setup.solver_is_known else 0.0,
+        lag=_SOLVES * setup.lag,
+    )  # fmt: skip
+
+
+def _symmetry(setup: Setup, o: int, s: int) -> Evidence:
+    """The Hessian is symmetric: `⟨H p, v⟩ = ⟨H v, p⟩`."""
+    p, v = setup.direction(s, 3), setup.direction(s, 0)
+    hp, hv = (_twice(setup, o, _alone(setup, s, probe))[s] for probe in (p, v))
+    one, other = float((hp * v.double()).sum()), float((hv * p.double()).sum())
+    natural = float(setup.gradients[0][o][s].double().norm()) / setup.size(s)
+    scale = max(float(hp.norm()), float(hv.norm()), natural)
+    return Evidence(
+        "symmetry of the Hessian", label(setup.outputs[o]), setup.slots[s].name,
+        error=abs(one - other),
+        scale=scale,
+        floor=_SOLVES * setup.relative_floor(o, s) * scale,
+        slack=setup.relative_slack(o, s) * scale if setup.solver_is_known else 0.0,
+        lag=_SOLVES * setup.lag,
+        reference=False,
+    )  # fmt: skip
+
+
+def _alone(setup: Setup, s: int, probe: Tensor) -> Tensors:
+    return tuple(
+        probe if i == s else torch.zeros_like(slot.value) for i, slot in enumerate(setup.slots)
+    )
+
+
+def _sampler(setup: Setup, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
+    """`G` as a function of the multiple of the direction that one slot is moved by."""
+    probes = [
+        torch.zeros_like(probe) if inputs_only and slot.position is None else probe
+        for probe, slot in zip(probes_of(setup), setup.slots, strict=True)
+    ]
+    if setup.residual is not None:
+        return _of_root(setup, o, s, probes, setup.roots[1])
+    tightest = setup.subject if setup.tighten is None else setup.tightened.subjects[-1]
+    return _of_layer(setup, o, s, probes, tightest)
+
+
+def _of_root(
+    setup: Setup, o: int, s: int, probes: Sequence[Tensor], root: Root
+) -> Callable[[float], np.ndarray]:
+    equation, along = root.equation, setup.direction(s, 0).double()
+    zeros = [torch.zeros_like(value) for value in setup.tape.values]
+    zeros[o] = setup.probes[0][o]
+    w = equation.flat(zeros)
+
+    def sample(t: float) -> np.ndarray:
+        values = [v + t * along if i == s else v for i, v in enumerate(equation.base)]
+        try:
+            there = Root(equation, root.moved(values), setup.generator(5), values)
+        except LayerError as error:
+            raise PolishError(str(error)) from error
+        return _inner(probes, there.gradient(w))
+
+    return sample
+
+
+def _of_layer(
+    setup: Setup, o: int, s: int, probes: Sequence[Tensor], subject: Subject
+) -> Callable[[float], np.ndarray]:
+    along = setup.direction(s, 0)
+    cotangents = setup.only(o, setup.probes[0][o])
+
+    def sample(t: float) -> np.ndarray:
+        values = [
+            slot.value + t * along if i == s else slot.value for i, slot in enumerate(setup.slots)
+        ]
+        try:
+            return _inner(probes, subject.gradients(values, cotangents))
+        except LayerError as error:
+            raise ArithmeticError(str(error)) from error
+
+    return sample
+
+
+def _inner(probes: Sequence[Tensor], gradients: Sequence[Tensor]) -> np.ndarray:
+    pairs = zip(probes, gradients, strict=True)
+    return np.array([sum(float((p.double() * g.double()).sum()) for p, g in pairs)])

@@ -1,0 +1,182 @@
+"""Check: the orders at which Taylor remainders vanish.
+
+With `φ(t) = ⟨w, y(x + t v)⟩`, the remainders `φ(t) − φ(0)`, that less `t ⟨g, v⟩`, and that less
+`½ t² ⟨v, H v⟩` fall like `t`, `t²` and `t³` if the gradient `g` and the second derivative `H` are right
+(Farrell et al. 2013, section 6; Griewank & Walther 2008). The order is fitted to the remainders above the
+noise floor and above what the floor and slack of `g` and `H` explain, with a confidence interval; an order
+that is lower with confidence is an error, as large as the slowest term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from ..evidence import Evidence
+from ..setup import NotExercisedError, Setup
+from ..subject import LayerError
+from .finite_differences import columns_of, doubt_of_another_call, moved_outputs
+from .second_order import label, second_derivatives
+
+NAME = "Taylor remainders"
+_STEPS = np.geomspace(1e-5, 1e-1, 13)
+_CONFIDENCE = 0.99
+_ABOVE = 1e2
+"""Remainders are used from this multiple of the noise on."""
+_FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Order:
+    """The exponent of a power law.
+
+    Attributes:
+        value: The median of the slopes between all pairs of points, in doubly logarithmic coordinates.
+        low: Lower end of its confidence interval.
+        high: Upper end.
+
+    Examples:
+        >>> t = np.geomspace(1e-3, 1e-1, 8)
+        >>> print(fitted_order(t, 3 * t**2))
+        2.00 (2.00 to 2.00)
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Order:
+    """The order of `remainders`, all positive, in `t`, with an interval of 99 % confidence.
+
+    The fit is by the median of slopes, which a remainder that changes its sign does not upset
+    (Sen 1968).
+    """
+    fit = stats.theilslopes(np.log(remainders), np.log(t), alpha=_CONFIDENCE)
+    return Order(float(fit.slope), float(fit.low_slope), float(fit.high_slope))
+
+
+def taylor(setup: Setup) -> list[Evidence]:
+    """A piece of evidence for each output and slot, and one more where there are second derivatives.
+
+    Raises:
+        NotExercisedError: No remainder rises above the noise.
+    """
+    found: list[Evidence] = []
+    moved = moved_outputs(setup)
+    for s in range(len(setup.slots)):
+        direction = setup.direction(s, 0)
+
+        def values(t: float, s: int = s) -> np.ndarray:
+            outputs = moved(s, setup.direction(s, 0), t)
+            return np.array(
+                [
+                    float((setup.probes[k][o].double() * outputs[o].double()).sum())
+                    for k, o in columns_of(setup)
+                ]
+            )
+
+        try:
+            samples = _sampled(values, setup.size(s), _rounding(setup, s))
+        except (ArithmeticError, LayerError):
+            continue
+        for o in range(len(setup.outputs)):
+            column = columns_of(setup).index((0, o))
+            slope = float((setup.gradients[0][o][s].double() * direction.double()).sum())
+            try:
+                twice: float | None = second_derivatives(setup, o, s)
+            except NotExercisedError:
+                twice = None
+            found += _orders(setup, s, o, samples.column(column), slope, twice)
+    if not found:
+        raise NotExercisedError("no Taylor remainder rises above the noise")
+    return found
+
+
+def _rounding(setup: Setup, s: int) -> float:
+    """Of the values: those of a polished root are in float64, whatever the layer is."""
+    if setup.residual is not None:
+        condition = setup.roots[1].inverse.condition or 1.0
+        return float(np.finfo(float).eps) * condition
+    return max(torch.finfo(setup.precision(o, s)).eps for o in range(len(setup.outputs)))
+
+
+@dataclass(frozen=True)
+class _Samples:
+    t: np.ndarray
+    centre: np.ndarray
+    ahead: np.ndarray
+    noise: np.ndarray
+
+    def column(self, column: int) -> _Samples:
+        return _Samples(self.t, self.centre[column], self.ahead[:, column], self.noise[column])
+
+
+def _sampled(values: Callable[[float], np.ndarray], size: float, eps: float) -> _Samples:
+    centre = values(0.0)
+    steps, ahead = [], []
+    for t in _STEPS:
+        try:
+            here = values(float(t) * size)
+        except ArithmeticError:
+            break
+        if not np.isfinite(here).all():
+            break
+        steps.append(float(t) * size)
+        ahead.append(here)
+    if len(steps) < _FEWEST:
+        raise ArithmeticError("too few steps have values")
+    largest = np.maximum(np.abs(centre), np.abs(np.array(ahead)).max(axis=0))
+    return _Samples(np.array(steps), centre, np.array(ahead), eps * largest)
+
+
+def _orders(
+    setup: Setup, s: int, o: int, samples: _Samples, slope: float, twice: float | None
+) -> list[Evidence]:
+    output, slot = setup.outputs[o], setup.slots[s].name
+    t, scale = samples.t, float(setup.gradients[0][o][s].double().norm())
+    change = samples.ahead - samples.centre
+    first = change - t * slope
+    floor, slack, lag = setup.relative_floor(o, s), 0.0, 10 * setup.lag
+    if setup.solver_is_known:
+        slack = setup.relative_slack(o, s)
+    doubt = doubt_of_another_call(setup)
+    explained = floor + lag * slack + doubt
+    by_gradient = t * explained * scale
+    by_both = by_gradient + t**2 * explained * scale / setup.size(s)
+    second = None if twice is None else first - 0.5 * t**2 * twice
+    found = []
+    for order, name, remainder, below, unit in (
+        (1, output, change, 0 * t, scale),
+        (2, output, first, by_gradient, scale),
+        (3, label(output), second, by_both, scale / setup.size(s)),
+    ):
+        if remainder is None:
+            continue
+        rises = np.abs(remainder) > _ABOVE * samples.noise + below
+        if rises.sum() < _FEWEST:
+            continue
+        fit = fitted_order(t[rises], np.abs(remainder[rises]))
+        # The slowest term of the remainder, as a derivative.
+        slowest = float((np.abs(remainder) / t ** max(order - 1, 1))[rises][0])
+        found.append(
+            Evidence(
+                f"{NAME}, order {order}", name, slot,
+                error=slowest if fit.high < order - 0.5 else 0.0,
+                scale=unit,
+                floor=floor * unit,
+                slack=slack * unit,
+                lag=lag,
+                doubt=doubt * unit,
+                reference=False,
+                detail=f"order {fit}, expected {order}",
+            )
+        )  # fmt: skip
+    return found
