@@ -58,6 +58,8 @@ class Noise:
         level, found = sigma[-1].copy(), np.zeros(functions, bool)
         for k in range(points - 3):
             run = sigma[k : k + 3]
-            agree = (run.max(axis=0) <= 4 * run.min(axis=0)) & signs[k] & ~found
+            # At a wide spacing the levels of a smooth function fall slowly, but go on falling.
+            stays = (run.max(axis=0) <= 4 * run.min(axis=0)) & (run[2] >= 0.5 * run[0])
+            agree = stays & signs[k] & ~found
             level[agree], found[agree] = sigma[k][agree], True
         return Noise(level, found)

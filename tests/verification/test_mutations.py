@@ -7,6 +7,7 @@ from implicitly.verification.mutations import (
     BUGS,
     CORRECT,
     FAMILIES,
+    HIDING_BUGS,
     SECOND_ORDER_BUGS,
     Recipe,
     planted,
@@ -41,8 +42,26 @@ CASES = [
     )
     for bug in BUGS
     for family in FAMILIES
-    if bug.shows(FAMILIES[family], 3)
+    if bug.shows(FAMILIES[family], drawn(family))
 ]
+
+
+def test_bugs_that_change_nothing_are_left_out_by_what_they_compute():
+    left_out = {
+        (bug.name, f) for bug in BUGS for f in FAMILIES if not bug.shows(FAMILIES[f], drawn(f))
+    }
+    # The state of the heat equation has no saturated entries; the attention cell contracts by 0.4 a step.
+    assert left_out == {("shortcut where saturated", "transport"), ("20-term Neumann", "attention")}
+    one_row = {bug.name for bug in BUGS if not bug.shows(FAMILIES["tanh"], drawn("tanh", 1))}
+    assert one_row == {
+        "mean for sum", "rows rolled", "Jacobian of row 0 for all",
+        "cotangent averaged over the batch",
+    }  # fmt: skip
+
+
+def test_a_bug_is_measured_by_the_gradient_that_it_changes():
+    (bug,) = (bug for bug in BUGS if bug.name == "factor 1.0005")
+    assert bug.error(FAMILIES["tanh"], drawn("tanh")) == pytest.approx(5e-4, rel=1e-9)
 
 
 @pytest.mark.parametrize(("bug", "family"), CASES)
@@ -131,3 +150,29 @@ def test_there_are_at_least_thirty_bugs_with_different_names():
 def test_there_are_at_least_25_correct_layers_with_different_names():
     names = {right.name for right in CORRECT}
     assert len(names) == len(CORRECT) >= 25
+
+
+HIDDEN = [
+    pytest.param(
+        bug, family, id=f"{bug.name}, {family}", marks=() if family == "tanh" else pytest.mark.long
+    )
+    for bug in HIDING_BUGS
+    for family in FAMILIES
+    if family not in bug.impossible
+]
+
+
+@pytest.mark.parametrize(("bug", "family"), HIDDEN)
+def test_a_bug_that_hides_is_found_by_the_check_for_it_and_only_there(bug, family):
+    residual = FAMILIES[family].residual if bug.equation else None
+    fast = verify(bug.plant(FAMILIES[family]), drawn(family), residual=residual)
+    assert (fast.verdict is Verdict.CORRECT) is bug.explored
+    report = verify(bug.plant(FAMILIES[family]), drawn(family), residual=residual, effort="full")
+    assert report.verdict is Verdict.WRONG
+    wrong = {
+        piece.check
+        for finding in report.findings
+        for piece in finding.evidence
+        if piece.verdict is Verdict.WRONG
+    }
+    assert any(check.startswith(bug.check) for check in wrong)

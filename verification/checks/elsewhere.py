@@ -38,12 +38,22 @@ def another_point(setup: Setup) -> list[Evidence]:
 
 
 def saturated(setup: Setup) -> list[Evidence]:
-    """Inputs thirty times as large.
+    """Inputs thirty times as large: those with the axis of the batch, where there are any.
+
+    The others may be parameters, with which the layer would be another.
 
     Raises:
         NotExercisedError: The layer has no values there that could be examined.
     """
-    return _explored(setup, "saturated inputs", lambda value: _SATURATED * value)
+    leading = {value.shape[:1] for value in setup.tape.values if value.ndim > 1}
+    rows = [slot.value for slot in setup.slots if slot.value.ndim > 1]
+    shared = any(value.shape[:1] in leading for value in rows)
+
+    def grown(value: Tensor) -> Tensor:
+        own = value.ndim > 1 and value.shape[:1] in leading
+        return _SATURATED * value if own or not shared else value
+
+    return _explored(setup, "saturated inputs", grown)
 
 
 def single_precision(setup: Setup) -> list[Evidence]:

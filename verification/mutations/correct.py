@@ -9,17 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...implicit import Exact, ImplicitLayer, Unrolled
+from ...implicit import Exact, Gradient, ImplicitLayer, Reversible, Unrolled
 from ...solvers import (
+    DFSANE,
+    GMRES,
+    LSMR,
+    Aitken,
     Anderson,
     BiCGStab,
     Broyden,
+    CausalNewton,
     DenseLU,
     FixedPointIteration,
+    Homotopy,
+    LevenbergMarquardt,
     NeumannSeries,
     Newton,
     NewtonKrylov,
+    Polyalgorithm,
+    PseudoTransient,
+    ScipyRoot,
     Solver,
+    SteadyState,
+    Steffensen,
     Stopping,
 )
 from .families import FAMILIES
@@ -64,7 +76,7 @@ def _solved(
     adjoint: Solver | None = None,
     dtype: torch.dtype = torch.float64,
     gain: float = 1.0,
-    unrolled: bool = False,
+    gradient: Gradient | None = None,
 ) -> Right:
     def make(batch: int, width: int, g: torch.Generator) -> tuple[Callable[..., Any], Inputs]:
         x, W, b = FAMILIES["tanh"].make(batch, width, g)
@@ -72,7 +84,7 @@ def _solved(
             _tanh,
             solver=solver,
             stopping=Stopping(rtol=rtol, max_steps=2000),
-            gradient=Unrolled() if unrolled else Exact(solver=adjoint),
+            gradient=gradient or Exact(solver=adjoint),
         )
         return layer, _wanted((x, gain * W, b), dtype)
 
@@ -115,6 +127,25 @@ def _warm(name: str, rtol: float) -> Right:
         return warm, inputs
 
     return Right(name, make, FAMILIES["tanh"].residual)
+
+
+def _causal(name: str, solver: Solver, causal: bool = False) -> Right:
+    """A recurrence along the last axis."""
+
+    def cell(z: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        before = torch.nn.functional.pad(z[..., :-1], (1, 0))
+        return torch.tanh(w * before + x)
+
+    def make(batch: int, width: int, g: torch.Generator) -> tuple[Callable[..., Any], Inputs]:
+        x = torch.randn(batch, width, generator=g, dtype=torch.float64)
+        w = torch.tensor(0.9, dtype=torch.float64)
+        layer = ImplicitLayer(
+            cell, solver=solver, batch_dims=2 if causal else 1, causal=causal,
+            stopping=Stopping(max_steps=2000),
+        )  # fmt: skip
+        return layer, _wanted((x, w))
+
+    return Right(name, make)
 
 
 def _relu(z: Tensor, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
@@ -161,6 +192,21 @@ CORRECT: tuple[Right, ...] = (
     _solved("plain iteration", FixedPointIteration()),
     _solved("Newton", Newton()),
     _solved("Newton-Krylov", NewtonKrylov()),
+    _solved("Aitken", Aitken()),
+    _solved("Steffensen", Steffensen()),
+    _solved("DF-SANE", DFSANE()),
+    _solved("Levenberg-Marquardt", LevenbergMarquardt()),
+    _solved("pseudo-transient continuation", PseudoTransient()),
+    _solved("homotopy", Homotopy()),
+    _solved("polyalgorithm", Polyalgorithm()),
+    _solved("SciPy's hybr", ScipyRoot("hybr")),
+    _solved("steady state of an ODE", SteadyState()),
+    _solved("compiled Anderson", Anderson(compiled=True)),
+    _causal("causal Newton", CausalNewton(block=1)),
+    _causal("plain iteration, causal", FixedPointIteration(), causal=True),
+    _solved("adjoint by GMRES", adjoint=GMRES()),
+    _solved("adjoint by LSMR", adjoint=LSMR()),
+    _solved("reversible iteration", rtol=1e-4, gain=0.3, gradient=Reversible(relaxation=0.2)),
     _solved("adjoint by BiCGStab", adjoint=BiCGStab()),
     _solved("adjoint by dense LU", adjoint=DenseLU()),
     _solved("adjoint by a Neumann series", adjoint=NeumannSeries()),
@@ -171,7 +217,7 @@ CORRECT: tuple[Right, ...] = (
     ),
     _solved("plain iteration to 1e-2", FixedPointIteration(), 1e-2),
     _solved("plain iteration to 1e-13", FixedPointIteration(), 1e-13),
-    _solved("unrolled", FixedPointIteration(), 1e-10, unrolled=True),
+    _solved("unrolled", FixedPointIteration(), 1e-10, gradient=Unrolled()),
     _solved("single precision", dtype=torch.float32),
     _solved("Broyden in single precision", Broyden(), dtype=torch.float32),
     _solved("slow contraction", gain=1.08),
