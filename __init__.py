@@ -120,7 +120,7 @@ __all__ = [
     "root",
 ]
 
-_SUBPACKAGES = ("implicit", "problems", "solvers", "studies", "verification")
+_SUBPACKAGES = ("implicit", "models", "problems", "solvers", "studies", "verification")
 
 
 def __getattr__(name: str) -> object:

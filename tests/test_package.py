@@ -67,6 +67,7 @@ ALLOWED = {
     "solvers": ("implicitly.solvers",),
     "implicit": ("implicitly.implicit", "implicitly.solvers"),
     "problems": ("implicitly.problems", "implicitly.implicit", "implicitly.solvers"),
+    "models": ("implicitly.models", "implicitly.implicit", "implicitly.solvers"),
     "studies": (
         "implicitly.studies",
         "implicitly.verification",

@@ -1,0 +1,125 @@
+"""How deep a model is: to its equilibrium, or a number of layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..implicit import Exact, Gradient
+from ..implicit.failure import POLICIES, FailurePolicy
+from ..solvers import Anderson, Solver, Stopping
+from ..solvers.options import Options, check_truth, is_integer, one_of
+from ..solvers.solver import WholeSolver
+
+
+def _adjoint() -> Gradient:
+    return Exact(stopping=Stopping(rtol=1e-4, max_steps=200))
+
+
+@dataclass(frozen=True)
+class Equilibrium(Options):
+    """The states are the fixed point of one cell: infinitely many layers that share their weights.
+
+    Attributes:
+        solver: Finds the states.
+        stopping: Its tolerances and limits.
+        gradient: How derivatives are formed.
+        coefficients: `"token"`: every time step has step lengths and stopping of its own, so that the
+            future changes nothing of the past at any iteration. `"sequence"`: a sequence is one
+            system, as solvers that run whole need it (`CausalNewton`, which is causal all the same);
+            with others the past depends on the future until all has converged.
+        subsequence: Long sequences are solved in pieces of this many time steps, each of which gives
+            the next its history; `None` for all at once. Derivatives pass from piece to piece.
+        on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved. The status of all is
+            in `Output.solutions` in any case.
+        trace: Record the residual norms of every iteration in the solutions.
+
+    Raises:
+        TypeError: An option has the wrong type, or the solver runs whole with `"token"`.
+        ValueError: An option is out of range.
+
+    Source: Bai, Kolter & Koltun 2019, section 3.
+
+    Examples:
+        >>> from implicitly import Stopping
+        >>> Equilibrium(stopping=Stopping(rtol=1e-5, max_steps=30)).coefficients
+        'token'
+    """
+
+    solver: Solver = field(default_factory=Anderson)
+    stopping: Stopping = field(default_factory=lambda: Stopping(rtol=1e-4, max_steps=100))
+    gradient: Gradient = field(default_factory=_adjoint)
+    coefficients: Literal["token", "sequence"] = "token"
+    subsequence: int | None = None
+    on_failure: FailurePolicy = "warn"
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in (("solver", Solver), ("stopping", Stopping), ("gradient", Gradient)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be an instance of {kind.__name__}, got {getattr(self, name)!r}"
+                )
+        one_of("coefficients", self.coefficients, ("token", "sequence"))
+        one_of("on_failure", self.on_failure, POLICIES)
+        check_truth("trace", self.trace)
+        if self.subsequence is not None and not is_integer(self.subsequence, 1):
+            raise ValueError(
+                f"subsequence must be an integer ≥ 1 or None, got {self.subsequence!r}"
+            )
+        if self.coefficients == "token" and isinstance(self.solver, WholeSolver):
+            raise TypeError(
+                f"{type(self.solver).__name__} runs whole and has no coefficients per token: give "
+                'coefficients="sequence" with it'
+            )
+
+
+@dataclass(frozen=True)
+class WeightTied(Options):
+    """`depth` layers with the same weights: the equilibrium's cell, unrolled.
+
+    Attributes:
+        depth: Number of applications of the cell.
+
+    Raises:
+        ValueError: `depth` is not an integer ≥ 1.
+
+    Examples:
+        >>> WeightTied(depth=8)
+        WeightTied(depth=8)
+    """
+
+    depth: int
+
+    def __post_init__(self) -> None:
+        check_depth("depth", self.depth)
+
+
+@dataclass(frozen=True)
+class Stacked(Options):
+    """`depth` layers, each a cell with weights of its own: an ordinary deep network.
+
+    Attributes:
+        depth: Number of cells.
+
+    Raises:
+        ValueError: `depth` is not an integer ≥ 1.
+
+    Examples:
+        >>> Stacked(depth=4)
+        Stacked(depth=4)
+    """
+
+    depth: int
+
+    def __post_init__(self) -> None:
+        check_depth("depth", self.depth)
+
+
+Depth = Equilibrium | WeightTied | Stacked
+
+
+def check_depth(argument: str, value: object) -> None:
+    """Raise a `ValueError` unless `value` is an integer ≥ 1."""
+    if not is_integer(value, 1):
+        raise ValueError(f"{argument} must be an integer ≥ 1, got {value!r}")

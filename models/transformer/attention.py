@@ -1,0 +1,83 @@
+"""Attention with relative positions, in plain matrix products.
+
+The score of query `i` for key `j` at distance `δ` is `(qᵢ + u)·kⱼ + (qᵢ + v)·R_δ`, over `√(head width)`:
+content and position, each with a bias of its own (Dai et al. 2019, section 3.3). Fused kernels have no
+second derivative and no forward mode on a CPU; matrix products have both.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..dropout import apply_mask
+
+
+def sinusoids(length: int, features: int, like: Tensor) -> Tensor:
+    """Sines and cosines of the distances `length − 1, …, 1, 0`, `(length, features)`.
+
+    Source: Vaswani et al. 2017, section 3.5; sines before cosines as in Dai et al. 2019.
+    """
+    distance = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=like.device)
+    even = torch.arange(0, features, 2, dtype=torch.float64, device=like.device)
+    angle = distance.unsqueeze(1) * torch.exp(even * (-math.log(10000.0) / features))
+    return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :features].to(like.dtype)
+
+
+def visible(queries: int, keys: int, context: int | None, device: torch.device) -> Tensor:
+    """Which keys each query sees: itself and those before it, up to `context` in all.
+
+    The queries are the last of the keys.
+
+    Examples:
+        >>> visible(2, 3, None, torch.device("cpu")).int()
+        tensor([[1, 1, 0],
+                [1, 1, 1]], dtype=torch.int32)
+    """
+    query = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
+    distance = query - torch.arange(keys, device=device)
+    seen = distance >= 0
+    return seen if context is None else seen & (distance < context)
+
+
+def shifted(scores: Tensor) -> Tensor:
+    """Scores by distance in the order of keys.
+
+    Column `m` of a row is for the distance `K − 1 − m`. Key `j` lies `K − T + i − j` before query `i`, in
+    column `T − 1 − i + j`: reading each row one place earlier than the last is a change of shape.
+    What this puts beyond the query itself means nothing.
+    """
+    *batch, rows, columns = scores.shape
+    padded = torch.nn.functional.pad(scores, (1, 0)).reshape(*batch, columns + 1, rows)
+    return padded[..., 1:, :].reshape(*batch, rows, columns)
+
+
+def relative_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    positions: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    seen: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """What each query gathers, `(batch, heads, T, width)`.
+
+    Args:
+        queries: `(batch, heads, T, width)`.
+        keys: `(batch, heads, K, width)`, the last `T` of them at the positions of the queries.
+        values: Like the keys.
+        positions: `R`, `(heads, K, width)`, for the distances `K − 1, …, 0`.
+        content_bias: `u`, `(heads, width)`.
+        position_bias: `v`, `(heads, width)`.
+        seen: `(T, K)`, boolean.
+        mask: A dropout mask for the weights, `(batch, heads, T, K)`.
+    """
+    content = (queries + content_bias.unsqueeze(1)) @ keys.mT
+    position = (queries + position_bias.unsqueeze(1)) @ positions.mT
+    scores = (content + shifted(position)) / queries.shape[-1] ** 0.5
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+    return apply_mask(weights, mask).to(values.dtype) @ values

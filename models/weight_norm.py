@@ -1,0 +1,55 @@
+"""Linear maps with normalised weights, `w = g v / ‖v‖` for each row.
+
+The weight is formed when it is asked for, once in a forward pass, and handed to the equation as an
+argument: nothing is cached, so that copies and loaded states are never stale.
+
+Source: Salimans & Kingma 2016.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+
+def linear(
+    inputs: int, outputs: int, *, bias: bool, normalised: bool, deviation: float
+) -> nn.Linear:
+    """A linear map with weights from `N(0, deviation²)` and a bias of zeros at the start.
+
+    Args:
+        inputs: Features that come in.
+        outputs: Features that go out.
+        bias: Whether there is a bias.
+        normalised: Whether rows are parametrised by direction and length.
+        deviation: Standard deviation of the weights.
+
+    Examples:
+        >>> layer = linear(3, 5, bias=True, normalised=True, deviation=0.02)
+        >>> [tuple(p.shape) for p in layer.parameters()]
+        [(5,), (5, 1), (5, 3)]
+    """
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.normal_(layer.weight, std=deviation)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    if normalised:
+        parametrizations.weight_norm(layer, "weight", dim=0)
+    return layer
+
+
+def weight_of(layer: nn.Linear, dropout: float = 0.0, training: bool = False) -> Tensor:
+    """The weight of a `linear`; with entries of its directions dropped, where that is asked for.
+
+    Source of dropping weights: Wan et al. 2013; Merity et al. 2018 (weights of a recurrence).
+    """
+    if dropout == 0 or not training:
+        return layer.weight
+    normalisation: Any = getattr(layer, "parametrizations", None)
+    if normalisation is None:
+        return nn.functional.dropout(layer.weight, dropout)
+    length, direction = normalisation.weight.original0, normalisation.weight.original1
+    return torch._weight_norm(nn.functional.dropout(direction, dropout), length, 0)
