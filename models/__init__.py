@@ -1,5 +1,6 @@
 """Sequence models on the implicit layer: DEQ-Transformer, DEQ-TrellisNet and their explicit counterparts."""
 
+from .counting import ParameterCount, count_parameters
 from .depth import Equilibrium, Stacked, WeightTied
 from .output import Memory, Output, Solved
 from .sequence_model import SequenceModel
@@ -12,6 +13,7 @@ __all__ = [
     "Equilibrium",
     "Memory",
     "Output",
+    "ParameterCount",
     "SequenceModel",
     "Solved",
     "Stacked",
@@ -21,4 +23,5 @@ __all__ = [
     "TrellisNetOptions",
     "WeightTied",
     "causal_newton",
+    "count_parameters",
 ]

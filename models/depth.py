@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..implicit import Exact, Gradient
 from ..implicit.failure import POLICIES, FailurePolicy
-from ..solvers import Anderson, Solver, Stopping
+from ..solvers import FixedPointIteration, Solver, Stopping
 from ..solvers.options import Options, check_truth, is_integer, one_of
 from ..solvers.solver import WholeSolver
 
@@ -46,7 +46,7 @@ class Equilibrium(Options):
         'token'
     """
 
-    solver: Solver = field(default_factory=Anderson)
+    solver: Solver = field(default_factory=FixedPointIteration)
     stopping: Stopping = field(default_factory=lambda: Stopping(rtol=1e-4, max_steps=100))
     gradient: Gradient = field(default_factory=_adjoint)
     coefficients: Literal["token", "sequence"] = "token"

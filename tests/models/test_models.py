@@ -1,0 +1,460 @@
+"""Models as wholes: causality, equilibrium and its unrolled network, memory, generation, sizes, errors."""
+
+import copy
+
+import pytest
+import torch
+from implicitly import (
+    Anderson,
+    Broyden,
+    Exact,
+    FixedPointIteration,
+    JacobianFree,
+    Phantom,
+    Stopping,
+)
+from implicitly.models import (
+    DEQTransformer,
+    DEQTrellisNet,
+    Equilibrium,
+    Stacked,
+    Transformer,
+    TransformerOptions,
+    TrellisNet,
+    TrellisNetOptions,
+    WeightTied,
+    causal_newton,
+    count_parameters,
+)
+from implicitly.models.configurations import (
+    TRANSFORMER_COPY_MEMORY,
+    TRANSFORMER_WIKITEXT103,
+    TRELLISNET_PTB,
+    TRELLISNET_WIKITEXT103,
+)
+from implicitly.models.vocabulary import AdaptiveVocabulary
+
+VOCABULARY = 11
+TIGHT = Equilibrium(
+    stopping=Stopping(rtol=1e-11, max_steps=2000),
+    gradient=Exact(stopping=Stopping(rtol=1e-11, max_steps=2000)),
+    on_failure="raise",
+)
+
+
+def transformer(depth=TIGHT, **options):
+    return Transformer(
+        TransformerOptions(VOCABULARY, width=12, heads=2, inner=16, depth=depth, **options)
+    )
+
+
+def trellisnet(depth=TIGHT, **options):
+    options = {"deviation": 0.3, **options}
+    return TrellisNet(TrellisNetOptions(VOCABULARY, output=4, hidden=5, depth=depth, **options))
+
+
+MAKERS = [transformer, trellisnet]
+
+
+def make(maker, *args, **options):
+    torch.manual_seed(0)
+    return maker(*args, **options).double()
+
+
+def tokens(batch=3, length=8, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCABULARY, (batch, length), generator=generator)
+
+
+# --- Causality ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("solver", [FixedPointIteration(), Anderson(), Broyden(line_search=False)])
+@pytest.mark.parametrize("limit", [1, 2, 5, 30, 500])
+def test_future_tokens_change_past_predictions_by_exactly_nothing(maker, solver, limit):
+    stopping = Stopping(rtol=1e-6, max_steps=limit)
+    depth = Equilibrium(solver=solver, stopping=stopping, on_failure="accept")
+    model = make(maker, depth).eval()
+    given, other = tokens(), tokens()
+    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
+    with torch.no_grad():
+        (first, _), (second, _) = model.log_probabilities(given), model.log_probabilities(other)
+    assert torch.equal(first[:, :5], second[:, :5])
+    assert not torch.equal(first[:, 5:], second[:, 5:])
+
+
+def test_coefficients_of_a_whole_sequence_leak_the_future():
+    depth = Equilibrium(
+        solver=Anderson(), stopping=Stopping(rtol=0.0, max_steps=3), coefficients="sequence",
+        on_failure="accept",
+    )  # fmt: skip
+    model = make(transformer, depth).eval()
+    given, other = tokens(), tokens()
+    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
+    first, second = (model.log_probabilities(t)[0] for t in (given, other))
+    assert (first - second)[:, :5].abs().max() > 1e-3
+
+
+def test_causal_newton_solves_a_trellisnet_without_a_trace_of_the_future():
+    options = TrellisNetOptions(VOCABULARY, output=2, hidden=2, deviation=0.3)
+    newton = make(lambda: TrellisNet(copy_with(options, causal_newton(options, rtol=1e-11))))
+    plain = make(lambda: TrellisNet(copy_with(options, TIGHT)))
+    given, other = tokens(), tokens()
+    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
+    losses = []
+    for model in (newton, plain):
+        loss, output = model.loss(given, other)
+        loss.backward()
+        assert output.converged
+        losses.append(loss.detach())
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-9)
+    for a, b in zip(newton.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-8)
+    with torch.no_grad():
+        assert torch.equal(newton(given).hidden[:, :5], newton(other).hidden[:, :5])
+
+
+def copy_with(options, depth):
+    from dataclasses import replace
+
+    return replace(options, depth=depth)
+
+
+# --- Equilibrium --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_the_unrolled_network_approaches_the_equilibrium_and_its_gradient(maker):
+    model = make(maker)
+    given, targets = tokens(), tokens(seed=2)
+
+    def loss_and_gradient(depth):
+        model.zero_grad()
+        loss, output = model.loss(given, targets, depth=depth)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        return output.states.detach(), gradient
+
+    states, gradient = loss_and_gradient(None)
+    depths = [20, 40, 80, 400]
+    errors = []
+    for depth in depths:
+        z, g = loss_and_gradient(depth)
+        errors.append(
+            [(z - states).norm() / states.norm(), (g - gradient).norm() / gradient.norm()]
+        )
+    errors = torch.tensor(errors)
+    assert (errors[1] < 0.5 * errors[0]).all()
+    assert (errors[2] < 0.5 * errors[1]).all()
+    # Both solves to 1e-11, times a condition of I − J of at most a hundred.
+    assert (errors[3] < 1e-8).all()
+
+
+def test_a_stack_of_two_equilibria_is_one_wider_equilibrium():
+    """Theorem 2: `z = [z₁; z₂]` with `f(z) = [f₁(z₁; x); f₂(z₂; z₁)]`."""
+    import implicitly
+
+    torch.manual_seed(0)
+    first, second = (make(transformer).cells[0] for _ in range(2))
+    torch.nn.init.normal_(second.out.bias)
+    x = torch.randn(2, 6, 36, dtype=torch.float64, requires_grad=True)
+    lift = torch.randn(36, 12, dtype=torch.float64)
+    none = x.new_zeros(2, 0, 12), x.new_zeros(2, 0, 36)
+
+    def cell(part, z, U):
+        weights = part.weights()
+        return part.map(z, weights, part.inputs(weights, part.masks(U), U, *none))
+
+    options = {
+        "stopping": TIGHT.stopping,
+        "gradient": TIGHT.gradient,
+        "batch_dims": 2,
+        "causal": True,
+    }
+    zero = x.new_zeros(2, 6, 12)
+    one = implicitly.fixed_point(lambda z, x: cell(first, z, x), zero, x, **options).value
+    two = implicitly.fixed_point(
+        lambda z, U: cell(second, z, U), zero, one @ lift.mT, **options
+    ).value
+    weight = torch.randn_like(two)
+    (stacked,) = torch.autograd.grad((two * weight).sum(), x)
+
+    def wide(z, x):
+        z1, z2 = z.split(12, dim=2)
+        return torch.cat((cell(first, z1, x), cell(second, z2, z1 @ lift.mT)), dim=2)
+
+    z = implicitly.fixed_point(wide, x.new_zeros(2, 6, 24), x, **options).value
+    (joined,) = torch.autograd.grad((z[..., 12:] * weight).sum(), x)
+    torch.testing.assert_close(z, torch.cat((one, two), dim=2), rtol=0, atol=1e-8)
+    torch.testing.assert_close(joined, stacked, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_gradients_of_all_parameters_are_those_of_differences(maker):
+    model = make(maker)
+    given, targets = tokens(2, 4), tokens(2, 4, seed=2)
+    loss, _ = model.loss(given, targets)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        direction = torch.randn_like(parameter)
+        ends = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                parameter += step * direction
+                ends.append(model.loss(given, targets)[0])
+                parameter -= step * direction
+        slope = (ends[0] - ends[1]) / 2e-5
+        # Solves to 1e-11 over a step of 1e-5, and its square.
+        torch.testing.assert_close(
+            (parameter.grad * direction).sum(),
+            slope,
+            rtol=1e-5,
+            atol=1e-6,
+            msg=lambda m: f"{name}: {m}",
+        )
+
+
+@pytest.mark.parametrize("gradient", [JacobianFree(), Phantom(steps=3)])
+def test_any_gradient_mode_may_be_chosen(gradient):
+    model = make(transformer, Equilibrium(gradient=gradient))
+    model.loss(tokens(), tokens(seed=2))[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# --- Pieces and memory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_subsequences_give_the_states_and_gradients_of_the_whole(maker):
+    found = []
+    for size in (None, 3):
+        model = make(maker, copy_with(TIGHT, TIGHT.coefficients) if False else pieces(size))
+        loss, output = model.loss(tokens(), tokens(seed=2))
+        loss.backward()
+        assert len(output.solved) == (1 if size is None else 3)
+        found.append([output.states.detach(), *(p.grad for p in model.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+
+
+def pieces(size):
+    from dataclasses import replace
+
+    return replace(TIGHT, subsequence=size)
+
+
+@pytest.mark.parametrize("depth", [TIGHT, WeightTied(40), Stacked(3)])
+def test_segments_with_their_memory_give_the_states_of_the_whole(depth):
+    for maker in MAKERS:
+        options = {"memory": 20} if maker is transformer else {}
+        model = make(maker, depth, **options)
+        whole = model(tokens())
+        first = model(tokens()[:, :5])
+        second = model(tokens()[:, 5:], first.memory)
+        both = torch.cat((first.states, second.states), dim=1)
+        if isinstance(depth, WeightTied):  # Its memory is that of the last layer: no such equality.
+            assert not torch.equal(both, whole.states)
+            continue
+        torch.testing.assert_close(both, whole.states, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_memory_is_a_constant_of_states_and_inputs_together(maker):
+    model = make(maker, **({"memory": 4} if maker is transformer else {}))
+    output = model(tokens())
+    assert not output.memory.inputs.requires_grad
+    assert not any(state.requires_grad for state in output.memory.states)
+    assert output.memory.states[0].shape[1] == output.memory.inputs.shape[1]
+    assert output.hidden.requires_grad
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_generation_gives_the_predictions_of_the_whole_sequence(maker):
+    model = make(maker, **({"memory": 20} if maker is transformer else {})).train()
+    prompt = tokens(2, 4)
+    new = model.generate(prompt, 5, temperature=0)
+    assert new.shape == (2, 5)
+    assert model.training
+    whole, _ = model.log_probabilities(torch.cat((prompt, new), dim=1))
+    assert torch.equal(whole[:, 3:-1].argmax(-1), new)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_one_token_after_the_other_has_the_logits_of_the_whole(maker):
+    model = make(maker, **({"memory": 20} if maker is transformer else {})).eval()
+    whole, _ = model.log_probabilities(tokens())
+    memory, start, steps, parts = None, None, [], []
+    for t in range(8):
+        part, output = model.log_probabilities(tokens()[:, t : t + 1], memory, start=start)
+        memory, start = output.memory, output.states
+        parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-8)
+
+
+# --- Masks and weights --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_masks_are_drawn_once_and_shared_with_the_adjoint(maker):
+    rates = (
+        {"dropout": 0.3, "attention_dropout": 0.3}
+        if maker is transformer
+        else {
+            "hidden_dropout": 0.3,
+            "input_dropout": 0.2,
+            "weight_dropout": 0.3,
+            "embedding_dropout": 0.1,
+        }
+    )
+    model = make(maker, **rates).train()
+    given, targets = tokens(), tokens(seed=2)
+    table = model.vocabulary.table
+    torch.manual_seed(5)
+    loss, output = model.loss(given, targets)
+    loss.backward()
+    solved = output.solved[0]
+    assert torch.equal(solved.function(solved.value), solved.function(solved.value))
+    direction = torch.randn_like(table)
+    ends = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            table += step * direction
+            torch.manual_seed(5)
+            ends.append(model.loss(given, targets)[0])
+            table -= step * direction
+    torch.testing.assert_close(
+        (table.grad * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_normalised_weights_are_not_stale_after_copies_steps_and_loads(maker):
+    model = make(maker)
+    before = model(tokens()).states.detach()
+    twin = copy.deepcopy(model)
+    state = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+    assert torch.equal(model(tokens()).states, before)
+    assert not torch.allclose(twin(tokens()).states, before)
+    twin.load_state_dict(state)
+    assert torch.equal(twin(tokens()).states, before)
+    unrolled = make(maker, WeightTied(400))
+    unrolled.load_state_dict(state)
+    torch.testing.assert_close(unrolled(tokens()).states, before, rtol=0, atol=1e-8)
+
+
+def test_states_stay_in_float32_under_autocast():
+    torch.manual_seed(0)
+    model = transformer(Equilibrium())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, output = model.loss(tokens(), tokens(seed=2))
+    loss.backward()
+    assert output.states.dtype == torch.float32
+    assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_a_sequence_does_not_depend_on_who_shares_its_batch():
+    model = make(transformer, Equilibrium(stopping=Stopping(rtol=1e-3)))
+    alone, together = model(tokens()[:1]), model(tokens())
+    assert torch.equal(alone.solutions[0].steps[0], together.solutions[0].steps[0])
+    torch.testing.assert_close(alone.states[0], together.states[0], rtol=0, atol=1e-12)
+
+
+def test_second_derivatives_pass_through_attention():
+    model = make(transformer)
+    solved = model(tokens(2, 3)).solved[0]
+    z = solved.value.detach().requires_grad_()
+    noise = torch.randn_like(z)
+    (product,) = torch.autograd.grad(solved.function(z), z, noise, create_graph=True)
+    product.square().sum().backward()
+    assert model.cells[0].qkv.parametrizations.weight.original1.grad.abs().sum() > 0
+
+
+# --- Vocabulary and sizes -----------------------------------------------------------------------
+
+
+def test_adaptive_losses_are_log_probabilities_of_targets_that_sum_to_one():
+    torch.manual_seed(0)
+    vocabulary = AdaptiveVocabulary(30, 8, cutoffs=(6, 14), table=10, divisor=2).double()
+    for parameter in vocabulary.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden, targets = torch.randn(2, 15, 8).double(), torch.arange(30).reshape(2, 15)
+    logs = vocabulary.log_probabilities(hidden)
+    torch.testing.assert_close(logs.exp().sum(-1), torch.ones(2, 15).double(), rtol=0, atol=1e-12)
+    wanted = -logs.gather(2, targets.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(vocabulary.losses(hidden, targets), wanted, rtol=0, atol=1e-11)
+    embedded = vocabulary.embed(targets)
+    rows = [
+        (table @ projection.mT)
+        for table, projection in zip(vocabulary.tables, vocabulary.projections)
+    ]
+    torch.testing.assert_close(embedded.reshape(30, 8), torch.cat(rows), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "total", "rest", "tolerance"),
+    [
+        (Transformer, TRANSFORMER_WIKITEXT103, 110e6, 70e6, 0.02),
+        (TrellisNet, TRELLISNET_PTB, 24e6, 20e6, 0.02),
+        (Transformer, TRANSFORMER_COPY_MEMORY, 14e3, None, 0.05),
+        # The sizes of the script, counted by hand: the paper's 180M/45M do not follow from them.
+        (TrellisNet, TRELLISNET_WIKITEXT103, 174.2e6, 40.03e6, 0.001),
+    ],
+)
+def test_the_papers_models_have_as_many_parameters_as_it_says(
+    kind, options, total, rest, tolerance
+):
+    with torch.device("meta"):
+        count = count_parameters(kind(options))
+    assert abs(count.total / total - 1) < tolerance, count
+    assert rest is None or abs(count.model / rest - 1) < tolerance, count
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_the_unrolled_network_has_the_same_parameters_and_a_stack_has_more_cells(maker):
+    names = [set(dict(make(maker, depth).named_parameters())) for depth in (TIGHT, WeightTied(7))]
+    assert names[0] == names[1]
+    cell = sum(p.numel() for p in make(maker).cells.parameters())
+    stacked = make(maker, Stacked(3))
+    assert count_parameters(stacked).model == count_parameters(make(maker)).model + 2 * cell
+
+
+# --- What does not fit --------------------------------------------------------------------------
+
+
+def test_input_that_does_not_fit_is_named():
+    model = make(transformer, memory=4, positions=10)
+    memory = model(tokens()).memory
+    cases = [
+        (lambda: model(tokens().double()), TypeError, "tokens must be integers"),
+        (lambda: model(tokens()[0]), ValueError, r"tokens must be of shape \(batch, time\)"),
+        (lambda: model(tokens() + 1), ValueError, "between 0 and 10, for a vocabulary of 11"),
+        (
+            lambda: model(tokens(3, 11)),
+            ValueError,
+            "11 given tokens are more than the 10 positions",
+        ),
+        (lambda: model(tokens(), memory), ValueError, "4 remembered and 8 given"),
+        (lambda: model(tokens(2, 3), memory), ValueError, "that of 3 sequences, but tokens have 2"),
+        (lambda: model(tokens(3, 3), memory.states), TypeError, "memory must be the memory"),
+        (lambda: model.loss(tokens(), tokens(3, 2)), ValueError, "targets must have the shape"),
+        (lambda: model(tokens(), keep=10), ValueError, "keep must be"),
+        (lambda: model(tokens(), depth=0), ValueError, "depth must be an integer ≥ 1"),
+        (
+            lambda: DEQTransformer(make(transformer, WeightTied(2)).options),
+            TypeError,
+            "needs depth",
+        ),
+        (lambda: DEQTrellisNet(make(trellisnet, Stacked(2)).options), TypeError, "needs depth"),
+        (lambda: TransformerOptions(5, width=7, heads=2), ValueError, "multiple of heads"),
+        (lambda: TransformerOptions(5, widht=8), TypeError, "did you mean 'width'"),
+        (lambda: TransformerOptions(5, dropout=1.0), ValueError, r"in \[0, 1\)"),
+        (lambda: TransformerOptions(5, divisor=4), ValueError, "give cutoffs as well"),
+        (lambda: TrellisNetOptions(5, cutoffs=(3, 3)), ValueError, "rise strictly"),
+    ]
+    for call, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            call()
