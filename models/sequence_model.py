@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..implicit import fixed_point
+from ..implicit import Exact, Gradient, fixed_point
+from ..solvers import Stopping
 from .checks import check_tokens
 from .depth import Depth, Equilibrium, Stacked, check_depth
 from .output import Memory, Output, Solved
@@ -261,8 +263,8 @@ class SequenceModel(nn.Module, ABC):
                 part.weights,
                 inputs,
                 solver=how.solver,
-                stopping=how.stopping,
-                gradient=how.gradient,
+                stopping=floored(how.stopping, injection.dtype),
+                gradient=_floored_gradient(how.gradient, injection.dtype),
                 batch_dims=2 if token else 1,
                 causal=token,
                 on_failure=how.on_failure,
@@ -339,6 +341,29 @@ class SequenceModel(nn.Module, ABC):
         self.check_length(memory.inputs.shape[1], length)
         # Constants: a memory which had a graph would grow from pass to pass.
         return memory.detach()
+
+
+# A cell's map rounds some ten times in a row.
+_ROUNDING_UNITS = 16
+
+
+def floored(stopping: Stopping, dtype: torch.dtype) -> Stopping:
+    """`stopping` with a relative tolerance that a cell computed in half precision can reach.
+
+    Examples:
+        >>> floored(Stopping(rtol=1e-4), torch.bfloat16).rtol, floored(Stopping(), torch.float32).rtol
+        (0.125, None)
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        return stopping
+    least = _ROUNDING_UNITS * torch.finfo(dtype).eps
+    return replace(stopping, rtol=max(stopping.rtol or 0.0, least))
+
+
+def _floored_gradient(gradient: Gradient, dtype: torch.dtype) -> Gradient:
+    if not isinstance(gradient, Exact) or gradient.stopping is None:
+        return gradient
+    return replace(gradient, stopping=floored(gradient.stopping, dtype))
 
 
 def _filled(function: Callable[..., Tensor], *args: Any) -> Callable[[Tensor], Tensor]:

@@ -26,7 +26,7 @@ def normalised(rows):
 def row_normed(layer):
     length = layer.parametrizations.weight.original0.detach().numpy()
     direction = layer.parametrizations.weight.original1.detach().numpy()
-    return np.stack([g * v / np.sqrt((v**2).sum()) for g, v in zip(length, direction)])
+    return np.stack([g * v / np.sqrt((v**2).sum()) for g, v in zip(length, direction, strict=True)])
 
 
 def transformer_reference(cell, z, U, memory, memory_U):
@@ -41,7 +41,9 @@ def transformer_reference(cell, z, U, memory, memory_U):
     if o.norm == "pre":
         rows = normalised(rows)
     projected = np.stack([qkv @ row for row in rows]) + np.concatenate((memory_U, U))
-    part = lambda i, which, head: projected[i][which * h * w + head * w :][:w]
+
+    def part(i, which, head):
+        return projected[i][which * h * w + head * w :][:w]
 
     def relative(distance, head):
         n = len(range(0, d, 2))
@@ -60,7 +62,7 @@ def transformer_reference(cell, z, U, memory, memory_U):
                 for j in seen
             ]
             weights = np.exp(scores) / np.exp(scores).sum()
-            for j, weight in zip(seen, weights):
+            for j, weight in zip(seen, weights, strict=True):
                 gathered[head * w : (head + 1) * w] += weight * part(j, 2, head)
         z1 = z[t] + out @ gathered + bias[0]
         z1 = normalised(z1[None])[
@@ -101,7 +103,10 @@ def test_the_trellisnets_cell_is_that_of_plain_loops(kernel):
     weights = cell.weights()
     found = cell.map(z, weights, cell.inputs(weights, cell.masks(U), U, history, U[:, :0]))
     W, b = row_normed(cell.convolution), cell.convolution.bias.detach().numpy()
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
     for row in range(2):
         whole = torch.cat((history, z), dim=1)[row].numpy()
         for t in range(4):

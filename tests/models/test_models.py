@@ -1,6 +1,7 @@
 """Models as wholes: causality, equilibrium and its unrolled network, memory, generation, sizes, errors."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,8 +117,6 @@ def test_causal_newton_solves_a_trellisnet_without_a_trace_of_the_future():
 
 
 def copy_with(options, depth):
-    from dataclasses import replace
-
     return replace(options, depth=depth)
 
 
@@ -137,7 +136,8 @@ def test_the_unrolled_network_approaches_the_equilibrium_and_its_gradient(maker)
         return output.states.detach(), gradient
 
     states, gradient = loss_and_gradient(None)
-    depths = [20, 40, 80, 400]
+    # TrellisNet's Jacobian is nearly nilpotent: its powers vanish faster than any rate.
+    depths = [20, 40, 80, 400] if maker is transformer else [4, 8, 16, 100]
     errors = []
     for depth in depths:
         z, g = loss_and_gradient(depth)
@@ -211,7 +211,7 @@ def test_gradients_of_all_parameters_are_those_of_differences(maker):
             slope,
             rtol=1e-5,
             atol=1e-6,
-            msg=lambda m: f"{name}: {m}",
+            msg=lambda m, name=name: f"{name}: {m}",
         )
 
 
@@ -229,19 +229,13 @@ def test_any_gradient_mode_may_be_chosen(gradient):
 def test_subsequences_give_the_states_and_gradients_of_the_whole(maker):
     found = []
     for size in (None, 3):
-        model = make(maker, copy_with(TIGHT, TIGHT.coefficients) if False else pieces(size))
+        model = make(maker, replace(TIGHT, subsequence=size))
         loss, output = model.loss(tokens(), tokens(seed=2))
         loss.backward()
         assert len(output.solved) == (1 if size is None else 3)
         found.append([output.states.detach(), *(p.grad for p in model.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
-
-
-def pieces(size):
-    from dataclasses import replace
-
-    return replace(TIGHT, subsequence=size)
 
 
 @pytest.mark.parametrize("depth", [TIGHT, WeightTied(40), Stacked(3)])
@@ -284,7 +278,7 @@ def test_generation_gives_the_predictions_of_the_whole_sequence(maker):
 def test_one_token_after_the_other_has_the_logits_of_the_whole(maker):
     model = make(maker, **({"memory": 20} if maker is transformer else {})).eval()
     whole, _ = model.log_probabilities(tokens())
-    memory, start, steps, parts = None, None, [], []
+    memory, start, parts = None, None, []
     for t in range(8):
         part, output = model.log_probabilities(tokens()[:, t : t + 1], memory, start=start)
         memory, start = output.memory, output.states
@@ -298,7 +292,7 @@ def test_one_token_after_the_other_has_the_logits_of_the_whole(maker):
 @pytest.mark.parametrize("maker", MAKERS)
 def test_masks_are_drawn_once_and_shared_with_the_adjoint(maker):
     rates = (
-        {"dropout": 0.3, "attention_dropout": 0.3}
+        {"dropout": 0.1, "attention_dropout": 0.1}
         if maker is transformer
         else {
             "hidden_dropout": 0.3,
@@ -389,7 +383,7 @@ def test_adaptive_losses_are_log_probabilities_of_targets_that_sum_to_one():
     embedded = vocabulary.embed(targets)
     rows = [
         (table @ projection.mT)
-        for table, projection in zip(vocabulary.tables, vocabulary.projections)
+        for table, projection in zip(vocabulary.tables, vocabulary.projections, strict=True)
     ]
     torch.testing.assert_close(embedded.reshape(30, 8), torch.cat(rows), rtol=0, atol=1e-12)
 
