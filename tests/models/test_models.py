@@ -18,6 +18,7 @@ from implicitly.models import (
     DEQTransformer,
     DEQTrellisNet,
     Equilibrium,
+    Memory,
     Stacked,
     Transformer,
     TransformerOptions,
@@ -261,6 +262,12 @@ def test_memory_is_a_constant_of_states_and_inputs_together(maker):
     assert not any(state.requires_grad for state in output.memory.states)
     assert output.memory.states[0].shape[1] == output.memory.inputs.shape[1]
     assert output.hidden.requires_grad
+    given = Memory(
+        (output.memory.states[0].requires_grad_(),), output.memory.inputs.requires_grad_()
+    )
+    model(tokens(), given).hidden.sum().backward()
+    assert given.states[0].grad is None
+    assert given.inputs.grad is None
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -320,6 +327,14 @@ def test_masks_are_drawn_once_and_shared_with_the_adjoint(maker):
     torch.testing.assert_close(
         (table.grad * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_dropout_acts_in_training_and_not_in_evaluation(rate):
+    model = make(transformer, WeightTied(3), **{rate: 0.5})
+    assert not torch.equal(model(tokens()).hidden, model(tokens()).hidden)
+    model.eval()
+    assert torch.equal(model(tokens()).hidden, model(tokens()).hidden)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
