@@ -3,6 +3,7 @@
 from .counting import ParameterCount, count_parameters
 from .depth import Equilibrium, Stacked, WeightTied
 from .output import Memory, Output, Solved
+from .recurrent import EquilibriumRNN, RNNOptions
 from .sequence_model import SequenceModel
 from .transformer import DEQTransformer, Transformer, TransformerOptions
 from .trellisnet import DEQTrellisNet, TrellisNet, TrellisNetOptions, causal_newton
@@ -11,9 +12,11 @@ __all__ = [
     "DEQTransformer",
     "DEQTrellisNet",
     "Equilibrium",
+    "EquilibriumRNN",
     "Memory",
     "Output",
     "ParameterCount",
+    "RNNOptions",
     "SequenceModel",
     "Solved",
     "Stacked",
