@@ -1,0 +1,22 @@
+"""Data for sequence models: synthetic tasks, text from folders, from Hugging Face, and from Python itself."""
+
+from .copy_memory import CopyMemory
+from .corpus import Corpus, CorpusError, Vocabulary, read_corpus
+from .hub import HUB, from_hub
+from .permutations import PermutationTracking
+from .segments import Segment, segments
+from .standard_library import standard_library
+
+__all__ = [
+    "HUB",
+    "CopyMemory",
+    "Corpus",
+    "CorpusError",
+    "PermutationTracking",
+    "Segment",
+    "Vocabulary",
+    "from_hub",
+    "read_corpus",
+    "segments",
+    "standard_library",
+]

@@ -1,0 +1,64 @@
+"""The copy memory task: remember ten digits over a long blank."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...solvers.options import Options, is_integer
+
+BLANK, DELIMITER = 0, 9
+SYMBOLS = 10
+DIGITS = 10
+
+
+@dataclass(frozen=True)
+class CopyMemory(Options):
+    """Sequences of `delay + 20` symbols whose first ten digits are to be said again at the end.
+
+    Ten digits from 1 to 8, `delay − 1` blanks, eleven delimiters: nine is the sign to begin, from
+    the first delimiter on the digits are expected. Targets are blank before.
+
+    Attributes:
+        delay: `T`, at least 1.
+
+    Raises:
+        ValueError: `delay` is not an integer ≥ 1.
+
+    Source: Hochreiter & Schmidhuber 1997; in this form Bai, Kolter & Koltun 2018, section 5.
+
+    Examples:
+        >>> task = CopyMemory(delay=5)
+        >>> tokens, targets = task.draw(2, torch.Generator().manual_seed(0))
+        >>> tokens.shape, bool((targets[:, -10:] == tokens[:, :10]).all())
+        (torch.Size([2, 25]), True)
+    """
+
+    delay: int
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.delay, 1):
+            raise ValueError(f"delay must be an integer ≥ 1, got {self.delay!r}")
+
+    @property
+    def length(self) -> int:
+        """Symbols of a sequence."""
+        return self.delay + 2 * DIGITS
+
+    @property
+    def memoryless_loss(self) -> float:
+        """The mean loss of whoever knows when, but not what: `10 ln 8 / (T + 20)`."""
+        return DIGITS * math.log(8) / self.length
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, each `(batch, delay + 20)`."""
+        digits = torch.randint(1, 9, (batch, DIGITS), generator=generator)
+        tokens = torch.full((batch, self.length), BLANK)
+        tokens[:, :DIGITS] = digits
+        tokens[:, -DIGITS - 1 :] = DELIMITER
+        targets = torch.full((batch, self.length), BLANK)
+        targets[:, -DIGITS:] = digits
+        return tokens, targets

@@ -1,0 +1,239 @@
+"""Text in three parts as symbol codes, by characters or by words."""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...solvers.options import one_of
+
+Level = Literal["character", "word"]
+LEVELS: tuple[Level, ...] = ("character", "word")
+PARTS = ("train", "valid", "test")
+UNKNOWN, END = "<unk>", "<eos>"
+_MAPPED_FROM = 2**28
+"""Bytes of a text file from which its codes are kept in a file beside it, and mapped."""
+_PIECE = 2**20
+
+
+class CorpusError(ValueError):
+    """A corpus is missing, incomplete or empty."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of a corpus, the most frequent first.
+
+    Attributes:
+        symbols: Characters or words.
+        level: Which of the two.
+    """
+
+    symbols: tuple[str, ...]
+    level: Level
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __post_init__(self) -> None:
+        one_of("level", self.level, LEVELS)
+        object.__setattr__(self, "_codes", {s: i for i, s in enumerate(self.symbols)})
+
+    def encode(self, text: str) -> Tensor:
+        """Codes of the symbols of a text; what is not in the vocabulary is `<unk>`.
+
+        Raises:
+            CorpusError: A symbol is unknown, and the vocabulary has no `<unk>`.
+
+        Examples:
+            >>> Vocabulary(("a", "b"), "character").encode("abba").tolist()
+            [0, 1, 1, 0]
+        """
+        codes: dict[str, int] = self._codes  # type: ignore[attr-defined]
+        unknown = codes.get(UNKNOWN)
+        try:
+            found = [codes.get(s, unknown) for s in split(text, self.level)]
+            return torch.tensor(found, dtype=torch.int64)
+        except TypeError:
+            strange = next(s for s in split(text, self.level) if s not in codes)
+            raise CorpusError(
+                f"{strange!r} is not in the vocabulary, which has no {UNKNOWN}"
+            ) from None
+
+    def decode(self, codes: Iterable[int]) -> str:
+        r"""The text of some codes.
+
+        Examples:
+            >>> Vocabulary(("the", "<eos>", "end"), "word").decode([0, 2, 1])
+            'the end\n'
+        """
+        symbols = [self.symbols[code] for code in codes]
+        if self.level == "character":
+            return "".join(symbols)
+        text = " ".join("\n" if symbol == END else symbol for symbol in symbols)
+        return text.replace(" \n", "\n").replace("\n ", "\n")
+
+
+def split(text: str, level: Level) -> Iterator[str]:
+    r"""The characters of a text; or its words, with an end after each line.
+
+    Examples:
+        >>> list(split("to be\nor not", "word"))
+        ['to', 'be', '<eos>', 'or', 'not', '<eos>']
+    """
+    if level == "character":
+        yield from text
+        return
+    for line in text.splitlines():
+        yield from line.split()
+        yield END
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text as one-dimensional integer tensors.
+
+    Attributes:
+        train: To learn from.
+        valid: To choose by.
+        test: To report.
+        vocabulary: The symbols.
+        name: Where it is from.
+    """
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    vocabulary: Vocabulary
+    name: str = ""
+
+    @staticmethod
+    def of_texts(texts: dict[str, str], level: Level = "character", name: str = "") -> Corpus:
+        """A corpus from the text of its parts, with the vocabulary of the training part.
+
+        Raises:
+            CorpusError: A part is missing or empty.
+
+        Examples:
+            >>> corpus = Corpus.of_texts({"train": "abc", "valid": "ab", "test": "cx"})
+            >>> corpus.test.tolist(), corpus.vocabulary.symbols
+            ([2, 3], ('a', 'b', 'c', '<unk>'))
+        """
+        for part in PARTS:
+            if not texts.get(part, "").strip():
+                raise CorpusError(
+                    f"the {part} part of the corpus {name or 'given'} is missing or empty"
+                )
+        vocabulary = _vocabulary(Counter(split(texts["train"], level)), level)
+        train, valid, test = (vocabulary.encode(texts[part]) for part in PARTS)
+        return Corpus(train, valid, test, vocabulary, name)
+
+
+def _vocabulary(counts: Counter[str], level: Level) -> Vocabulary:
+    ordered = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+    known = ordered if UNKNOWN in counts else [*ordered, UNKNOWN]
+    return Vocabulary(tuple(known), level)
+
+
+def read_corpus(
+    folder: str | Path, level: Level = "character", mapped_from: int = _MAPPED_FROM
+) -> Corpus:
+    """Read `train`, `valid` and `test` text files of a folder.
+
+    Args:
+        folder: Holds `train.txt`, `valid.txt`, `test.txt`; `.txt.gz` and names that end so
+            (`ptb.train.txt`) do as well.
+        level: `"character"` or `"word"`.
+        mapped_from: Bytes of a file from which its codes are written beside it (`.codes.npy`), and mapped
+            into memory instead of read.
+
+    Raises:
+        CorpusError: The folder or a part is missing, ambiguous or empty.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for part in ("train", "valid", "test"):
+        ...     _ = (folder / f"{part}.txt").write_text("to be or not to be")
+        >>> len(read_corpus(folder, "word").vocabulary)
+        6
+    """
+    one_of("level", level, LEVELS)
+    place = Path(folder)
+    if not place.is_dir():
+        raise CorpusError(
+            f"folder must be a folder with train, valid and test text, got {str(place)!r}"
+        )
+    files = {part: _file(place, part) for part in PARTS}
+    counts: Counter[str] = Counter()
+    for text in _pieces(files["train"], level):
+        counts.update(split(text, level))
+    if not counts:
+        raise CorpusError(f"the file {files['train'].name} of {str(place)!r} is empty")
+    vocabulary = _vocabulary(counts, level)
+    train, valid, test = (_codes(file, vocabulary, mapped_from) for file in files.values())
+    return Corpus(train, valid, test, vocabulary, place.name)
+
+
+def _file(place: Path, part: str) -> Path:
+    found = sorted(
+        path
+        for suffix in (".txt", ".txt.gz")
+        for path in place.glob(f"*{part}{suffix}")
+        if path.name == f"{part}{suffix}" or path.name.endswith(f".{part}{suffix}")
+    )
+    if len(found) != 1:
+        listed = ", ".join(path.name for path in sorted(place.iterdir())) or "nothing"
+        what = "more than one" if found else "no"
+        raise CorpusError(
+            f"{str(place)!r} holds {what} file for {part}: expected {part}.txt or {part}.txt.gz, "
+            f"found {listed}"
+        )
+    return found[0]
+
+
+def _pieces(file: Path, level: Level) -> Iterator[str]:
+    """The text of a file in pieces that end with lines."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding="utf-8") as lines:
+        while piece := lines.readlines(_PIECE):
+            yield "".join(piece)
+
+
+def _codes(file: Path, vocabulary: Vocabulary, mapped_from: int) -> Tensor:
+    if file.stat().st_size < mapped_from:
+        parts = [vocabulary.encode(text) for text in _pieces(file, vocabulary.level)]
+        codes = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+    else:
+        codes = _mapped(file, vocabulary)
+    if len(codes) == 0:
+        raise CorpusError(f"the file {file.name} of {str(file.parent)!r} is empty")
+    return codes
+
+
+def _mapped(file: Path, vocabulary: Vocabulary) -> Tensor:
+    """Codes in a file of their own, written once for a text and vocabulary."""
+    stamp = f"{file.stat().st_mtime_ns:x}-{len(vocabulary)}-{vocabulary.level}"
+    kept = file.with_name(f"{file.name}.{stamp}.codes.npy")
+    if not kept.exists():
+        count = sum(
+            sum(1 for _ in split(t, vocabulary.level)) for t in _pieces(file, vocabulary.level)
+        )
+        unfinished = kept.with_suffix(".unfinished")
+        written = np.lib.format.open_memmap(unfinished, "w+", np.int32, (count,))
+        at = 0
+        for text in _pieces(file, vocabulary.level):
+            codes = vocabulary.encode(text).numpy()
+            written[at : at + len(codes)] = codes
+            at += len(codes)
+        written.flush()
+        unfinished.rename(kept)
+    return torch.from_numpy(np.load(kept, mmap_mode="c"))
