@@ -64,6 +64,10 @@ def verify(
     ],
     effort: Annotated[str, typer.Option(help="fast or full.")] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of all probes.", min=0)] = 0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Seconds that the layer's calls may take together.", min=0.01),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the report as JUnit XML.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
@@ -76,7 +80,11 @@ def verify(
     """
     from .verify import run
 
-    raise typer.Exit(run(target, effort=effort, seed=seed, json=json, junit=junit, html=html))
+    raise typer.Exit(
+        run(
+            target, effort=effort, seed=seed, time_limit=time_limit, json=json, junit=junit, html=html
+        )
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -27,6 +28,7 @@ def run(
     *,
     effort: str,
     seed: int,
+    time_limit: float | None = None,
     json: Path | None = None,
     junit: Path | None = None,
     html: Path | None = None,
@@ -40,7 +42,12 @@ def run(
         raise typer.BadParameter(f"--effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     layer, inputs, *rest = _made(target)
     report = verified(
-        layer, inputs, residual=rest[0] if rest else None, seed=seed, effort=cast(Effort, effort)
+        layer,
+        inputs,
+        residual=rest[0] if rest else None,
+        seed=seed,
+        effort=cast(Effort, effort),
+        time_limit=time_limit,
     )
     typer.echo(str(report))
     for path, export in ((json, as_json), (junit, as_junit), (html, as_html)):
@@ -56,9 +63,14 @@ def _made(target: str) -> tuple[Any, ...]:
         raise typer.BadParameter(f"expected package.module:factory, got {target!r}")
     sys.path.insert(0, os.getcwd())  # As `python -m` does.
     try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise typer.BadParameter(f"cannot import {target!r}: {error}") from error
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise typer.BadParameter(f"cannot import {module_name!r}: {error}") from error
+    if not hasattr(module, name):
+        nearest = difflib.get_close_matches(name, [n for n in dir(module) if n[0] != "_"], n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise typer.BadParameter(f"{module_name!r} has no {name!r}{hint}")
+    factory = getattr(module, name)
     returned = factory() if callable(factory) else factory
     if not isinstance(returned, tuple) or len(returned) not in (2, 3):
         raise typer.BadParameter(

@@ -68,3 +68,11 @@ def test_the_custom_solver_is_faster_and_its_gradient_exact(printed):
         assert fewer < more
     # Tolerance 1e-10 for solve and adjoint; ‖(I − J)⁻¹‖ is at most 1 / (1 − 0.9).
     assert max(numbers(aitken)[-1], numbers(plain)[-1]) < 2 * 10 * 1e-10
+
+
+def test_a_mistake_in_a_backward_pass_is_found_named_and_mended(printed):
+    lines = printed("verify_a_layer.py")
+    assert lines[0].startswith("WRONG")
+    assert sum("likely cause: the Jacobian is not transposed" in line for line in lines) == 2
+    assert lines[-2] == "mended: CORRECT"
+    assert numbers(lines[-1])[0] < 1e-7

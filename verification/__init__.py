@@ -4,17 +4,20 @@ from .asserting import GradientError, assert_gradients
 from .evidence import Component, Evidence
 from .export import as_html, as_json, as_junit
 from .report import Finding, Report
-from .unrolling import unrolled
+from .unrolling import Agreement, Rate, agreement, unrolled
 from .verdict import Verdict
 from .verifying import verify
 
 __all__ = [
+    "Agreement",
     "Component",
     "Evidence",
     "Finding",
     "GradientError",
+    "Rate",
     "Report",
     "Verdict",
+    "agreement",
     "as_html",
     "as_json",
     "as_junit",

@@ -139,8 +139,8 @@ def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
     """
     wrong = [e for e in evidence if e.verdict is Verdict.WRONG]
     if wrong:
-        # Where several see it, the one that names a component says most.
-        return Verdict.WRONG, max(wrong, key=lambda e: (e.worst is not None, e.ratio))
+        # Where several see it, one that knows the derivative says most, then one that names a component.
+        return Verdict.WRONG, max(wrong, key=lambda e: (e.reference, e.worst is not None, e.ratio))
     known = [e for e in evidence if e.reference]
     if not known:
         return Verdict.UNRELIABLE, max(evidence, key=lambda e: e.ratio, default=None)

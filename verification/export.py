@@ -78,7 +78,11 @@ def as_junit(report: Report) -> str:
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #8884;text-align:left}
-.CORRECT{color:#1a7f37}.WRONG{color:#cf222e}.UNCONVERGED{color:#9a6700}.UNRELIABLE{color:#6e7781}"""
+.number{white-space:nowrap}code{overflow-wrap:anywhere}
+.CORRECT{color:#1a7f37}.WRONG{color:#cf222e}.UNCONVERGED{color:#9a6700}.UNRELIABLE{color:#6e7781}
+@media(max-width:50rem){tr:first-child{display:none}tr{display:block;padding:.6rem 0;
+border-bottom:1px solid #8884}td{display:block;border:0;padding:.1rem 0}
+td::before{content:attr(data-name) ": ";color:#6e7781}}"""
 
 
 def as_html(report: Report) -> str:
@@ -88,18 +92,23 @@ def as_html(report: Report) -> str:
         >>> import torch
         >>> from implicitly.verification import verify
         >>> report = verify(torch.sin, torch.ones(2, dtype=torch.float64, requires_grad=True))
-        >>> '<td class="CORRECT">CORRECT</td>' in as_html(report)
+        >>> '<td class="CORRECT" data-name="verdict">CORRECT</td>' in as_html(report)
         True
     """
     header = ("output", "input", "verdict", "error", "floor", "slack", "ratio", "what", "again")
     rows = []
     for f in report.findings:
-        numbers = "".join(f"<td>{v:.1e}</td>" for v in (f.error, f.floor, f.slack, f.ratio))
+        figures = zip(header[3:7], (f.error, f.floor, f.slack, f.ratio), strict=True)
+        numbers = "".join(
+            f'<td class="number" data-name="{name}">{value:.1e}</td>' for name, value in figures
+        )
         what = ". ".join(part for part in (f.reason, str(f.worst or ""), f.cause) if part)
         rows.append(
-            f"<tr><td>{html.escape(f.output)}</td><td>{html.escape(f.input)}</td>"
-            f'<td class="{f.verdict.name}">{f.verdict.name}</td>{numbers}'
-            f"<td>{html.escape(what)}</td><td><code>{html.escape(f.reproducer)}</code></td></tr>"
+            f'<tr><td data-name="output">{html.escape(f.output)}</td>'
+            f'<td data-name="input">{html.escape(f.input)}</td>'
+            f'<td class="{f.verdict.name}" data-name="verdict">{f.verdict.name}</td>{numbers}'
+            f'<td data-name="what">{html.escape(what)}</td>'
+            f'<td data-name="again"><code>{html.escape(f.reproducer)}</code></td></tr>'
         )
     remarks = [
         *report.notes,
@@ -111,7 +120,9 @@ def as_html(report: Report) -> str:
     heads = "".join(f"<th>{name}</th>" for name in header)
     verdict = report.verdict.name
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(report.layer)}'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(report.layer)}"
         f'</title><style>{_STYLE}</style><h1><span class="{verdict}">{verdict}</span>: '
         f"{html.escape(report.layer)}</h1><table><tr>{heads}</tr>{''.join(rows)}</table>"
         f"<ul>{listed}</ul></html>\n"

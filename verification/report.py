@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from .evidence import Component, Evidence, combine
 from .verdict import Verdict
 
+_LONGEST = 160
+"""Characters of a reason on the screen; exports have all of it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -119,7 +122,7 @@ class Report:
         """What was not exercised, together where the reason is the same."""
         by_reason: dict[str, list[str]] = {}
         for what, why in self.not_exercised:
-            by_reason.setdefault(why, []).append(what)
+            by_reason.setdefault(_shortened(why), []).append(what)
         return [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
 
     def __getitem__(self, pair: tuple[str, str]) -> Finding:
@@ -156,6 +159,10 @@ class Report:
         ]
         lines += [f"not exercised: {text}" for text in self.skipped()]
         return "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rsplit(" ", 1)[0] + " …"
 
 
 def _table(findings: Iterable[Finding]) -> list[str]:

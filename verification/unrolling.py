@@ -1,15 +1,30 @@
-"""The weight-tied unrolled network of a fixed-point layer."""
+"""The weight-tied unrolled network of a fixed-point layer, and how it tends to the layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ..implicit import ImplicitLayer
+from .equations import KnownEquation, residual_of
+from .polish import polish
+from .probes import probe
+from .subject import Subject
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CONFIDENCE = 0.99
+_ROUNDING = 1e3
+"""Errors below this multiple of the dtype's rounding no longer fall."""
 
 
 def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
@@ -57,3 +72,156 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
         return z
 
     return network
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How much an error shrinks in each layer: the factor, and its interval of 99 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the unrolled network tends to its layer.
+
+    Attributes:
+        depths: Numbers of layers.
+        values: Relative distances of the network's output from the equilibrium.
+        gradients: Those of its gradients from the implicit ones, in all inputs and parameters together.
+        spectral_radius: Of the map's Jacobian at the equilibrium; `None` for large systems.
+        value_rate: The factor by which `values` fall in each layer, fitted to the second half of those
+            above rounding; `None` where fewer than three are.
+        gradient_rate: The same of `gradients`, which fall later but tend to the same rate.
+    """
+
+    depths: tuple[int, ...]
+    values: tuple[float, ...]
+    gradients: tuple[float, ...]
+    spectral_radius: float | None
+    value_rate: Rate | None
+    gradient_rate: Rate | None
+
+    def __str__(self) -> str:
+        lines = ["depth    output  gradient"]
+        rows = zip(self.depths, self.values, self.gradients, strict=True)
+        lines += [f"{depth:5d}  {value:8.1e}  {gradient:8.1e}" for depth, value, gradient in rows]
+        radius = "not known" if self.spectral_radius is None else f"{self.spectral_radius:.3f}"
+        lines += [
+            f"factor per layer: output {self.value_rate}, gradient {self.gradient_rate}",
+            f"spectral radius at the equilibrium: {radius}",
+        ]
+        return "\n".join(lines)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the distances against the depth, and the line of the spectral radius.
+
+        Args:
+            axes: Where to draw; `None` for a new figure.
+
+        Raises:
+            ImportError: Matplotlib is not installed (extra `figures`).
+        """
+        import matplotlib.pyplot as plt
+
+        axes = axes if axes is not None else plt.figure().add_subplot()
+        axes.semilogy(self.depths, self.values, "o-", label="output")
+        axes.semilogy(self.depths, self.gradients, "s-", label="gradient")
+        if self.spectral_radius is not None:
+            depths = np.array(self.depths)
+            line = self.values[0] * self.spectral_radius ** (depths - depths[0])
+            shown = line > min(v for v in self.values if v > 0) if any(self.values) else line > 0
+            label = f"spectral radius {self.spectral_radius:.2f}"
+            axes.semilogy(depths[shown], line[shown], "--", color="0.5", label=label)
+        axes.set_xlabel("layers of the unrolled network")
+        axes.set_ylabel("relative distance from the equilibrium")
+        axes.legend()
+        return axes
+
+
+def agreement(
+    layer: ImplicitLayer,
+    inputs: Any,
+    depths: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    seed: int = 0,
+) -> Agreement:
+    """Compare the unrolled networks of several depths with the equilibrium, in value and gradient.
+
+    The equilibrium is the layer's output polished to rounding in float64, and its gradient that of the
+    implicit function theorem by dense matrices or GMRES: not what the layer itself says.
+
+    Args:
+        layer: A layer with `form="fixed_point"`.
+        inputs: A tensor, a tuple of arguments, or a dictionary of named ones; those that require
+            gradients, and the layer's parameters, are differentiated in.
+        depths: Numbers of layers, increasing.
+        seed: Of the cotangent.
+
+    Raises:
+        TypeError: `layer` is no `ImplicitLayer`.
+        ValueError: The layer solves a root, or `depths` do not increase from 1 or more.
+        PolishError: No equilibrium is near the layer's output.
+
+    Source: Bai, Kolter & Koltun 2019, section 3; for the rates Gilbert 1992, theorem 2.3.
+
+    Examples:
+        >>> import torch, implicitly
+        >>> layer = implicitly.ImplicitLayer(lambda z, x: 0.5 * torch.sin(z) + x)
+        >>> x = torch.full((1, 1), 0.2, dtype=torch.float64, requires_grad=True)
+        >>> found = agreement(layer, x, range(5, 40, 5))
+        >>> bool(found.value_rate.low < found.spectral_radius < found.gradient_rate.high)
+        True
+    """
+    unrolled(layer, 1)
+    chosen = tuple(depths)
+    if not chosen or chosen[0] < 1 or any(a >= b for a, b in pairwise(chosen)):
+        raise ValueError(f"depths must increase from 1 or more, got {chosen!r}")
+    subject = Subject(layer, inputs, seed)
+    tape = subject.discover()
+    residual = residual_of(layer)
+    assert residual is not None  # for the type checker: the layer is an ImplicitLayer
+    generator = torch.Generator().manual_seed(seed)
+    equation = KnownEquation(residual, subject, tape)
+    _, star = polish(equation, equation.flat(tape.values), generator)
+    cotangents = [probe(0, value, generator) for value in tape.values]
+    right = _vector(star.gradient(equation.flat(cotangents)))
+    values, gradients = [], []
+    for depth in chosen:
+        network = subject.like(unrolled(layer, depth)).tape()
+        values.append(_relative(equation.flat(network.values), star.z))
+        gradients.append(_relative(_vector(network.pullback(cotangents)), right))
+    eps = max(torch.finfo(value.dtype).eps for value in tape.values)
+    return Agreement(
+        chosen,
+        tuple(values),
+        tuple(gradients),
+        star.inverse.rate,
+        _rate(chosen, values, _ROUNDING * eps),
+        _rate(chosen, gradients, _ROUNDING * eps),
+    )
+
+
+def _vector(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one float64 vector."""
+    flat = [tensor.detach().double().reshape(-1) for tensor in tensors]
+    return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm().clamp(min=1e-300))
+
+
+def _rate(depths: Sequence[int], errors: Sequence[float], floor: float) -> Rate | None:
+    """The factor per layer, by the median of slopes (Sen 1968) over the second half of the errors."""
+    above = [(d, e) for d, e in zip(depths, errors, strict=True) if floor < e < float("inf")]
+    late = above[len(above) // 2 :] if len(above) >= 6 else above
+    if len(late) < 3:
+        return None
+    d, e = np.array(late).T
+    fit = stats.theilslopes(np.log(e), d, alpha=_CONFIDENCE)
+    return Rate(*(float(np.exp(s)) for s in (fit.slope, fit.low_slope, fit.high_slope)))

@@ -154,6 +154,7 @@ def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]
     evidence: list[Evidence] = []
     ran: list[str] = []
     skipped: list[tuple[str, str]] = []
+    no_root = ""
     if not setup.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CHECKS]
     if not setup.full:
@@ -163,12 +164,15 @@ def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]
             evidence += check(setup)
             ran.append(name)
         except NoRootError as reason:
-            # Whatever differences of the layer say now, they do not say it of the root.
+            no_root = str(reason)
             evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(setup)]
         except NotExercisedError as reason:
             skipped.append((name, str(reason)))
         except LayerError as error:
             evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(setup)]
+    if no_root:
+        # Where the solution has no derivative, what the layer gives need not be consistent either.
+        evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
     if "implicit reference" in ran:
         doubtful = reference_holds(setup)
         if doubtful:

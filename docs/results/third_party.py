@@ -1,11 +1,16 @@
 """`verify` on implicit layers of other libraries; prints the table of docs/results/third-party.md.
 
-pip install -c constraints.txt -e '.[peers]'
-python docs/results/third_party.py
+    pip install -c constraints.txt -e '.[peers]'
+    python docs/results/third_party.py
+
+Theseus, whose package does not build in an isolated environment, is examined where it is installed:
+
+    pip install --no-build-isolation --no-deps theseus-ai==0.2.3 torchlie torchkin lie-learn
 """
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +77,39 @@ def torchdeq_layer(**options: Any) -> Callable[..., Tensor]:
         b_solver="fixed_point_iter", b_max_iter=400, b_tol=1e-12, b_stop_mode="rel", **options,
     )  # fmt: skip
     return lambda x, W: deq(lambda z: f(z, x, W), torch.zeros_like(x))[0][-1]
+
+
+def theseus_layer(mode: str) -> Callable[..., Tensor]:
+    """The least-squares layer of Theseus with `z − f(z, x)` as its cost, by Gauss-Newton."""
+    import theseus as th
+
+    def cost(optim_vars: Any, aux_vars: Any) -> Tensor:
+        (z,), (x, W) = optim_vars, aux_vars
+        return z.tensor - torch.tanh((W.tensor @ z.tensor.unsqueeze(-1)).squeeze(-1) + x.tensor)
+
+    def layer(x: Tensor, W: Tensor) -> Tensor:
+        batch, n = x.shape
+        unknown, given = (th.Vector(n, name=name, dtype=x.dtype) for name in ("z", "x"))
+        matrix = th.Variable(torch.zeros(1, n, n, dtype=x.dtype), name="W")
+        weight = th.ScaleCostWeight(torch.ones(1, 1, dtype=x.dtype))
+        objective = th.Objective(dtype=x.dtype)
+        objective.add(
+            th.AutoDiffCostFunction(
+                [unknown], cost, n, aux_vars=[given, matrix], cost_weight=weight
+            )
+        )
+        optimiser = th.GaussNewton(
+            objective, linear_solver_cls=th.CholeskyDenseSolver, max_iterations=30,
+            abs_err_tolerance=1e-28, rel_err_tolerance=0.0,
+        )  # fmt: skip
+        start = {"z": torch.zeros_like(x), "x": x, "W": W.expand(batch, n, n)}
+        values, _ = th.TheseusLayer(optimiser).forward(
+            start, optimizer_kwargs={"backward_mode": mode}
+        )
+        z: Tensor = values["z"]
+        return z
+
+    return layer
 
 
 def xitorch_equilibrium(x: Tensor, W: Tensor) -> Tensor:
@@ -151,6 +189,11 @@ CASES = (
     Case("torchdiffeq `odeint`", lambda: torchdiffeq_layer(torchdiffeq.odeint), 1, None),
     Case("torchdiffeq `odeint_adjoint`",
          lambda: torchdiffeq_layer(torchdiffeq.odeint_adjoint), 1, None),
+    *(
+        Case(f"Theseus, `backward_mode=\"{mode}\"`", lambda mode=mode: theseus_layer(mode))
+        for mode in ("implicit", "unroll")
+        if importlib.util.find_spec("theseus")
+    ),
 )  # fmt: skip
 
 
@@ -170,15 +213,19 @@ def summary(report: Report, second: bool) -> str:
     return text
 
 
+def examined(case: Case) -> Report:
+    """The report on a case."""
+    given = inputs()[: case.arguments]
+    return verify(case.make(), given, residual=case.residual, effort="full")
+
+
 def main() -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
     print("| layer | first derivatives | second derivatives |")
     print("|---|---|---|")
     for case in CASES:
-        report = verify(
-            case.make(), inputs()[: case.arguments], residual=case.residual, effort="full"
-        )
+        report = examined(case)
         print(f"| {case.name} | {summary(report, False)} | {summary(report, True)} |", flush=True)
 
 

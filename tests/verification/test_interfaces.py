@@ -169,6 +169,13 @@ def kink():
     return torch.relu, torch.zeros(2, dtype=torch.float64, requires_grad=True)
 
 
+def hangs():
+    def layer(x):
+        while True:
+            x = x + 0
+    return layer, x
+
+
 def nothing():
     return None
 """
@@ -201,6 +208,19 @@ def test_a_wrong_call_of_the_command_exits_with_2(factories, arguments):
     name, *options = arguments
     result = CliRunner().invoke(app, ["verify", f"{factories}:{name}", *options])
     assert result.exit_code == 2
+
+
+def test_an_unknown_factory_or_module_is_told_with_the_nearest_name(factories):
+    result = CliRunner().invoke(app, ["verify", f"{factories}:rihgt"], env={"COLUMNS": "200"})
+    assert "did you mean 'right'?" in result.output
+    result = CliRunner().invoke(app, ["verify", "no_such_module:f"], env={"COLUMNS": "200"})
+    assert "cannot import 'no_such_module'" in result.output
+
+
+def test_the_command_stops_a_layer_that_hangs(factories):
+    result = CliRunner().invoke(app, ["verify", f"{factories}:hangs", "--time-limit", "0.2"])
+    assert result.exit_code == 4
+    assert "the time limit of 0.2 s is used up" in result.output
 
 
 def test_the_command_writes_reports(factories, tmp_path):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from implicitly import ImplicitLayer, Stopping
-from implicitly.verification import unrolled
+from implicitly.verification import agreement, unrolled
 from layers import draw, wanted
 
 
@@ -36,3 +36,41 @@ def test_what_cannot_be_unrolled_is_refused():
         unrolled(ImplicitLayer(lambda z, x: z - x, "root"), 3)
     with pytest.raises(ValueError, match="depth must be an integer ≥ 1, got 0"):
         unrolled(linear_layer(), 0)
+
+
+def test_the_rates_of_output_and_gradient_are_the_spectral_radius():
+    found = agreement(linear_layer(), wanted(3, 4), range(4, 40, 4))
+    assert found.spectral_radius == pytest.approx(0.5, abs=1e-12)
+    # A scaled isometry: every error is halved exactly.
+    assert found.value_rate.value == pytest.approx(0.5, abs=1e-6)
+    # The gradient of a linear map is a Neumann series, which is cut off where the value is.
+    assert found.gradient_rate.value == pytest.approx(0.5, abs=1e-3)
+    assert found.values[-1] < 1e-9
+
+
+def test_the_gradient_comes_later_by_a_factor_that_grows_with_the_depth():
+    layer = ImplicitLayer(lambda z, x: 0.6 * torch.sin(z) + x, stopping=Stopping(rtol=1e-13))
+    found = agreement(layer, wanted(1, 1), range(2, 26, 2))
+    lag = [g / v for g, v in zip(found.gradients, found.values, strict=True)]
+    assert lag[-1] > lag[1] > 1
+    assert found.gradient_rate.low < found.spectral_radius * 1.2
+
+
+def test_an_agreement_reads_well_and_is_drawn():
+    found = agreement(linear_layer(), wanted(3, 4), (2, 4, 8, 16))
+    text = str(found)
+    assert text.splitlines()[0] == "depth    output  gradient"
+    assert "spectral radius at the equilibrium: 0.500" in text
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    axes = found.plot()
+    assert [line.get_label() for line in axes.get_lines()] == [
+        "output", "gradient", "spectral radius 0.50",
+    ]  # fmt: skip
+
+
+def test_depths_must_increase():
+    with pytest.raises(ValueError, match=r"depths must increase from 1 or more, got \(3, 3\)"):
+        agreement(linear_layer(), wanted(3, 4), (3, 3))
+    with pytest.raises(ValueError, match=r"got \(\)"):
+        agreement(linear_layer(), wanted(3, 4), ())

@@ -315,6 +315,32 @@ def test_inputs_that_require_no_gradient_are_listed():
     assert "input 2 (torch.int64)" in dict(report.not_exercised)
 
 
+def test_a_layer_that_draws_its_own_random_numbers_is_noticed():
+    generator = torch.Generator().manual_seed(0)
+
+    def layer(x):
+        return x * torch.rand(x.shape, generator=generator, dtype=x.dtype)
+
+    report = verify(layer, wanted(3, 4))
+    assert report.verdict is not Verdict.CORRECT
+    assert "two calls at the same inputs and random state differ" in str(report)
+
+
+def test_a_layer_of_which_nothing_requires_gradients_is_unreliable():
+    report = verify(torch.sin, draw(3, 4))
+    assert report.verdict is Verdict.UNRELIABLE
+    assert "nothing requires gradients: no input, parameter or captured tensor" in str(report)
+    assert "input 0 (does not require gradients)" in str(report) or "input 0" in str(report)
+
+
+def test_an_equation_that_is_nearly_singular_is_told_with_its_condition_number():
+    A = torch.diag(torch.tensor([1.0, 1e-14], dtype=torch.float64))
+    layer = ImplicitLayer(lambda z, x: z @ A - x, "root", on_failure="accept")
+    report = verify(layer, wanted(2, 2))
+    assert report.verdict is Verdict.UNRELIABLE
+    assert "nearly singular: its condition number is 1e+14" in str(report)
+
+
 def test_a_layer_that_keeps_state_is_noticed():
     count = [0]
 

@@ -164,12 +164,13 @@ def _orders(
         if rises.sum() < _FEWEST:
             continue
         fit = fitted_order(t[rises], np.abs(remainder[rises]))
+        low = fit.high < order - 0.5
         # The slowest term of the remainder, as a derivative.
         slowest = float((np.abs(remainder) / t ** max(order - 1, 1))[rises][0])
         found.append(
             Evidence(
                 f"{NAME}, order {order}", name, slot,
-                error=slowest if fit.high < order - 0.5 else 0.0,
+                error=slowest if low else 0.0,
                 scale=unit,
                 floor=floor * unit,
                 slack=slack * unit,
@@ -179,4 +180,6 @@ def _orders(
                 detail=f"order {fit}, expected {order}",
             )
         )  # fmt: skip
+        if low:
+            break  # The next remainder has the same slow term.
     return found
