@@ -153,7 +153,11 @@ def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summa
                 counts=f"{said}, {others} other",
             )  # fmt: skip
 
-        summary = run(on_row)
+        try:
+            summary = run(on_row)
+        except (studies.StudyError, studies.StoreError):
+            bar.update(task, visible=bool(counts))
+            raise
         bar.update(task, completed=summary.cells, total=summary.cells)
     for line in summary.said:
         console.print(line, markup=False)

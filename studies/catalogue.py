@@ -196,7 +196,12 @@ class Catalogue:
     def _tagged(self, tag: str) -> Sequence[str]:
         found = [name for name, given in self._solver_tags.items() if given == tag]
         if not found:
-            unknown("tag of solvers", tag, set(self._solver_tags.values()), "implicitly study list")
+            unknown(
+                "tag of solvers",
+                tag,
+                set(self._solver_tags.values()),
+                "implicitly study list --solvers",
+            )
         return found
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:

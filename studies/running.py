@@ -91,7 +91,7 @@ def run(
         {'solved': 1}
     """
     settings, text = load(configuration)
-    return _run(settings, text, _opened(store), jobs, threads, backend, on_row)
+    return _run(settings, text, store, jobs, threads, backend, on_row)
 
 
 def resume(
@@ -128,7 +128,7 @@ def _opened(store: Store | str | Path) -> Store:
 def _run(
     settings: Configuration,
     text: str,
-    store: Store,
+    place: Store | str | Path,
     jobs: int,
     threads: int,
     backend: str | None,
@@ -136,6 +136,8 @@ def _run(
 ) -> Summary:
     catalogue = Catalogue(settings.own)
     cells = settings.cells(catalogue)
+    # Only now: a configuration that is wrong leaves no folder behind.
+    store = _opened(place)
     said = store.repair()
     identities = [cell.identity(catalogue) for cell in cells]
     keys = [identity["key"] for identity in identities]

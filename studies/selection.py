@@ -24,6 +24,8 @@ from .errors import StudyError
 Value = str | int | float | bool | None
 _WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null": None}
 _PATTERN = "*?"
+_LISTED = ("problem", "solver")
+"""What `implicitly study list` lists."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,15 @@ def _names(name: str, among: Names) -> list[str]:
             raise StudyError(f"{name!r} fits no {among.kind}; there are: {', '.join(among.names)}")
         return found
     if name not in among.names:
-        raise StudyError(
-            f"{not_called(among.kind, name, among.names)}; `implicitly study list` names all"
-        )
+        raise StudyError(f"{not_called(among.kind, name, among.names)}; {_all_of(among)}")
     return [name]
+
+
+def _all_of(among: Names) -> str:
+    """Where all names are."""
+    if among.kind in _LISTED:
+        return f"`implicitly study list --{among.kind}s` names all"
+    return f"there are: {', '.join(among.names)}"
 
 
 def _split(selection: str) -> tuple[str, str]:

@@ -117,3 +117,14 @@ def test_help_does_not_wait_for_what_a_study_needs() -> None:
         "assert not {'torch', 'pandas', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_unknown_name_leaves_no_folder_and_no_bar_and_says_where_all_are(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(SMALL.replace("newton,", "newtn,"), encoding="utf-8")
+    result = call("run", file, "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert "no solver is called 'newtn'; the nearest is 'newton'" in result.output
+    assert "`implicitly study list --solvers` names all" in result.output
+    assert "0:00:00" not in result.output
+    assert not (tmp_path / "store").exists()

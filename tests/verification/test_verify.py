@@ -101,6 +101,12 @@ def test_the_number_of_calls_does_not_grow_with_the_dimension():
     assert large - small <= 8 * 40
 
 
+def test_the_number_of_calls_of_a_full_verification_does_not_grow_either():
+    layer = function(torch.sin, lambda x, g: g * x.cos())
+    few, many = (verify(layer, wanted(2, n), effort="full").calls for n in (8, 512))
+    assert few == many
+
+
 def test_a_lost_gradient_counts_as_zero():
     W = weight(4)
     layer = tanh_layer(W)
@@ -167,6 +173,21 @@ def test_a_gradient_that_is_not_linear_is_wrong():
         e.check == "linearity in the cotangent" and e.verdict is Verdict.WRONG
         for e in report.findings[0].evidence
     )
+
+
+def test_a_gradient_that_is_clipped_only_where_it_is_large_is_wrong():
+    layer = function(torch.sin, lambda x, g: g.clamp(-1e3, 1e3) * x.cos())
+    finding = verify(layer, wanted(3, 4))["output", "input 0"]
+    assert finding.verdict is Verdict.WRONG
+    assert "linearity in the cotangent" in finding.reason
+
+
+def test_relations_of_explicit_functions_hold_to_rounding():
+    # ⟨w, J v⟩ = ⟨Jᵀ w, v⟩ and linearity: sums of twelve products, each off by some roundings.
+    report = verify(lambda x: (x.sin() @ x.cos().mT).exp(), wanted(3, 4), effort="full")
+    for piece in report["output", "input 0"].evidence:
+        if piece.check.startswith(("linearity", "forward against", "second backward")):
+            assert piece.error <= 1e-12 * piece.scale
 
 
 def test_a_forward_mode_that_differs_is_wrong():

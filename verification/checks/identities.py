@@ -9,37 +9,46 @@ from ..setup import NotExercisedError, Setup
 from ..subject import NoForwardModeError
 from .finite_differences import PROJECTED, doubt_of_another_call
 
-_SMALL = 2.0**-20
+_FACTOR = 2.0**20
 """A power of two, so that scaling by it rounds nothing."""
 
 
 def linearity(setup: Setup) -> list[Evidence]:
-    """The gradient is linear in the cotangent: `g(ε (w + 3 w′)) = ε (g(w) + 3 g(w′))`.
+    """The gradient is linear in the cotangent: `g(t (w + 3 w′)) = t (g(w) + 3 g(w′))`, `t` tiny and huge.
 
-    An adjoint solve with an absolute tolerance, a fixed regularisation, or a cut-off breaks it.
+    An adjoint solve with an absolute tolerance, a fixed regularisation, a cut-off or a clip breaks it.
     """
+    return [
+        piece
+        for o in range(len(setup.outputs))
+        for factor in (1 / _FACTOR, _FACTOR)
+        if factor**2 < torch.finfo(setup.tape.outputs[o].dtype).max
+        for piece in _scaled(setup, o, factor)
+    ]
+
+
+def _scaled(setup: Setup, o: int, factor: float) -> list[Evidence]:
+    last = min(1, setup.cotangents - 1)
+    mixed = factor * (setup.probes[0][o] + 3 * setup.probes[last][o])
+    gradients = setup.tape.pullback(setup.only(o, mixed))
     found = []
-    for o, output in enumerate(setup.outputs):
-        first, second = setup.probes[0][o], setup.probes[min(1, setup.cotangents - 1)][o]
-        mixed = _SMALL * (first + 3 * second)
-        gradients = setup.tape.pullback(setup.only(o, mixed))
-        for s, slot in enumerate(setup.slots):
-            g = setup.gradients[0][o][s].double()
-            h = setup.gradients[min(1, setup.cotangents - 1)][o][s].double()
-            expected, says = g + 3 * h, gradients[s].detach().double() / _SMALL
-            scale = float(g.norm() + 3 * h.norm())
-            found.append(
-                Evidence(
-                    "linearity in the cotangent", output, slot.name,
-                    error=float((says - expected).norm()),
-                    scale=scale,
-                    floor=setup.relative_floor(o, s) * scale + setup.underflow(o, s) / _SMALL,
-                    slack=setup.known_slack(o, s),
-                    lag=setup.lag,
-                    reference=False,
-                    worst=setup.component(s, says, expected),
-                )
-            )  # fmt: skip
+    for s, slot in enumerate(setup.slots):
+        g, h = (setup.gradients[k][o][s].double() for k in (0, last))
+        expected, says = g + 3 * h, gradients[s].detach().double() / factor
+        scale = float(g.norm() + 3 * h.norm())
+        found.append(
+            Evidence(
+                "linearity in the cotangent", setup.outputs[o], slot.name,
+                error=float((says - expected).norm()),
+                scale=scale,
+                floor=setup.relative_floor(o, s) * scale
+                + setup.underflow(o, s) * max(1.0, 1 / factor),
+                slack=setup.known_slack(o, s),
+                lag=setup.lag,
+                reference=False,
+                worst=setup.component(s, says, expected),
+            )
+        )  # fmt: skip
     return found
 
 
