@@ -13,6 +13,7 @@ from ..problems.registry import nearest
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError
+from .methods.native import Native
 from .selection import all_chosen, not_called
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -88,6 +89,9 @@ class Configuration(BaseModel):
     def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
         """Every cell, in the order of the problems.
 
+        A gradient mode that cannot go with a solver (`reuse-inverse` with one that learns no inverse) is
+        left out with it, and is an error if it goes with none.
+
         Args:
             catalogue: What names stand for; `None` for a new one. It keeps what it has built.
 
@@ -123,10 +127,25 @@ class Configuration(BaseModel):
                 pairs,
             )
         ]  # fmt: skip
+        possible = [cell for cell in cells if _refusal(cell, catalogue) is None]
+        left = {cell.gradient for cell in possible}
         for cell in cells:
-            catalogue.problem(cell.problem, cell.seed)
-            catalogue.method(cell.solver, cell.gradient, cell.adjoint)
-        return cells
+            if cell.gradient not in left:
+                raise StudyError(str(_refusal(cell, catalogue)))
+        return possible
+
+
+def _refusal(cell: Cell, catalogue: Catalogue) -> str | None:
+    """Why a gradient mode cannot go with a solver, or nothing."""
+    problem, _ = catalogue.problem(cell.problem, cell.seed)
+    method = catalogue.method(cell.solver, cell.gradient, cell.adjoint)
+    if not isinstance(method, Native) or method.gradient is None:
+        return None
+    try:
+        method.gradient.adapt(problem.form, method.solver, None)
+    except TypeError as refusal:
+        return str(refusal)
+    return None
 
 
 def shipped() -> list[str]:

@@ -129,6 +129,16 @@ def test_cells_are_every_combination_and_each_has_a_key_of_its_own() -> None:
     assert again.identity(catalogue)["key"] == identities[0]["key"]
 
 
+def test_a_gradient_mode_is_left_out_where_the_solver_cannot_serve_it() -> None:
+    modes = {"problems": ["tanh-equilibrium"], "gradients": ["exact", "reuse-inverse"]}
+    both = study(**modes, solvers=["broyden", "anderson"]).cells()
+    assert [(cell.solver.name, cell.gradient and cell.gradient.name) for cell in both] == [
+        ("broyden", "exact"), ("broyden", "reuse-inverse"), ("anderson", "exact"),
+    ]  # fmt: skip
+    with pytest.raises(StudyError, match="ReuseInverse needs a solver that learns an inverse"):
+        study(**modes, solvers=["anderson"]).cells()
+
+
 def test_every_limit_and_version_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from implicitly.studies import cell as cell_module
 
