@@ -260,6 +260,12 @@ class Setup:
         dtypes = (self.tape.outputs[output].dtype, self.slots[slot].value.dtype)
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
+    @property
+    def rounding(self) -> float:
+        """The coarsest rounding of the outputs and slots."""
+        tensors = (*self.tape.values, *(slot.value for slot in self.slots))
+        return max(torch.finfo(tensor.dtype).eps for tensor in tensors)
+
     def relative_floor(self, output: int, slot: int) -> float:
         """The part of a gradient by which a correct layer may be off.
 

@@ -210,16 +210,16 @@ def agreement(
     values, gradients = [], []
     for depth in chosen:
         network = subject.like(unrolled(layer, depth)).tape()
-        values.append(_relative(equation.flat(network.values), star.z))
-        gradients.append(_relative(_vector(network.pullback(cotangents)), right))
+        values.append(relative_distance(equation.flat(network.values), star.z))
+        gradients.append(relative_distance(_vector(network.pullback(cotangents)), right))
     eps = max(torch.finfo(value.dtype).eps for value in tape.values)
     return Agreement(
         chosen,
         tuple(values),
         tuple(gradients),
         star.inverse.rate,
-        _rate(chosen, values, _ROUNDING * eps),
-        _rate(chosen, gradients, _ROUNDING * eps),
+        rate_of(chosen, values, _ROUNDING * eps),
+        rate_of(chosen, gradients, _ROUNDING * eps),
     )
 
 
@@ -229,11 +229,12 @@ def _vector(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
 
 
-def _relative(a: Tensor, b: Tensor) -> float:
+def relative_distance(a: Tensor, b: Tensor) -> float:
+    """The distance of two vectors relative to the length of the second."""
     return float((a - b).norm() / b.norm().clamp(min=1e-300))
 
 
-def _rate(depths: Sequence[int], errors: Sequence[float], floor: float) -> Rate | None:
+def rate_of(depths: Sequence[int], errors: Sequence[float], floor: float) -> Rate | None:
     """The factor per layer, by the median of slopes (Sen 1968) over the second half of the errors."""
     above = [(d, e) for d, e in zip(depths, errors, strict=True) if floor < e < float("inf")]
     late = above[len(above) // 2 :] if len(above) >= 6 else above

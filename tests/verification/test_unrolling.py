@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from implicitly import ImplicitLayer, Stopping
-from implicitly.verification import agreement, unrolled
-from layers import draw, wanted
+from implicitly import ImplicitLayer, JacobianFree, Stopping
+from implicitly.verification import Verdict, agreement, unrolled, verify
+from layers import draw, wanted, weight
 
 
 def linear_layer():
@@ -74,3 +74,31 @@ def test_depths_must_increase():
         agreement(linear_layer(), wanted(3, 4), (3, 3))
     with pytest.raises(ValueError, match=r"got \(\)"):
         agreement(linear_layer(), wanted(3, 4), ())
+
+
+def unrolled_evidence(layer):
+    report = verify(layer, wanted(3, 4), effort="full")
+    pieces = [
+        piece
+        for finding in report.findings
+        for piece in finding.evidence
+        if piece.check == "unrolled network"
+    ]
+    return pieces, dict(report.not_exercised)
+
+
+def test_a_verification_compares_with_the_unrolled_network_and_states_its_rate():
+    W = weight(4, norm=0.8)
+    pieces, _ = unrolled_evidence(ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x)))
+    assert [piece.verdict for piece in pieces] == [Verdict.CORRECT] * 2
+    assert all(piece.error <= 1e-8 * piece.scale for piece in pieces)
+    assert "factor per layer 0." in pieces[0].detail
+    wrong, _ = unrolled_evidence(
+        ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x), gradient=JacobianFree())
+    )
+    assert [piece.verdict for piece in wrong] == [Verdict.WRONG] * 2
+
+
+def test_a_map_that_does_not_contract_is_not_unrolled():
+    _, skipped = unrolled_evidence(ImplicitLayer(lambda z, x: x - 2 * z))
+    assert "does not converge" in skipped["unrolled network"]

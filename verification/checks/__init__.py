@@ -12,6 +12,7 @@ from .elsewhere import another_point, evaluation_mode, other_device, saturated, 
 from .memory import memory_of_iterations
 from .second_order import forward_over_reverse, second_order
 from .taylor import taylor
+from .unrolled_network import unrolled_network
 from .variants import (
     after_another_call,
     empty_batch,
@@ -32,6 +33,7 @@ CHECKS: dict[str, Check] = CORE
 FULL_CHECKS: dict[str, Check] = {
     "complex step": complex_step,
     "Taylor remainders": taylor,
+    "unrolled network": unrolled_network,
     "second order": second_order,
     "forward over reverse": forward_over_reverse,
     "second backward pass": second_backward,

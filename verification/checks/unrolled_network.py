@@ -1,0 +1,69 @@
+"""Check: the weight-tied unrolled network of a fixed-point layer, from a cold start, at a fixed depth.
+
+Where the map contracts, the network's gradient tends to the layer's; autograd records every step, so it
+owes nothing to the implicit function theorem. The depth is that at which the spectral radius at the root
+leaves an error below rounding, and what the network itself lacks counts as its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...implicit import ImplicitLayer
+from ..evidence import Evidence
+from ..setup import NotExercisedError, Setup
+from ..subject import LayerError
+from ..unrolling import rate_of, relative_distance, unrolled
+
+_TO_ROUNDING = 1e-14
+_DEEPEST = 400
+_LAG_PER_STEP = 8.0
+"""By how much more than its value a gradient lags behind for every step; see `Setup.lag`."""
+
+
+def unrolled_network(setup: Setup) -> list[Evidence]:
+    """One piece of evidence for each output and slot, with the rate of approach in its detail.
+
+    Raises:
+        NotExercisedError: The layer is no fixed-point layer of this package, or its map does not contract.
+    """
+    layer = setup.subject.layer
+    if not isinstance(layer, ImplicitLayer) or layer.settings.form != "fixed_point":
+        raise NotExercisedError("the layer is no iteration that can be unrolled")
+    radius = setup.roots[1].inverse.rate
+    if radius is None or not radius < 1:
+        raise NotExercisedError("plain iteration does not converge to the solution, or slowly")
+    depth = math.ceil(math.log(_TO_ROUNDING) / math.log(max(radius, 1e-3)))
+    if depth > _DEEPEST:
+        raise NotExercisedError(f"the spectral radius {radius:.4f} needs {depth} layers")
+    star = setup.roots[1]
+    depths = sorted({max(1, depth * part // 8) for part in range(2, 9)})
+    try:
+        tapes = [setup.subject.like(unrolled(layer, k)).tape() for k in depths]
+    except LayerError as error:
+        raise NotExercisedError(f"the unrolled network cannot be called: {error}") from error
+    distances = [relative_distance(star.equation.flat(tape.values), star.z) for tape in tapes]
+    eps = setup.rounding
+    rate = rate_of(depths, distances, 1e3 * eps)
+    detail = f"{depth} layers, factor per layer {rate}, spectral radius {radius:.3f}"
+    own = _LAG_PER_STEP * depth * max(distances[-1], eps)
+    found = []
+    for o, output in enumerate(setup.outputs):
+        gradients = tapes[-1].pullback(setup.only(o, setup.probes[0][o]))
+        for s, slot in enumerate(setup.slots):
+            says, network = setup.gradients[0][o][s].double(), gradients[s].double()
+            scale = float(network.norm())
+            found.append(
+                Evidence(
+                    "unrolled network", output, slot.name,
+                    error=float((says - network).norm()),
+                    scale=scale,
+                    floor=(setup.conditioned_floor(o, s) + own) * scale + setup.underflow(o, s),
+                    slack=setup.known_slack(o, s),
+                    lag=setup.lag,
+                    reference=False,
+                    worst=setup.component(s, says, network),
+                    detail=detail,
+                )
+            )  # fmt: skip
+    return found
