@@ -3,18 +3,19 @@
 from .asserting import GradientError, assert_gradients
 from .evidence import Component, Evidence
 from .export import as_html, as_json, as_junit
+from .fitting import Estimate
 from .report import Finding, Report
-from .unrolling import Agreement, Rate, agreement, unrolled
+from .unrolling import Agreement, agreement, unrolled
 from .verdict import Verdict
 from .verifying import verify
 
 __all__ = [
     "Agreement",
     "Component",
+    "Estimate",
     "Evidence",
     "Finding",
     "GradientError",
-    "Rate",
     "Report",
     "Verdict",
     "agreement",

@@ -111,7 +111,7 @@ def _in_the_adjoint(setup: Setup, o: int, s: int) -> str:
     if not isinstance(root.inverse, Blocks):
         return ""
     probes = range(setup.cotangents)
-    weights = [_cotangent(setup, k, o) for k in probes]
+    weights = [setup.cotangent(k, o) for k in probes]
     says = [setup.gradients[k][o][s].double() for k in probes]
     right = [setup.implicit(k, o)[1][s] for k in probes]
     for name, gradient in _candidates(setup, root, root.inverse):
@@ -126,13 +126,6 @@ def _in_the_adjoint(setup: Setup, o: int, s: int) -> str:
 def _sign(blocks: Blocks) -> float:
     """1 for a residual `z − f(z)`, −1 for `f(z) − z`: the bugs are those of the former."""
     return -1.0 if float(blocks.matrix.diagonal(dim1=-2, dim2=-1).sum()) < 0 else 1.0
-
-
-def _cotangent(setup: Setup, k: int, o: int) -> Tensor:
-    _, root = setup.roots
-    zeros = [torch.zeros_like(value) for value in setup.tape.values]
-    zeros[o] = setup.probes[k][o]
-    return root.equation.flat(zeros)
 
 
 def _candidates(

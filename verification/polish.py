@@ -71,6 +71,11 @@ class Root:
         raise PolishError("chord steps did not converge")
 
 
+def relative_distance(a: Tensor, b: Tensor) -> float:
+    """The distance of two vectors relative to the length of the second."""
+    return float((a - b).norm() / b.norm().clamp(min=1e-300))
+
+
 def polish(equation: KnownEquation, z: Tensor, generator: torch.Generator) -> tuple[Root, Root]:
     """The implicit derivatives at `z` itself and at the root that Newton's method finds from it.
 

@@ -8,6 +8,18 @@ from torch import Tensor
 KINDS = ("gaussian", "scaled", "signs", "gaussian again")
 
 
+def moved_at_random(value: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """`value` and a Gaussian draw, as large as a share of its root-mean-square size.
+
+    Examples:
+        >>> moved_at_random(torch.zeros(2), 0.5, torch.Generator()).tolist()
+        [0.0, 0.0]
+    """
+    draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    size = value.double().norm() / max(value.numel(), 1) ** 0.5
+    return value + (share * size * draw.to(value.device)).to(value.dtype)
+
+
 def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """A direction of root-mean-square size about one.
 

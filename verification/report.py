@@ -9,7 +9,7 @@ from .evidence import Component, Evidence, combine
 from .verdict import Verdict
 
 _LONGEST = 160
-"""Characters of a reason on the screen; exports have all of it."""
+"""Characters of a reason that is shown; the JSON has all of it."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ..implicit.gradients import ImplicitGradient
 from .equations import KnownEquation, Residual
 from .evidence import Component
 from .linear import Krylov, SingularError
-from .polish import PolishError, Root, polish
+from .polish import PolishError, Root, polish, relative_distance
 from .probes import probe
 from .subject import LayerError, Slot, Subject, Tape, Tensors
 from .tightening import Tighten, Tightened
@@ -30,9 +31,12 @@ ADJOINT_RTOL = {
 }
 
 
+T = TypeVar("T")
+
 _LAG = 4.0
 """An implicit derivative at the layer's own solution is off by the slack; the rest is for its estimate."""
-_LAG_PER_STEP = 8.0
+LAG_PER_STEP = 8.0
+"""By how much more than its value a recorded gradient lags behind for every step of an iteration."""
 _LAG_UNKNOWN = 100.0
 
 
@@ -73,9 +77,7 @@ class Setup:
     repeat: float = 0.0
     notes: list[str] = field(default_factory=list)
     measured: dict[tuple[int, int], Any] = field(default_factory=dict)
-    _implicit: dict[tuple[int, int], tuple[Tensors, Tensors]] = field(default_factory=dict)
-
-    _slack: dict[tuple[int, int], float] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -84,6 +86,13 @@ class Setup:
     @property
     def outputs(self) -> tuple[str, ...]:
         return self.subject.outputs
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made the first time that the key is asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
 
     def generator(self, *key: int) -> torch.Generator:
         """A generator of its own for each use, so that no check shifts another's numbers."""
@@ -122,6 +131,13 @@ class Setup:
         """A direction of a slot, of size about one."""
         return probe(kind, self.slots[slot].value, self.generator(2, kind, slot))
 
+    def alone(self, slot: int, direction: Tensor) -> Tensors:
+        """A direction of one slot as one of all slots, zero in the others."""
+        return tuple(
+            direction if s == slot else torch.zeros_like(other.value)
+            for s, other in enumerate(self.slots)
+        )
+
     def size(self, slot: int) -> float:
         """Root-mean-square size of a slot's value; 1 where it is zero."""
         value = self.slots[slot].value.double()
@@ -156,20 +172,26 @@ class Setup:
         if self.residual is None:
             return self.tightened.error(self.tape.values) if self.tighten is not None else 0.0
         own, star = self.roots
-        return float((own.z - star.z).norm() / star.z.norm().clamp(min=1e-300))
+        return relative_distance(own.z, star.z)
 
     def implicit(self, k: int, o: int) -> tuple[Tensors, Tensors]:
         """The implicit gradients of `⟨probes[k][o], output o⟩`, at the own and the polished output."""
-        if (k, o) not in self._implicit:
+
+        def gradients() -> tuple[Tensors, Tensors]:
             own, star = self.roots
-            w = star.equation.flat(
-                [
-                    self.probes[k][o] if i == o else torch.zeros_like(value)
-                    for i, value in enumerate(self.tape.values)
-                ]
-            )
-            self._implicit[k, o] = (own.gradient(w), star.gradient(w))
-        return self._implicit[k, o]
+            w = self.cotangent(k, o)
+            return own.gradient(w), star.gradient(w)
+
+        return self.once(("implicit", k, o), gradients)
+
+    def cotangent(self, k: int, o: int) -> Tensor:
+        """`probes[k][o]` of one output and zero of the others, as a vector of the equation."""
+        return self.roots[1].equation.flat(
+            [
+                self.probes[k][o] if i == o else torch.zeros_like(value)
+                for i, value in enumerate(self.tape.values)
+            ]
+        )
 
     @property
     def solver_is_known(self) -> bool:
@@ -224,13 +246,12 @@ class Setup:
         if rate is None or not 0 < rate < 1:
             return _LAG_UNKNOWN
         error = max(self.solver_error, torch.finfo(torch.float64).eps)
-        return max(_LAG, _LAG_PER_STEP * math.log(error) / math.log(rate))
+        return max(_LAG, LAG_PER_STEP * math.log(error) / math.log(rate))
 
     def known_slack(self, o: int, s: int) -> float:
         """What the solver explains of the gradient of the first cotangent; 0 if that is not known."""
         try:
-            pair = self.gradients_at_the_root(0, o)
-            return 0.0 if pair is None else self.relative_slack(o, s) * float(pair[1][s].norm())
+            return self.slack(0, o, s)
         except NotExercisedError:
             return 0.0
 
@@ -244,16 +265,17 @@ class Setup:
         return 0.0 if pair is None else self.relative_slack(o, s) * float(pair[1][s].norm())
 
     def relative_slack(self, o: int, s: int) -> float:
-        """The same as a part of the gradient."""
-        if (o, s) not in self._slack:
+        """The same as a part of the gradient; 0 where nothing is known of the solver."""
+
+        def largest() -> float:
             pairs = [self.gradients_at_the_root(k, o) for k in range(self.cotangents)]
             parts = [
-                float((own[s].double() - star[s].double()).norm())
-                / max(float(star[s].double().norm()), 1e-300)
+                relative_distance(own[s].double(), star[s].double())
                 for own, star in filter(None, pairs)
             ]
-            self._slack[o, s] = max(*parts, min(self.solver_error, 1.0), 0.0)
-        return self._slack[o, s]
+            return max(*parts, min(self.solver_error, 1.0), 0.0)
+
+        return self.once(("slack", o, s), largest)
 
     def precision(self, output: int, slot: int) -> torch.dtype:
         """The coarser of the dtypes of an output and a slot."""

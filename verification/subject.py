@@ -70,6 +70,11 @@ class Tape:
     def values(self) -> Tensors:
         return tuple(output.detach() for output in self.outputs)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all outputs are."""
+        return all(bool(torch.isfinite(value).all()) for value in self.values)
+
     def connected(self) -> tuple[bool, ...]:
         """For each output whether it has an autograd graph at all."""
         return tuple(output.requires_grad for output in self.outputs)
@@ -158,8 +163,8 @@ class Subject:
     def calls(self) -> int:
         return self._count[0]
 
-    def like(self, layer: Callable[..., Any]) -> Subject:
-        """Another layer in the place of this one, with the same slots.
+    def like(self, layer: Callable[..., Any]) -> tuple[Subject, Tape]:
+        """Another layer in the place of this one, with the same slots, and its first call.
 
         Raises:
             LayerError: It does not use the tensors that this one captures.
@@ -169,11 +174,12 @@ class Subject:
         other = copy.copy(self)
         other.layer = layer
         reached = {id(leaf) for leaf in reachable_leaves(layer).values()}
-        reached |= {id(leaf) for leaf in graph_leaves(other.tape().outputs)}
+        tape = other.tape()
+        reached |= {id(leaf) for leaf in graph_leaves(tape.outputs)}
         for slot in self.slots:
             if slot.leaf is not None and id(slot.leaf) not in reached:
                 raise LayerError(f"it must use the same tensors, but has not the {slot.name}")
-        return other
+        return other, tape
 
     def at(
         self,
@@ -201,7 +207,7 @@ class Subject:
         there._count, there.warnings = self._count, self.warnings
         return there
 
-    def vmapped(self, stacked: Sequence[Tensor]) -> tuple[Tape, int]:
+    def vmapped(self, stacked: Sequence[Tensor]) -> Tape:
         """The layer under `torch.func.vmap` over a new first axis of the inputs' slots.
 
         Raises:
@@ -218,7 +224,7 @@ class Subject:
 
         with _foreign("the layer under vmap"):
             outputs = torch.func.vmap(mapped, randomness="same")(*tensors)
-        return Tape(outputs, tuple(tensors), outputs), len(own)
+        return Tape(outputs, tuple(tensors), outputs)
 
     def discover(self) -> Tape:
         """The first call: finds outputs and captured tensors.

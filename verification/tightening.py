@@ -38,10 +38,8 @@ class Tightened:
         self._gradients: dict[tuple[int, int], Tensors] = {}
         for factor in FACTORS:
             try:
-                layer = _made(tighten, factor)
-                tighter = subject.like(layer)
-                tape = tighter.tape()
-                if not all(bool(torch.isfinite(value).all()) for value in tape.values):
+                tighter, tape = subject.like(_made(tighten, factor))
+                if not tape.finite:
                     raise LayerError("its values are not finite")
             except LayerError:
                 if not self.subjects:

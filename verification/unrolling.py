@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ..implicit import ImplicitLayer
 from .equations import KnownEquation, residual_of
-from .polish import polish
+from .fitting import Estimate, median_slope
+from .polish import polish, relative_distance
 from .probes import probe
 from .subject import Subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CONFIDENCE = 0.99
 _ROUNDING = 1e3
 """Errors below this multiple of the dtype's rounding no longer fall."""
 
@@ -75,28 +74,6 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """How much an error shrinks in each layer: the factor, and its interval of 99 % confidence.
-
-    Attributes:
-        value: The factor.
-        low: Lower end of the interval.
-        high: Upper end.
-
-    Examples:
-        >>> print(Rate(0.5, 0.49, 0.51))
-        0.500 (0.490 to 0.510)
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-@dataclass(frozen=True)
 class Agreement:
     """How the unrolled network tends to its layer.
 
@@ -121,16 +98,17 @@ class Agreement:
     values: tuple[float, ...]
     gradients: tuple[float, ...]
     spectral_radius: float | None
-    value_rate: Rate | None
-    gradient_rate: Rate | None
+    value_rate: Estimate | None
+    gradient_rate: Estimate | None
 
     def __str__(self) -> str:
         lines = ["depth    output  gradient"]
         rows = zip(self.depths, self.values, self.gradients, strict=True)
         lines += [f"{depth:5d}  {value:8.1e}  {gradient:8.1e}" for depth, value, gradient in rows]
+        value_rate, gradient_rate = rate_text(self.value_rate), rate_text(self.gradient_rate)
         radius = "not known" if self.spectral_radius is None else f"{self.spectral_radius:.3f}"
         lines += [
-            f"factor per layer: output {self.value_rate}, gradient {self.gradient_rate}",
+            f"factor per layer: output {value_rate}, gradient {gradient_rate}",
             f"spectral radius at the equilibrium: {radius}",
         ]
         return "\n".join(lines)
@@ -209,7 +187,7 @@ def agreement(
     right = _vector(star.gradient(equation.flat(cotangents)))
     values, gradients = [], []
     for depth in chosen:
-        network = subject.like(unrolled(layer, depth)).tape()
+        _, network = subject.like(unrolled(layer, depth))
         values.append(relative_distance(equation.flat(network.values), star.z))
         gradients.append(relative_distance(_vector(network.pullback(cotangents)), right))
     eps = max(torch.finfo(value.dtype).eps for value in tape.values)
@@ -218,8 +196,8 @@ def agreement(
         tuple(values),
         tuple(gradients),
         star.inverse.rate,
-        rate_of(chosen, values, _ROUNDING * eps),
-        rate_of(chosen, gradients, _ROUNDING * eps),
+        rate_of(chosen, values, eps),
+        rate_of(chosen, gradients, eps),
     )
 
 
@@ -229,17 +207,18 @@ def _vector(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
 
 
-def relative_distance(a: Tensor, b: Tensor) -> float:
-    """The distance of two vectors relative to the length of the second."""
-    return float((a - b).norm() / b.norm().clamp(min=1e-300))
-
-
-def rate_of(depths: Sequence[int], errors: Sequence[float], floor: float) -> Rate | None:
-    """The factor per layer, by the median of slopes (Sen 1968) over the second half of the errors."""
+def rate_of(depths: Sequence[int], errors: Sequence[float], eps: float) -> Estimate | None:
+    """The factor per layer of errors, fitted to the second half of those above rounding."""
+    floor = _ROUNDING * eps
     above = [(d, e) for d, e in zip(depths, errors, strict=True) if floor < e < float("inf")]
     late = above[len(above) // 2 :] if len(above) >= 6 else above
     if len(late) < 3:
         return None
     d, e = np.array(late).T
-    fit = stats.theilslopes(np.log(e), d, alpha=_CONFIDENCE)
-    return Rate(*(float(np.exp(s)) for s in (fit.slope, fit.low_slope, fit.high_slope)))
+    slope = median_slope(d, np.log(e))
+    return Estimate(*(float(np.exp(end)) for end in (slope.value, slope.low, slope.high)))
+
+
+def rate_text(rate: Estimate | None) -> str:
+    """How a rate reads."""
+    return "None" if rate is None else f"{rate:.3f}"

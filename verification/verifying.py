@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .checks import CHECKS, FULL_CHECKS
+from .checks import CORE, FULL_CHECKS
 from .checks.finite_differences import reference_holds
 from .diagnosis import diagnose
 from .equations import residual_of
@@ -110,7 +110,7 @@ def _examined(
     if not any(tape.connected()):
         setup.notes.append("no output has a gradient graph; its gradients count as zero")
     _look_again(setup)
-    if all(bool(torch.isfinite(value).all()) for value in tape.values):
+    if tape.finite:
         evidence, ran, skipped = _run(setup)
     else:
         setup.notes.append("the layer returned values that are not finite")
@@ -118,7 +118,7 @@ def _examined(
             Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
             for o, slot in _pairs(setup)
         ]
-        ran, skipped = [], [(name, "the output is not finite") for name in CHECKS]
+        ran, skipped = [], [(name, "the output is not finite") for name in CORE]
     skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
     return replace(
         report,
@@ -156,10 +156,10 @@ def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]
     skipped: list[tuple[str, str]] = []
     no_root = ""
     if not setup.slots:
-        return evidence, ran, [(name, "nothing to differentiate") for name in CHECKS]
+        return evidence, ran, [(name, "nothing to differentiate") for name in CORE]
     if not setup.full:
         skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
-    for name, check in (CHECKS | FULL_CHECKS if setup.full else CHECKS).items():
+    for name, check in (CORE | FULL_CHECKS if setup.full else CORE).items():
         try:
             evidence += check(setup)
             ran.append(name)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..evidence import Evidence
-from ..setup import Setup
 from .complex_step import complex_step
-from .core import CORE
+from .core import CORE, Check
 from .elsewhere import another_point, evaluation_mode, other_device, saturated, single_precision
 from .memory import memory_of_iterations
 from .second_order import forward_over_reverse, second_order
@@ -25,10 +21,7 @@ from .variants import (
     vmapped,
 )
 
-Check = Callable[[Setup], list[Evidence]]
-
-CHECKS: dict[str, Check] = CORE
-"""Those of every verification, by name."""
+__all__ = ["CORE", "FULL_CHECKS"]
 
 FULL_CHECKS: dict[str, Check] = {
     "complex step": complex_step,

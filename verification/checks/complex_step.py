@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..evidence import Evidence
 from ..setup import NotExercisedError, Setup
-from ..subject import LayerError, Tensors
-from .finite_differences import PROJECTED, doubt_of_another_call, measured
+from ..subject import LayerError
+from .finite_differences import (
+    PROJECTED,
+    TRUST,
+    columns_of,
+    doubt_of_another_call,
+    measured,
+    projected,
+)
 
 NAME = "complex step"
 _STEPS = (1e-8, 1e-30)
 """The square of the larger one is below rounding."""
-_TRUST = 4.0
 
 
 def complex_step(setup: Setup) -> list[Evidence]:
@@ -49,8 +56,8 @@ def complex_step(setup: Setup) -> list[Evidence]:
 
 def _along(setup: Setup, s: int, kind: int, doubt: float) -> list[Evidence]:
     direction = setup.direction(s, kind)
-    step = setup.size(s)
-    large, small = (_derivatives(setup, s, kind, h * step) for h in _STEPS)
+    size = setup.size(s)
+    large, small = (_derivatives(setup, s, direction, h * size) for h in _STEPS)
     try:
         slopes = measured(setup, s, kind).slope
     except ArithmeticError as error:
@@ -58,50 +65,40 @@ def _along(setup: Setup, s: int, kind: int, doubt: float) -> list[Evidence]:
             f"finite differences cannot be measured beside it: {error}"
         ) from error
     found = []
-    for o, output in enumerate(setup.outputs):
-        for k in range(setup.cotangents):
-            column = o * setup.cotangents + k
-            gradient = setup.gradients[k][o][s].double()
-            scale = max(float(gradient.norm()), abs(large[column]))
-            floor = setup.relative_floor(o, s) * scale
-            if abs(large[column] - small[column]) > floor:
-                raise NotExercisedError("two complex steps disagree: the layer is not analytic")
-            distance = abs(large[column] - float(slopes.value[column]))
-            if distance > _TRUST * float(slopes.error[column]) + floor:
-                raise NotExercisedError(
-                    "the Cauchy-Riemann equations do not hold: complex steps and finite "
-                    "differences disagree"
-                )
-            found.append(
-                Evidence(
-                    NAME, output, setup.slots[s].name,
-                    error=abs(float((gradient * direction.double()).sum()) - large[column]),
-                    scale=scale,
-                    floor=floor + setup.underflow(o, s),
-                    slack=PROJECTED * setup.known_slack(o, s),
-                    lag=setup.lag,
-                    doubt=doubt * scale,
-                    reference=setup.tighten is None,
-                )
-            )  # fmt: skip
+    for column, (k, o) in enumerate(columns_of(setup)):
+        gradient = setup.gradients[k][o][s].double()
+        scale = max(float(gradient.norm()), abs(large[column]))
+        floor = setup.relative_floor(o, s) * scale
+        if abs(large[column] - small[column]) > floor:
+            raise NotExercisedError("two complex steps disagree: the layer is not analytic")
+        distance = abs(large[column] - float(slopes.value[column]))
+        if distance > TRUST * float(slopes.error[column]) + floor:
+            raise NotExercisedError(
+                "the Cauchy-Riemann equations do not hold: complex steps and finite "
+                "differences disagree"
+            )
+        found.append(
+            Evidence(
+                NAME, setup.outputs[o], setup.slots[s].name,
+                error=abs(float((gradient * direction.double()).sum()) - large[column]),
+                scale=scale,
+                floor=floor + setup.underflow(o, s),
+                slack=PROJECTED * setup.known_slack(o, s),
+                lag=setup.lag,
+                doubt=doubt * scale,
+                reference=setup.tighten is None,
+            )
+        )  # fmt: skip
     return found
 
 
-def _derivatives(setup: Setup, s: int, kind: int, h: float) -> np.ndarray:
+def _derivatives(setup: Setup, s: int, direction: Tensor, h: float) -> np.ndarray:
     """`Im ⟨cotangent, output⟩ / h` of every column."""
-    direction = setup.direction(s, kind)
     try:
-        outputs: Tensors = setup.subject.complex_values(s, torch.complex(
-            setup.slots[s].value, h * direction
-        ))  # fmt: skip
+        stepped = torch.complex(setup.slots[s].value, h * direction)
+        outputs = setup.subject.complex_values(s, stepped)
     except (LayerError, RuntimeError) as error:
         raise NotExercisedError(f"the layer takes no complex inputs: {error}") from error
     if not all(output.is_complex() for output in outputs):
         raise NotExercisedError("the layer gives real values for complex inputs")
-    return np.array(
-        [
-            float((setup.probes[k][o].double() * outputs[o].imag.double()).sum()) / h
-            for o in range(len(setup.outputs))
-            for k in range(setup.cotangents)
-        ]
-    )
+    return projected(setup, [output.imag for output in outputs]) / h

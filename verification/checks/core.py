@@ -10,7 +10,9 @@ from .finite_differences import finite_differences
 from .identities import forward_mode, linearity
 from .implicit_reference import implicit_reference
 
-CORE: dict[str, Callable[[Setup], list[Evidence]]] = {
+Check = Callable[[Setup], list[Evidence]]
+
+CORE: dict[str, Check] = {
     "implicit reference": implicit_reference,
     "finite differences": finite_differences,
     "linearity in the cotangent": linearity,

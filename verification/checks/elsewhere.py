@@ -18,23 +18,20 @@ from torch import Tensor, nn
 
 from ..equations import residual_of
 from ..evidence import Evidence
+from ..probes import moved_at_random
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError
 from ..verdict import Verdict
 from .core import CORE
 
-_SATURATED = 30.0
+_AWAY, _SATURATED = 0.5, 30.0
 
 
 def another_point(setup: Setup) -> list[Evidence]:
     """The same layer, without being made anew, at inputs a size away."""
-
-    def moved(value: Tensor) -> Tensor:
-        size = value.double().square().mean().sqrt() if value.numel() else value.sum()
-        draw = torch.randn(value.shape, generator=setup.generator(6), dtype=torch.float64)
-        return value + (0.5 * size * draw.to(value.device)).to(value.dtype)
-
-    return _explored(setup, "another point", moved)
+    return _explored(
+        setup, "another point", lambda value: moved_at_random(value, _AWAY, setup.generator(6))
+    )
 
 
 def saturated(setup: Setup) -> list[Evidence]:
@@ -144,7 +141,7 @@ def _explored(
         tape = subject.discover()
     except LayerError as error:
         raise NotExercisedError(f"the layer has no values there: {error}") from error
-    if not all(bool(torch.isfinite(value).all()) for value in tape.values):
+    if not tape.finite:
         raise NotExercisedError("the layer's values there are not finite")
     there = Setup(
         subject, tape, residual, None if layer is not None else setup.tighten,

@@ -9,7 +9,7 @@ they settle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..setup import NotExercisedError, Setup
 from ..subject import LayerError, Subject, Tensors
 
 NAME = "finite differences"
-_TRUST = 4.0
+TRUST = 4.0
 """Differences are believed up to this multiple of the error they state."""
 _UNFINISHED = 64.0
 """Noise above this multiple of rounding is an iteration that stops at a tolerance."""
@@ -107,7 +107,7 @@ def reference_holds(setup: Setup) -> str:
             star = setup.implicit(k, o)[1][s]
             says, sees = _inner(star, direction), found.value[column]
             scale = max(float(star.norm()), abs(sees))
-            allowed = _TRUST * found.error[column] + 1e-7 * scale
+            allowed = TRUST * found.error[column] + 1e-7 * scale
             if abs(says - sees) > allowed and not found.jump[column] > _KINK * scale:
                 return (
                     f"the derivative that autograd gives of the equation in {slot.name} is not its "
@@ -164,7 +164,7 @@ def _settled(setup: Setup, s: int, direction: Tensor) -> Measured:
             left = np.where(change == 0, 0.0, step * ratio / (1 - ratio))
             # The first change has nothing to be compared with: all of it may be left.
             left_at_most = np.where(np.isfinite(before), np.abs(left), change)
-            restless = (ratio > _SHRINKS) & (change > _TRUST * now.slope.error)
+            restless = (ratio > _SHRINKS) & (change > TRUST * now.slope.error)
             error = now.slope.error + np.where(restless, change / (1 - ratio), left_at_most)
             value = now.slope.value + np.where(np.isfinite(before) & ~restless, left, 0.0)
             found = Measured(replace(now.slope, value=value, error=error), now.size)
@@ -181,13 +181,11 @@ def _settled(setup: Setup, s: int, direction: Tensor) -> Measured:
 
 def _of(setup: Setup, s: int, direction: Tensor, moved: Moved) -> Measured:
     columns = columns_of(setup)
-    probes = [setup.probes[k][o].double().reshape(-1) for k, o in columns]
 
     def sample(t: float) -> np.ndarray:
-        flat = [output.double().reshape(-1) for output in moved(s, direction, t)]
-        return np.array([float(w @ flat[o]) for w, (_, o) in zip(probes, columns, strict=True)])
+        return projected(setup, moved(s, direction, t))
 
-    relative = np.array([setup.relative_floor(o, s) / _TRUST for _, o in columns])
+    relative = np.array([setup.relative_floor(o, s) / TRUST for _, o in columns])
     sizes = np.array([float(setup.gradients[k][o][s].double().norm()) for k, o in columns])
     terms = np.array(
         [
@@ -196,6 +194,18 @@ def _of(setup: Setup, s: int, direction: Tensor, moved: Moved) -> Measured:
         ]
     )
     return Measured(slope(sample, setup.size(s), relative, sizes), terms)
+
+
+def projected(setup: Setup, outputs: Sequence[Tensor]) -> np.ndarray:
+    """`⟨cotangent, output⟩` of every column."""
+    flat = [output.double().reshape(-1) for output in outputs]
+    columns = columns_of(setup)
+    return np.array([float(setup.probes[k][o].double().reshape(-1) @ flat[o]) for k, o in columns])
+
+
+def shifted(values: Sequence[Tensor], s: int, step: Tensor) -> list[Tensor]:
+    """Values of all slots, that of one of them moved."""
+    return [value + step if i == s else value for i, value in enumerate(values)]
 
 
 def moved_outputs(setup: Setup) -> Moved:
@@ -213,8 +223,7 @@ def moved_root(root: Root) -> Moved:
     def outputs(s: int, direction: Tensor, t: float) -> Tensors:
         if t == 0:
             return root.equation.parts(root.z)
-        along = direction.double()
-        values = [v + t * along if i == s else v for i, v in enumerate(root.equation.base)]
+        values = shifted(root.equation.base, s, t * direction.double())
         try:
             return root.equation.parts(root.moved(values))
         except LayerError as error:
@@ -227,10 +236,7 @@ def moved_layer(subject: Subject) -> Moved:
     """The outputs of a layer itself."""
 
     def outputs(s: int, direction: Tensor, t: float) -> Tensors:
-        values = [
-            slot.value + t * direction if i == s else slot.value
-            for i, slot in enumerate(subject.slots)
-        ]
+        values = shifted([slot.value for slot in subject.slots], s, t * direction)
         try:
             return subject.values(values)
         except LayerError as error:
@@ -251,8 +257,9 @@ def _along(setup: Setup, s: int, kind: int, noise: float) -> list[Evidence]:
             )
             for _, o in columns
         ]  # fmt: skip
+    direction = setup.direction(s, kind)
     return [
-        _evidence(setup, s, kind, k, o, slopes, column, noise)
+        _evidence(setup, s, direction, k, o, slopes, column, noise)
         for column, (k, o) in enumerate(columns)
     ]
 
@@ -264,12 +271,19 @@ def _name(setup: Setup) -> str:
 
 
 def _evidence(
-    setup: Setup, s: int, kind: int, k: int, o: int, slopes: Slope, column: int, noise: float
+    setup: Setup,
+    s: int,
+    direction: Tensor,
+    k: int,
+    o: int,
+    slopes: Slope,
+    column: int,
+    noise: float,
 ) -> Evidence:
     gradient = setup.gradients[k][o][s].double()
     sees = float(slopes.value[column])
-    uncertain = _TRUST * float(slopes.error[column])
-    error = abs(_inner(gradient, setup.direction(s, kind)) - sees)
+    uncertain = TRUST * float(slopes.error[column])
+    error = abs(_inner(gradient, direction) - sees)
     scale = max(float(gradient.norm()), abs(sees))
     floor, slack, doubt = setup.relative_floor(o, s) * scale + uncertain, 0.0, 0.0
     if setup.solver_is_known:

@@ -64,12 +64,8 @@ def forward_mode(setup: Setup) -> list[Evidence]:
         if slot.position is None:
             continue
         direction = setup.direction(s, 0)
-        tangents = [
-            direction if i == s else torch.zeros_like(other.value)
-            for i, other in enumerate(setup.slots)
-        ]
         try:
-            outputs = setup.subject.pushforward(tangents)
+            outputs = setup.subject.pushforward(setup.alone(s, direction))
         except NoForwardModeError as error:
             reason = str(error)
             continue

@@ -65,8 +65,8 @@ def _pair(setup: Setup) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
     layer = setup.subject.layer
     if isinstance(layer, ImplicitLayer):
         return (
-            (f"of {_FEW} iterations", setup.subject.like(_limited(layer, _FEW))),
-            (f"of {_MANY}", setup.subject.like(_limited(layer, _MANY))),
+            (f"of {_FEW} iterations", setup.subject.like(_limited(layer, _FEW))[0]),
+            (f"of {_MANY}", setup.subject.like(_limited(layer, _MANY))[0]),
         )
     if setup.tighten is not None:
         tightened = setup.tightened.subjects

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..differences import slope
+from ..differences import Slope, slope
 from ..evidence import Evidence
 from ..polish import PolishError, Root
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError, NoForwardModeError, Subject, Tensors
+from .finite_differences import TRUST, shifted
 
 NAME = "second order"
-_TRUST = 4.0
-_SOLVES = 10.0
+SOLVES = 10.0
 """A second derivative takes several adjoint solves, one after another."""
 
 
@@ -61,11 +61,7 @@ def forward_over_reverse(setup: Setup) -> list[Evidence]:
             if slot.position is None:
                 continue
             direction = setup.direction(s, 0)
-            tangents = [
-                direction if i == s else torch.zeros_like(other.value)
-                for i, other in enumerate(setup.slots)
-            ]
-            cotangents = setup.only(o, setup.probes[0][o])
+            tangents, cotangents = setup.alone(s, direction), setup.only(o, setup.probes[0][o])
             try:
                 moved = setup.subject.pushforward_of_gradients(tangents, cotangents)
             except NoForwardModeError as error:
@@ -100,8 +96,13 @@ def second_derivatives(setup: Setup, o: int, s: int) -> float:
     Raises:
         NotExercisedError: The layer refuses it.
     """
-    v = setup.direction(s, 0)
-    return float((_twice(setup, o, _alone(setup, s, v))[s] * v.double()).sum())
+    return float((_product(setup, o, s, 0) * setup.direction(s, 0).double()).sum())
+
+
+def _product(setup: Setup, o: int, s: int, kind: int) -> Tensor:
+    """`H v` in one slot, for a direction of that slot alone."""
+    probes = setup.alone(s, setup.direction(s, kind))
+    return setup.once(("H v", o, s, kind), lambda: _twice(setup, o, probes)[s])
 
 
 def _twice(setup: Setup, o: int, probes: Sequence[Tensor]) -> Tensors:
@@ -158,36 +159,28 @@ def _against_differences(
     inputs_only: bool = False,
 ) -> Evidence:
     """A derivative of `G` in one slot beside differences of `G` along a direction of it."""
-    relative = _SOLVES * setup.relative_floor(o, s)
-    first = max(float(g.double().norm()) for g in setup.gradients[0][o])
-    natural = first / setup.size(s)
     name = f"{NAME}, {mode}"
     output, slot = label(setup.outputs[o]), setup.slots[s].name
     try:
-        measured = slope(
-            _sampler(setup, o, s, inputs_only),
-            setup.size(s),
-            np.array([relative / _TRUST]),
-            np.array([natural]),
-        )
+        measured = _differences(setup, o, s, inputs_only)
     except ArithmeticError as error:
         return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
     sees = float(measured.value[0])
-    scale = max(float(says.norm()), abs(sees), natural)
+    scale = max(float(says.norm()), abs(sees), _natural(setup, o, s))
     return Evidence(
         name, output, slot,
         error=abs(float((says * direction).sum()) - sees),
         scale=scale,
-        floor=relative * scale + _TRUST * float(measured.error[0]),
-        slack=setup.relative_slack(o, s) * scale if setup.solver_is_known else 0.0,
-        lag=_SOLVES * setup.lag,
+        floor=_relative(setup, o, s) * scale + TRUST * float(measured.error[0]),
+        slack=setup.relative_slack(o, s) * scale,
+        lag=SOLVES * setup.lag,
     )  # fmt: skip
 
 
 def _symmetry(setup: Setup, o: int, s: int) -> Evidence:
     """The Hessian is symmetric: `⟨H p, v⟩ = ⟨H v, p⟩`."""
     p, v = setup.direction(s, 3), setup.direction(s, 0)
-    hp, hv = (_twice(setup, o, _alone(setup, s, probe))[s] for probe in (p, v))
+    hp, hv = (_product(setup, o, s, kind) for kind in (3, 0))
     one, other = float((hp * v.double()).sum()), float((hv * p.double()).sum())
     natural = float(setup.gradients[0][o][s].double().norm()) / setup.size(s)
     scale = max(float(hp.norm()), float(hv.norm()), natural)
@@ -195,17 +188,33 @@ def _symmetry(setup: Setup, o: int, s: int) -> Evidence:
         "symmetry of the Hessian", label(setup.outputs[o]), setup.slots[s].name,
         error=abs(one - other),
         scale=scale,
-        floor=_SOLVES * setup.relative_floor(o, s) * scale,
-        slack=setup.relative_slack(o, s) * scale if setup.solver_is_known else 0.0,
-        lag=_SOLVES * setup.lag,
+        floor=SOLVES * setup.relative_floor(o, s) * scale,
+        slack=setup.relative_slack(o, s) * scale,
+        lag=SOLVES * setup.lag,
         reference=False,
     )  # fmt: skip
 
 
-def _alone(setup: Setup, s: int, probe: Tensor) -> Tensors:
-    return tuple(
-        probe if i == s else torch.zeros_like(slot.value) for i, slot in enumerate(setup.slots)
-    )
+def _differences(setup: Setup, o: int, s: int, inputs_only: bool) -> Slope:
+    """Differences of `G`, the same for both modes where all slots are inputs."""
+    left_out = inputs_only and any(slot.position is None for slot in setup.slots)
+
+    def measured() -> Slope:
+        relative = _relative(setup, o, s) / TRUST
+        sample = _sampler(setup, o, s, left_out)
+        natural = np.array([_natural(setup, o, s)])
+        return slope(sample, setup.size(s), np.array([relative]), natural)
+
+    return setup.once(("differences of G", o, s, left_out), measured)
+
+
+def _relative(setup: Setup, o: int, s: int) -> float:
+    return SOLVES * setup.relative_floor(o, s)
+
+
+def _natural(setup: Setup, o: int, s: int) -> float:
+    """The size that second derivatives have if the gradient changes over the size of a slot."""
+    return max(float(g.double().norm()) for g in setup.gradients[0][o]) / setup.size(s)
 
 
 def _sampler(setup: Setup, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
@@ -224,12 +233,10 @@ def _of_root(
     setup: Setup, o: int, s: int, probes: Sequence[Tensor], root: Root
 ) -> Callable[[float], np.ndarray]:
     equation, along = root.equation, setup.direction(s, 0).double()
-    zeros = [torch.zeros_like(value) for value in setup.tape.values]
-    zeros[o] = setup.probes[0][o]
-    w = equation.flat(zeros)
+    w = setup.cotangent(0, o)
 
     def sample(t: float) -> np.ndarray:
-        values = [v + t * along if i == s else v for i, v in enumerate(equation.base)]
+        values = shifted(equation.base, s, t * along)
         try:
             there = Root(equation, root.moved(values), setup.generator(5), values)
         except LayerError as error:
@@ -246,9 +253,7 @@ def _of_layer(
     cotangents = setup.only(o, setup.probes[0][o])
 
     def sample(t: float) -> np.ndarray:
-        values = [
-            slot.value + t * along if i == s else slot.value for i, slot in enumerate(setup.slots)
-        ]
+        values = shifted([slot.value for slot in setup.slots], s, t * along)
         try:
             return _inner(probes, subject.gradients(values, cotangents))
         except LayerError as error:

@@ -14,53 +14,33 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from torch import Tensor
 
 from ..evidence import Evidence
+from ..fitting import Estimate, median_slope
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError
-from .finite_differences import columns_of, doubt_of_another_call, moved_outputs
-from .second_order import label, second_derivatives
+from .finite_differences import columns_of, doubt_of_another_call, moved_outputs, projected
+from .second_order import SOLVES, label, second_derivatives
 
 NAME = "Taylor remainders"
 _STEPS = np.geomspace(1e-5, 1e-1, 13)
-_CONFIDENCE = 0.99
 _ABOVE = 1e2
 """Remainders are used from this multiple of the noise on."""
 _FEWEST = 4
 
 
-@dataclass(frozen=True)
-class Order:
-    """The exponent of a power law.
+def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Estimate:
+    """The order of `remainders`, all positive, in `t`, with an interval of 99 % confidence.
 
-    Attributes:
-        value: The median of the slopes between all pairs of points, in doubly logarithmic coordinates.
-        low: Lower end of its confidence interval.
-        high: Upper end.
+    A remainder that changes its sign does not upset the fit.
 
     Examples:
         >>> t = np.geomspace(1e-3, 1e-1, 8)
-        >>> print(fitted_order(t, 3 * t**2))
+        >>> print(f"{fitted_order(t, 3 * t**2):.2f}")
         2.00 (2.00 to 2.00)
     """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Order:
-    """The order of `remainders`, all positive, in `t`, with an interval of 99 % confidence.
-
-    The fit is by the median of slopes, which a remainder that changes its sign does not upset
-    (Sen 1968).
-    """
-    fit = stats.theilslopes(np.log(remainders), np.log(t), alpha=_CONFIDENCE)
-    return Order(float(fit.slope), float(fit.low_slope), float(fit.high_slope))
+    return median_slope(np.log(t), np.log(remainders))
 
 
 def taylor(setup: Setup) -> list[Evidence]:
@@ -70,18 +50,12 @@ def taylor(setup: Setup) -> list[Evidence]:
         NotExercisedError: No remainder rises above the noise.
     """
     found: list[Evidence] = []
-    moved = moved_outputs(setup)
+    moved, doubt = moved_outputs(setup), doubt_of_another_call(setup)
     for s in range(len(setup.slots)):
         direction = setup.direction(s, 0)
 
-        def values(t: float, s: int = s) -> np.ndarray:
-            outputs = moved(s, setup.direction(s, 0), t)
-            return np.array(
-                [
-                    float((setup.probes[k][o].double() * outputs[o].double()).sum())
-                    for k, o in columns_of(setup)
-                ]
-            )
+        def values(t: float, s: int = s, direction: Tensor = direction) -> np.ndarray:
+            return projected(setup, moved(s, direction, t))
 
         try:
             samples = _sampled(values, setup.size(s), _rounding(setup, s))
@@ -94,7 +68,7 @@ def taylor(setup: Setup) -> list[Evidence]:
                 twice: float | None = second_derivatives(setup, o, s)
             except NotExercisedError:
                 twice = None
-            found += _orders(setup, s, o, samples.column(column), slope, twice)
+            found += _orders(setup, s, o, samples.column(column), slope, twice, doubt)
     if not found:
         raise NotExercisedError("no Taylor remainder rises above the noise")
     return found
@@ -138,16 +112,19 @@ def _sampled(values: Callable[[float], np.ndarray], size: float, eps: float) -> 
 
 
 def _orders(
-    setup: Setup, s: int, o: int, samples: _Samples, slope: float, twice: float | None
+    setup: Setup,
+    s: int,
+    o: int,
+    samples: _Samples,
+    slope: float,
+    twice: float | None,
+    doubt: float,
 ) -> list[Evidence]:
     output, slot = setup.outputs[o], setup.slots[s].name
     t, scale = samples.t, float(setup.gradients[0][o][s].double().norm())
     change = samples.ahead - samples.centre
     first = change - t * slope
-    floor, slack, lag = setup.relative_floor(o, s), 0.0, 10 * setup.lag
-    if setup.solver_is_known:
-        slack = setup.relative_slack(o, s)
-    doubt = doubt_of_another_call(setup)
+    floor, slack, lag = setup.relative_floor(o, s), setup.relative_slack(o, s), SOLVES * setup.lag
     explained = floor + lag * slack + doubt
     by_gradient = t * explained * scale
     by_both = by_gradient + t**2 * explained * scale / setup.size(s)
@@ -177,7 +154,7 @@ def _orders(
                 lag=lag,
                 doubt=doubt * unit,
                 reference=False,
-                detail=f"order {fit}, expected {order}",
+                detail=f"order {fit:.2f}, expected {order}",
             )
         )  # fmt: skip
         if low:

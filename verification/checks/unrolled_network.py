@@ -11,14 +11,13 @@ import math
 
 from ...implicit import ImplicitLayer
 from ..evidence import Evidence
-from ..setup import NotExercisedError, Setup
+from ..polish import relative_distance
+from ..setup import LAG_PER_STEP, NotExercisedError, Setup
 from ..subject import LayerError
-from ..unrolling import rate_of, relative_distance, unrolled
+from ..unrolling import rate_of, rate_text, unrolled
 
 _TO_ROUNDING = 1e-14
 _DEEPEST = 400
-_LAG_PER_STEP = 8.0
-"""By how much more than its value a gradient lags behind for every step; see `Setup.lag`."""
 
 
 def unrolled_network(setup: Setup) -> list[Evidence]:
@@ -30,23 +29,23 @@ def unrolled_network(setup: Setup) -> list[Evidence]:
     layer = setup.subject.layer
     if not isinstance(layer, ImplicitLayer) or layer.settings.form != "fixed_point":
         raise NotExercisedError("the layer is no iteration that can be unrolled")
-    radius = setup.roots[1].inverse.rate
+    star = setup.roots[1]
+    radius = star.inverse.rate
     if radius is None or not radius < 1:
         raise NotExercisedError("plain iteration does not converge to the solution, or slowly")
     depth = math.ceil(math.log(_TO_ROUNDING) / math.log(max(radius, 1e-3)))
     if depth > _DEEPEST:
         raise NotExercisedError(f"the spectral radius {radius:.4f} needs {depth} layers")
-    star = setup.roots[1]
     depths = sorted({max(1, depth * part // 8) for part in range(2, 9)})
     try:
-        tapes = [setup.subject.like(unrolled(layer, k)).tape() for k in depths]
+        tapes = [setup.subject.like(unrolled(layer, k))[1] for k in depths]
     except LayerError as error:
         raise NotExercisedError(f"the unrolled network cannot be called: {error}") from error
     distances = [relative_distance(star.equation.flat(tape.values), star.z) for tape in tapes]
     eps = setup.rounding
-    rate = rate_of(depths, distances, 1e3 * eps)
+    rate = rate_text(rate_of(depths, distances, eps))
     detail = f"{depth} layers, factor per layer {rate}, spectral radius {radius:.3f}"
-    own = _LAG_PER_STEP * depth * max(distances[-1], eps)
+    own = LAG_PER_STEP * depth * max(distances[-1], eps)
     found = []
     for o, output in enumerate(setup.outputs):
         gradients = tapes[-1].pullback(setup.only(o, setup.probes[0][o]))

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from ...implicit import ImplicitLayer
 from ..evidence import Evidence
+from ..probes import moved_at_random
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError, Tape
 
@@ -42,7 +43,9 @@ def memory_layout(setup: Setup) -> list[Evidence]:
     Raises:
         NotExercisedError: No input has two axes.
     """
-    values = _of_inputs(setup, [_strided(slot.value) for slot in setup.slots])
+    values = [
+        _strided(slot.value) if slot.position is not None else slot.value for slot in setup.slots
+    ]
     if all(
         new.stride() == slot.value.stride() for new, slot in zip(values, setup.slots, strict=True)
     ):
@@ -127,9 +130,9 @@ def vmapped(setup: Setup) -> list[Evidence]:
     if not own:
         raise NotExercisedError("no input requires gradients")
     here = [slot.value for slot in setup.slots]
-    there = _of_inputs(setup, [0.5 * value for value in here])
+    there = [0.5 * value for value in here]
     try:
-        both, _ = setup.subject.vmapped([torch.stack((here[s], there[s])) for s in own])
+        both = setup.subject.vmapped([torch.stack((here[s], there[s])) for s in own])
     except LayerError as error:
         raise NotExercisedError(str(error)) from error
     alone = (setup.tape, _called(setup, there))
@@ -179,7 +182,7 @@ def tied_inputs(setup: Setup) -> list[Evidence]:
 
 def after_another_call(setup: Setup) -> list[Evidence]:
     """Gradients do not depend on the call before."""
-    _called(setup, _of_inputs(setup, [0.5 * slot.value for slot in setup.slots]))
+    _called(setup, [0.5 * slot.value for slot in setup.slots])
     return _all_outputs(setup, "after another call", setup.subject.tape())
 
 
@@ -195,15 +198,12 @@ def start_of_the_iteration(setup: Setup) -> list[Evidence]:
     moved = copy.copy(layer)
     generator = setup.generator(8)
 
-    def near(value: Tensor) -> Tensor:
-        draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        size = value.double().norm() / max(value.numel(), 1) ** 0.5
-        return value + (_OTHER_START * size * draw.to(value.device)).to(value.dtype)
-
     # Near the solution, so that an equation with several gives the same.
-    start = tree_map(lambda leaf: near(leaf.detach()), setup.tape.whole)
+    start = tree_map(
+        lambda leaf: moved_at_random(leaf.detach(), _OTHER_START, generator), setup.tape.whole
+    )
     moved.init = lambda *inputs: start
-    tape = setup.subject.like(moved).tape()
+    _, tape = setup.subject.like(moved)
     if _distance(setup.tape.values, tape.values) > _INDEPENDENT:
         raise NotExercisedError("another start gives another solution")
     return _all_outputs(setup, "start of the iteration", tape)
@@ -260,14 +260,6 @@ def _batch(setup: Setup) -> tuple[int, frozenset[int]]:
 def _chosen(setup: Setup, own: frozenset[int], index: Tensor) -> list[Tensor]:
     """Rows of the inputs that have them."""
     return [slot.value[index] if s in own else slot.value for s, slot in enumerate(setup.slots)]
-
-
-def _of_inputs(setup: Setup, values: Sequence[Tensor]) -> list[Tensor]:
-    """New values of the inputs; parameters and captured tensors keep theirs."""
-    return [
-        slot.value if slot.position is None else value
-        for slot, value in zip(setup.slots, values, strict=True)
-    ]
 
 
 def _strided(value: Tensor) -> Tensor:

@@ -143,8 +143,8 @@ class _Scaled(torch.autograd.Function):
         return ctx.factor * cotangents[0], None
 
 
-class _WrongUnderVmap(torch.autograd.Function):
-    """The identity, whose batching rule loses a hundredth of the derivative."""
+class _Identity(torch.autograd.Function):
+    """The identity, right in reverse mode and without any other."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -157,42 +157,26 @@ class _WrongUnderVmap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
         return cotangents[0]
+
+
+class _WrongUnderVmap(_Identity):
+    """The identity, whose batching rule loses a hundredth of the derivative."""
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, int]:
         return _Scaled.apply(x, _OFF), in_dims[0]
 
 
-class _WrongForward(torch.autograd.Function):
+class _WrongForward(_Identity):
     """The identity, with another derivative in forward mode."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
-        return cotangents[0]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _OFF * tangents[0]
 
 
-class _WrongForwardOverReverse(torch.autograd.Function):
+class _WrongForwardOverReverse(_Identity):
     """The identity, whose backward pass has another derivative in forward mode."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
