@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 import typer
 
+from ..solvers.options import did_you_mean
 from ..verification import Verdict, as_html, as_json, as_junit
 from ..verification import verify as verified
 from ..verification.verifying import EFFORTS, Effort
@@ -67,8 +67,7 @@ def _made(target: str) -> tuple[Any, ...]:
     except ImportError as error:
         raise typer.BadParameter(f"cannot import {module_name!r}: {error}") from error
     if not hasattr(module, name):
-        nearest = difflib.get_close_matches(name, [n for n in dir(module) if n[0] != "_"], n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        hint = did_you_mean(name, [known for known in dir(module) if known[0] != "_"])
         raise typer.BadParameter(f"{module_name!r} has no {name!r}{hint}")
     factory = getattr(module, name)
     returned = factory() if callable(factory) else factory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,10 +22,14 @@ class Options:
 
 
 def _unknown(owner: str, name: str, valid: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     listed = ", ".join(valid) if valid else "none"
-    return f"{owner} has no option {name!r}{hint} Its options: {listed}"
+    return f"{owner} has no option {name!r}{did_you_mean(name, valid)} Its options: {listed}"
+
+
+def did_you_mean(name: str, valid: Sequence[str]) -> str:
+    """`"; did you mean 'other'?"` for a valid name that is near, else nothing."""
+    nearest = difflib.get_close_matches(name, valid, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def check_names(owner: str, given: object, valid: tuple[str, ...]) -> None:

@@ -44,6 +44,7 @@ def _kinds(folder: str, base: type) -> dict[str, type[Any]]:
 
 _SOLVERS: dict[str, type[Solver]] = _kinds("solvers", Solver)
 _PARTS: dict[str, type] = {**_SOLVERS, **_kinds("solvers", Globalisation)}
+_LIST_SOLVERS = "implicitly study list --solvers"
 _MODES: dict[str, type[Gradient]] = _kinds("implicit.gradients", Gradient)
 
 
@@ -88,12 +89,12 @@ class Catalogue:
     @property
     def problems(self) -> Names:
         """The problems that can be named."""
-        return Names("problem", problem_names(), problem_names)
+        return Names("problem", problem_names(), problem_names, "implicitly study list --problems")
 
     @property
     def solvers(self) -> Names:
         """The solvers that can be named."""
-        return Names("solver", list(self._solver_tags), self._tagged)
+        return Names("solver", list(self._solver_tags), self._tagged, _LIST_SOLVERS)
 
     @property
     def gradients(self) -> Names:
@@ -196,12 +197,7 @@ class Catalogue:
     def _tagged(self, tag: str) -> Sequence[str]:
         found = [name for name, given in self._solver_tags.items() if given == tag]
         if not found:
-            unknown(
-                "tag of solvers",
-                tag,
-                set(self._solver_tags.values()),
-                "implicitly study list --solvers",
-            )
+            unknown("tag of solvers", tag, set(self._solver_tags.values()), _LIST_SOLVERS)
         return found
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:

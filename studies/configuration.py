@@ -139,13 +139,7 @@ def _refusal(cell: Cell, catalogue: Catalogue) -> str | None:
     """Why a gradient mode cannot go with a solver, or nothing."""
     problem, _ = catalogue.problem(cell.problem, cell.seed)
     method = catalogue.method(cell.solver, cell.gradient, cell.adjoint)
-    if not isinstance(method, Native) or method.gradient is None:
-        return None
-    try:
-        method.gradient.adapt(problem.form, method.solver, None)
-    except TypeError as refusal:
-        return str(refusal)
-    return None
+    return method.refusal(problem.form) if isinstance(method, Native) else None
 
 
 def shipped() -> list[str]:

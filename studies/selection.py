@@ -24,8 +24,6 @@ from .errors import StudyError
 Value = str | int | float | bool | None
 _WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null": None}
 _PATTERN = "*?"
-_LISTED = ("problem", "solver")
-"""What `implicitly study list` lists."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,13 @@ class Names:
         kind: What these are, for error messages: `"solver"`.
         names: All names.
         tagged: Gives the names with a tag; raises a `ValueError` that says which tags there are.
+        listed: The command that lists them all, if one does.
     """
 
     kind: str
     names: Sequence[str]
     tagged: Callable[[str], Sequence[str]]
+    listed: str = ""
 
 
 def chosen(selection: str, among: Names) -> list[Choice]:
@@ -118,15 +118,13 @@ def _names(name: str, among: Names) -> list[str]:
             raise StudyError(f"{name!r} fits no {among.kind}; there are: {', '.join(among.names)}")
         return found
     if name not in among.names:
-        raise StudyError(f"{not_called(among.kind, name, among.names)}; {_all_of(among)}")
+        others = (
+            f"`{among.listed}` names all"
+            if among.listed
+            else f"there are: {', '.join(among.names)}"
+        )
+        raise StudyError(f"{not_called(among.kind, name, among.names)}; {others}")
     return [name]
-
-
-def _all_of(among: Names) -> str:
-    """Where all names are."""
-    if among.kind in _LISTED:
-        return f"`implicitly study list --{among.kind}s` names all"
-    return f"there are: {', '.join(among.names)}"
 
 
 def _split(selection: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...implicit import fixed_point, root
 from ...implicit.gradients import Exact, Gradient
 from ...solvers import Solution, Solver, Status, Stopping
+from ...solvers.problem import Form
 from ...verification.equations import KnownEquation
 from ...verification.polish import polish
 from ...verification.subject import Subject
@@ -49,6 +50,16 @@ class Native:
     @property
     def label(self) -> str:
         return written(self.solver)
+
+    def refusal(self, form: Form) -> str | None:
+        """Why the gradient mode cannot go with the solver, or nothing."""
+        if self.gradient is None:
+            return None
+        try:
+            self.gradient.adapt(form, self.solver, None)
+        except TypeError as error:
+            return str(error)
+        return None
 
     @property
     def family(self) -> Family:
