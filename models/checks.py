@@ -39,6 +39,12 @@ def check_kind_of_depth(depth: object) -> None:
         )
 
 
+def check_equilibrium(model: str, general: str, depth: object) -> None:
+    """Raise a `TypeError` unless a model that is one at equilibrium gets an `Equilibrium`."""
+    if not isinstance(depth, Equilibrium):
+        raise TypeError(f"{model} needs depth=Equilibrium(...), got {depth!r}; {general} takes any")
+
+
 def check_tokens(name: str, tokens: object, vocabulary: int) -> Tensor:
     """`tokens` if they are `(batch, time)` integers from 0 to `vocabulary − 1`, else an error."""
     if not isinstance(tokens, Tensor):

@@ -119,6 +119,16 @@ class Stacked(Options):
 Depth = Equilibrium | WeightTied | Stacked
 
 
+def number_of_cells(depth: Depth) -> int:
+    """Cells with weights of their own.
+
+    Examples:
+        >>> number_of_cells(Stacked(4)), number_of_cells(WeightTied(4))
+        (4, 1)
+    """
+    return depth.depth if isinstance(depth, Stacked) else 1
+
+
 def check_depth(argument: str, value: object) -> None:
     """Raise a `ValueError` unless `value` is an integer ≥ 1."""
     if not is_integer(value, 1):

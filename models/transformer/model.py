@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...solvers.options import is_integer
-from ..depth import Equilibrium, Stacked
+from ..checks import check_equilibrium
+from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
 from ..output import Memory
 from ..sequence_model import SequenceModel
@@ -38,7 +39,7 @@ class Transformer(SequenceModel):
     """
 
     def __init__(self, options: TransformerOptions) -> None:
-        cells = options.depth.depth if isinstance(options.depth, Stacked) else 1
+        cells = number_of_cells(options.depth)
         super().__init__(
             options.depth, _vocabulary(options), [TransformerCell(options) for _ in range(cells)]
         )
@@ -112,11 +113,7 @@ class DEQTransformer(Transformer):
     """
 
     def __init__(self, options: TransformerOptions) -> None:
-        if not isinstance(options.depth, Equilibrium):
-            raise TypeError(
-                f"DEQTransformer needs depth=Equilibrium(...), got {options.depth!r}; Transformer "
-                "takes any"
-            )
+        check_equilibrium("DEQTransformer", "Transformer", options.depth)
         super().__init__(options)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..depth import Equilibrium, Stacked
+from ..checks import check_equilibrium
+from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
 from ..output import Memory
 from ..sequence_model import SequenceModel
@@ -38,7 +39,7 @@ class TrellisNet(SequenceModel):
     """
 
     def __init__(self, options: TrellisNetOptions) -> None:
-        cells = options.depth.depth if isinstance(options.depth, Stacked) else 1
+        cells = number_of_cells(options.depth)
         super().__init__(
             options.depth, _vocabulary(options), [TrellisNetCell(options) for _ in range(cells)]
         )
@@ -112,11 +113,7 @@ class DEQTrellisNet(TrellisNet):
     """
 
     def __init__(self, options: TrellisNetOptions) -> None:
-        if not isinstance(options.depth, Equilibrium):
-            raise TypeError(
-                f"DEQTrellisNet needs depth=Equilibrium(...), got {options.depth!r}; TrellisNet takes "
-                "any"
-            )
+        check_equilibrium("DEQTrellisNet", "TrellisNet", options.depth)
         super().__init__(options)
 
 
