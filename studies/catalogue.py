@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,38 +13,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .. import solvers
+from ..implicit import gradients
 from ..implicit.gradients import Exact, Gradient
 from ..problems import TestProblem
 from ..problems import get as problem_called
 from ..problems import names as problem_names
 from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
+from ..solvers.naming import public_kinds
 from .errors import StudyError
 from .methods.method import Method
 from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import METHODS, ScipyAlone
 from .selection import Choice, Names
-from .written import build, by_kebab
+from .written import build
 
 # Solvers of the package by what they are, of nonlinear and of linear equations.
 NATIVE, ADAPTER, LINEAR, SCIPY = "native", "adapter", "linear", "scipy"
 
 
-def _kinds(folder: str, base: type) -> dict[str, type[Any]]:
-    """The concrete subclasses of `base` among the public names of a folder of this package."""
-    module = importlib.import_module(f"..{folder}", __package__)
-    found = (getattr(module, name) for name in module.__all__)
-    return by_kebab(
-        kind
-        for kind in found
-        if isinstance(kind, type) and issubclass(kind, base) and not inspect.isabstract(kind)
-    )
-
-
-_SOLVERS: dict[str, type[Solver]] = _kinds("solvers", Solver)
-_PARTS: dict[str, type] = {**_SOLVERS, **_kinds("solvers", Globalisation)}
+_SOLVERS: dict[str, type[Solver]] = public_kinds(solvers, Solver)
+_PARTS: dict[str, type] = {**_SOLVERS, **public_kinds(solvers, Globalisation)}
 _LIST_SOLVERS = "implicitly study list --solvers"
-_MODES: dict[str, type[Gradient]] = _kinds("implicit.gradients", Gradient)
+_MODES: dict[str, type[Gradient]] = public_kinds(gradients, Gradient)
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import StudyError
 from .selection import Choice, Names, not_called, single
-
-_NAMES = {"DFSANE": "df-sane", "BiCGStab": "bicgstab", "DenseLU": "dense-lu"}
-
-
-def kebab(kind: type) -> str:
-    """The name of a class in a configuration.
-
-    Examples:
-        >>> import implicitly
-        >>> kebab(implicitly.NewtonKrylov), kebab(implicitly.GMRES)
-        ('newton-krylov', 'gmres')
-    """
-    name = kind.__name__
-    if name.isupper():
-        return _NAMES.get(name, name.lower())
-    return _NAMES.get(name, re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower())
 
 
 def build(kind: type, choice: Choice, parts: Mapping[str, type]) -> Any:
@@ -79,11 +62,6 @@ def written(instance: Any) -> str:
         if field.init and field.repr and getattr(instance, field.name) != _default(field)
     )
     return f"{type(instance).__name__}({', '.join(given)})"
-
-
-def by_kebab(kinds: Iterable[type]) -> dict[str, type]:
-    """Classes by their names in a configuration."""
-    return {kebab(kind): kind for kind in kinds}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
