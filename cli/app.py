@@ -87,6 +87,82 @@ def verify(
     )  # fmt: skip
 
 
+@app.command()
+def train(
+    configuration: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a configuration of the package.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="field=value, repeated: --set seed=1 --set model.depth.solver=anderson."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run; build/runs/TITLE by default."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes or accelerators.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+) -> None:
+    """Train a sequence model.
+
+    Writes checkpoints, CSV and TensorBoard records. A run that was killed goes on with --resume, to the same
+    result. Exits with 0 at the end of the run, 1 if it diverges, 2 if it cannot be.
+    """
+    from .training import run
+
+    raise typer.Exit(
+        run(
+            configuration, changes or [], output, resume=resume, accelerator=accelerator,
+            devices=devices, nodes=nodes, strategy=strategy,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")],
+    part: Annotated[str, typer.Option(help="valid, test or train.")] = "test",
+    tolerances: Annotated[
+        list[float] | None,
+        typer.Option("--tolerance", help="Evaluate at this relative tolerance; repeat."),
+    ] = None,
+    limits: Annotated[
+        list[int] | None,
+        typer.Option("--limit", help="Evaluate with so many iterations or layers; repeat."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="Positions to remember, in place of the model's.", min=0)
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences side by side.", min=1)] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value of the data: --set data.folder=elsewhere."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw it, as PNG, SVG or PDF.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Evaluate a trained model: perplexity against tolerance and against the limit on iterations.
+
+    With neither --tolerance nor --limit, as it was configured and at a range of both.
+    """
+    from .evaluating import show
+
+    raise typer.Exit(
+        show(
+            run, part, tolerances, limits, keep=keep, batch=batch, changes=changes or [], csv=csv,
+            figure=figure, device=device,
+        )
+    )  # fmt: skip
+
+
 def main() -> None:
     """Run the `implicitly` command with the arguments of the process."""
     app()

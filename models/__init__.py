@@ -2,9 +2,10 @@
 
 from .counting import ParameterCount, count_parameters
 from .depth import Equilibrium, Stacked, WeightTied
-from .output import Memory, Output, Solved
+from .output import Memory, Output, Piece
 from .recurrent import EquilibriumRNN, RNNOptions
 from .sequence_model import SequenceModel
+from .stability import jacobian_penalty, residual_penalty, spectral_radius
 from .transformer import DEQTransformer, Transformer, TransformerOptions
 from .trellisnet import DEQTrellisNet, TrellisNet, TrellisNetOptions, causal_newton
 
@@ -16,9 +17,9 @@ __all__ = [
     "Memory",
     "Output",
     "ParameterCount",
+    "Piece",
     "RNNOptions",
     "SequenceModel",
-    "Solved",
     "Stacked",
     "Transformer",
     "TransformerOptions",
@@ -27,4 +28,7 @@ __all__ = [
     "WeightTied",
     "causal_newton",
     "count_parameters",
+    "jacobian_penalty",
+    "residual_penalty",
+    "spectral_radius",
 ]

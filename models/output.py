@@ -50,25 +50,27 @@ class Memory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Solved:
-    """One equation that a forward pass has solved.
+class Piece:
+    """States of consecutive positions, and the one map that they come from.
 
     Attributes:
-        solution: How the solve ended, detached; `solution.adjoints` is filled by the backward pass.
-        function: The fixed-point map `z ↦ f(z)` of this pass, with weights, masks and injection
-            filled in, differentiable in them.
-        value: The states found, `(batch, time, state)`, with their graph.
+        value: The states, `(batch, time, state)`, with their graph.
+        function: The map `z ↦ f(z)` of this pass, with weights, masks and injection filled in,
+            differentiable in them.
+        solution: How the solve ended, detached, if there was one; `solution.adjoints` is filled by the
+            backward pass.
 
     Examples:
         >>> import implicitly, torch
         >>> solution = implicitly.fixed_point(torch.cos, torch.ones(1, 1, 1))
-        >>> bool(Solved(solution.detach(), torch.cos, solution.value).solution.converged.all())
+        >>> piece = Piece(solution.value, torch.cos, solution.detach())
+        >>> bool((piece.function(piece.value) - piece.value).abs() < 1e-5)
         True
     """
 
-    solution: Solution
-    function: Callable[[Tensor], Tensor]
     value: Tensor
+    function: Callable[[Tensor], Tensor]
+    solution: Solution | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Output:
         hidden: What the vocabulary predicts the next tokens from, `(batch, time, features)`.
         memory: To be given with the tokens that follow.
         states: The states at all positions, `(batch, time, state)`, with their graph.
-        solved: The equations that were solved, one for each subsequence; none at a finite depth.
+        pieces: The states with their map, for each subsequence; none for stacked layers, of which each has
+            its own.
 
     Examples:
         >>> import torch
@@ -91,12 +94,12 @@ class Output:
     hidden: Tensor
     memory: Memory
     states: Tensor
-    solved: tuple[Solved, ...]
+    pieces: tuple[Piece, ...]
 
     @property
     def solutions(self) -> tuple[Solution, ...]:
-        """How each of the solves has ended."""
-        return tuple(solved.solution for solved in self.solved)
+        """How each of the solves has ended; none at a finite depth."""
+        return tuple(piece.solution for piece in self.pieces if piece.solution is not None)
 
     @property
     def converged(self) -> bool:

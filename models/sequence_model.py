@@ -18,7 +18,7 @@ from ..implicit import Exact, Gradient, fixed_point
 from ..solvers import Stopping
 from .checks import check_tokens
 from .depth import Depth, Equilibrium, Stacked, check_depth
-from .output import Memory, Output, Solved
+from .output import Memory, Output, Piece
 from .vocabulary import Vocabulary
 
 
@@ -143,17 +143,20 @@ class SequenceModel(nn.Module, ABC):
         injection, remembered = self.inject(embedded, memory)
         passes = [_Pass(cell, cell.weights(), cell.masks(injection)) for cell in self._cells()]
         z = self._start(start, tokens, embedded)
-        solved: tuple[Solved, ...] = ()
-        if isinstance(self.depth, Equilibrium) and depth is None:
-            states, solved = self._solve(passes[0], z, injection, memory, remembered)
+        if isinstance(self.depth, Stacked):
+            states, levels = self._stack(passes, z, injection, memory, depth)
+            pieces: tuple[Piece, ...] = ()
+        elif isinstance(self.depth, Equilibrium) and depth is None:
+            states, pieces = self._solve(passes[0], z, injection, memory, remembered)
             levels = [states]
         else:
-            states, levels = self._unroll(passes, z, injection, memory, depth)
+            states, pieces = self._unroll(passes[0], z, injection, memory, depth)
+            levels = [states]
         return Output(
             hidden=self.read_out(states),
             memory=_extended(memory, levels, remembered, kept),
             states=states,
-            solved=solved,
+            pieces=pieces,
         )
 
     def loss(
@@ -247,13 +250,13 @@ class SequenceModel(nn.Module, ABC):
 
     def _solve(
         self, part: _Pass, z: Tensor, injection: Tensor, memory: Memory, remembered: Tensor
-    ) -> tuple[Tensor, tuple[Solved, ...]]:
+    ) -> tuple[Tensor, tuple[Piece, ...]]:
         """The equilibrium, piece after piece; each is the history of the next."""
         assert isinstance(self.depth, Equilibrium)
         how, length = self.depth, injection.shape[1]
         size, token = how.subsequence or length, how.coefficients == "token"
         history, history_inputs = memory.states[0], memory.inputs
-        solved = []
+        pieces = []
         for start in range(0, length, size):
             piece = slice(start, min(start + size, length))
             inputs = part.inputs(injection[:, piece], history, history_inputs)
@@ -271,14 +274,26 @@ class SequenceModel(nn.Module, ABC):
                 trace=how.trace,
             )
             function = _filled(part.cell.map, part.weights, inputs)
-            solved.append(Solved(solution.detach(), function, solution.value))
+            pieces.append(Piece(solution.value, function, solution.detach()))
             if piece.stop < length:
                 history = torch.cat((history, solution.value), dim=1)
                 history_inputs = torch.cat((history_inputs, remembered[:, piece]), dim=1)
-        values = [one.value for one in solved]
-        return values[0] if len(values) == 1 else torch.cat(values, dim=1), tuple(solved)
+        values = [piece.value for piece in pieces]
+        return values[0] if len(values) == 1 else torch.cat(values, dim=1), tuple(pieces)
 
     def _unroll(
+        self, part: _Pass, z: Tensor, injection: Tensor, memory: Memory, depth: int | None
+    ) -> tuple[Tensor, tuple[Piece, ...]]:
+        """The states after a number of layers that share their weights."""
+        layers = getattr(self.depth, "depth", None) if depth is None else depth
+        check_depth("depth", layers)
+        inputs = part.inputs(injection, memory.states[0], memory.inputs)
+        function = _filled(part.cell.map, part.weights, inputs)
+        for _ in range(int(layers or 0)):
+            z = function(z)
+        return z, (Piece(z, function),)
+
+    def _stack(
         self,
         passes: list[_Pass],
         z: Tensor,
@@ -286,22 +301,14 @@ class SequenceModel(nn.Module, ABC):
         memory: Memory,
         depth: int | None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The states after a number of layers, and what memory keeps: the input of each, or the end."""
-        if isinstance(self.depth, Stacked):
-            if depth is not None:
-                raise ValueError("stacked layers have a depth of their own: leave depth out")
-            levels = []
-            for part, history in zip(passes, memory.states, strict=True):
-                levels.append(z)
-                z = part.cell.map(z, part.weights, part.inputs(injection, history, memory.inputs))
-            return z, levels
-        layers = getattr(self.depth, "depth", None) if depth is None else depth
-        check_depth("depth", layers)
-        (part,) = passes
-        inputs = part.inputs(injection, memory.states[0], memory.inputs)
-        for _ in range(int(layers or 0)):
-            z = part.cell.map(z, part.weights, inputs)
-        return z, [z]
+        """The states after layers with weights of their own, and the input of each, for the memory."""
+        if depth is not None:
+            raise ValueError("stacked layers have a depth of their own: leave depth out")
+        levels = []
+        for part, history in zip(passes, memory.states, strict=True):
+            levels.append(z)
+            z = part.cell.map(z, part.weights, part.inputs(injection, history, memory.inputs))
+        return z, levels
 
     def _start(self, start: Tensor | None, tokens: Tensor, embedded: Tensor) -> Tensor:
         shape = (*tokens.shape, self._cells()[0].state)

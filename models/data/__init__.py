@@ -4,7 +4,7 @@ from .copy_memory import CopyMemory
 from .corpus import Corpus, CorpusError, Vocabulary, read_corpus
 from .hub import HUB, from_hub
 from .permutations import PermutationTracking
-from .segments import Segment, segments
+from .segments import Segment, Segments
 from .standard_library import standard_library
 
 __all__ = [
@@ -14,9 +14,9 @@ __all__ = [
     "CorpusError",
     "PermutationTracking",
     "Segment",
+    "Segments",
     "Vocabulary",
     "from_hub",
     "read_corpus",
-    "segments",
     "standard_library",
 ]

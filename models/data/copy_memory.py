@@ -55,10 +55,17 @@ class CopyMemory(Options):
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Tokens and targets, each `(batch, delay + 20)`."""
-        digits = torch.randint(1, 9, (batch, DIGITS), generator=generator)
-        tokens = torch.full((batch, self.length), BLANK)
+        return self.sequences(self.digits(batch, generator))
+
+    def digits(self, count: int, generator: torch.Generator) -> Tensor:
+        """What is to be remembered, `(count, 10)`."""
+        return torch.randint(1, 9, (count, DIGITS), generator=generator)
+
+    def sequences(self, digits: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and targets of some digits, each `(count, delay + 20)`."""
+        tokens = torch.full((len(digits), self.length), BLANK)
         tokens[:, :DIGITS] = digits
         tokens[:, -DIGITS - 1 :] = DELIMITER
-        targets = torch.full((batch, self.length), BLANK)
+        targets = torch.full_like(tokens, BLANK)
         targets[:, -DIGITS:] = digits
         return tokens, targets

@@ -17,8 +17,8 @@ class Segment(NamedTuple):
     targets: Tensor
 
 
-def segments(codes: Tensor, batch: int, length: int) -> Iterator[Segment]:
-    """Cut a text into `batch` streams side by side, and these into segments of `length`.
+class Segments:
+    """A text cut into `batch` streams side by side, and these into segments of `length`.
 
     A stream's segments follow one another, so that memory can go from one to the next. What does not
     fill the streams evenly is left out; the last segment may be shorter.
@@ -33,18 +33,34 @@ def segments(codes: Tensor, batch: int, length: int) -> Iterator[Segment]:
 
     Examples:
         >>> import torch
-        >>> [s.tokens.tolist() for s in segments(torch.arange(9), batch=2, length=3)]
-        [[[0, 1, 2], [4, 5, 6]]]
+        >>> cut = Segments(torch.arange(9), batch=2, length=2)
+        >>> len(cut), [s.tokens.tolist() for s in cut]
+        (2, [[[0, 1], [4, 5]], [[2], [6]]])
     """
-    for name, value in (("batch", batch), ("length", length)):
-        if not is_integer(value, 1):
-            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
-    each = len(codes) // batch
-    if each < 2:
-        raise ValueError(
-            f"a text of {len(codes)} tokens is too short for {batch} streams: give a smaller batch"
+
+    def __init__(self, codes: Tensor, batch: int, length: int) -> None:
+        for name, value in (("batch", batch), ("length", length)):
+            if not is_integer(value, 1):
+                raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+        each = len(codes) // batch
+        if each < 2:
+            raise ValueError(
+                f"a text of {len(codes)} tokens is too short for {batch} streams: give a smaller batch"
+            )
+        self._streams = codes[: each * batch].reshape(batch, each)
+        self._length, self._end = length, each - 1
+
+    def __len__(self) -> int:
+        return -(-self._end // self._length)
+
+    def __getitem__(self, index: int) -> Segment:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
+        start = index * self._length
+        end = min(start + self._length, self._end)
+        return Segment(
+            self._streams[:, start:end].long(), self._streams[:, start + 1 : end + 1].long()
         )
-    streams = codes[: each * batch].reshape(batch, each).long()
-    for start in range(0, each - 1, length):
-        end = min(start + length, each - 1)
-        yield Segment(streams[:, start:end], streams[:, start + 1 : end + 1])
+
+    def __iter__(self) -> Iterator[Segment]:
+        return (self[index] for index in range(len(self)))

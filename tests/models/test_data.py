@@ -13,9 +13,9 @@ from implicitly.models.data import (
     Corpus,
     CorpusError,
     PermutationTracking,
+    Segments,
     from_hub,
     read_corpus,
-    segments,
     standard_library,
 )
 
@@ -168,12 +168,12 @@ def test_the_standard_library_is_text_for_everyone():
 
 def test_segments_follow_one_another_and_targets_are_the_next_tokens():
     codes = torch.arange(103)
-    found = list(segments(codes, batch=4, length=8))
+    found = list(Segments(codes, batch=4, length=8))
     streams = torch.cat([segment.tokens for segment in found], dim=1)
     assert torch.equal(streams, codes[:100].reshape(4, 25)[:, :-1])
     assert all(torch.equal(s.targets, s.tokens + 1) for s in found)
     with pytest.raises(ValueError, match="a text of 3 tokens is too short for 2 streams"):
-        next(segments(codes[:3], batch=2, length=8))
+        next(Segments(codes[:3], batch=2, length=8))
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_subsequences_give_the_states_and_gradients_of_the_whole(maker):
         model = make(maker, replace(TIGHT, subsequence=size))
         loss, output = model.loss(tokens(), tokens(seed=2))
         loss.backward()
-        assert len(output.solved) == (1 if size is None else 3)
+        assert len(output.pieces) == (1 if size is None else 3)
         found.append([output.states.detach(), *(p.grad for p in model.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
@@ -314,7 +314,7 @@ def test_masks_are_drawn_once_and_shared_with_the_adjoint(maker):
     torch.manual_seed(5)
     loss, output = model.loss(given, targets)
     loss.backward()
-    solved = output.solved[0]
+    solved = output.pieces[0]
     assert torch.equal(solved.function(solved.value), solved.function(solved.value))
     direction = torch.randn_like(table)
     ends = []
@@ -374,7 +374,7 @@ def test_a_sequence_does_not_depend_on_who_shares_its_batch():
 
 def test_second_derivatives_pass_through_attention():
     model = make(transformer)
-    solved = model(tokens(2, 3)).solved[0]
+    solved = model(tokens(2, 3)).pieces[0]
     z = solved.value.detach().requires_grad_()
     noise = torch.randn_like(z)
     (product,) = torch.autograd.grad(solved.function(z), z, noise, create_graph=True)

@@ -1,0 +1,69 @@
+"""Training of sequence models on Lightning: configurations, runs, checkpoints, evaluation."""
+
+try:
+    import lightning  # noqa: F401
+    import yaml  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"training needs {error.name}, which is not installed: pip install 'implicitly[models]'"
+    ) from error
+
+from .checkpoints import Restored, best, latest, restore
+from .configuration import (
+    Configuration,
+    JacobianSettings,
+    RandomLimits,
+    ShallowStart,
+    changed,
+    load,
+    named,
+)
+from .data import (
+    Batch,
+    Batches,
+    CopyMemoryTask,
+    HuggingFace,
+    PermutationTask,
+    StandardLibrary,
+    TextFolder,
+)
+from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from .evaluating import Evaluation, evaluate, sweep
+from .optimisation import SGD, Adam, Constant, Cosine, Milestones
+from .records import records
+from .running import Result, train
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Batch",
+    "Batches",
+    "CheckpointError",
+    "Configuration",
+    "ConfigurationError",
+    "Constant",
+    "CopyMemoryTask",
+    "Cosine",
+    "Evaluation",
+    "HuggingFace",
+    "JacobianSettings",
+    "Milestones",
+    "PermutationTask",
+    "RandomLimits",
+    "Restored",
+    "Result",
+    "ShallowStart",
+    "StandardLibrary",
+    "TextFolder",
+    "TrainingDivergedError",
+    "best",
+    "changed",
+    "evaluate",
+    "latest",
+    "load",
+    "named",
+    "records",
+    "restore",
+    "sweep",
+    "train",
+]

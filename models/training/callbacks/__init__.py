@@ -1,0 +1,15 @@
+"""What may be added to a run, each a Lightning callback on one page."""
+
+from .jacobian import JacobianRegularisation
+from .limits import RandomIterationLimits
+from .progress import TrainingProgress
+from .residual import ResidualRegularisation
+from .spectral_radius import SpectralRadiusMonitor
+
+__all__ = [
+    "JacobianRegularisation",
+    "RandomIterationLimits",
+    "ResidualRegularisation",
+    "SpectralRadiusMonitor",
+    "TrainingProgress",
+]

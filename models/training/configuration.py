@@ -1,0 +1,327 @@
+"""A run: which model, on what, how; read from YAML and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ...solvers.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
+from ..checks import check_sizes
+from ..depth import Equilibrium, Stacked
+from ..sequence_model import SequenceModel
+from ..transformer import Transformer, TransformerOptions
+from ..trellisnet import TrellisNet, TrellisNetOptions
+from .data import AnyData
+from .errors import ConfigurationError
+from .fields import build, fields_of
+from .optimisation import Adam, AnyOptimiser, AnySchedule, Constant
+
+NAMED = Path(__file__).parent / "named"
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+_ANY_VOCABULARY = 10**9
+"""Stands for the number of tokens until the data has been read."""
+
+
+@dataclass(frozen=True)
+class ShallowStart(Options):
+    """First steps on the unrolled network of few layers, with the same parameters.
+
+    Attributes:
+        steps: How many steps.
+        least: The fewest layers; each step draws its number.
+        most: The most; `None` for `least`.
+        residual: Weight of `residual_penalty` in these steps: a network that further layers would change
+            becomes one near its equilibrium.
+        alone: Steps before the penalty begins, at `least` layers.
+
+    Source: Bai, Kolter & Koltun 2019, section 4 and appendix (pretraining on 2 layers).
+
+    Examples:
+        >>> ShallowStart(steps=500, least=2).deepest
+        2
+    """
+
+    steps: int = 0
+    least: int = 2
+    most: int | None = None
+    residual: float = 0.0
+    alone: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "least")
+        for name in ("steps", "alone"):
+            if not is_integer(getattr(self, name), 0):
+                raise ValueError(f"{name} must be an integer ≥ 0, got {getattr(self, name)!r}")
+        if self.most is not None and not is_integer(self.most, self.least):
+            raise ValueError(f"most must be an integer ≥ least={self.least}, got {self.most!r}")
+        if not is_number(self.residual, 0):
+            raise ValueError(f"residual must be a finite number ≥ 0, got {self.residual!r}")
+
+    @property
+    def deepest(self) -> int:
+        """The most layers of any step."""
+        return self.least if self.most is None else self.most
+
+
+@dataclass(frozen=True)
+class JacobianSettings(Options):
+    """Regularisation of the Jacobian; see `jacobian_penalty`.
+
+    Attributes:
+        weight: Of the penalty in the loss; 0 for none.
+        probability: With which a step has it.
+        samples: Noise vectors of an estimate.
+
+    Examples:
+        >>> JacobianSettings(weight=0.1).probability
+        0.35
+    """
+
+    weight: float = 0.0
+    probability: float = 0.35
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        if not is_number(self.weight, 0):
+            raise ValueError(f"weight must be a finite number ≥ 0, got {self.weight!r}")
+        if not (is_number(self.probability, 0) and self.probability <= 1):
+            raise ValueError(f"probability must be from 0 to 1, got {self.probability!r}")
+        check_sizes(self, "samples")
+
+
+@dataclass(frozen=True)
+class RandomLimits(Options):
+    """A limit on forward iterations drawn anew in each step, so that none is learnt by heart.
+
+    Attributes:
+        least: The smallest limit.
+        most: The largest.
+
+    Examples:
+        >>> RandomLimits(least=8, most=24).most
+        24
+    """
+
+    least: int
+    most: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "least")
+        if not is_integer(self.most, self.least):
+            raise ValueError(f"most must be an integer ≥ least={self.least}, got {self.most!r}")
+
+
+AnyModel = TransformerOptions | TrellisNetOptions
+
+
+@dataclass(frozen=True)
+class Configuration(Options):
+    """Everything that makes a run.
+
+    Attributes:
+        title: What the run is called.
+        model: Sizes and depth; the vocabulary is that of the data.
+        data: Where batches come from.
+        description: What it is to show.
+        seed: Of weights, data and dropout.
+        batch: Sequences of one micro-batch, of all processes together.
+        length: Tokens of a segment.
+        steps: Steps of the optimiser.
+        accumulate: Micro-batches of a step.
+        optimiser: Which, with its learning rate.
+        schedule: The course of the learning rate.
+        clip: Largest norm of the gradient; `None` for no limit.
+        precision: `"32-true"`, `"64-true"`, `"16-mixed"` or `"bf16-mixed"`.
+        shallow: First steps on a few layers.
+        jacobian: Regularisation of the Jacobian.
+        limits: Random limits on iterations; `None` for those of the model.
+        monitor: Steps between estimates of the spectral radius; 0 for none.
+        validate: Steps between validations.
+        checkpoint: Steps between checkpoints.
+        log: Steps between records.
+        largest_loss: A loss beyond it counts as diverged.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Examples:
+        >>> from implicitly.models import TransformerOptions
+        >>> from implicitly.models.training import Configuration, CopyMemoryTask
+        >>> run = Configuration("tiny", TransformerOptions(10, width=8, heads=2), CopyMemoryTask(5))
+        >>> run.steps
+        1000
+    """
+
+    title: str
+    model: AnyModel
+    data: AnyData
+    description: str = ""
+    seed: int = 0
+    batch: int = 16
+    length: int = 64
+    steps: int = 1000
+    accumulate: int = 1
+    optimiser: AnyOptimiser = field(default_factory=Adam)
+    schedule: AnySchedule = field(default_factory=Constant)
+    clip: float | None = 1.0
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    shallow: ShallowStart = field(default_factory=ShallowStart)
+    jacobian: JacobianSettings = field(default_factory=JacobianSettings)
+    limits: RandomLimits | None = None
+    monitor: int = 0
+    validate: int = 500
+    checkpoint: int = 500
+    log: int = 10
+    largest_loss: float = 1e4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.title, str) or not self.title:
+            raise ValueError(f"title must be some text, got {self.title!r}")
+        check_sizes(self, "batch", "length", "steps", "accumulate", "validate", "checkpoint", "log")
+        for name in ("seed", "monitor"):
+            if not is_integer(getattr(self, name), 0):
+                raise ValueError(f"{name} must be an integer ≥ 0, got {getattr(self, name)!r}")
+        for name in ("clip", "largest_loss"):
+            value = getattr(self, name)
+            if not (is_positive(value) or (name == "clip" and value is None)):
+                raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+        one_of("precision", self.precision, PRECISIONS)
+        self._check_depth()
+
+    def _check_depth(self) -> None:
+        depth = self.model.depth
+        if self.shallow.steps and isinstance(depth, Stacked):
+            raise ValueError("shallow is for cells that share weights, not for stacked layers")
+        for name, given in (
+            ("jacobian", bool(self.jacobian.weight)),
+            ("limits", self.limits is not None),
+            ("monitor", bool(self.monitor)),
+        ):
+            if given and not isinstance(depth, Equilibrium):
+                raise ValueError(f"{name} is for models at equilibrium, got depth={depth!r}")
+
+    def model_for(self, vocabulary: int) -> SequenceModel:
+        """The model for a number of tokens, its weights drawn from torch's generator.
+
+        Raises:
+            ConfigurationError: Sizes do not fit the vocabulary.
+        """
+        try:
+            options = replace(self.model, vocabulary=vocabulary)
+        except ValueError as error:
+            raise ConfigurationError(f"model: {error}") from error
+        if isinstance(options, TransformerOptions):
+            return Transformer(options)
+        return TrellisNet(options)
+
+
+def named() -> list[str]:
+    """Names of the configurations that come with the package.
+
+    Examples:
+        >>> "copy-memory" in named()
+        True
+    """
+    return sorted(file.stem for file in NAMED.glob("*.yaml"))
+
+
+def load(configuration: str | Path, changes: Sequence[str] = ()) -> Configuration:
+    """A configuration of a YAML file, or of those that come with the package by its name.
+
+    Args:
+        configuration: A path that ends in `.yaml`, or a name.
+        changes: `field=value` with dots for fields of fields: `model.depth.stopping.max_steps=30`. Values
+            are read as YAML.
+
+    Raises:
+        ConfigurationError: It cannot be read, or a field is unknown (the nearest is named), missing or out
+            of range.
+
+    Examples:
+        >>> load("copy-memory", ["seed=3", "data.delay=50"]).data.delay
+        50
+    """
+    file = Path(configuration)
+    if file.suffix not in (".yaml", ".yml"):
+        if str(configuration) not in named():
+            raise ConfigurationError(
+                f"no configuration is called {str(configuration)!r}"
+                f"{did_you_mean(str(configuration), named())} There are: {', '.join(named())}. A file "
+                "ends in .yaml"
+            )
+        file = NAMED / f"{configuration}.yaml"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    return from_text(text, str(configuration), changes)
+
+
+def from_text(
+    text: str, called: str = "the configuration", changes: Sequence[str] = ()
+) -> Configuration:
+    """A configuration from YAML; see `load`.
+
+    Examples:
+        >>> from_text(as_text(load("copy-memory"))) == load("copy-memory")
+        True
+    """
+    fields = _yaml(text, called)
+    if not isinstance(fields, dict):
+        raise ConfigurationError(f"{called} must hold fields such as title, model and data")
+    for change in changes:
+        _change(fields, change)
+    model = fields.pop("model", None)
+    options = None if model is None else build(AnyModel, model, "model", vocabulary=_ANY_VOCABULARY)
+    if model is None and not set(fields) - set(Configuration.__dataclass_fields__):
+        raise ConfigurationError(f"{called}: model must be given")
+    made: Configuration = build(Configuration, fields, called, within=False, model=options)
+    return made
+
+
+def changed(configuration: Configuration, changes: Sequence[str]) -> Configuration:
+    """A configuration with some fields changed; see `load`.
+
+    Examples:
+        >>> changed(load("copy-memory"), ["batch=4"]).batch
+        4
+    """
+    return from_text(as_text(configuration), "the configuration", changes)
+
+
+def as_text(configuration: Configuration) -> str:
+    """A configuration in YAML, without what has its default."""
+    fields = fields_of(configuration)
+    fields["model"] = {"name": fields["model"]["name"], **fields["model"]}
+    del fields["model"]["vocabulary"]
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _yaml(text: str, called: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _change(fields: dict[str, Any], change: str) -> None:
+    """Put the value of `a.b=value` where it belongs."""
+    path, equals, value = change.partition("=")
+    if not equals or not path.strip():
+        raise ConfigurationError(f"a change is written field=value, got {change!r}")
+    *above, last = path.strip().split(".")
+    place: Any = fields
+    for name in above:
+        inner = place.get(name)
+        if isinstance(inner, str):  # A name that stands for its defaults.
+            inner = {"name": inner}
+        place[name] = inner = {} if inner is None else inner
+        if not isinstance(inner, Mapping):
+            raise ConfigurationError(f"{change!r}: {name} has no fields, it is {inner!r}")
+        place = inner
+    place[last] = _yaml(value, change)

@@ -1,0 +1,301 @@
+"""Where the batches of a run come from: each is a function of its number alone.
+
+A run that was stopped goes on with the batch that is due, and every process takes its rows of the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...solvers.options import Options, one_of
+from ..checks import check_sizes
+from ..data import (
+    CopyMemory,
+    Corpus,
+    PermutationTracking,
+    Segments,
+    from_hub,
+    read_corpus,
+    standard_library,
+)
+from ..data.copy_memory import SYMBOLS
+from ..data.corpus import LEVELS, Level
+
+Part = Literal["train", "valid", "test"]
+
+
+class Batch(NamedTuple):
+    """What one step sees.
+
+    Attributes:
+        tokens: `(batch, time)`.
+        targets: What is to be predicted, `(batch, time)`.
+        first: Whether the memory starts anew.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    first: bool
+
+    def rows(self, process: int, processes: int) -> Batch:
+        """The share of one process of several.
+
+        Raises:
+            ValueError: The batch cannot be shared evenly.
+        """
+        batch = len(self.tokens)
+        if batch % processes:
+            raise ValueError(
+                f"a batch of {batch} cannot be shared evenly by {processes} processes: give a batch that "
+                f"is a multiple of {processes}"
+            )
+        share = batch // processes
+        mine = slice(process * share, (process + 1) * share)
+        return Batch(self.tokens[mine], self.targets[mine], self.first)
+
+
+class Batches(ABC):
+    """The batches of a run.
+
+    Attributes:
+        vocabulary: Number of tokens.
+    """
+
+    vocabulary: int
+
+    @abstractmethod
+    def training(self, number: int) -> Batch:
+        """Batch `number` of training, from 0 on, without end."""
+
+    @abstractmethod
+    def held_out(self, part: Part) -> Iterator[Batch]:
+        """All batches of `"valid"` or `"test"`, or of `"train"` once."""
+
+
+class _Text(Batches):
+    """Segments of a corpus, the memory of each going to the next."""
+
+    def __init__(self, corpus: Corpus, batch: int, length: int) -> None:
+        self.vocabulary = len(corpus.vocabulary)
+        self._parts = {
+            "train": Segments(corpus.train, batch, length),
+            "valid": Segments(corpus.valid, batch, length),
+            "test": Segments(corpus.test, batch, length),
+        }
+
+    def training(self, number: int) -> Batch:
+        segments = self._parts["train"]
+        index = number % len(segments)
+        return Batch(*segments[index], first=index == 0)
+
+    def held_out(self, part: Part) -> Iterator[Batch]:
+        for index, segment in enumerate(self._parts[part]):
+            yield Batch(*segment, first=index == 0)
+
+
+class _Copying(Batches):
+    """A fixed set of sequences, in another order each time around."""
+
+    vocabulary = SYMBOLS
+
+    def __init__(self, task: CopyMemory, batch: int, seed: int, training: int, test: int) -> None:
+        self._task, self._batch, self._seed = task, batch, seed
+        drawn = task.digits(training + 2 * test, generator_of(seed))
+        self._digits: dict[str, Tensor] = {
+            "train": drawn[:training],
+            "valid": drawn[training : training + test],
+            "test": drawn[training + test :],
+        }
+
+    def training(self, number: int) -> Batch:
+        digits = self._digits["train"]
+        around, index = divmod(number, len(digits) // self._batch)
+        order = torch.randperm(len(digits), generator=generator_of(self._seed, around))
+        chosen = order[index * self._batch : (index + 1) * self._batch]
+        return Batch(*self._task.sequences(digits[chosen]), first=True)
+
+    def held_out(self, part: Part) -> Iterator[Batch]:
+        for digits in self._digits[part].split(self._batch):
+            yield Batch(*self._task.sequences(digits), first=True)
+
+
+class _Tracking(Batches):
+    """Products of permutations, drawn as they are needed."""
+
+    def __init__(self, task: PermutationTracking, batch: int, length: int, seed: int) -> None:
+        self.vocabulary = task.vocabulary
+        self._task, self._batch, self._length, self._seed = task, batch, length, seed
+
+    def _drawn(self, *key: int) -> Batch:
+        generator = generator_of(self._seed, *key)
+        return Batch(*self._task.draw(self._batch, self._length, generator), first=True)
+
+    def training(self, number: int) -> Batch:
+        return self._drawn(0, number)
+
+    def held_out(self, part: Part) -> Iterator[Batch]:
+        for number in range(16):
+            yield self._drawn(("train", "valid", "test").index(part), number)
+
+
+class Data(Options, ABC):
+    """Settings of a source of batches."""
+
+    @abstractmethod
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        """The batches.
+
+        Args:
+            batch: Sequences side by side.
+            length: Tokens of each, where the task leaves it open.
+            seed: Of what is drawn.
+
+        Raises:
+            CorpusError: Text is missing or empty.
+        """
+
+
+@dataclass(frozen=True)
+class TextFolder(Data):
+    """A folder of `train`, `valid` and `test` text files; see `read_corpus`.
+
+    Attributes:
+        folder: Where they are.
+        level: `"character"` or `"word"`.
+
+    Examples:
+        >>> TextFolder("texts", level="word").level
+        'word'
+    """
+
+    folder: str
+    level: Level = "character"
+
+    def __post_init__(self) -> None:
+        one_of("level", self.level, LEVELS)
+
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        return _Text(read_corpus(self.folder, self.level), batch, length)
+
+
+@dataclass(frozen=True)
+class HuggingFace(Data):
+    """A corpus of the hub; see `from_hub`.
+
+    Attributes:
+        corpus: `"wikitext-2"`, `"wikitext-103"` or `"ptb"`.
+        level: `"word"` or `"character"`.
+
+    Examples:
+        >>> HuggingFace("ptb").level
+        'word'
+    """
+
+    corpus: str
+    level: Level = "word"
+
+    def __post_init__(self) -> None:
+        one_of("level", self.level, LEVELS)
+
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        return _Text(from_hub(self.corpus, self.level), batch, length)
+
+
+@dataclass(frozen=True)
+class StandardLibrary(Data):
+    """The source of Python's standard library; see `standard_library`.
+
+    Attributes:
+        characters: About how many to read.
+        level: `"character"` or `"word"`.
+
+    Examples:
+        >>> StandardLibrary(50_000).open(batch=2, length=8, seed=0).training(0).tokens.shape
+        torch.Size([2, 8])
+    """
+
+    characters: int = 1_000_000
+    level: Level = "character"
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "characters")
+        one_of("level", self.level, LEVELS)
+
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        return _Text(standard_library(self.characters, self.level), batch, length)
+
+
+@dataclass(frozen=True)
+class CopyMemoryTask(Data):
+    """The copy memory task; see `CopyMemory`.
+
+    Attributes:
+        delay: `T`.
+        training: Sequences to learn from.
+        test: Sequences of each of the held-out parts.
+
+    Examples:
+        >>> CopyMemoryTask(delay=5).open(batch=2, length=1, seed=0).training(0).tokens.shape
+        torch.Size([2, 25])
+    """
+
+    delay: int
+    training: int = 20_000
+    test: int = 2_000
+
+    def __post_init__(self) -> None:
+        CopyMemory(self.delay)
+        check_sizes(self, "training", "test")
+
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        if batch > self.training:
+            raise ValueError(
+                f"batch must be at most the {self.training} sequences of training, got {batch}"
+            )
+        return _Copying(CopyMemory(self.delay), batch, seed, self.training, self.test)
+
+
+@dataclass(frozen=True)
+class PermutationTask(Data):
+    """Tracking a product of permutations; see `PermutationTracking`.
+
+    Attributes:
+        size: Things that are permuted.
+
+    Examples:
+        >>> PermutationTask(3).open(batch=2, length=7, seed=0).training(0).tokens.shape
+        torch.Size([2, 7])
+    """
+
+    size: int = 5
+
+    def __post_init__(self) -> None:
+        PermutationTracking(self.size)
+
+    def open(self, batch: int, length: int, seed: int) -> Batches:
+        return _Tracking(PermutationTracking(self.size), batch, length, seed)
+
+
+AnyData = TextFolder | HuggingFace | StandardLibrary | CopyMemoryTask | PermutationTask
+
+
+def seed_of(*key: int) -> int:
+    """A seed that depends on all of some numbers, for `torch.manual_seed`.
+
+    Examples:
+        >>> seed_of(0, 1) != seed_of(1, 0)
+        True
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """A generator that depends on all of some numbers."""
+    return torch.Generator().manual_seed(seed_of(*key))

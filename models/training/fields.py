@@ -1,0 +1,205 @@
+"""Frozen options from the fields of a YAML file, and back.
+
+A class of options is a mapping of its fields. Where a field may be of several classes, `name` says which, in
+small letters (`name: newton-krylov`); the name alone stands for the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ... import solvers
+from ...implicit import gradients
+from ...implicit.gradients import Gradient
+from ...solvers.naming import kebab, public_kinds
+from ...solvers.options import did_you_mean
+from .errors import ConfigurationError
+
+_SUFFIX = "-options"
+_FAMILIES: dict[type, dict[str, type]] = {
+    solvers.Solver: public_kinds(solvers, solvers.Solver),
+    solvers.Globalisation: public_kinds(solvers, solvers.Globalisation),
+    Gradient: public_kinds(gradients, Gradient),
+}
+
+
+def name_of(kind: type) -> str:
+    """The name of a class of options in a configuration.
+
+    Examples:
+        >>> from implicitly.models import TransformerOptions
+        >>> name_of(TransformerOptions)
+        'transformer'
+    """
+    return kebab(kind).removesuffix(_SUFFIX)
+
+
+def build(
+    kind: Any,
+    given: object,
+    place: str,
+    *,
+    within: bool = True,
+    otherwise: Any = None,
+    **fixed: object,
+) -> Any:
+    """A value of a type hint, from what YAML gives for it.
+
+    Args:
+        kind: A class of options, a base of solvers or of gradient modes, or a union of such.
+        given: A mapping of fields, or the name of a kind.
+        place: Where it stands in the configuration, for error messages.
+        within: Whether the places of its fields begin with its own.
+        otherwise: The class of its default, for fields without a name.
+        fixed: Fields that the configuration does not give.
+
+    Raises:
+        ConfigurationError: A kind or field is unknown (the nearest is named), missing or out of range.
+
+    Examples:
+        >>> from implicitly import Broyden, Solver
+        >>> build(Solver, {"name": "anderson", "memory": 3}, "solver").memory
+        3
+        >>> build(Solver, "broyden", "solver") == Broyden()
+        True
+    """
+    kinds = _kinds(kind)
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{place} must be a mapping of fields, got {given!r}")
+    fields = dict(given)
+    chosen = _chosen(kinds, fields, place, otherwise)
+    hints = typing.get_type_hints(chosen)
+    known = [field for field in dataclasses.fields(chosen) if field.init]
+    valid = [field.name for field in known if field.name not in fixed]
+    for name in fields:
+        if name not in valid:
+            near = did_you_mean(str(name), [field.name for field in known])
+            raise ConfigurationError(
+                f"{place}: there is no field {name!r}{near} "
+                f"Fields of {name_of(chosen)}: {', '.join(valid) or 'none'}"
+            )
+    missing = [field.name for field in known if _needed(field) and field.name not in fields | fixed]
+    if missing:
+        raise ConfigurationError(f"{place}: {', '.join(missing)} must be given")
+    values = {
+        field.name: _value(
+            hints[field.name],
+            fields[field.name],
+            f"{place}.{field.name}" if within else field.name,
+            None if _needed(field) else type(_default(field)),
+        )
+        for field in known
+        if field.name in fields
+    }
+    try:
+        return chosen(**values, **fixed)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def fields_of(options: Any, hint: Any = None, leave_out: tuple[str, ...] = ()) -> Any:
+    """What `build` makes the same options of: fields that are not their defaults.
+
+    Examples:
+        >>> from implicitly import Anderson, Solver
+        >>> fields_of(Anderson(memory=3), Solver)
+        {'name': 'anderson', 'memory': 3}
+    """
+    if isinstance(options, (list, tuple)):
+        return [fields_of(one) for one in options]
+    if not dataclasses.is_dataclass(options):
+        return options
+    hints = typing.get_type_hints(type(options))
+    written: dict[str, Any] = {}
+    if len(_kinds(hint if hint is not None else type(options))) > 1:
+        written["name"] = name_of(type(options))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.init and field.name not in leave_out and value != _default(field):
+            written[field.name] = fields_of(value, hints[field.name])
+    return written
+
+
+def _chosen(kinds: Mapping[str, type], fields: dict[str, Any], place: str, otherwise: Any) -> Any:
+    """The class that `name` names, or that of the default, or the only one there is."""
+    alone = next(iter(kinds.values())) if len(kinds) == 1 else None
+    # A single class may be named or not, unless it has a field of that name.
+    if alone is not None and ("name" not in fields or "name" in _names(alone)):
+        return alone
+    listed = ", ".join(kinds)
+    if "name" not in fields and otherwise in kinds.values():
+        return otherwise
+    if "name" not in fields:
+        raise ConfigurationError(f"{place}: name must be given, one of {listed}")
+    name = fields.pop("name")
+    if name not in kinds:
+        raise ConfigurationError(
+            f"{place}: nothing is called {name!r}{did_you_mean(str(name), list(kinds))} "
+            f"Names: {listed}"
+        )
+    return kinds[name]
+
+
+def _value(hint: Any, given: object, place: str, otherwise: Any) -> Any:
+    kinds = _kinds(hint)
+    if kinds and (isinstance(given, Mapping) or given in kinds):
+        return build(hint, given, place, otherwise=otherwise)
+    if kinds and isinstance(given, str) and not _takes(hint, str):
+        return build(hint, given, place, otherwise=otherwise)
+    if isinstance(given, list):
+        return tuple(_value(Any, one, place, None) for one in given)
+    # YAML reads 1e-3, which has no point, as text.
+    if isinstance(given, str) and _takes(hint, float) and not _takes(hint, str):
+        try:
+            return float(given)
+        except ValueError:
+            raise ConfigurationError(f"{place} must be a number, got {given!r}") from None
+    return given
+
+
+def _kinds(hint: Any) -> dict[str, type]:
+    """The classes of options that a hint allows, by name."""
+    found: dict[str, type] = {}
+    for part in _parts(hint):
+        if not isinstance(part, type):
+            continue
+        if part in _FAMILIES:
+            found |= _FAMILIES[part]
+        elif dataclasses.is_dataclass(part):
+            found[name_of(part)] = part
+    return found
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for part in typing.get_args(hint):
+            yield from _parts(part)
+    else:
+        yield hint
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    return any(
+        part is kind or (kind is str and typing.get_origin(part) is typing.Literal)
+        for part in _parts(hint)
+    )
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

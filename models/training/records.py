@@ -1,0 +1,31 @@
+"""What a run has logged, read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+
+def records(folder: str | Path) -> dict[str, dict[int, float]]:
+    """Every metric of a run by step; where a resumed run has made steps again, the later record holds.
+
+    Args:
+        folder: Of the run.
+
+    Examples:
+        >>> records("no such folder")
+        {}
+    """
+    found: dict[str, dict[int, float]] = {}
+    parts = sorted(Path(folder).glob("csv/version_*/metrics.csv"), key=_version)
+    for file in parts:
+        for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
+            for name, value in row.items():
+                if value and name not in ("step", "epoch"):
+                    found.setdefault(name, {})[int(row["step"])] = float(value)
+    return found
+
+
+def _version(file: Path) -> int:
+    return int(file.parent.name.removeprefix("version_"))

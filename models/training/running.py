@@ -1,0 +1,269 @@
+"""A run from its configuration to its result, on Lightning."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..data import CorpusError
+from .callbacks import (
+    JacobianRegularisation,
+    RandomIterationLimits,
+    ResidualRegularisation,
+    SpectralRadiusMonitor,
+    TrainingProgress,
+)
+from .checkpoints import FOLDER, LATEST, check_same_run, latest, restore, saved
+from .configuration import Configuration, as_text
+from .data import Batch, Batches, Part
+from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from .module import LanguageModelling
+
+Strategy = Literal["auto", "ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        folder: Holds `checkpoints`, `csv` and `tensorboard`.
+        steps: Steps made in all.
+        module: The module at its end.
+        metrics: The last value of everything that was logged.
+    """
+
+    folder: Path
+    steps: int
+    module: LanguageModelling
+    metrics: dict[str, float]
+
+
+class _Numbered(IterableDataset[Batch]):
+    """The rows of one process of all batches from a number on."""
+
+    def __init__(self, batches: Iterator[Batch], process: int, processes: int) -> None:
+        self._batches, self._process, self._processes = batches, process, processes
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            yield batch.rows(self._process, self._processes)
+
+
+class _Data(LightningDataModule):
+    """The batches of a run for Lightning; a resumed run starts with the batch that is due."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches, self._first = batches, 0
+
+    def train_dataloader(self) -> Any:
+        def endless() -> Iterator[Batch]:
+            number = self._first
+            while True:
+                yield self._batches.training(number)
+                number += 1
+
+        return self._loader(endless())
+
+    def val_dataloader(self) -> Any:
+        return self._loader(_Again(self._batches, "valid"))
+
+    def _loader(self, batches: Any) -> DataLoader[Batch]:
+        assert self.trainer is not None  # for the type checker: Lightning has set it
+        shared = _Numbered(batches, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(shared, batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None  # for the type checker: Lightning has set it
+        return {"batches": self.trainer.fit_loop.total_batch_idx + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._first = state_dict["batches"]
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The held-out batches, from the start each time they are asked for."""
+
+    batches: Batches
+    part: Part
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches.held_out(self.part)
+
+
+def train(
+    configuration: Configuration,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: Strategy = "auto",
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Result:
+    """Train a model.
+
+    Args:
+        configuration: What to train on what, and how.
+        folder: For checkpoints and records.
+        resume: Go on from the latest checkpoint in `folder`, to the result that a run which was not
+            interrupted has; from the start if there is none.
+        accelerator: `"cpu"`, `"gpu"`, or `"auto"`.
+        devices: Processes, or accelerators, of each machine.
+        nodes: Machines.
+        strategy: Lightning's, for several devices: `"ddp"` or `"fsdp"`.
+        progress: Show a progress bar.
+        callbacks: Further ones of Lightning's.
+
+    Raises:
+        CheckpointError: `folder` holds a run and `resume` is false; or the checkpoint is corrupt, or of
+            another run.
+        CorpusError: Text is missing or empty.
+        TrainingDivergedError: The loss has left its range; the last checkpoints stay.
+
+    Examples:
+        >>> import tempfile
+        >>> from implicitly.models import TransformerOptions, WeightTied
+        >>> from implicitly.models.training import Configuration, CopyMemoryTask, train
+        >>> sizes = TransformerOptions(10, width=8, heads=2, depth=WeightTied(2))
+        >>> run = Configuration("tiny", sizes, CopyMemoryTask(5, training=64, test=16), steps=2)
+        >>> train(run, tempfile.mkdtemp(), accelerator="cpu").steps
+        2
+    """
+    folder = Path(folder)
+    start = _start(configuration, folder, resume)
+    batches = _opened(configuration, devices * nodes)
+    module = LanguageModelling(configuration, batches.vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "configuration.yaml").write_text(as_text(configuration), encoding="utf-8")
+    with _quiet():
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy if devices * nodes > 1 or strategy != "auto" else "auto",
+            precision=configuration.precision,
+            max_steps=configuration.steps,
+            max_epochs=-1,
+            accumulate_grad_batches=configuration.accumulate,
+            gradient_clip_val=configuration.clip,
+            val_check_interval=configuration.validate * configuration.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=configuration.log,
+            logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
+            callbacks=[*_callbacks(configuration, folder, progress), *callbacks],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        try:
+            trainer.fit(module, _Data(batches), ckpt_path=start, weights_only=True)
+        except TrainingDivergedError as error:
+            kept = latest(folder)
+            said = (
+                f"the last good checkpoint is {str(kept)!r}"
+                if kept
+                else "there is no checkpoint yet"
+            )
+            raise TrainingDivergedError(f"{error}; {said}") from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return Result(folder, trainer.global_step, module, metrics)
+
+
+def _opened(configuration: Configuration, processes: int) -> Batches:
+    run = configuration
+    try:
+        batches = run.data.open(run.batch, run.length, run.seed)
+        batches.training(0).rows(0, processes)
+    except CorpusError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return batches
+
+
+def _start(configuration: Configuration, folder: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from."""
+    if not resume:
+        if saved(folder):
+            raise CheckpointError(
+                f"{str(folder)!r} holds a run already: resume it (--resume), or give another --output"
+            )
+        return None
+    file = latest(folder)
+    if file is not None:
+        check_same_run(file, restore(file), configuration)
+    return file
+
+
+def _callbacks(configuration: Configuration, folder: Path, progress: bool) -> list[Callback]:
+    run = configuration
+    chosen: list[Callback] = [
+        ModelCheckpoint(
+            folder / FOLDER, filename=f"{LATEST}={{step}}", auto_insert_metric_name=False,
+            every_n_train_steps=run.checkpoint, save_top_k=2, monitor="step", mode="max",
+            enable_version_counter=False,
+        ),
+        ModelCheckpoint(
+            folder / FOLDER, filename="best", monitor="valid loss", save_top_k=1,
+            enable_version_counter=False,
+        ),
+    ]  # fmt: skip
+    if run.steps % run.checkpoint:
+        chosen.append(_LastStep(folder))
+    if run.shallow.residual:
+        chosen.append(ResidualRegularisation(run.shallow))
+    if run.jacobian.weight:
+        chosen.append(JacobianRegularisation(run.jacobian, run.seed))
+    if run.limits is not None:
+        chosen.append(RandomIterationLimits(run.limits, run.seed))
+    if run.monitor:
+        chosen.append(SpectralRadiusMonitor(run.monitor, run.seed))
+    if progress:
+        chosen.append(TrainingProgress(run.title))
+    return chosen
+
+
+class _LastStep(Callback):
+    """Writes the checkpoint of the last step."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        file = self._folder / FOLDER / f"{LATEST}={trainer.global_step}.ckpt"
+        if trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's hints on what cannot be otherwise here are left out; warnings of the solves are not."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        log.setLevel(level)
