@@ -97,9 +97,11 @@ def _table(rows: Sequence[Any]) -> Table:
     table = Table(*_COLUMNS, box=None, header_style="bold")
     for row in rows:
         setting, value, perplexity, loss, evaluations, residual, unsolved, seconds = _values(*row)
+        # A limit has a tolerance of 0, which nothing meets.
+        share = "" if setting == "limit" else f"{unsolved:.1%}"
         table.add_row(
             setting, "" if value is None else f"{value:g}", f"{perplexity:.5g}", f"{loss:.5g}",
-            f"{evaluations:.1f}", f"{residual:.1e}", "" if setting == "limit" else f"{unsolved:.1%}", f"{seconds:.1f}",
+            f"{evaluations:.1f}", f"{residual:.1e}", share, f"{seconds:.1f}",
         )  # fmt: skip
     return table
 
