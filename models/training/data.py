@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.options import Options, one_of
+from ...solvers.options import Options, is_integer, one_of
 from ..checks import check_sizes
 from ..data import (
     CopyMemory,
@@ -105,25 +105,26 @@ class _Copying(Batches):
 
     vocabulary = SYMBOLS
 
-    def __init__(self, task: CopyMemory, batch: int, seed: int, training: int, test: int) -> None:
+    def __init__(self, task: CopyMemoryTask, batch: int, seed: int) -> None:
         self._task, self._batch, self._seed = task, batch, seed
-        drawn = task.digits(training + 2 * test, generator_of(seed))
-        self._digits: dict[str, Tensor] = {
-            "train": drawn[:training],
-            "valid": drawn[training : training + test],
-            "test": drawn[training + test :],
-        }
+        ends = (task.training, task.training + task.test)
+        drawn = CopyMemory(task.delay).digits(ends[1] + task.test, generator_of(seed))
+        self._digits = dict(zip(("train", "valid", "test"), drawn.tensor_split(ends), strict=True))
 
     def training(self, number: int) -> Batch:
         digits = self._digits["train"]
         around, index = divmod(number, len(digits) // self._batch)
         order = torch.randperm(len(digits), generator=generator_of(self._seed, around))
-        chosen = order[index * self._batch : (index + 1) * self._batch]
-        return Batch(*self._task.sequences(digits[chosen]), first=True)
+        chosen = digits[order[index * self._batch : (index + 1) * self._batch]]
+        easier = number < self._task.easier
+        return self._of(chosen, self._task.easier_delay if easier else self._task.delay)
+
+    def _of(self, digits: Tensor, delay: int) -> Batch:
+        return Batch(*CopyMemory(delay).sequences(digits), first=True)
 
     def held_out(self, part: Part) -> Iterator[Batch]:
         for digits in self._digits[part].split(self._batch):
-            yield Batch(*self._task.sequences(digits), first=True)
+            yield self._of(digits, self._task.delay)
 
 
 class _Tracking(Batches):
@@ -240,6 +241,9 @@ class CopyMemoryTask(Data):
         delay: `T`.
         training: Sequences to learn from.
         test: Sequences of each of the held-out parts.
+        easier: Batches at the beginning with the delay `easier_delay`: once the digits are recalled over a
+            short blank, only where they stand is left to learn.
+        easier_delay: Their delay.
 
     Examples:
         >>> CopyMemoryTask(delay=5).open(batch=2, length=1, seed=0).training(0).tokens.shape
@@ -249,17 +253,21 @@ class CopyMemoryTask(Data):
     delay: int
     training: int = 20_000
     test: int = 2_000
+    easier: int = 0
+    easier_delay: int = 20
 
     def __post_init__(self) -> None:
         CopyMemory(self.delay)
-        check_sizes(self, "training", "test")
+        check_sizes(self, "training", "test", "easier_delay")
+        if not is_integer(self.easier, 0):
+            raise ValueError(f"easier must be an integer ≥ 0, got {self.easier!r}")
 
     def open(self, batch: int, length: int, seed: int) -> Batches:
         if batch > self.training:
             raise ValueError(
                 f"batch must be at most the {self.training} sequences of training, got {batch}"
             )
-        return _Copying(CopyMemory(self.delay), batch, seed, self.training, self.test)
+        return _Copying(self, batch, seed)
 
 
 @dataclass(frozen=True)

@@ -191,3 +191,17 @@ def test_the_benchmark_texts_have_their_known_sizes(name, words, vocabulary):
 def test_a_corpus_of_texts_needs_all_three():
     with pytest.raises(CorpusError, match="the valid part of the corpus given is missing or empty"):
         Corpus.of_texts({"train": "a", "test": "b"})
+
+
+def test_a_single_file_is_cut_in_three_at_the_ends_of_lines(tmp_path):
+    text = "".join(f"line {number}\n" for number in range(100))
+    (tmp_path / "all.txt").write_text(text)
+    corpus = read_corpus(tmp_path / "all.txt")
+    parts = [
+        corpus.vocabulary.decode(codes.tolist())
+        for codes in (corpus.train, corpus.valid, corpus.test)
+    ]
+    assert "".join(parts) == text
+    assert all(part.endswith("\n") for part in parts)
+    # A line is one of a hundred.
+    assert [100 * len(p) / len(text) for p in parts] == pytest.approx([90, 5, 5], abs=1)
