@@ -83,8 +83,8 @@ def spectral_radius(
 
     Examples:
         >>> turn = torch.tensor([[0.0, -0.9], [0.9, 0.0]])  # eigenvalues ±0.9 i
-        >>> float(spectral_radius(lambda z: z @ turn.mT, torch.zeros(1, 2)))
-        0.9...
+        >>> round(float(spectral_radius(lambda z: z @ turn.mT, torch.zeros(1, 2))), 4)
+        0.9
     """
     z = z.detach()
     noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z.device)
