@@ -30,7 +30,7 @@ def jacobian_penalty(piece: Piece, samples: int = 1) -> Tensor:
         >>> a = torch.tensor(0.5, requires_grad=True)
         >>> solution = implicitly.fixed_point(lambda z: a * z + 1, torch.ones(1, 4, 3))
         >>> piece = Piece(solution.value, lambda z: a * z + 1)
-        >>> 0.02 < float(jacobian_penalty(piece, samples=9)) < 1.0  # a² is 0.25
+        >>> 0.02 < jacobian_penalty(piece, samples=9).item() < 1.0  # a² is 0.25
         True
     """
     z = piece.value.detach().requires_grad_()
@@ -55,7 +55,7 @@ def residual_penalty(piece: Piece) -> Tensor:
     Examples:
         >>> from implicitly.models import Piece
         >>> z = torch.ones(1, 4, 3, requires_grad=True)
-        >>> round(float(residual_penalty(Piece(z, torch.cos))), 3)  # (cos 1 − 1)²
+        >>> round(residual_penalty(Piece(z, torch.cos)).item(), 3)  # (cos 1 − 1)²
         0.211
     """
     return (piece.function(piece.value) - piece.value).square().mean()
