@@ -58,7 +58,8 @@ def imports_of(path: Path) -> set[str]:
             base = here[: len(here) - node.level + 1] if node.level else ()
             module = ".".join((*base, *((node.module or "").split("."))))
             found |= {f"{module}.{alias.name}".replace("..", ".") for alias in node.names}
-            found.add(module.strip("."))
+            if node.module:  # `from .. import solvers` imports the folder alone.
+                found.add(module)
     return found
 
 
