@@ -34,16 +34,9 @@ from implicitly.cli.demo.memory import saved_bytes
 from implicitly.cli.demo.network import EquilibriumNetwork
 from implicitly.cli.demo.objective import Objective
 from implicitly.cli.demo.solving import SOLVERS, SolverRun, largest_residuals, spectral_radius
-from implicitly.cli.demo.text import (
-    CHARACTERS,
-    SYMBOLS,
-    TextError,
-    encode,
-    evenly_spaced,
-    load_corpus,
-    windows,
-)
+from implicitly.cli.demo.text import evenly_spaced, windows
 from implicitly.implicit import Gradient
+from implicitly.models.data import standard_library
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -70,6 +63,8 @@ def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path) -> None:
     assert "All checks passed" in result.output
     png = (tmp_path / "new" / "demo.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert "DEQ-Transformer" in result.output
+    assert "unrolled, 8 layers" in result.output
     assert "Polyalgorithm(remember=False) solves 2 of 2" in result.output
     assert (tmp_path / "new" / "study" / "report.html").exists()
 
@@ -83,10 +78,12 @@ def test_demo_fails_on_a_wrong_gradient_and_does_without_extras(
     )
     monkeypatch.setattr(demonstration, "can_draw", lambda: False)
     monkeypatch.setattr(demonstration, "can_study", lambda: False)
+    monkeypatch.setattr(demonstration, "can_train", lambda: False)
     result = CliRunner().invoke(app, ["demo", "--fast", "--output", str(tmp_path)])
     assert result.exit_code == 1
     assert "pip install 'implicitly[figures]'" in result.output
     assert "pip install 'implicitly[studies]'" in result.output
+    assert "pip install 'implicitly[models]'" in result.output
     for solver in SOLVERS:
         assert f"Failed: {type(solver).__name__}: the gradient differs" in result.output
     assert not list(tmp_path.iterdir())
@@ -94,41 +91,20 @@ def test_demo_fails_on_a_wrong_gradient_and_does_without_extras(
 
 def test_demo_says_when_there_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        demonstration, "load_corpus", lambda characters: load_corpus(characters, folder=tmp_path)
+        demonstration,
+        "standard_library",
+        lambda characters: standard_library(characters, folder=tmp_path),
     )
     result = CliRunner().invoke(app, ["demo", "--fast", "--output", str(tmp_path)])
     assert result.exit_code == 1
-    assert "Failed: none of argparse" in result.output
+    assert "0 modules, at least 3" in " ".join(result.output.split())
 
 
 # --- Text --------------------------------------------------------------------------------------
 
 
-def test_corpus_is_the_same_each_time_and_disjoint() -> None:
-    first, second = load_corpus(500), load_corpus(500)
-    assert torch.equal(first.training, second.training)
-    assert torch.equal(first.held_out, second.held_out)
-    assert first.modules == second.modules
-    assert len(set(first.modules)) == len(first.modules)
-    assert len(first.training) > 5000
-
-
-def test_corpus_reads_the_start_of_modules_that_are_there(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("abcdef")
-    (tmp_path / "c.py").write_text("xé\n", encoding="utf-8")
-    corpus = load_corpus(3, training=("a", "b"), held_out=("c",), folder=tmp_path)
-    assert corpus.modules == ("a", "c")
-    assert "".join(CHARACTERS[code] for code in corpus.training) == "abc"
-    assert corpus.held_out.tolist() == [CHARACTERS.index("x"), SYMBOLS - 1, CHARACTERS.index("\n")]
-
-
-def test_corpus_without_modules_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TextError, match="none of a, b is in"):
-        load_corpus(3, training=("a", "b"), held_out=("c",), folder=tmp_path)
-
-
 def test_windows_are_followed_by_the_next_character() -> None:
-    text = encode("abcdefgh")
+    text = torch.arange(8)
     starts = evenly_spaced(text, 3, context=2)
     before, following = windows(text, starts, 2)
     assert starts.tolist() == [0, 2, 5]  # first, middle (2.5, cut) and last of the six windows
@@ -270,7 +246,7 @@ def test_other_decay_is_not(errors: Callable[[int], float]) -> None:
 
 def network_and_batch(gradient: Gradient) -> tuple[EquilibriumNetwork, HeldOut]:
     torch.manual_seed(0)
-    network = EquilibriumNetwork(SYMBOLS, 3, 4, 10).double()
+    network = EquilibriumNetwork(97, 3, 4, 10).double()
     tight = Stopping(rtol=3e-14)
     network = network.solved_by(Anderson(), tight, gradient)
     characters = torch.arange(12).reshape(4, 3)

@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ... import Anderson, SolveError, Stopping
+from ...models.data import Corpus, CorpusError, standard_library
 from .baseline import bigram_bits, unigram_bits
 from .checks import HeldOut, SolverReport, report_solver, study_memory, unrolled_gradients
 from .figure import can_draw, save_figure
 from .network import EquilibriumNetwork
+from .sequence_models import can_train, train_sequence_models
 from .size import FAST, FULL, Size
 from .small_study import can_study, small_study
 from .solving import SOLVERS, spectral_radius
 from .table import explanation, results_table
-from .text import SYMBOLS, Corpus, TextError, evenly_spaced, load_corpus, windows
+from .text import evenly_spaced, windows
 from .training import train, validate
 
 
@@ -48,18 +50,24 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
+        corpus = standard_library(size.characters)
         with _one_thread():
-            failures = _demonstrate(console, size, output / "demo.png" if draw else None, seed)
-        console.rule("3. Compare solvers in a small study", align="left")
+            failures = _demonstrate(
+                console, size, corpus, output / "demo.png" if draw else None, seed
+            )
+            console.rule("3. Train a DEQ-Transformer beside the unrolled network", align="left")
+            if can_train():
+                failures += train_sequence_models(
+                    console, corpus, size.characters, size.trained, size.beats_pairs, seed
+                )
+            else:
+                _left_out(console, "models")
+        console.rule("4. Compare solvers in a small study", align="left")
         if can_study():
             failures += small_study(console, output / "study", size.studied)
         else:
-            console.print(
-                "Left out, since it needs more packages. To get them:\n"
-                "  pip install 'implicitly[studies]'",
-                markup=False,
-            )
-    except (OSError, TextError, SolveError) as error:
+            _left_out(console, "studies")
+    except (OSError, CorpusError, SolveError) as error:
         console.print(f"Failed: {error}", style="bold red", markup=False)
         return 1
     seconds = time.perf_counter() - start
@@ -69,6 +77,13 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
         return 1
     console.print(f"All checks passed in {seconds:.0f} s.", style="bold green")
     return 0
+
+
+def _left_out(console: Console, extra: str) -> None:
+    console.print(
+        f"Left out, since it needs more packages. To get them:\n  pip install 'implicitly[{extra}]'",
+        markup=False,
+    )
 
 
 @contextmanager
@@ -82,24 +97,25 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _demonstrate(console: Console, size: Size, figure: Path | None, seed: int) -> list[str]:
+def _demonstrate(
+    console: Console, size: Size, corpus: Corpus, figure: Path | None, seed: int
+) -> list[str]:
     console.rule("1. Fit an equilibrium network to the standard library", align="left")
-    corpus = load_corpus(size.characters)
     console.print(
-        f"{len(corpus.modules)} modules: {len(corpus.training):,} characters to learn from, "
-        f"{len(corpus.held_out):,} held out."
+        f"{len(corpus.train):,} characters to learn from, {len(corpus.valid):,} held out; "
+        f"{len(corpus.vocabulary)} different ones."
     )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = EquilibriumNetwork(
-            SYMBOLS, size.context, size.embedding, size.state, Stopping(rtol=1e-4)
+            len(corpus.vocabulary), size.context, size.embedding, size.state, Stopping(rtol=1e-4)
         )
     failures = _fit(console, network, corpus, size, seed)
 
     console.rule("2. Solve and differentiate with four solvers, in float64", align="left")
     characters, following = windows(
-        corpus.held_out,
-        evenly_spaced(corpus.held_out, size.checked, size.context),
+        corpus.valid,
+        evenly_spaced(corpus.valid, size.checked, size.context),
         size.context,
     )
     network = network.double().solved_by(Anderson(), Stopping())
@@ -144,8 +160,9 @@ def _demonstrate(console: Console, size: Size, figure: Path | None, seed: int) -
 def _fit(
     console: Console, network: EquilibriumNetwork, corpus: Corpus, size: Size, seed: int
 ) -> list[str]:
-    unigram = unigram_bits(corpus.training, corpus.held_out, SYMBOLS)
-    bigram = bigram_bits(corpus.training, corpus.held_out, SYMBOLS)
+    symbols = len(corpus.vocabulary)
+    unigram = unigram_bits(corpus.train, corpus.valid, symbols)
+    bigram = bigram_bits(corpus.train, corpus.valid, symbols)
     columns = (
         BarColumn(bar_width=10),
         MofNCompleteColumn(),
@@ -157,7 +174,7 @@ def _fit(
         task = progress.add_task("", total=size.training_steps)
         for step in train(
             network,
-            corpus.training,
+            corpus.train,
             context=size.context,
             batch=size.batch,
             steps=size.training_steps,
@@ -188,4 +205,4 @@ def _fit(
 
 
 def _validate(network: EquilibriumNetwork, corpus: Corpus, size: Size) -> float:
-    return validate(network, corpus.held_out, context=size.context, count=size.validation)
+    return validate(network, corpus.valid, context=size.context, count=size.validation)

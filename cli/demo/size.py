@@ -10,7 +10,7 @@ class Size:
     """The numbers that decide how long the demonstration takes.
 
     Attributes:
-        characters: Read from each module of the standard library.
+        characters: Read from the standard library, about.
         context: Characters that the network sees.
         embedding: Size of a character's embedding.
         state: Size of the unknown `z`.
@@ -23,8 +23,10 @@ class Size:
         depths: Layers of the unrolled networks.
         directions: Random directions for finite differences.
         repeats: Timed solves.
+        trained: Changes to the configuration `demo` of the sequence models.
         studied: Problems of the study.
-        beats_pairs: Whether training is long enough to beat counting pairs, and not only characters.
+        beats_pairs: Whether training is long enough to beat counting pairs, and not only characters; and
+            for the sequence models to beat counting characters, and not only chance.
     """
 
     characters: int
@@ -40,12 +42,13 @@ class Size:
     depths: tuple[int, ...]
     directions: int
     repeats: int
+    trained: tuple[str, ...]
     studied: tuple[str, ...]
     beats_pairs: bool
 
 
 FULL = Size(
-    characters=60_000,
+    characters=1_500_000,
     context=12,
     embedding=16,
     state=96,
@@ -58,12 +61,13 @@ FULL = Size(
     depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64),
     directions=6,
     repeats=7,
+    trained=(),
     studied=("tag:classical",),
     beats_pairs=True,
 )
 
 FAST = Size(
-    characters=4_000,
+    characters=200_000,
     context=6,
     embedding=8,
     state=24,
@@ -76,6 +80,7 @@ FAST = Size(
     depths=(1, 2, 4, 8, 16, 32, 64),
     directions=2,
     repeats=1,
+    trained=("steps=20", "model.width=16", "shallow={steps: 10, residual: 0.1}", "validate=20"),
     studied=("boggs", "wood"),
     beats_pairs=False,
 )
