@@ -64,8 +64,8 @@ def train_sequence_models(
     unrolled = f"model.depth={{name: weight-tied, depth: {_LAYERS}}}"
     without = ("shallow={}", "jacobian={}", "monitor=0")
     trained = [
-        _train("DEQ-Transformer", changes, console),
-        _train(f"unrolled, {_LAYERS} layers", (*changes, unrolled, *without), console),
+        _train("equilibrium", changes, console),
+        _train(f"{_LAYERS} layers", (*changes, unrolled, *without), console),
     ]
     console.print(_table(trained))
     unigram = 2 ** unigram_bits(corpus.train, corpus.valid, len(corpus.vocabulary))
