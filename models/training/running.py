@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..data import CorpusError
@@ -132,6 +133,7 @@ def train(
     Raises:
         CheckpointError: `folder` holds a run and `resume` is false; or the checkpoint is corrupt, or of
             another run.
+        ConfigurationError: The batch cannot be shared by the processes, or there is no such accelerator.
         CorpusError: Text is missing or empty.
         TrainingDivergedError: The loss has left its range; the last checkpoints stay.
 
@@ -151,26 +153,32 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "configuration.yaml").write_text(as_text(configuration), encoding="utf-8")
     with _quiet():
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            strategy=strategy if devices * nodes > 1 or strategy != "auto" else "auto",
-            precision=configuration.precision,
-            max_steps=configuration.steps,
-            max_epochs=-1,
-            accumulate_grad_batches=configuration.accumulate,
-            gradient_clip_val=configuration.clip,
-            val_check_interval=configuration.validate * configuration.accumulate,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=configuration.log,
-            logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
-            callbacks=[*_callbacks(configuration, folder, progress), *callbacks],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        try:
+            trainer = Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy if devices * nodes > 1 or strategy != "auto" else "auto",
+                precision=configuration.precision,
+                max_steps=configuration.steps,
+                max_epochs=-1,
+                accumulate_grad_batches=configuration.accumulate,
+                gradient_clip_val=configuration.clip,
+                val_check_interval=configuration.validate * configuration.accumulate,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                log_every_n_steps=configuration.log,
+                logger=[
+                    CSVLogger(folder, name="csv"),
+                    TensorBoardLogger(folder, name="tensorboard"),
+                ],
+                callbacks=[*_callbacks(configuration, folder, progress), *callbacks],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=folder,
+            )
+        except (ValueError, MisconfigurationException) as error:
+            raise ConfigurationError(f"Lightning cannot run so: {error}") from error
         try:
             trainer.fit(module, _Data(batches), ckpt_path=start, weights_only=True)
         except TrainingDivergedError as error:
