@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help demo test test-long lint types check format bench docs clean
 
 help:
-	@echo "make demo       set up, then run the demonstration (about a minute)"
+	@echo "make demo       set up, then run the demonstration (two minutes)"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make check      lint, format and type checks"

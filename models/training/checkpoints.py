@@ -51,34 +51,35 @@ class Restored(NamedTuple):
         return model
 
 
-def latest(folder: Path) -> Path | None:
+def latest(folder: str | Path) -> Path | None:
     """The checkpoint of a run with the most steps, if there is one.
 
     Examples:
-        >>> latest(Path("no such folder")) is None
+        >>> latest("no such folder") is None
         True
     """
     found = [(int(m[1]), file) for file in saved(folder) if (m := _OF_STEP.fullmatch(file.name))]
     return max(found)[1] if found else None
 
 
-def saved(folder: Path) -> list[Path]:
+def saved(folder: str | Path) -> list[Path]:
     """All checkpoints of a run."""
-    return sorted((folder / FOLDER).glob("*.ckpt"))
+    return sorted((Path(folder) / FOLDER).glob("*.ckpt"))
 
 
-def best(folder: Path) -> Path | None:
+def best(folder: str | Path) -> Path | None:
     """The checkpoint with the smallest loss on the validation part, if there is one."""
-    found = folder / FOLDER / "best.ckpt"
+    found = Path(folder) / FOLDER / "best.ckpt"
     return found if found.exists() else None
 
 
-def restore(file: Path) -> Restored:
+def restore(file: str | Path) -> Restored:
     """Read a checkpoint.
 
     Raises:
         CheckpointError: It is missing, corrupt, or was not written by a run of this package.
     """
+    file = Path(file)
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
