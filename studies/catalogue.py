@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,9 +23,11 @@ from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
 from ..solvers.naming import public_kinds
 from .errors import StudyError
+from .methods.jax_peers import JAXOPT, OPTIMISTIX, JAXoptAlone, OptimistixAlone
 from .methods.method import Method
 from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import METHODS, ScipyAlone
+from .methods.torch_peers import TORCHDEQ, XITORCH, TorchDEQAlone, XitorchAlone
 from .selection import Choice, Names
 from .written import build
 
@@ -36,6 +38,13 @@ NATIVE, ADAPTER, LINEAR, SCIPY = "native", "adapter", "linear", "scipy"
 _SOLVERS: dict[str, type[Solver]] = public_kinds(solvers, Solver)
 _PARTS: dict[str, type] = {**_SOLVERS, **public_kinds(solvers, Globalisation)}
 _LIST_SOLVERS = "implicitly study list --solvers"
+_LIBRARIES: dict[str, tuple[Callable[..., Method], Sequence[str]]] = {
+    "scipy": (ScipyAlone, METHODS),
+    "torchdeq": (TorchDEQAlone, TORCHDEQ),
+    "xitorch": (XitorchAlone, XITORCH),
+    "jaxopt": (JAXoptAlone, tuple(JAXOPT)),
+    "optimistix": (OptimistixAlone, tuple(OPTIMISTIX)),
+}
 _MODES: dict[str, type[Gradient]] = public_kinds(gradients, Gradient)
 
 
@@ -170,12 +179,21 @@ class Catalogue:
             return Native(own) if isinstance(own, Solver) else own
         if choice.name in _SOLVERS:
             return Native(build(_SOLVERS[choice.name], choice, _PARTS))
+        library = choice.name.split(":")[0]
+        if importlib.util.find_spec(library) is None:
+            raise StudyError(
+                f"{choice.name} needs {library}, which is not installed: pip install 'implicitly[peers]'"
+            )
         return self._libraries[choice.name](dict(choice.options))
 
     @cached_property
     def _libraries(self) -> dict[str, Callable[[dict[str, Any]], Method]]:
         """Other libraries by themselves."""
-        return {f"scipy:{name}": _scipy(name) for name in METHODS}
+        return {
+            f"{library}:{name}": partial(kind, name)
+            for library, (kind, names) in _LIBRARIES.items()
+            for name in names
+        }
 
     @cached_property
     def _solver_tags(self) -> dict[str, str]:
@@ -195,10 +213,6 @@ class Catalogue:
         if key not in self._built:
             self._built[key] = make()
         return self._built[key]
-
-
-def _scipy(method: str) -> Callable[[dict[str, Any]], Method]:
-    return lambda options: ScipyAlone(method, options)
 
 
 def _run(file: Path) -> ModuleType:
