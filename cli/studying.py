@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .. import studies
-from ..studies.catalogue import Catalogue
-from ..studies.reporting import Format
 from ..studies.row import OUTCOMES, Row
-from ..studies.running import OnRow
+
+if TYPE_CHECKING:
+    from ..studies.reporting import Format
+    from ..studies.running import OnRow
 
 _FAULT = 2
 _SHOWN_IN_BAR = ("solved", "not solved", "timed out")
@@ -105,6 +106,8 @@ def show_comparison(console: Console, a: str, b: str, store: Path) -> None:
 @_with_exit_status
 def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
     """Print what can be named."""
+    from ..studies.catalogue import Catalogue
+
     catalogue = Catalogue()
     for wanted, names in ((problems, catalogue.problems), (solvers, catalogue.solvers)):
         if wanted:

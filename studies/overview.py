@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas
+from typing import TYPE_CHECKING
 
 from .errors import StudyError
 from .store import Store
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,8 @@ def status(store: Store) -> list[Progress]:
         >>> [(progress.study, progress.left) for progress in studies.status(store)]
         [('tiny', 0)]
     """
-    rows = store.rows(columns=("key", "outcome"))
-    outcomes = dict(zip(rows["key"], rows["outcome"], strict=True))
     plans = [store.plan(study) for study in store.studies()]
+    outcomes = store.all_outcomes() if plans else {}
     return [
         Progress(
             plan.study, len(plan.keys), Counter(outcomes[k] for k in plan.keys if k in outcomes)

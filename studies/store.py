@@ -142,16 +142,16 @@ class Store:
         Raises:
             StoreError: No such study, or a file cannot be read.
         """
+        import pandas
+
         wanted = list(COLUMNS if columns is None else columns)
         table = self._table(wanted if "key" in wanted else ["key", *wanted])
         frame = table.to_pandas()
         frame = frame.drop_duplicates("key", ignore_index=True)
         if study is not None:
             plan = self.plan(study)
-            place = {key: k for k, key in enumerate(plan.keys)}
-            frame = frame[frame["key"].isin(place)]
-            frame = frame.iloc[frame["key"].map(place).argsort(kind="stable")]
-            frame = frame.reset_index(drop=True)
+            places = pandas.Index(frame["key"]).get_indexer(list(plan.keys))
+            frame = frame.take(places[places >= 0]).reset_index(drop=True)
             if "study" in frame:
                 frame["study"] = study
         return frame[wanted]
@@ -166,9 +166,15 @@ class Store:
         Raises:
             StoreError: No such study, or a file cannot be read.
         """
-        table = self._table(["key", "outcome"]).to_pydict()
-        found = dict(zip(reversed(table["key"]), reversed(table["outcome"]), strict=True))
+        found = self.all_outcomes()
         return {key: found[key] for key in self.plan(study).keys if key in found}
+
+    def all_outcomes(self) -> dict[str, str]:
+        """The outcome of every cell in the store, by key."""
+        table = self._table(["key", "outcome"])
+        keys, outcomes = (table.column(name).to_pylist() for name in ("key", "outcome"))
+        # Backwards, so that the first row with a key counts.
+        return dict(zip(reversed(keys), reversed(outcomes), strict=True))
 
     def write_plan(self, plan: Plan) -> None:
         """Write what a study consists of, in place of an earlier plan of the same name."""

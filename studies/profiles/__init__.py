@@ -7,6 +7,7 @@ from .bootstrap import Interval, Statistic, bootstrap, mean, median
 from .data import data_profile, evaluations_to_reach
 from .performance import head_to_head, performance_profile, ratios
 from .precision import Precision, work_precision
+from .proportions import wilson
 from .steps import Steps, cumulative_share
 from .taxonomy import Raised, group_exceptions, outcome_counts
 from .traces import thin_trace
@@ -29,5 +30,6 @@ __all__ = [
     "performance_profile",
     "ratios",
     "thin_trace",
+    "wilson",
     "work_precision",
 ]

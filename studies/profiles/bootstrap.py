@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import norm
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from .steps import Array
 
@@ -100,19 +101,17 @@ def _corrected(
     with np.errstate(invalid="ignore", divide="ignore"):
         # Half of the ties, as for a continuous statistic smoothed at its atoms.
         below = np.mean(drawn < estimate, axis=0) + np.mean(drawn == estimate, axis=0) / 2
-        bias = norm.ppf(below)
+        bias = ndtri(below)
         left_out = statistic(np.ones((problems, problems)) - np.eye(problems))
         pulls = np.mean(left_out, axis=0) - left_out
         spread = np.sum(pulls**2, axis=0) ** 1.5
         acceleration = np.where(spread > 0, np.sum(pulls**3, axis=0) / (6 * spread), 0.0)
         levels = []
-        for quantile in (norm.ppf(tail), norm.ppf(1 - tail)):
+        for quantile in (ndtri(tail), ndtri(1 - tail)):
             shifted = bias + quantile
-            level = norm.cdf(bias + shifted / (1 - acceleration * shifted))
+            level = ndtr(bias + shifted / (1 - acceleration * shifted))
             # All resamples on one side, or a jackknife without a value: the plain percentile.
-            levels.append(
-                np.where(np.isfinite(level) & np.isfinite(bias), level, norm.cdf(quantile))
-            )
+            levels.append(np.where(np.isfinite(level) & np.isfinite(bias), level, ndtr(quantile)))
     return levels[0], levels[1]
 
 
@@ -161,18 +160,38 @@ def median(values: Array) -> Statistic:
 
     def statistic(counts: Array) -> Array:
         found = np.full((len(counts), len(columns)), np.nan)
-        # Samples along rows of memory, so that sums over problems run over all samples at once.
-        by_problem = np.ascontiguousarray(counts.T, dtype=np.float32)
+        single = counts.astype(np.float32)  # Exact for counts, and half the memory.
         for k, (kept, ordered) in enumerate(columns):
             if len(kept) == 0:
                 continue
-            reached = np.cumsum(by_problem[kept], axis=0, dtype=np.float32)
-            total = reached[-1]
-            lower = np.sum(reached < np.ceil(total / 2), axis=0)
-            upper = np.sum(reached < np.floor(total / 2) + 1, axis=0)
-            last = len(kept) - 1
-            middle = (ordered[np.minimum(lower, last)] + ordered[np.minimum(upper, last)]) / 2
-            found[:, k] = np.where(total > 0, middle, np.nan)
+            blocks, totals = _blocks(single, kept)
+            lower = ordered[_first_to_reach(single, kept, blocks, np.ceil(totals / 2))]
+            upper = ordered[_first_to_reach(single, kept, blocks, np.floor(totals / 2) + 1)]
+            found[:, k] = np.where(totals > 0, (lower + upper) / 2, np.nan)
         return found
 
     return statistic
+
+
+_BLOCK = 32
+
+
+def _blocks(counts: NDArray[np.float32], kept: NDArray[np.intp]) -> tuple[Any, Any]:
+    """Running sums of the counts after each block of `kept`, shape `(samples, blocks)`, and their totals."""
+    within = np.zeros((counts.shape[1], -(-len(kept) // _BLOCK)), dtype=np.float32)
+    within[kept, np.arange(len(kept)) // _BLOCK] = 1
+    sums = np.cumsum(counts @ within, axis=1)
+    return sums, sums[:, -1]
+
+
+def _first_to_reach(
+    counts: NDArray[np.float32], kept: NDArray[np.intp], blocks: Any, goals: Any
+) -> NDArray[np.intp]:
+    """Places in `kept` at which the running sum of each sample first reaches its goal; else the last."""
+    block = np.minimum((blocks < goals[:, None]).sum(axis=1), blocks.shape[1] - 1)
+    samples = np.arange(len(counts))
+    before = np.where(block > 0, blocks[samples, block - 1], 0)
+    places = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    entries = counts[samples[:, None], kept[np.minimum(places, len(kept) - 1)]]
+    reached = before[:, None] + np.cumsum(entries, axis=1)
+    return np.minimum(places[:, 0] + (reached < goals[:, None]).sum(axis=1), len(kept) - 1)

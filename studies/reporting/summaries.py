@@ -16,6 +16,7 @@ from ..profiles import (
     median,
     outcome_counts,
     performance_profile,
+    wilson,
 )
 from ..row import OUTCOMES
 from .cells import MEASURES, Cells, Slice
@@ -66,16 +67,16 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
     for part in cells.slices:
         hits = cells.solved(part)
         outcomes = cells.outcomes(part)
-        share = _resampled(cells, part, mean(np.where(part.index >= 0, hits, np.nan)), resampling)
+        shares = _shares(cells, part, resampling)
         spent, least = [], []
         for name in measures:
             values = np.where(hits, cells.values(part, name), np.nan)
             spent.append(_resampled(cells, part, median(values), resampling))
             costs, known = cells.costs(part, name)
-            shares = np.full(len(cells.solvers), np.nan)
+            cheapest = np.full(len(cells.solvers), np.nan)
             if known.any():
-                shares = np.array([float(profile(1.0)) for profile in performance_profile(costs)])
-            least.append(shares)
+                cheapest = np.array([float(profile(1.0)) for profile in performance_profile(costs)])
+            least.append(cheapest)
         rows: list[tuple[Value, ...]] = []
         run = (part.index >= 0).sum(axis=0)
         false = (outcomes == OUTCOMES.index("false success")).sum(axis=0)
@@ -87,10 +88,10 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
                     cells.solvers[s].name,
                     cells.solvers[s].family,
                     f"{hits[:, s].sum()}/{run[s]}",
-                    _share(share, s),
+                    shares[s],
                     int(false[s]),
                     *(_bounded(interval, s) for interval in spent),
-                    *(float(shares[s]) for shares in least),
+                    *(float(cheapest[s]) for cheapest in least),
                 )
             )
         groups.append(Group(part.keys, tuple(rows)))
@@ -98,8 +99,9 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
     return Table(
         name="summary",
         title="Solvers",
-        caption=f"In brackets {percent} intervals of the bootstrap over problems "
-        f"({resampling.resamples} resamples, BCa). Medians are over the cells that this solver solved, "
+        caption=f"In brackets {percent} intervals: of medians, and of shares where problems have several "
+        f"instances, by the bootstrap over problems ({resampling.resamples} resamples, BCa), of other shares "
+        "Wilson's. Medians are over the cells that this solver solved, "
         "which are not the same for each; time is in seconds; work is evaluations and Jacobian "
         "products. The last columns are shares of all problems on which nobody needed less.",
         columns=tuple(columns),
@@ -306,11 +308,8 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
     if totals.max() == 0:
         return f"{where}, no solver solves any of {counted(problems, 'problem')}."
     names = tuple(cells.solvers[s].name for s in best)
-    share = _resampled(cells, part, mean(hits[:, best[:1]].astype(float)), resampling)
-    bounds = ""
-    _, low, high = _share(share, 0)
-    if np.isfinite(low):
-        bounds = f"; {100 * resampling.level:.0f}% interval {100 * low:.0f} to {100 * high:.0f}%"
+    _, low, high = _shares(cells, part, resampling)[best[0]]
+    bounds = f"; {100 * resampling.level:.0f}% interval {100 * low:.0f} to {100 * high:.0f}%"
     verb = "solves" if len(best) == 1 else "solve"
     return (
         f"{where}, {_listed(names)} {verb} most: {totals.max()} of {problems} problems "
@@ -347,10 +346,25 @@ def _resampled(cells: Cells, part: Slice, statistic: Statistic, how: Resampling)
     )
 
 
-def _share(interval: Interval, k: int) -> Bounded:
-    """Without bounds if all or nothing was solved: resampling such problems gives no others."""
-    share = _bounded(interval, k)
-    return Bounded(share.value, np.nan, np.nan) if share.low == share.high else share
+def _shares(cells: Cells, part: Slice, how: Resampling) -> tuple[Bounded, ...]:
+    """What share of the instances that it was run on each solver solves.
+
+    Where every problem occurs once, with the score interval. Where problems have several instances, which
+    are no independent trials, with that of the bootstrap; should all or nothing be solved, resampling
+    gives no other share, and the score interval of as many trials as there are problems takes its place.
+    """
+    run, hits = part.index >= 0, cells.solved(part)
+    owner = cells.problem[part.instances]
+    resampled = _resampled(cells, part, mean(np.where(run, hits, np.nan)), how)
+    shares = []
+    for s in range(len(cells.solvers)):
+        problems, instances = len(np.unique(owner[run[:, s]])), int(run[:, s].sum())
+        share = _bounded(resampled, s)
+        if instances and (problems == instances or share.low == share.high):
+            low, high = wilson(round(share.value * problems), problems, how.level)
+            share = Bounded(share.value, low, high)
+        shares.append(share)
+    return tuple(shares)
 
 
 def _bounded(interval: Interval, k: int) -> Bounded:

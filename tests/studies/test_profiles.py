@@ -19,6 +19,7 @@ from implicitly.studies.profiles import (
     performance_profile,
     ratios,
     thin_trace,
+    wilson,
     work_precision,
 )
 
@@ -235,6 +236,36 @@ def test_what_cannot_be_bounded_is_nan():
     interval = bootstrap(median(mostly_missing), 4)
     assert interval.estimate[0] == 2
     assert np.isnan(interval.low[0])
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 100, 1000])
+def test_medians_of_many_values_are_those_of_the_repeated_ones(size):
+    generator = np.random.default_rng(size)
+    values = np.round(generator.normal(size=(size, 4)), 1)
+    values[generator.random(values.shape) < 0.2] = np.nan
+    values[generator.random(values.shape) < 0.1] = np.inf
+    counts = generator.multinomial(size, np.full(size, 1 / size), size=20)
+    medians = median(values)(counts.astype(float))
+    for sample, times in enumerate(counts):
+        for column in range(4):
+            repeated = np.sort(np.repeat(values[:, column], times))
+            repeated = repeated[~np.isnan(repeated)]
+            n = len(repeated)
+            expected = (repeated[(n - 1) // 2] + repeated[n // 2]) / 2 if n else np.nan
+            np.testing.assert_array_equal(medians[sample, column], expected)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials"), [(0, 23), (1, 23), (11, 23), (22, 23), (23, 23), (1, 1)]
+)
+def test_the_score_interval_is_that_of_scipy(successes, trials):
+    expected = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_score_interval_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="0 of 0"):
+        wilson(0, 0)
 
 
 def test_all_alike_gives_an_interval_without_width():
