@@ -1,8 +1,8 @@
 """A store of 100,000 cells: seconds and memory of opening it, of `status` and of the report.
 
 The rows are drawn, in the shape of a study: 100 problems, 20 solvers, 5 tolerances and 10 seeds, with
-histories of the residual. Each command runs in a process of its own, so that starting Python and importing count; the
-seconds are the smallest of three, the memory is the highest resident size.
+histories of the residual. Each command runs in a process of its own, so that starting Python and importing
+count; the seconds are the smallest of three, the memory is the highest resident size.
 
 Run with `python benchmarks/large_study.py`.
 """
