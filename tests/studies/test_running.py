@@ -9,12 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from implicitly import problems, root
 from implicitly.solvers import Newton, Stopping
-from implicitly.studies import Configuration, Row, Store, StoreError, StudyError, resume, run
+from implicitly.studies import (
+    Configuration,
+    Row,
+    Store,
+    StoreError,
+    StudyError,
+    report,
+    resume,
+    run,
+)
 from implicitly.studies import running as running_module
 from implicitly.studies.guard import Guard
 
@@ -214,13 +224,22 @@ def comparable(store: Path) -> pd.DataFrame:
     return Store(store).rows("killed").drop(columns=TIMES)
 
 
+def page(store: Path) -> str:
+    """The report of the rows, times aside."""
+    rows = Store(store).rows("killed")
+    rows[["seconds", "peak_memory"]] = np.nan
+    rows[["started", "ended"]] = ""
+    (file,) = report(rows, store.with_suffix(".report"), ("html",))
+    return file.read_text()
+
+
 def survives(tmp_path: Path, kills: int) -> None:
     file = tmp_path / "killed.yaml"
     file.write_text(KILLED)
     whole = start(file, tmp_path / "whole")
     assert whole.communicate()[0].count("row") == 30
     assert whole.returncode == 0
-    expected = comparable(tmp_path / "whole")
+    expected, expected_page = comparable(tmp_path / "whole"), page(tmp_path / "whole")
     draw = random.Random(0)
     for kill in range(kills):
         store = tmp_path / f"killed-{kill}"
@@ -240,6 +259,7 @@ def survives(tmp_path: Path, kills: int) -> None:
         assert summary.run == 30 - stored
         pd.testing.assert_frame_equal(comparable(store), expected)
         assert len(Store(store).rows()) == 30
+        assert page(store) == expected_page
 
 
 def test_a_study_killed_at_three_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
