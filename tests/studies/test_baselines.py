@@ -8,7 +8,7 @@ import pytest
 from implicitly import studies
 
 # Counted once with scipy.optimize.root alone: largest entry of F at most 1e-8 within 10,000 evaluations.
-# Of `krylov` 17 has been counted elsewhere, and why is not known: its misses end at the limit of evaluations.
+# `krylov` also solves 17: a start that differs by 1e-15 decides whether it finds the root of `trigonometric`.
 SOLVED = {
     "scipy:lm": 19,
     "scipy:hybr": 18,
