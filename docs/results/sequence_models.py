@@ -1,9 +1,10 @@
-"""Sequence models at equilibrium beside unrolled networks: runs, a table, and the paper's figures 2, 3 and 4.
+"""Sequence models at equilibrium beside unrolled networks: a table, the paper's figures 2 to 4, generation.
 
     python docs/results/sequence_models.py language --data FOLDER   a table of perplexities, 3 seeds
     python docs/results/sequence_models.py figure2 --data FOLDER    evaluations over training; stability
     python docs/results/sequence_models.py figure3 --data FOLDER    perplexity against tolerance and limit
     python docs/results/sequence_models.py figure4 --data FOLDER    convergence of intermediate activations
+    python docs/results/sequence_models.py generation --data FOLDER evaluations of one token at a time
 
 FOLDER holds `tinyshakespeare` and `ptb`. Every run is kept in build/runs/sequence-models and goes on where it
 was stopped; the figures use those of the table and make what is missing. Data go to
@@ -313,6 +314,42 @@ def figure4(texts: Path, task: str) -> None:
     _save(figure, "paper_figure4")
 
 
+# --- Token by token ------------------------------------------------------------------------------
+
+TOKEN_BY_TOKEN = Stopping(rtol=1e-4, max_steps=200)
+
+
+@torch.no_grad()
+def generation(texts: Path, task: str) -> None:
+    """Evaluations of a token that is solved for by itself, from the equilibrium before it and from zero."""
+    run = made(task, "equilibrium", 0, texts)
+    model = run.model.eval()
+    own = model.depth
+    assert isinstance(own, Equilibrium)  # for the type checker: that of the configuration
+    model.depth = replace(own, stopping=TOKEN_BY_TOKEN)
+    tokens = next(iter(run.batches())).tokens[:8]
+    whole, output = model.log_probabilities(tokens)
+    rows = [
+        {"how": "the whole sequence at once", "evaluations": output.evaluations, "difference": 0.0}
+    ]
+    for how in ("from the equilibrium before", "from zero"):
+        memory, start, evaluations, scores = None, None, 0, []
+        for t in range(tokens.shape[1]):
+            score, output = model.log_probabilities(
+                tokens[:, t : t + 1], memory, start=start, keep=tokens.shape[1]
+            )
+            memory, evaluations = output.memory, evaluations + output.evaluations
+            start = output.states[:, -1:] if how == "from the equilibrium before" else None
+            scores.append(score)
+        difference = float((torch.cat(scores, dim=1) - whole).abs().max())
+        rows.append(
+            {"how": how, "evaluations": evaluations / tokens.shape[1], "difference": difference}
+        )
+    _write("generation", rows)
+    for row in rows:
+        print(row)
+
+
 # --- Helpers -------------------------------------------------------------------------------------
 
 
@@ -334,10 +371,18 @@ def _save(figure: Any, name: str) -> None:
     figure.savefig(FIGURES / f"{name}.png", dpi=150)
 
 
+FURTHER = {
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure4": figure4,
+    "generation": generation,
+}
+
+
 def main() -> None:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("language", "figure2", "figure3", "figure4"))
+    parser.add_argument("what", choices=("language", *FURTHER))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
@@ -347,9 +392,7 @@ def main() -> None:
     if given.what == "language":
         language(given.data, given.seeds, given.tasks)
     else:
-        {"figure2": figure2, "figure3": figure3, "figure4": figure4}[given.what](
-            given.data, given.tasks[0]
-        )
+        FURTHER[given.what](given.data, given.tasks[0])
 
 
 if __name__ == "__main__":
