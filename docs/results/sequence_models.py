@@ -228,8 +228,11 @@ def figure2(texts: Path, task: str) -> None:
         rows.append({"curve": "backward", "x": step, "y": backward})
     for name in MODELS:
         run = made(task, name, 0, texts)
-        for k, residual in enumerate(residuals(run.model, run.batches()[4], 60), start=1):
-            rows.append({"curve": name, "x": k, "y": residual})
+        for curve, damping in ((name, 1.0), (f"{name}, half steps", 0.5)):
+            for k, residual in enumerate(
+                residuals(run.model, run.batches()[4], 60, damping), start=1
+            ):
+                rows.append({"curve": curve, "x": k, "y": residual})
     _write("figure2", rows)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     for name in ("forward", "backward"):
@@ -238,6 +241,7 @@ def figure2(texts: Path, task: str) -> None:
     left.set_ylabel("evaluations to a residual of 1e-2")
     for name in MODELS:
         _line(right, rows, name)
+        _line(right, rows, f"{name}, half steps")
     right.set_yscale("log")
     right.set_xlabel("applications of the trained cell")
     right.set_ylabel("relative residual")
@@ -247,16 +251,18 @@ def figure2(texts: Path, task: str) -> None:
 
 
 @torch.no_grad()
-def residuals(model: SequenceModel, batch: Batch, iterations: int) -> list[float]:
-    """`‖f(z) − z‖ / ‖z‖` after 1, 2, … applications of the cell to zero, over a whole batch."""
+def residuals(
+    model: SequenceModel, batch: Batch, iterations: int, damping: float = 1.0
+) -> list[float]:
+    """`‖f(z) − z‖ / ‖z‖` after 1, 2, … steps `z + damping · (f(z) − z)` from zero, over a whole batch."""
     model.eval()
     _, output = model.loss(batch.tokens, batch.targets, depth=1)
     (piece,) = output.pieces
-    z, found = piece.value, []
+    z, found = damping * piece.value, []  # One layer, from zero.
     for _ in range(iterations):
-        after = piece.function(z)
-        found.append(float((after - z).norm() / z.norm()))
-        z = after
+        move = piece.function(z) - z
+        found.append(float(move.norm() / z.norm()))
+        z = z + damping * move
     return found
 
 
