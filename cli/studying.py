@@ -116,7 +116,11 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
         table = Table("study", "cells", "what it shows", box=None, header_style="bold")
         for name in studies.shipped():
             settings, _ = studies.load(name)
-            table.add_row(name, str(len(settings.cells())), settings.description.strip())
+            try:
+                cells = str(len(settings.cells()))
+            except studies.StudyError as error:  # A library is missing, and the message says which.
+                cells = f"– ({error})"
+            table.add_row(name, cells, settings.description.strip())
         console.print(table)
 
 

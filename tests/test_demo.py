@@ -64,7 +64,7 @@ def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path) -> None:
     png = (tmp_path / "new" / "demo.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert "DEQ-Transformer" in result.output
-    assert "unrolled, 8 layers" in result.output
+    assert "8 layers" in result.output
     assert "Polyalgorithm(remember=False) solves 2 of 2" in result.output
     assert (tmp_path / "new" / "study" / "report.html").exists()
 
