@@ -19,7 +19,7 @@ from ..profiles import (
     wilson,
 )
 from ..row import OUTCOMES
-from .cells import MEASURES, Cells, Slice
+from .cells import MEASURES, Cells, Floats, Slice
 from .describing import matrix, median_of_known
 from .styling import FAMILY_NAMES
 from .tables import Bounded, Column, Group, Table, Value
@@ -67,7 +67,7 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
     for part in cells.slices:
         hits = cells.solved(part)
         outcomes = cells.outcomes(part)
-        shares = _shares(cells, part, resampling)
+        shares = _shares(cells, part, np.where(part.index >= 0, hits, np.nan), resampling)
         spent, least = [], []
         for name in measures:
             values = np.where(hits, cells.values(part, name), np.nan)
@@ -308,8 +308,10 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
     if totals.max() == 0:
         return f"{where}, no solver solves any of {counted(problems, 'problem')}."
     names = tuple(cells.solvers[s].name for s in best)
-    _, low, high = _shares(cells, part, resampling)[best[0]]
-    bounds = f"; {100 * resampling.level:.0f}% interval {100 * low:.0f} to {100 * high:.0f}%"
+    ((_, low, high),) = _shares(cells, part, hits[:, best[:1]].astype(float), resampling)
+    bounds = ""
+    if np.isfinite(low):
+        bounds = f"; {100 * resampling.level:.0f}% interval {100 * low:.0f} to {100 * high:.0f}%"
     verb = "solves" if len(best) == 1 else "solve"
     return (
         f"{where}, {_listed(names)} {verb} most: {totals.max()} of {problems} problems "
@@ -346,25 +348,24 @@ def _resampled(cells: Cells, part: Slice, statistic: Statistic, how: Resampling)
     )
 
 
-def _shares(cells: Cells, part: Slice, how: Resampling) -> tuple[Bounded, ...]:
-    """What share of the instances that it was run on each solver solves.
+def _shares(cells: Cells, part: Slice, hits: Floats, how: Resampling) -> list[Bounded]:
+    """What share of its column of `hits` each solver solves, NaN left out.
 
     Where every problem occurs once, with the score interval. Where problems have several instances, which
     are no independent trials, with that of the bootstrap; should all or nothing be solved, resampling
     gives no other share, and the score interval of as many trials as there are problems takes its place.
     """
-    run, hits = part.index >= 0, cells.solved(part)
     owner = cells.problem[part.instances]
-    resampled = _resampled(cells, part, mean(np.where(run, hits, np.nan)), how)
+    resampled = _resampled(cells, part, mean(hits), how)
     shares = []
-    for s in range(len(cells.solvers)):
-        problems, instances = len(np.unique(owner[run[:, s]])), int(run[:, s].sum())
-        share = _bounded(resampled, s)
+    for k, run in enumerate(~np.isnan(hits.T)):
+        problems, instances = len(np.unique(owner[run])), int(run.sum())
+        share = _bounded(resampled, k)
         if instances and (problems == instances or share.low == share.high):
             low, high = wilson(round(share.value * problems), problems, how.level)
             share = Bounded(share.value, low, high)
         shares.append(share)
-    return tuple(shares)
+    return shares
 
 
 def _bounded(interval: Interval, k: int) -> Bounded:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import synthetic_study
 from implicitly.studies import OUTCOMES, Plan, StudyError, compare, report
-from implicitly.studies.profiles import performance_profile
+from implicitly.studies.profiles import performance_profile, wilson
 from implicitly.studies.reporting.cells import arrange
 from implicitly.studies.reporting.describing import figures, reached
 from implicitly.studies.reporting.page import embedded
@@ -182,6 +182,19 @@ def test_sentences_say_what_counting_says():
         for sentence in said
     )
     assert "Cells that came to no result: 1 timed out, 1 error." in said
+
+
+def test_a_share_of_one_problem_has_no_interval_and_one_not_run_counts_as_not_solved():
+    one = arrange(synthetic_study.rows(problems=1, solvers=2, tolerances=(1e-6,), seeds=(0, 1, 2)))
+    said = headlines(one, one.slices[0], QUICK)[0]
+    assert "interval" not in said
+    assert "nan" not in said
+    partly = synthetic_study.rows(problems=4, solvers=2, tolerances=(1e-6,))
+    partly["outcome"] = "solved"
+    partly = arrange(partly.drop(index=partly.index[[0, 3]]))
+    low, high = wilson(3, 4)
+    partly_said = headlines(partly, partly.slices[0], QUICK)[0]
+    assert f"interval {100 * low:.0f} to {100 * high:.0f}%" in partly_said
 
 
 def test_many_problems_are_shown_together_in_the_matrix():
