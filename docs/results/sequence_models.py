@@ -18,7 +18,8 @@ import csv
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from implicitly.models import Equilibrium, SequenceModel, count_parameters
 from implicitly.models.training import (
     Batch,
     Configuration,
-    Evaluation,
     evaluate,
     latest,
     load,
@@ -54,8 +54,7 @@ TASKS = {
     "word": ("ptb", "word"),
 }
 MODELS: dict[str, tuple[str, ...]] = {"equilibrium": (), "8 layers": UNROLLED}
-SETTLING = FixedPointIteration(damping=0.5)
-"""Finds equilibria about which plain iteration swings: eigenvalues of trained cells lie below -1."""
+HALF_STEPS = FixedPointIteration(damping=0.5)
 _SECONDS, _WATCHED = "seconds.txt", "watched.csv"
 
 
@@ -93,6 +92,21 @@ def made(task: str, model: str, seed: int, texts: Path, *changes: str) -> Run:
     return Run(run, folder, restore(file_of_end).model(), float(kept.read_text()))
 
 
+@contextmanager
+def settling(model: SequenceModel, **changes: Any) -> Iterator[None]:
+    """The model with half steps to its equilibrium, and other changes of its depth, for the meantime.
+
+    They find equilibria about which plain iteration swings: eigenvalues of trained cells lie below -1.
+    """
+    own = model.depth
+    assert isinstance(own, Equilibrium)  # for the type checker: only such have one
+    model.depth = replace(own, solver=HALF_STEPS, on_failure="accept", **changes)
+    try:
+        yield
+    finally:
+        model.depth = own
+
+
 # --- The table -----------------------------------------------------------------------------------
 
 
@@ -102,7 +116,10 @@ def language(texts: Path, seeds: Sequence[int], tasks: Sequence[str]) -> None:
     for task, model, seed in itertools.product(tasks, MODELS, seeds):
         run = made(task, model, seed, texts)
         found = evaluate(run.model, run.batches())
-        settled = settle(run) if model == "equilibrium" else found
+        settled = found
+        if model == "equilibrium":
+            with settling(run.model, stopping=Stopping(rtol=1e-3, max_steps=200)):
+                settled = evaluate(run.model, run.batches())
         logged = records(run.folder)
         tokens, targets, _ = run.configuration.data.open(
             run.configuration.batch, run.configuration.length, 0
@@ -133,18 +150,6 @@ def language(texts: Path, seeds: Sequence[int], tasks: Sequence[str]) -> None:
         print(rows[-1], flush=True)
     _write("language", rows)
     print(table(rows))
-
-
-def settle(run: Run) -> Evaluation:
-    """The run's test text with every token solved to a relative residual of 1e-3, if that can be."""
-    own = run.model.depth
-    assert isinstance(own, Equilibrium)  # for the type checker: only such have one
-    stopping = Stopping(rtol=1e-3, max_steps=200)
-    run.model.depth = replace(own, solver=SETTLING, stopping=stopping)
-    try:
-        return evaluate(run.model, run.batches())
-    finally:
-        run.model.depth = own
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -197,24 +202,15 @@ class Watch(Callback):
 
 def work(model: SequenceModel, batch: Batch) -> tuple[int, int]:
     """Evaluations and adjoint products to a relative residual of 1e-2."""
-    own, was_training = model.depth, model.training
-    assert isinstance(own, Equilibrium)  # for the type checker: only such are watched
-    stopping = Stopping(rtol=1e-2, max_steps=200)
-    model.depth = replace(
-        own,
-        solver=SETTLING,
-        stopping=stopping,
-        gradient=Exact(stopping=stopping),
-        on_failure="accept",
-    )
+    was_training, stopping = model.training, Stopping(rtol=1e-2, max_steps=200)
     model.eval()
     try:
-        loss, output = model.loss(batch.tokens, batch.targets)
-        torch.autograd.grad(loss, next(model.parameters()), allow_unused=True)
+        with settling(model, stopping=stopping, gradient=Exact(stopping=stopping)):
+            loss, output = model.loss(batch.tokens, batch.targets)
+            torch.autograd.grad(loss, next(model.parameters()), allow_unused=True)
         (solution,) = output.solutions
         return solution.evaluations, solution.adjoints[0].evaluations
     finally:
-        model.depth = own
         model.train(was_training)
 
 
@@ -228,7 +224,7 @@ def figure2(texts: Path, task: str) -> None:
         rows.append({"curve": "backward", "x": step, "y": backward})
     for name in MODELS:
         run = made(task, name, 0, texts)
-        for curve, damping in ((name, 1.0), (f"{name}, half steps", 0.5)):
+        for curve, damping in ((name, 1.0), (f"{name}, half steps", HALF_STEPS.damping)):
             for k, residual in enumerate(
                 residuals(run.model, run.batches()[4], 60, damping), start=1
             ):
@@ -278,11 +274,11 @@ def figure3(texts: Path, task: str) -> None:
     limits = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     for name in MODELS:
         run = made(task, name, 0, texts)
-        found = list(sweep(run.model, run.batches(), limits=limits))
-        own = run.model.depth
-        if isinstance(own, Equilibrium):
-            run.model.depth = replace(own, solver=SETTLING)
-            found += sweep(run.model, run.batches(), tolerances=TOLERANCES)
+        batches = run.batches()
+        found = list(sweep(run.model, batches, limits=limits))
+        if name == "equilibrium":
+            with settling(run.model):
+                found += sweep(run.model, batches, tolerances=TOLERANCES)
         for kind, value, one in found:
             rows.append(
                 {
@@ -360,10 +356,16 @@ TOKEN_BY_TOKEN = Stopping(rtol=1e-4, max_steps=200)
 def generation(texts: Path, task: str) -> None:
     """Evaluations of a token that is solved for by itself, from the equilibrium before it and from zero."""
     run = made(task, "equilibrium", 0, texts)
+    with settling(run.model, stopping=TOKEN_BY_TOKEN):
+        rows = _token_by_token(run)
+    _write("generation", rows)
+    for row in rows:
+        print(row)
+
+
+def _token_by_token(run: Run) -> list[dict[str, Any]]:
+    """How often the cell is evaluated in each way, and how far the predictions are apart."""
     model = run.model.eval()
-    own = model.depth
-    assert isinstance(own, Equilibrium)  # for the type checker: that of the configuration
-    model.depth = replace(own, solver=SETTLING, stopping=TOKEN_BY_TOKEN)
     tokens = next(iter(run.batches())).tokens[:8]
     whole, output = model.log_probabilities(tokens)
     rows = [
@@ -382,9 +384,7 @@ def generation(texts: Path, task: str) -> None:
         rows.append(
             {"how": how, "evaluations": evaluations / tokens.shape[1], "difference": difference}
         )
-    _write("generation", rows)
-    for row in rows:
-        print(row)
+    return rows
 
 
 # --- Helpers -------------------------------------------------------------------------------------
