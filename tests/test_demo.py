@@ -1,6 +1,7 @@
 """The command, and the pure pieces that the demonstration is made of."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,7 +65,8 @@ def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path) -> None:
     png = (tmp_path / "new" / "demo.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert "DEQ-Transformer" in result.output
-    assert "8 layers" in result.output
+    for model in ("equilibrium", "8 layers"):
+        assert re.search(rf"^{model} +[\d,]+ ", result.output, re.MULTILINE)
     assert "Polyalgorithm(remember=False) solves 2 of 2" in result.output
     assert (tmp_path / "new" / "study" / "report.html").exists()
 

@@ -197,15 +197,13 @@ def test_what_is_no_configuration_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "broken.py")
 
 
-PEERS = ("torchdeq", "xitorch", "jaxopt", "optimistix")
-
-
 @pytest.mark.parametrize("name", shipped())
 def test_every_study_that_is_shipped_can_be_run(name: str) -> None:
     settings, _ = load(name)
     assert settings.name == name
     assert settings.description
-    if name == "peers" and not all(map(importlib.util.find_spec, PEERS)):
+    libraries = {solver.split(":")[0] for solver in settings.solvers if ":" in solver}
+    if not all(map(importlib.util.find_spec, libraries)):
         with pytest.raises(StudyError, match=r"pip install 'implicitly\[peers\]'"):
             settings.cells()
         return
