@@ -31,14 +31,15 @@ from rich.table import Table
 BATCH, LENGTH, VOCABULARY, LAYERS, ROUNDS, TRAINED = 8, 64, 65, 8, 7, 60
 
 
-def equilibrium(rtol: float, limit: int, gradient: Gradient | int = 200) -> Equilibrium:
-    """With a gradient mode, or with the exact one and a limit on the adjoint's iterations."""
-    if isinstance(gradient, int):
-        gradient = Exact(stopping=Stopping(rtol=rtol, max_steps=gradient))
+def exact(rtol: float, limit: int) -> Exact:
+    return Exact(stopping=Stopping(rtol=rtol, max_steps=limit))
+
+
+def equilibrium(rtol: float, limit: int, gradient: Gradient | None = None) -> Equilibrium:
     return Equilibrium(
         solver=FixedPointIteration(),
         stopping=Stopping(rtol=rtol, max_steps=limit),
-        gradient=gradient,
+        gradient=gradient or exact(rtol, limit),
         on_failure="accept",
     )
 
@@ -46,8 +47,8 @@ def equilibrium(rtol: float, limit: int, gradient: Gradient | int = 200) -> Equi
 CASES = {
     "tolerance 1e-3, exact": equilibrium(1e-3, 200),
     "tolerance 1e-2, exact": equilibrium(1e-2, 200),
-    "12 iterations, exact to 12": equilibrium(1e-2, 12, 12),
-    "12 iterations, exact to 6": equilibrium(1e-2, 12, 6),
+    "12 iterations, exact to 12": equilibrium(1e-2, 12),
+    "12 iterations, exact to 6": equilibrium(1e-2, 12, exact(1e-2, 6)),
     "8 iterations, Phantom(2)": equilibrium(1e-2, 8, Phantom(steps=2)),
     "8 iterations, JacobianFree()": equilibrium(1e-2, 8, JacobianFree()),
 }
