@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..implicit import Exact, Gradient, fixed_point
+from ..implicit.replay import Autocast
 from ..solvers import Stopping
 from .checks import check_tokens
 from .depth import Depth, Equilibrium, Stacked, check_depth
@@ -273,7 +274,7 @@ class SequenceModel(nn.Module, ABC):
                 on_failure=how.on_failure,
                 trace=how.trace,
             )
-            function = _filled(part.cell.map, part.weights, inputs)
+            function = _filled(part.cell.map, part.weights, inputs, z.device)
             pieces.append(Piece(solution.value, function, solution.detach()))
             if piece.stop < length:
                 history = torch.cat((history, solution.value), dim=1)
@@ -288,7 +289,7 @@ class SequenceModel(nn.Module, ABC):
         layers = getattr(self.depth, "depth", None) if depth is None else depth
         check_depth("depth", layers)
         inputs = part.inputs(injection, memory.states[0], memory.inputs)
-        function = _filled(part.cell.map, part.weights, inputs)
+        function = _filled(part.cell.map, part.weights, inputs, z.device)
         for _ in range(int(layers or 0)):
             z = function(z)
         return z, (Piece(z, function),)
@@ -373,8 +374,19 @@ def _floored_gradient(gradient: Gradient, dtype: torch.dtype) -> Gradient:
     return replace(gradient, stopping=floored(gradient.stopping, dtype))
 
 
-def _filled(function: Callable[..., Tensor], *args: Any) -> Callable[[Tensor], Tensor]:
-    return lambda z: function(z, *args)
+def _filled(
+    function: Callable[..., Tensor], weights: Any, inputs: Any, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """`function` of its first argument, wherever it is called in the precision of this pass."""
+    surroundings = Autocast.current(device.type)
+
+    def filled(z: Tensor) -> Tensor:
+        if Autocast.current(device.type) == surroundings:
+            return function(z, weights, inputs)
+        with surroundings.context():
+            return function(z, weights, inputs)
+
+    return filled
 
 
 def _choose(scores: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
