@@ -165,7 +165,7 @@ def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]
     if isinstance(configuration, Configuration):
         return configuration, as_text(configuration)
     file = Path(configuration)
-    if not file.suffix and not file.exists():
+    if not file.suffix and not file.is_file():
         if str(configuration) not in shipped():
             said = not_called("study that is shipped", str(configuration), shipped())
             raise StudyError(f"{said}. A file has the ending .yaml or .py")

@@ -197,6 +197,12 @@ def test_what_is_no_configuration_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "broken.py")
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_study(tmp_path, monkeypatch) -> None:
+    (tmp_path / "classical").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("classical")[0].name == "classical"
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_every_study_that_is_shipped_can_be_run(name: str) -> None:
     settings, _ = load(name)
