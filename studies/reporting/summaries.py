@@ -72,11 +72,7 @@ def summary(cells: Cells, resampling: Resampling) -> Table:
         for name in measures:
             values = np.where(hits, cells.values(part, name), np.nan)
             spent.append(_resampled(cells, part, median(values), resampling))
-            costs, known = cells.costs(part, name)
-            cheapest = np.full(len(cells.solvers), np.nan)
-            if known.any():
-                cheapest = np.array([float(profile(1.0)) for profile in performance_profile(costs)])
-            least.append(cheapest)
+            least.append(_cheapest_shares(cells, part, name)[0])
         rows: list[tuple[Value, ...]] = []
         run = (part.index >= 0).sum(axis=0)
         false = (outcomes == OUTCOMES.index("false success")).sum(axis=0)
@@ -322,18 +318,25 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
 def _cheapest(cells: Cells, part: Slice, name: str) -> str | None:
     if not cells.measured(name) or len(cells.solvers) < 2:
         return None
-    costs, known = cells.costs(part, name)
-    if not known.any() or not np.isfinite(costs).any():
+    shares, problems = _cheapest_shares(cells, part, name)
+    if problems == 0 or not shares.any():
         return None
-    shares = np.array([float(profile(1.0)) for profile in performance_profile(costs)])
     best = np.flatnonzero(shares == shares.max())
     names = tuple(cells.solvers[s].name for s in best)
     verb = "needs" if len(best) == 1 else "each need"
-    times = round(shares.max() * len(costs))
+    times = round(shares.max() * problems)
     quantity = "fewest evaluations" if name == "evaluations" else f"least {MEASURES[name].short}"
     return (
-        f"{_listed(names)} {verb} the {quantity} most often: on {times} of {len(costs)} problems."
+        f"{_listed(names)} {verb} the {quantity} most often: on {times} of {problems} problems."
     )
+
+
+def _cheapest_shares(cells: Cells, part: Slice, name: str) -> tuple[Floats, int]:
+    """For each solver the share of problems on which nobody needed less, and of how many that is known."""
+    costs, known = cells.costs(part, name)
+    if not known.any():
+        return np.full(len(cells.solvers), np.nan), 0
+    return np.array([float(profile(1.0)) for profile in performance_profile(costs)]), len(costs)
 
 
 def _resampled(cells: Cells, part: Slice, statistic: Statistic, how: Resampling) -> Interval:
