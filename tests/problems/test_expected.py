@@ -73,8 +73,8 @@ EXPECTED = {
     ),
     "Broyden-good": Expected(
         Broyden(kind="good"),
-        (CHAIN, "powell-singular", "powell-badly-scaled", "trigonometric", VALLEY),
-        ("wood", "matrix-square-root-3"),
+        (CHAIN, "powell-singular", "powell-badly-scaled", VALLEY),
+        ("wood", "matrix-square-root-3", "trigonometric"),
     ),
     "Broyden-bad": Expected(
         Broyden(kind="bad"),
