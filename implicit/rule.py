@@ -83,6 +83,8 @@ class Call:
     callback: Callback | None = None
     first: Leaves | None = None
     """The value of the equation's function at the start, if known."""
+    from_zero: bool = False
+    """Whether the equation is a derived one and starts at zero, where its value is its constant."""
     precision: torch.dtype | None = None
     """The dtype that the given equation's function computes in, if coarser than its values show."""
     build: Callable[[Leaves], Any] = tuple
@@ -97,7 +99,9 @@ class Call:
         outputs = _Root.apply(self, *z0, *args)
         return Outcome(outputs[: self.leaves], *outputs[self.leaves :])
 
-    def derived(self, equation: Equation, solver: Solver, stopping: Stopping | None) -> Call:
+    def derived(
+        self, equation: Equation, solver: Solver, stopping: Stopping | None, *, from_zero: bool
+    ) -> Call:
         """The call that solves an adjoint or tangent equation of this one."""
         return replace(
             self,
@@ -108,6 +112,7 @@ class Call:
             trace=False,
             callback=None,
             first=None,
+            from_zero=from_zero,
         )
 
     def solve(self, z0: Leaves, args: Leaves) -> Solution:
@@ -117,9 +122,13 @@ class Call:
 
     def _solve(self, z0: Leaves, args: Leaves) -> Solution:
         layout = Layout.of(z0, self.equation.batch_dims)
-        first = self.equation.evaluate(z0, args) if self.first is None else self.first
+        first, evaluations = self.first, 1
+        if self.from_zero:
+            first, evaluations = self.equation.constant(args), 0
+        elif first is None:
+            first = self.equation.evaluate(z0, args)
         problem = flat_problem(self.equation, layout, args, _coarsest(z0, first, self.precision))
-        problem.counts.evaluations = 1
+        problem.counts.evaluations = evaluations
         z = layout.flatten(z0)
         value = layout.flatten(first)
         residual = value - z if self.equation.form == "fixed_point" else -value

@@ -56,4 +56,4 @@ class Exact(ImplicitGradient):
     def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
         start = tuple(torch.zeros_like(constant) for constant in equation.constant(args))
         solver = self.solver or (DenseLU() if equation.small(start) else GMRES())
-        return call.derived(equation, solver, self.stopping).root(start, args)
+        return call.derived(equation, solver, self.stopping, from_zero=True).root(start, args)

@@ -95,7 +95,7 @@ class ReuseInverse(ImplicitGradient):
         if self.refine is None:
             return estimate
         stopping = Stopping(max_steps=self.refine)
-        refining = call.derived(equation, self.solver or GMRES(), stopping)
+        refining = call.derived(equation, self.solver or GMRES(), stopping, from_zero=False)
         return replace(refining, on_failure="accept").root(constants(estimate), args)
 
 

@@ -329,3 +329,20 @@ def test_default_float32_adjoints_of_ill_conditioned_equations_end_at_the_roundi
     expected = torch.linalg.solve(a.double().mT, torch.ones(n).double()).expand(4, n)
     # Backward stable to a few units: the error is that times the condition number.
     assert relative(gradient.double(), expected) < 100 * torch.finfo(torch.float32).eps * condition
+
+
+def test_a_backward_pass_evaluates_the_function_twice_whatever_the_adjoint_solver_does():
+    calls = []
+
+    def f(z, x):
+        calls.append(z)
+        return 0.5 * torch.sin(z.flip(-1)) + x
+
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4).requires_grad_()
+    solution = fixed_point(f, torch.zeros_like(x), x, batch_dims=1)
+    calls.clear()
+    solution.value.sum().backward()
+    # Once for products with the Jacobian, which the linear solver takes, and once for the arguments.
+    assert len(calls) == 2
+    # GMRES starts at zero, where the value is known: 4 steps for 4 unknowns, and the confirmation.
+    assert solution.adjoints[0].counts.evaluations <= 4 + 1

@@ -326,7 +326,12 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_a_run_in_another_precision_goes_on_in_it(tmp_path, precision):
-    penalties = "shallow.steps=1", "shallow.residual=0.1", "jacobian.weight=0.1", "jacobian.probability=1"
+    penalties = (
+        "shallow.steps=1",
+        "shallow.residual=0.1",
+        "jacobian.weight=0.1",
+        "jacobian.probability=1",
+    )
     result = run(tmp_path, TEXT, f"precision={precision}", "steps=3", "monitor=1", *penalties)
     assert math.isfinite(result.metrics["train loss"])
     memory = result.module.memory
