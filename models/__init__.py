@@ -1,9 +1,9 @@
 """Sequence models on the implicit layer: DEQ-Transformer, DEQ-TrellisNet and their explicit counterparts."""
 
 from .counting import ParameterCount, count_parameters
-from .depth import Equilibrium, Stacked, WeightTied
+from .depth import Equilibrium, Stacked, WeightTied, by_scan
 from .output import Memory, Output, Piece
-from .recurrent import EquilibriumRNN, RNNOptions
+from .recurrent import EquilibriumRNN, RecurrentOptions
 from .sequence_model import SequenceModel
 from .stability import jacobian_penalty, residual_penalty, spectral_radius
 from .transformer import DEQTransformer, Transformer, TransformerOptions
@@ -18,7 +18,7 @@ __all__ = [
     "Output",
     "ParameterCount",
     "Piece",
-    "RNNOptions",
+    "RecurrentOptions",
     "SequenceModel",
     "Stacked",
     "Transformer",
@@ -26,6 +26,7 @@ __all__ = [
     "TrellisNet",
     "TrellisNetOptions",
     "WeightTied",
+    "by_scan",
     "causal_newton",
     "count_parameters",
     "jacobian_penalty",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..implicit import Exact, Gradient
 from ..implicit.failure import POLICIES, FailurePolicy
-from ..solvers import FixedPointIteration, Solver, Stopping
+from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping
 from ..solvers.options import Options, check_truth, is_integer, one_of
 from ..solvers.solver import WholeSolver
 
@@ -72,6 +72,30 @@ class Equilibrium(Options):
                 f"{type(self.solver).__name__} runs whole and has no coefficients per token: give "
                 'coefficients="sequence" with it'
             )
+
+
+def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
+    """An equilibrium that is solved, as its adjoint is, by Newton's method with a scan over time.
+
+    For cells in which a time step depends on itself and the one before.
+
+    Args:
+        block: Features of a state.
+        rtol: Relative tolerance of both solves.
+
+    Source: Lim et al. 2024, arXiv:2309.12252.
+
+    Examples:
+        >>> by_scan(block=8).solver.block
+        8
+    """
+    solver, stopping = CausalNewton(block=block), Stopping(rtol=rtol)
+    return Equilibrium(
+        solver=solver,
+        stopping=stopping,
+        gradient=Exact(solver=solver, stopping=stopping),
+        coefficients="sequence",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import yaml
 from ...solvers.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
 from ..checks import check_sizes
 from ..depth import Equilibrium, Stacked
+from ..recurrent import EquilibriumRNN, RecurrentOptions
 from ..sequence_model import SequenceModel
 from ..transformer import Transformer, TransformerOptions
 from ..trellisnet import TrellisNet, TrellisNetOptions
@@ -115,7 +116,7 @@ class RandomLimits(Options):
             raise ValueError(f"most must be an integer ≥ least={self.least}, got {self.most!r}")
 
 
-AnyModel = TransformerOptions | TrellisNetOptions
+AnyModel = TransformerOptions | TrellisNetOptions | RecurrentOptions
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Configuration(Options):
         self._check_depth()
 
     def _check_depth(self) -> None:
-        depth = self.model.depth
+        depth = self.model.states if isinstance(self.model, RecurrentOptions) else self.model.depth
         if self.shallow.steps and isinstance(depth, Stacked):
             raise ValueError("shallow is for cells that share weights, not for stacked layers")
         for name, given in (
@@ -216,6 +217,8 @@ class Configuration(Options):
             raise ConfigurationError(f"model: {error}") from error
         if isinstance(options, TransformerOptions):
             return Transformer(options)
+        if isinstance(options, RecurrentOptions):
+            return EquilibriumRNN(options)
         return TrellisNet(options)
 
 

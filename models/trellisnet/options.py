@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...implicit import Exact
-from ...solvers import CausalNewton, Stopping
 from ...solvers.options import Options, check_truth
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
-from ..depth import Depth, Equilibrium
+from ..depth import Depth, Equilibrium, by_scan
 from ..vocabulary.adaptive import check_cutoffs
 
 
@@ -103,10 +101,4 @@ def causal_newton(options: TrellisNetOptions, rtol: float = 1e-4) -> Equilibrium
             "CausalNewton needs a kernel of 2, whose time steps see one step back; got "
             f"kernel={options.kernel}"
         )
-    solver, stopping = CausalNewton(block=2 * options.width), Stopping(rtol=rtol)
-    return Equilibrium(
-        solver=solver,
-        stopping=stopping,
-        gradient=Exact(solver=solver, stopping=stopping),
-        coefficients="sequence",
-    )
+    return by_scan(2 * options.width, rtol)

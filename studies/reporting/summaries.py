@@ -326,9 +326,7 @@ def _cheapest(cells: Cells, part: Slice, name: str) -> str | None:
     verb = "needs" if len(best) == 1 else "each need"
     times = round(shares.max() * problems)
     quantity = "fewest evaluations" if name == "evaluations" else f"least {MEASURES[name].short}"
-    return (
-        f"{_listed(names)} {verb} the {quantity} most often: on {times} of {problems} problems."
-    )
+    return f"{_listed(names)} {verb} the {quantity} most often: on {times} of {problems} problems."
 
 
 def _cheapest_shares(cells: Cells, part: Slice, name: str) -> tuple[Floats, int]:

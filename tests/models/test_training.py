@@ -53,6 +53,17 @@ validate: 6
 checkpoint: 4
 log: 1
 """
+RECURRENT = """
+title: recurrent
+model: {name: recurrent, width: 8}
+data: {name: standard-library, characters: 20000}
+batch: 4
+length: 8
+steps: 12
+validate: 6
+checkpoint: 4
+log: 1
+"""
 COPY = f"""
 title: copy
 model:
@@ -271,8 +282,9 @@ def test_limits_are_drawn_and_the_models_own_hold_in_validation(tmp_path):
                 "limits={least: 3, most: 9}",
             ],
         ),
+        (RECURRENT, []),
     ],
-    ids=["text", "copy memory"],
+    ids=["text", "copy memory", "recurrent"],
 )
 def test_a_resumed_run_has_the_result_of_one_that_was_not_interrupted(tmp_path, text, changes):
     whole = run(tmp_path / "whole", text, *changes)
