@@ -27,9 +27,9 @@ def _unknown(owner: str, name: str, valid: list[str]) -> str:
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """`"; did you mean 'other'?"` for a valid name that is near, else nothing."""
+    """`"; did you mean 'other'?"` for a valid name that is near, else a full stop."""
     nearest = difflib.get_close_matches(name, valid, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"; did you mean {nearest[0]!r}?" if nearest else "."
 
 
 def check_names(owner: str, given: object, valid: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ def test_an_unknown_tag_is_an_error_that_names_the_nearest() -> None:
 
 
 def test_an_unknown_parameter_is_an_error_that_lists_the_valid_ones() -> None:
-    with pytest.raises(TypeError, match="ChandrasekharH has no option 'albedo' Its options: c"):
+    with pytest.raises(TypeError, match="ChandrasekharH has no option 'albedo'. Its options: c"):
         problems.get("chandrasekhar-h", albedo=0.5)
 
 
