@@ -24,7 +24,7 @@ from rich.console import Console
 
 SHORTER = (
     "shallow={steps: 1600, alone: 1000, least: 2, most: 6, residual: 0.1}", "steps=1950",
-    "schedule={name: milestones, at: [1600, 1850], factor_each: 0.3, warm_up: 100}", "validate=1950",
+    "schedule={name: milestones, at: [1400, 1700, 1850], factor_each: 0.3, warm_up: 100}", "validate=1950",
 )  # fmt: skip
 
 

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 class ReuseInverse(ImplicitGradient):
     """Approximate: the inverse Jacobian is the one that the forward solver has learnt.
 
-    A quasi-Newton solver ends with an approximation `H` of the inverse Jacobian. Its transpose times the
-    cotangent costs no evaluation. It is good in directions that the solve went through, which need not be
-    those of the cotangent; `refine` steps of a linear solver, started from it, mend that. Forward mode
-    uses `H` itself. First derivatives only; each system has the `H` of its own last step.
+    A quasi-Newton solver ends with an approximation `H` of the inverse Jacobian, Newton's method with the
+    factors of the Jacobian at the iterate before the last. The transpose of either times the cotangent
+    costs no evaluation. `H` is good in directions that the solve went through, which need not be those of
+    the cotangent; Newton's is off by as much as the last step was long. `refine` steps of a linear
+    solver, started from it, mend that. Forward mode uses `H` itself. First derivatives only; each system has
+    the `H` of its own last step, and minus the identity if it took none.
 
     Attributes:
         refine: Steps of `solver` on the adjoint equation from that estimate; `None` for none. Their
             residual is in `Solution.adjoints`; falling short of a tolerance is not a failure.
         solver: The linear solver that refines; `None` for `GMRES()`.
 
-    The solver of the call must be one that learns an inverse: `Broyden`, which is also the default
-    with this mode. The updates of every system are kept until the derivative is taken.
+    The solver of the call must be one that learns an inverse: `Newton` or `Broyden`, which is also the
+    default with this mode. The factors or updates of every system are kept until the derivative is taken.
 
     Raises:
         ValueError: `refine` is not `None` or an integer ≥ 1, or `solver` is given without it.
@@ -76,7 +78,7 @@ class ReuseInverse(ImplicitGradient):
         if not solver.learns_inverse:
             raise TypeError(
                 f"ReuseInverse needs a solver that learns an inverse Jacobian, and "
-                f"{type(solver).__name__} learns none: use Broyden(), or Exact() as the gradient"
+                f"{type(solver).__name__} learns none: use Broyden() or Newton(), or Exact() as the gradient"
             )
         return solver, stopping
 

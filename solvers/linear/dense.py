@@ -74,12 +74,13 @@ class DenseFactors:
             pivots = order.to(matrices.device).expand(matrices.shape[:2])
         return DenseFactors(matrices, lu, pivots)
 
-    def solve(self, right: Tensor) -> Tensor:
-        """`x` of `A x = b` for `b`, `(batch, n)`, as `solve_dense` gives it."""
+    def solve(self, right: Tensor, *, transpose: bool = False) -> Tensor:
+        """`x` of `A x = b`, or of `Aᵀ x = b`, for `b`, `(batch, n)`, as `solve_dense` gives it."""
         if right.numel() == 0:
             return torch.zeros_like(right)
-        (solution,) = _batched(_substitute, self.lu, self.pivots, right)
-        return _mended(self.matrices, right, solution)
+        substitute = _substitute_transposed if transpose else _substitute
+        (solution,) = _batched(substitute, self.lu, self.pivots, right)
+        return _mended(self.matrices.mT if transpose else self.matrices, right, solution)
 
     def or_else(self, mask: Tensor, other: DenseFactors) -> DenseFactors:
         """These factors, and those of `other` where `mask`, `(batch,)`, is true."""
@@ -102,6 +103,10 @@ def _factor(matrices: Tensor) -> tuple[Tensor, ...]:
 
 def _substitute(lu: Tensor, pivots: Tensor, right: Tensor) -> tuple[Tensor, ...]:
     return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2)).squeeze(2),)
+
+
+def _substitute_transposed(lu: Tensor, pivots: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+    return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2), adjoint=True).squeeze(2),)
 
 
 def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tuple[Tensor, ...]:

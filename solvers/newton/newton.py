@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..linear.dense import DenseFactors, solve_dense
+from ..linear.dense import DenseFactors
 from ..options import is_integer
 from ..problem import Problem
 from ..solution import Status
@@ -44,7 +44,12 @@ class KeptFactors:
     age: Tensor
 
     def solve(self, residual: Tensor) -> Tensor:
+        """`J⁻¹ r`."""
         return self.factors.solve(self.scales * residual)
+
+    def solve_transposed(self, r: Tensor) -> Tensor:
+        """`J⁻ᵀ r`."""
+        return self.scales * self.factors.solve(r, transpose=True)
 
     def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
         """These, and those of `other` where `mask`, `(batch,)`, is true."""
@@ -64,6 +69,14 @@ class NewtonState(PointState):
     kept: KeptFactors | None = None
     weights: Tensor | None = None
     """What the residuals are multiplied by to be compared, `(batch, n)`."""
+
+    def inverse(self, r: Tensor) -> Tensor:
+        """`J⁻¹ r` by the last factors; `−r`, as if for a constant map, before there are any."""
+        return -r if self.kept is None else self.kept.solve(r)
+
+    def inverse_transpose(self, r: Tensor) -> Tensor:
+        """`J⁻ᵀ r` likewise."""
+        return -r if self.kept is None else self.kept.solve_transposed(r)
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ class Newton(Solver):
     globalisation: Globalisation | None = field(default_factory=TrustRegion)
     refresh: int | None = 1
     default_max_steps: ClassVar[int] = 100
+    learns_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_globalisation(self.globalisation)
@@ -117,7 +131,7 @@ class Newton(Solver):
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         settled = settled_systems(problem, state.point.norm)
         kept = state.kept
-        if kept is None:
+        if kept is None or self.refresh == 1:
             return self._fresh(problem, state, settled)
         old = (kept.age < (torch.inf if self.refresh is None else self.refresh)) & ~settled
         if not bool(old.any()):
@@ -140,13 +154,10 @@ class Newton(Solver):
         balanced = self._rule.balance
         scales = _powers_of_two(lengths) if balanced else torch.ones_like(lengths)
         scaled = scales.unsqueeze(2) * matrices
-        kept = None
-        if self.refresh == 1:
-            move = -solve_dense(scaled, scales * state.residual)
-        else:
-            kept = KeptFactors(DenseFactors.of(scaled), scales, torch.ones_like(state.point.norm))
-            move = -kept.solve(state.residual)
-            kept = kept if state.kept is None else kept.or_else(settled, state.kept)
+        kept = KeptFactors(DenseFactors.of(scaled), scales, torch.ones_like(state.point.norm))
+        move = -kept.solve(state.residual)
+        if state.kept is not None and self.refresh != 1:
+            kept = kept.or_else(settled, state.kept)
         start, memory, weights = state.point, state.memory, state.weights
         if balanced and weights is None:
             weights = 1.0 / units(lengths, state.z)

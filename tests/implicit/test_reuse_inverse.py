@@ -10,6 +10,7 @@ from implicitly import (
     DenseLU,
     Exact,
     ImplicitLayer,
+    Newton,
     ReuseInverse,
     Stopping,
     fixed_point,
@@ -90,6 +91,52 @@ def test_the_gradient_is_that_of_the_learnt_inverse_of_each_system_at_its_own_en
         # The adjoint of a fixed point is u = −Hᵀg; of a root u = Hᵀg, and ∂F/∂x has the other sign.
         slope = 1 - tanh_map(solution.value.detach()[i], W, x.detach()[i]) ** 2
         torch.testing.assert_close(mine[i], -(H.mT @ g[i]) * slope, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["fixed_point", "root"])
+@pytest.mark.parametrize("refresh", [1, 2, None])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_the_gradient_is_that_of_newtons_last_jacobian_of_each_system(form, refresh, dropped):
+    W, x = inputs()
+    x = (2.0 * x).requires_grad_()
+    function = tanh_map if form == "fixed_point" else lambda z, W, x: z - tanh_map(z, W, x)
+    solution = (fixed_point if form == "fixed_point" else root)(
+        function, torch.zeros_like(x), W, x, solver=Newton(None, refresh=refresh),
+        gradient=ReuseInverse(), batch_dims=1, batched_args=(False, True) if dropped else None,
+        stopping=LOOSE,
+    )  # fmt: skip
+    assert len(set(solution.steps.tolist())) > 1
+    g = draw(*x.shape, seed=2)
+    (mine,) = torch.autograd.grad((solution.value * g).sum(), x)
+    assert solution.adjoints == []
+    identity = torch.eye(x.shape[1]).double()
+    for i, steps in enumerate(solution.steps.tolist()):
+        # Chord and Shamanskii steps by hand, all of which lower the residual here.
+        z, matrix = torch.zeros(x.shape[1]).double(), identity
+        for step in range(steps):
+            value = tanh_map(z, W, x.detach()[i])
+            if step == 0 or (refresh is not None and step % refresh == 0):
+                matrix = identity - (1 - value**2)[:, None] * W
+            z = z + torch.linalg.solve(matrix, value - z)
+        slope = 1 - tanh_map(solution.value.detach()[i], W, x.detach()[i]) ** 2
+        expected = torch.linalg.solve(matrix.mT, g[i]) * slope
+        # The condition of I − J is at most 1.7 / 0.3.
+        torch.testing.assert_close(mine[i], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_newtons_gradient_is_off_by_as_much_as_the_last_step_was_long():
+    W, x = inputs()
+    x = (2.0 * x).requires_grad_()
+    gradients = []
+    for mode in (ReuseInverse(), Exact(DenseLU())):
+        value = fixed_point(
+            tanh_map, torch.zeros_like(x), W, x, solver=Newton(), gradient=mode, batch_dims=1,
+            stopping=Stopping(rtol=1e-12),
+        ).value  # fmt: skip
+        gradients.append(torch.autograd.grad(value.square().sum(), x)[0])
+    # Newton's steps square the error: before one to 1e-12 the iterate was within about 1e-6.
+    error = (gradients[0] - gradients[1])[1:].norm() / gradients[1][1:].norm()
+    assert 0 < error < 1e-5
 
 
 @pytest.mark.parametrize("form", ["fixed_point", "root"])

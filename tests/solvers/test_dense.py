@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from implicitly import DenseLU, Newton, fixed_point
 from implicitly.solvers import solve_dense
+from implicitly.solvers.linear.dense import DenseFactors
 from torch import Tensor
 
 from .references import TanhSystems, as_float64, tanh_map
@@ -47,27 +48,46 @@ class Result(NamedTuple):
 
 def spoil(monkeypatch: pytest.MonkeyPatch, which: list[int]) -> list[int]:
     """Make batched LU return wrong numbers for the systems `which`; the list of its batch sizes."""
-    honest, sizes = torch.linalg.solve_ex, []
+    at_once, substituted, sizes = torch.linalg.solve_ex, torch.linalg.lu_solve, []
 
-    def solve_ex(matrices: Tensor, right: Tensor, **options: Any) -> Result:
-        result, info = honest(matrices, right, **options)
-        if matrices.ndim == 3:
-            sizes.append(len(matrices))
+    def spoilt(result: Tensor) -> Tensor:
+        if result.ndim == 3:
+            sizes.append(len(result))
             for i in which:
                 result[i] *= 1 + 1e-3
-        return Result(result, info)
+        return result
+
+    def solve_ex(matrices: Tensor, right: Tensor, **options: Any) -> Result:
+        result, info = at_once(matrices, right, **options)
+        return Result(spoilt(result), info)
+
+    def lu_solve(*arguments: Tensor, **options: Any) -> Tensor:
+        return spoilt(substituted(*arguments, **options))
 
     monkeypatch.setattr(torch.linalg, "solve_ex", solve_ex)
+    monkeypatch.setattr(torch.linalg, "lu_solve", lu_solve)
     return sizes
 
 
+def solve_transposed(matrices: Tensor, right: Tensor) -> Tensor:
+    return DenseFactors.of(matrices.mT.contiguous()).solve(right, transpose=True)
+
+
+WAYS = {
+    "at once": solve_dense,
+    "factors": lambda matrices, right: DenseFactors.of(matrices).solve(right),
+    "factors of the transpose": solve_transposed,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("which", [[0], [1, 3], [0, 1, 2, 3]], ids=str)
 def test_wrong_answers_of_batched_lu_are_found_and_mended(
-    monkeypatch: pytest.MonkeyPatch, which: list[int]
+    monkeypatch: pytest.MonkeyPatch, which: list[int], way: str
 ) -> None:
     matrices, right = draw(4, 20, seed=0)
     sizes = spoil(monkeypatch, which)
-    found = solve_dense(matrices, right)
+    found = WAYS[way](matrices, right)
     assert sizes == [4]
     check_against_lapack(matrices, right, found)
 
@@ -147,6 +167,7 @@ import numpy as np, torch
 torch.set_num_threads(2)
 from implicitly import DenseLU, Newton, fixed_point
 from implicitly.solvers import solve_dense
+from implicitly.solvers.linear.dense import DenseFactors
 from implicitly.solvers.linear.dense import DenseFactors
 generator = np.random.default_rng(0)
 for n in (160, 200, 257):
