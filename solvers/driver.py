@@ -42,8 +42,10 @@ _RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (
         Status.NON_FINITE,
     )
 )
-# At the rounding level of the dtype, progress is noise and patience is short.
+# At the rounding level of the dtype, progress is noise and patience is short. Of half precision 64 units
+# would be half of everything.
 _ROUNDING_UNITS = 64
+_HALF_ROUNDING_UNITS = 4
 _SLOWEST_PROGRESS = 0.999
 # Steps without progress after which rounding is asked for first; then at twice as many each time.
 _FIRST_DOUBT = 8
@@ -52,6 +54,8 @@ _LONGEST_HORIZON = 512
 _MORE = 1.01
 # A residual from a recursion must undercut the tolerance a little: the true one decides.
 _RECURSION_MARGIN = 0.9
+# Starting anew from the true residual must lower it by so much, or rounding stands in the way.
+_REFINED = 0.9
 _BACKWARD_ERROR_UNITS = 8
 _GOLDEN_RATIO = 0.6180339887498949
 
@@ -254,7 +258,9 @@ class _Monitor:
         self._stopping = stopping
         self._unit = 1.0 / max(n, 1) ** 0.5
         precision = problem.precision or z.dtype
-        self._rounding = _ROUNDING_UNITS * torch.finfo(precision).eps
+        self._eps = torch.finfo(precision).eps
+        half = precision in (torch.float16, torch.bfloat16)
+        self._rounding = (_HALF_ROUNDING_UNITS if half else _ROUNDING_UNITS) * self._eps
         if rtol is None:
             tolerance = stopping.relative(precision)
             self._rtol = np.full(batch, tolerance)
@@ -262,8 +268,8 @@ class _Monitor:
         else:
             self._rtol = rtol.detach().cpu().numpy().astype(np.float64)
             least = np.maximum(self._rtol, self._rounding)
-        self._atol = stopping.absolute(precision)
-        self._relative_to_z = problem.form == "fixed_point" and not problem.linear
+        self._relative_to_z = problem.relative_to_iterate
+        self._atol = stopping.absolute(z.dtype, self._relative_to_z)
 
         self.z = z
         self._rows: np.ndarray | None = None
@@ -280,7 +286,9 @@ class _Monitor:
         self._mark = np.full(batch, np.inf)
         """The best norm when progress was last seen: small gains add up."""
         self._last_progress = np.zeros(batch, dtype=np.int64)
-        self._confirmed = np.full(batch, np.inf)
+        self._confirmed: np.ndarray | None = None
+        self._sure = (z, residual)
+        """The iterates of the smallest residuals that were evaluated, and these; the start at first."""
         self._margin = _RECURSION_MARGIN
         # A Krylov method may stand still for as many steps as there are unknowns, and then arrive.
         horizon = min(n, _LONGEST_HORIZON) if self._confirms else 1
@@ -355,7 +363,7 @@ class _Monitor:
         mark = self._mark[rows]
         progress = norm < _SLOWEST_PROGRESS * mark
         self._mark[rows] = np.where(progress, norm, mark)
-        last_progress = np.where(progress, step, self._last_progress[rows])
+        last_progress = np.where(progress | self._waiting(), step, self._last_progress[rows])
         at_rounding = finite & (norm <= self._rounding * reference)
         self._was_at_rounding[rows] |= at_rounding
         patience = np.where(at_rounding, self._patience_at_rounding, self._patience)
@@ -416,6 +424,15 @@ class _Monitor:
         still = (arrived | (self._status != _RUNNING)).reshape(-1, self._sequence)
         all_still: np.ndarray = np.logical_and.accumulate(still, axis=1).ravel()
         return arrived & all_still
+
+    def _waiting(self) -> np.ndarray | bool:
+        """Those of the systems before which something in their sequence still moves."""
+        if self._sequence is None:
+            return False
+        moves = self.running.reshape(-1, self._sequence)
+        waiting = np.zeros_like(moves)
+        waiting[:, 1:] = np.logical_or.accumulate(moves, axis=1)[:, :-1]
+        return waiting.ravel()
 
     def _all_advance(self, norm: np.ndarray, reference: np.ndarray) -> bool:
         """Whether all systems still run, and each has made progress and is above its tolerance.
@@ -521,24 +538,36 @@ class _Monitor:
         self.problem, self._rows = self._whole, None
         self.problem.unpark()
         residual = self.problem.residual(self.z)
-        norm = (
-            torch.linalg.vector_norm(residual, dim=1).detach().cpu().numpy().astype(np.float64)
-            * self._unit
-        )
+        norm, before = self._evaluated_norms(residual)
+        worse = ~(norm <= before)
+        if worse.any():  # Rounding has led a recursion astray.
+            these = torch.from_numpy(worse).to(self.z.device).unsqueeze(1)
+            self.z = torch.where(these, self._sure[0], self.z)
+            residual = torch.where(these, self._sure[1], residual)
+            norm = np.where(worse, before, norm)
+        self._sure = (self.z, residual)
         short = (self._status == Status.CONVERGED) & ~(norm <= self._threshold)
         if short.any():
             self._margin *= 0.5
             if self._default_tolerance:
                 self._threshold = np.maximum(self._threshold, self._reachable(self._whole, self.z))
                 short &= ~(norm <= self._threshold)
-        stuck = short & ~(norm <= 0.9 * self._confirmed)
+        first = np.inf if self._first is None else self._scaled(self._first)
+        # What was at the rounding level already has had its second chance.
+        stuck = short & (~(norm <= _REFINED * before) | (before <= self._rounding * first))
         self._status[short] = Status.MAX_STEPS if last else Status.RUNNING
         self._status[stuck] = Status.STALLED
-        self._confirmed = norm
-        self._kept = norm
+        self._confirmed, self._kept = norm, norm.copy()
         self._best = np.full_like(norm, np.inf)
         self._mark = np.full_like(norm, np.inf)
         return residual
+
+    def _evaluated_norms(self, residual: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Norms of `residual`, and of the smallest evaluated before, in one read-back."""
+        rows = [residual] if self._confirmed is not None else [residual, self._sure[1]]
+        read = torch.stack([torch.linalg.vector_norm(one, dim=1) for one in rows])
+        norms = read.detach().cpu().numpy().astype(np.float64) * self._unit
+        return norms[0], norms[-1] if self._confirmed is None else self._confirmed
 
     def accept_rounding(self) -> None:
         """What ends where rounding explains its residual meets the default tolerance.
@@ -587,8 +616,8 @@ class _Monitor:
         moved = z * signs
         product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
         change = torch.linalg.vector_norm(product, dim=1)
-        units = _BACKWARD_ERROR_UNITS * self._rounding / _ROUNDING_UNITS
-        return change.detach().cpu().numpy().astype(np.float64) * self._unit * units
+        change = change.detach().cpu().numpy().astype(np.float64)
+        return change * self._unit * _BACKWARD_ERROR_UNITS * self._eps
 
     def end_running(self, state: Any, step: int) -> None:
         """End what runs with `MAX_STEPS`, at the iterates of the look just made."""

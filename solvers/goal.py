@@ -64,13 +64,13 @@ class Goal:
         precision = problem.precision or z.dtype
         if rtol is None:
             rtol = z.new_full((z.shape[0],), stopping.relative(precision))
-        if problem.form == "fixed_point" and not problem.linear:
+        if problem.relative_to_iterate:
             reference = None
         elif reference is None:
             reference = rms(residual)
         return Goal(
             rtol=rtol,
-            atol=stopping.absolute(precision),
+            atol=stopping.absolute(z.dtype, problem.relative_to_iterate),
             reference=reference,
             max_steps=max_steps,
             max_evaluations=stopping.max_evaluations,

@@ -71,6 +71,11 @@ class Problem:
     def linear(self) -> bool:
         return self.operator is not None
 
+    @property
+    def relative_to_iterate(self) -> bool:
+        """Whether tolerances are relative to the iterate, and not to the residual at the start."""
+        return self.form == "fixed_point" and not self.linear
+
     def park(self, finished: Tensor, z: Tensor) -> None:
         """From now on evaluate the `finished` systems (boolean, `(batch, 1)`) at the rows of `z`.
 

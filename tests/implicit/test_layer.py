@@ -497,3 +497,16 @@ def test_every_evaluation_sees_the_buffers_from_before_the_call():
     z.sum().backward()
     slope = 1 - torch.tanh(z.detach()).square()
     torch.testing.assert_close(x.grad, 1 / (1 - 0.5 * slope), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("exponent", [-30, -50])
+def test_a_tiny_cotangent_under_autocast_has_its_gradient(exponent):
+    cell, x = Cell().float(), inputs().float().requires_grad_()
+    layer, size = ImplicitLayer(cell), 2.0**exponent
+    with torch.autocast("cpu", torch.bfloat16):
+        z = layer(x)
+    (whole,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
+    (tiny,) = torch.autograd.grad(z.sum() * size, x)
+    # Powers of two pass through every operation of a linear solve without rounding.
+    assert whole.norm() > 0
+    assert torch.equal(tiny / size, whole)

@@ -631,7 +631,8 @@ def test_defaults_depend_on_the_dtype_as_documented() -> None:
         (torch.bfloat16, 2.0**-5),
     ):
         assert Stopping().relative(dtype) == rtol
-        assert Stopping().absolute(dtype) == torch.finfo(dtype).eps ** 2
+        assert Stopping().absolute(dtype, relative_to_iterate=True) == torch.finfo(dtype).eps ** 2
+        assert Stopping().absolute(dtype, relative_to_iterate=False) == 0.0
 
 
 @pytest.mark.parametrize("solver", [Anderson(), Broyden(), GMRES()], ids=lambda s: type(s).__name__)
@@ -671,3 +672,40 @@ def test_systems_that_are_held_take_no_part_and_change_no_bit_of_the_others(drop
     assert result.steps[~held].tolist() == everyone.steps[~held].tolist()
     for z in seen[1:]:
         assert len(z) == 2 if dropping else torch.equal(z[held], start[held])
+
+
+def test_a_time_step_that_waits_for_those_before_it_does_not_stall() -> None:
+    length = 60
+
+    def f(z: Tensor) -> Tensor:
+        before = torch.cat((torch.ones(1, 1).to(z), z[:-1]))
+        # Swings, with a residual that never falls, until the time step before it has arrived.
+        return torch.where((before - 1).abs() < 1e-3, torch.ones_like(z), -z)
+
+    start = torch.full((length, 1), 0.5, dtype=torch.float64)
+    result = solve(
+        Problem(f), FixedPointIteration(), start, Stopping(rtol=1e-6, patience=10), sequence=length
+    )
+    assert result.status.tolist() == [Status.CONVERGED] * length
+    assert result.steps.tolist()[-1] == length
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("solver", [GMRES(), BiCGStab(), NeumannSeries()], ids=repr)
+def test_a_recursion_that_rounding_leads_astray_returns_nothing_worse_than_the_start(
+    solver: Solver, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(60, 60, generator=generator, dtype=torch.float64) for _ in range(2))
+    values = torch.logspace(0, -8, 60, dtype=torch.float64)
+    matrix = torch.linalg.qr(left)[0] * values @ torch.linalg.qr(right)[0]
+
+    def operator(v: Tensor) -> Tensor:
+        return (v.bfloat16() @ matrix.mT.bfloat16()).to(v)
+
+    b = torch.randn(1, 60, generator=generator, dtype=torch.float64)
+    problem = Problem(lambda z: operator(z) + b, form="root", operator=operator)
+    result = solve(problem, solver, torch.zeros_like(b), Stopping(rtol=1e-6, max_steps=500))
+    found = problem.residual(result.z).norm() / 60**0.5
+    assert result.residual[0] == pytest.approx(found.item(), rel=1e-12)
+    assert found <= b.norm() / 60**0.5
