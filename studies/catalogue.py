@@ -23,28 +23,23 @@ from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
 from ..solvers.naming import public_kinds
 from .errors import StudyError
-from .methods.jax_peers import JAXOPT, OPTIMISTIX, JAXoptAlone, OptimistixAlone
+from .methods.alone import Alone, Library
+from .methods.jax_peers import JAXOPT, OPTIMISTIX
 from .methods.method import Method
 from .methods.native import ADAPTED, Native
-from .methods.scipy_alone import METHODS, ScipyAlone
-from .methods.torch_peers import TORCHDEQ, XITORCH, TorchDEQAlone, XitorchAlone
+from .methods.scipy_alone import SCIPY
+from .methods.torch_peers import TORCHDEQ, XITORCH
 from .selection import Choice, Names
 from .written import build
 
 # Solvers of the package by what they are, of nonlinear and of linear equations.
-NATIVE, ADAPTER, LINEAR, SCIPY = "native", "adapter", "linear", "scipy"
+NATIVE, ADAPTER, LINEAR = "native", "adapter", "linear"
 
 
 _SOLVERS: dict[str, type[Solver]] = public_kinds(solvers, Solver)
 _PARTS: dict[str, type] = {**_SOLVERS, **public_kinds(solvers, Globalisation)}
 _LIST_SOLVERS = "implicitly study list --solvers"
-_LIBRARIES: dict[str, tuple[Callable[..., Method], Sequence[str]]] = {
-    "scipy": (ScipyAlone, METHODS),
-    "torchdeq": (TorchDEQAlone, TORCHDEQ),
-    "xitorch": (XitorchAlone, XITORCH),
-    "jaxopt": (JAXoptAlone, tuple(JAXOPT)),
-    "optimistix": (OptimistixAlone, tuple(OPTIMISTIX)),
-}
+_LIBRARIES: tuple[Library, ...] = (SCIPY, TORCHDEQ, XITORCH, JAXOPT, OPTIMISTIX)
 _MODES: dict[str, type[Gradient]] = public_kinds(gradients, Gradient)
 
 
@@ -190,9 +185,9 @@ class Catalogue:
     def _libraries(self) -> dict[str, Callable[[dict[str, Any]], Method]]:
         """Other libraries by themselves."""
         return {
-            f"{library}:{name}": partial(kind, name)
-            for library, (kind, names) in _LIBRARIES.items()
-            for name in names
+            f"{library.name}:{name}": partial(Alone, library, name)
+            for library in _LIBRARIES
+            for name in library.methods
         }
 
     @cached_property

@@ -9,24 +9,22 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..row import Family
 from ..selection import Value
+from .alone import Library
 from .equation import BudgetSpentError, Equation
 from .method import Attempt
-from .torch_peers import _label
 
-JAXOPT = {
+_JAXOPT = {
     "broyden": "Broyden",
     "anderson": "AndersonAcceleration",
     "fixed_point": "FixedPointIteration",
 }
-OPTIMISTIX = {
+_OPTIMISTIX = {
     "newton": "Newton",
     "chord": "Chord",
     "dogleg": "Dogleg",
@@ -131,99 +129,52 @@ class _Bridge:
         return self._torch(z)
 
 
-@dataclass(frozen=True)
-class JAXoptAlone:
-    """A solver of JAXopt; its fixed-point solvers get a root as `z + F(z)`.
+def _jaxopt(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+    """What a solver of JAXopt makes of it; its fixed-point solvers get a root as `z + F(z)`."""
+    with warnings.catch_warnings():  # That it is no longer maintained.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import jaxopt
 
-    Attributes:
-        method: Its name.
-        options: Further options of the solver.
-    """
+    bridge = _Bridge(equation)
+    options: dict[str, Any] = {
+        "maxiter": equation.limit, "tol": equation.target, "implicit_diff": False, **given,
+    }  # fmt: skip
 
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
+    def solve(residual: Callable[[Any], Any], start: np.ndarray) -> Attempt:
+        kind = getattr(jaxopt, _JAXOPT[method])
+        function = residual if method == "broyden" else lambda z: z + residual(z)
+        value, state = kind(function, **options).run(start)
+        error = float(state.error)
+        claimed = error <= options["tol"]
+        return _attempt(bridge, value, claimed, error, int(state.iter_num))
 
-    @property
-    def label(self) -> str:
-        return _label("jaxopt", self.method, self.options)
-
-    @property
-    def family(self) -> Family:
-        return "peer"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("jaxopt", "jax")
-
-    def solve(self, equation: Equation) -> Attempt:
-        with warnings.catch_warnings():  # That it is no longer maintained.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import jaxopt
-
-        bridge = _Bridge(equation)
-        options: dict[str, Any] = {
-            "maxiter": equation.limit, "tol": equation.target, "implicit_diff": False, **self.options,
-        }  # fmt: skip
-
-        def solve(residual: Callable[[Any], Any], start: np.ndarray) -> Attempt:
-            kind = getattr(jaxopt, JAXOPT[self.method])
-            function = residual if self.method == "broyden" else lambda z: z + residual(z)
-            value, state = kind(function, **options).run(start)
-            error = float(state.error)
-            claimed = error <= options["tol"]
-            return _attempt(bridge, value, claimed, error, int(state.iter_num))
-
-        return bridge.attempt(solve, backwards=True)
+    return bridge.attempt(solve, backwards=True)
 
 
-@dataclass(frozen=True)
-class OptimistixAlone:
-    """A solver of Optimistix; plain iteration gets a root as `z + F(z)`.
+def _optimistix(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+    """What a solver of Optimistix makes of it; plain iteration gets a root as `z + F(z)`.
 
     Its tolerances are relative and absolute; the relative one is 0.
-
-    Attributes:
-        method: Its name.
-        options: Further options of the solver.
     """
+    import optimistix
 
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
+    bridge = _Bridge(equation)
 
-    @property
-    def label(self) -> str:
-        return _label("optimistix", self.method, self.options)
+    def solve(residual: Callable[[Any], Any], start: np.ndarray) -> Attempt:
+        kind = getattr(optimistix, _OPTIMISTIX[method])
+        solver = kind(rtol=0.0, atol=equation.target, **given)
+        iterate = method == "fixed_point"
+        call = optimistix.fixed_point if iterate else optimistix.root_find
+        found: Any = call(
+            lambda z, args: z + residual(z) if iterate else residual(z),
+            solver, start, max_steps=equation.limit, throw=False,
+        )  # fmt: skip
+        results: Any = optimistix.RESULTS
+        claimed = bool(found.result == results.successful)
+        reason = None if claimed else str(results[found.result])
+        return _attempt(bridge, found.value, claimed, None, int(found.stats["num_steps"]), reason)
 
-    @property
-    def family(self) -> Family:
-        return "peer"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("optimistix", "jax")
-
-    def solve(self, equation: Equation) -> Attempt:
-        import optimistix
-
-        bridge = _Bridge(equation)
-
-        def solve(residual: Callable[[Any], Any], start: np.ndarray) -> Attempt:
-            kind = getattr(optimistix, OPTIMISTIX[self.method])
-            solver = kind(rtol=0.0, atol=equation.target, **self.options)
-            iterate = self.method == "fixed_point"
-            call = optimistix.fixed_point if iterate else optimistix.root_find
-            found: Any = call(
-                lambda z, args: z + residual(z) if iterate else residual(z),
-                solver, start, max_steps=equation.limit, throw=False,
-            )  # fmt: skip
-            results: Any = optimistix.RESULTS
-            claimed = bool(found.result == results.successful)
-            reason = None if claimed else str(results[found.result])
-            return _attempt(
-                bridge, found.value, claimed, None, int(found.stats["num_steps"]), reason
-            )
-
-        return bridge.attempt(solve)
+    return bridge.attempt(solve)
 
 
 def _attempt(
@@ -244,3 +195,7 @@ def _attempt(
         steps=steps,
         reason=reason,
     )
+
+
+JAXOPT = Library("jaxopt", tuple(_JAXOPT), _jaxopt, packages=("jaxopt", "jax"))
+OPTIMISTIX = Library("optimistix", tuple(_OPTIMISTIX), _optimistix, packages=("optimistix", "jax"))

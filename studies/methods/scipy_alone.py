@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..row import Family
 from ..selection import Value
+from .alone import Library
 from .equation import Equation
 from .method import Attempt
 
-METHODS = (
+_METHODS = (
     "hybr",
     "lm",
     "broyden1",
@@ -37,77 +36,54 @@ _FURTHER: dict[str, dict[str, float]] = {"df-sane": {"ftol": 0.0}}
 _LEAST = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True)
-class ScipyAlone:
-    """A method of `scipy.optimize.root` on the whole unknown as one vector, Jacobians by differences.
+def _solve(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+    """What a method of `scipy.optimize.root` makes of the whole unknown as one vector.
 
-    The tolerance is handed over as `fatol` (half of it to `df-sane`, which measures the square); `hybr` and
-    `lm`, which measure steps, get one that is 10⁵ or 10⁶ times smaller. The study's limit takes the
-    place of SciPy's own.
-
-    Attributes:
-        method: Its name.
-        options: Further options of the method.
+    Jacobians are differences. The tolerance is handed over as `fatol` (half of it to `df-sane`, which
+    measures the square); `hybr` and `lm`, which measure steps, get one that is 10⁵ or 10⁶ times smaller.
+    The study's limit takes the place of SciPy's own.
     """
+    from scipy.optimize import root
 
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
+    like, steps = equation.z0, 0
 
-    @property
-    def label(self) -> str:
-        if not self.options:
-            return f"scipy:{self.method}"
-        given = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-        return f"scipy:{self.method}({given})"
+    def function(z: np.ndarray) -> np.ndarray:
+        point = torch.from_numpy(np.array(z, dtype=np.float64)).view(like.shape)
+        with torch.no_grad():
+            residual = equation.residual(point.to(like))
+        return residual.double().flatten().numpy()
 
-    @property
-    def family(self) -> Family:
-        return "scipy"
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("scipy",)
-
-    def solve(self, equation: Equation) -> Attempt:
-        from scipy.optimize import root
-
-        like, steps = equation.z0, 0
-
-        def function(z: np.ndarray) -> np.ndarray:
-            point = torch.from_numpy(np.array(z, dtype=np.float64)).view(like.shape)
-            with torch.no_grad():
-                residual = equation.residual(point.to(like))
-            return residual.double().flatten().numpy()
-
-        def count(*_: Any) -> None:
-            nonlocal steps
-            steps += 1
-
-        extra: dict[str, Callable[..., None]] = (
-            {} if self.method in ("hybr", "lm") else {"callback": count}
+    extra: dict[str, Callable[..., None]] = {} if method in ("hybr", "lm") else {"callback": count}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        start = like.double().flatten().numpy().copy()
+        result = root(
+            function, start, method=method, options=_options(method, given, equation), **extra
         )
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            start = like.double().flatten().numpy().copy()
-            result = root(
-                function, start, method=self.method, options=self._options(equation), **extra
-            )
-        value = torch.from_numpy(np.array(result.x, dtype=np.float64)).view(like.shape)
-        return Attempt(
-            value=value.to(like),
-            claimed=bool(result.success),
-            status="SUCCESS" if result.success else f"FAILURE {result.get('status', '')}".strip(),
-            residual=float(np.max(np.abs(result.fun))),
-            steps=steps or None,
-            reason=None if result.success else " ".join(str(result.message).split()),
-        )
+    value = torch.from_numpy(np.array(result.x, dtype=np.float64)).view(like.shape)
+    return Attempt(
+        value=value.to(like),
+        claimed=bool(result.success),
+        status="SUCCESS" if result.success else f"FAILURE {result.get('status', '')}".strip(),
+        residual=float(np.max(np.abs(result.fun))),
+        steps=steps or None,
+        reason=None if result.success else " ".join(str(result.message).split()),
+    )
 
-    def _options(self, equation: Equation) -> dict[str, Any]:
-        limit = "maxfev" if self.method in ("hybr", "df-sane") else "maxiter"
-        shares = _TOLERANCES.get(self.method, {"fatol": 1.0})
-        return {
-            **{name: max(share * equation.target, _LEAST) for name, share in shares.items()},
-            **_FURTHER.get(self.method, {}),
-            limit: equation.limit,
-            **self.options,
-        }
+
+def _options(method: str, given: Mapping[str, Value], equation: Equation) -> dict[str, Any]:
+    limit = "maxfev" if method in ("hybr", "df-sane") else "maxiter"
+    shares = _TOLERANCES.get(method, {"fatol": 1.0})
+    return {
+        **{name: max(share * equation.target, _LEAST) for name, share in shares.items()},
+        **_FURTHER.get(method, {}),
+        limit: equation.limit,
+        **given,
+    }
+
+
+SCIPY = Library("scipy", _METHODS, _solve, packages=("scipy",), family="scipy")

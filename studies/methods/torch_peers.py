@@ -4,114 +4,66 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ..row import Family
 from ..selection import Value
+from .alone import Library
 from .equation import Equation
 from .method import Attempt
 
-TORCHDEQ = ("anderson", "broyden", "fixed_point_iter")
-XITORCH = ("broyden1", "broyden2", "linearmixing", "anderson_acc")
 
-
-@dataclass(frozen=True)
-class TorchDEQAlone:
-    """A solver of TorchDEQ, which knows fixed points: a root is given as `z + F(z)`.
+def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+    """What a solver of TorchDEQ, which knows fixed points, makes of it: a root is given as `z + F(z)`.
 
     Its tolerance is one on the Euclidean norm for each row of a batch, of which the target is a bound for
     every entry. Claimed is what its statistics say of the smallest residual.
-
-    Attributes:
-        method: Its name.
-        options: Further options of the solver.
     """
+    from torchdeq.solver import get_solver
 
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
+    shape = equation.z0.shape
+    rows = equation.z0.reshape(-1, shape[-1])
 
-    @property
-    def label(self) -> str:
-        return _label("torchdeq", self.method, self.options)
+    def function(z: torch.Tensor) -> torch.Tensor:
+        return z + equation.residual(z.view(shape)).view_as(z)
 
-    @property
-    def family(self) -> Family:
-        return "peer"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("torchdeq",)
-
-    def solve(self, equation: Equation) -> Attempt:
-        from torchdeq.solver import get_solver
-
-        shape = equation.z0.shape
-        rows = equation.z0.reshape(-1, shape[-1])
-
-        def function(z: torch.Tensor) -> torch.Tensor:
-            return z + equation.residual(z.view(shape)).view_as(z)
-
-        options: dict[str, Any] = {
-            "max_iter": equation.limit, "tol": equation.target, "stop_mode": "abs", **self.options,
-        }  # fmt: skip
-        if self.method == "broyden":
-            # Its memory is allocated at once, a row for every iteration it might make.
-            options = {"LBFGS_thres": min(equation.limit, 200), **options}
-        with torch.no_grad():
-            value, _, info = get_solver(self.method)(function, rows, **options)
-        residual = float(info["abs_lowest"].max())
-        return _attempt(value.view(shape), residual <= equation.target, residual)
+    options: dict[str, Any] = {
+        "max_iter": equation.limit, "tol": equation.target, "stop_mode": "abs", **given,
+    }  # fmt: skip
+    if method == "broyden":
+        # Its memory is allocated at once, a row for every iteration it might make.
+        options = {"LBFGS_thres": min(equation.limit, 200), **options}
+    with torch.no_grad():
+        value, _, info = get_solver(method)(function, rows, **options)
+    residual = float(info["abs_lowest"].max())
+    return _attempt(value.view(shape), residual <= equation.target, residual)
 
 
-@dataclass(frozen=True)
-class XitorchAlone:
-    """A method of `xitorch.optimize`: `equilibrium` for `anderson_acc`, else `rootfinder`.
+def _xitorch(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+    """What a method of `xitorch.optimize` makes of it: `equilibrium` for `anderson_acc`, else `rootfinder`.
 
     It takes one system, so that a batch is a single unknown. Claimed is the absence of its warning.
-
-    Attributes:
-        method: Its name.
-        options: Further options of the method.
     """
+    from xitorch.optimize import equilibrium, rootfinder
 
-    method: str
-    options: Mapping[str, Value] = field(default_factory=dict)
+    mixing = method == "anderson_acc"
 
-    @property
-    def label(self) -> str:
-        return _label("xitorch", self.method, self.options)
+    def function(z: torch.Tensor) -> torch.Tensor:
+        residual = equation.residual(z)
+        return z + residual if mixing else residual
 
-    @property
-    def family(self) -> Family:
-        return "peer"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("xitorch",)
-
-    def solve(self, equation: Equation) -> Attempt:
-        from xitorch.optimize import equilibrium, rootfinder
-
-        mixing = self.method == "anderson_acc"
-
-        def function(z: torch.Tensor) -> torch.Tensor:
-            residual = equation.residual(z)
-            return z + residual if mixing else residual
-
-        options: dict[str, Any] = {
-            "maxiter": equation.limit,
-            "f_tol": equation.target,
-            **self.options,
-        }
-        with warnings.catch_warnings(record=True) as said, torch.no_grad():
-            warnings.simplefilter("always")
-            solve = equilibrium if mixing else rootfinder
-            value = solve(function, equation.z0, method=self.method, **options)
-        doubts = [str(one.message) for one in said if "onverge" in type(one.message).__name__]
-        return _attempt(value, not doubts, reason=doubts[0] if doubts else None)
+    options: dict[str, Any] = {
+        "maxiter": equation.limit,
+        "f_tol": equation.target,
+        **given,
+    }
+    with warnings.catch_warnings(record=True) as said, torch.no_grad():
+        warnings.simplefilter("always")
+        solve = equilibrium if mixing else rootfinder
+        value = solve(function, equation.z0, method=method, **options)
+    doubts = [str(one.message) for one in said if "onverge" in type(one.message).__name__]
+    return _attempt(value, not doubts, reason=doubts[0] if doubts else None)
 
 
 def _attempt(
@@ -126,8 +78,12 @@ def _attempt(
     )
 
 
-def _label(library: str, method: str, options: Mapping[str, Value]) -> str:
-    if not options:
-        return f"{library}:{method}"
-    given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    return f"{library}:{method}({given})"
+TORCHDEQ = Library(
+    "torchdeq", ("anderson", "broyden", "fixed_point_iter"), _torchdeq, packages=("torchdeq",)
+)
+XITORCH = Library(
+    "xitorch",
+    ("broyden1", "broyden2", "linearmixing", "anderson_acc"),
+    _xitorch,
+    packages=("xitorch",),
+)
