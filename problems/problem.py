@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..solvers.options import Options, is_integer
+from ..solvers.options import Options, is_integer, is_positive
 from ..solvers.problem import Form
 
 _LARGEST_SEARCHED = 10_000
@@ -45,6 +45,10 @@ class TestProblem(Options, ABC):
 
     A problem writes `function`, `first` and, where solutions are known, `known`. All tensors have the
     unknowns along their last axis; leading axes index independent systems of the same equation.
+
+    Attributes:
+        start_scale: The start is the standard one times this: 10 and 100 are usual for starts from
+            farther away (Moré, Garbow & Hillstrom 1981).
 
     Class attributes:
         name: What the registry knows it by.
@@ -83,6 +87,12 @@ class TestProblem(Options, ABC):
     form: ClassVar[Form] = "root"
     remark: ClassVar[str] = ""
     argument: ClassVar[str | None] = None
+
+    start_scale: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not is_positive(self.start_scale):
+            raise ValueError(f"start_scale must be a number > 0, got {self.start_scale!r}")
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -141,7 +151,7 @@ class TestProblem(Options, ABC):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """The standard start, `(*batch_shape, n)`; `n=None` for the standard size.
+        """The standard start times `start_scale`, `(*batch_shape, n)`; `n=None` for the standard size.
 
         Raises:
             ValueError: The problem does not exist with `n` unknowns.
@@ -149,7 +159,7 @@ class TestProblem(Options, ABC):
         first = self.first(self.size(n))
         if not isinstance(first, Tensor):
             first = torch.tensor(tuple(first), dtype=torch.float64)
-        return first.to(dtype=dtype, device=device)
+        return (self.start_scale * first).to(dtype=dtype, device=device)
 
     def roots(
         self,

@@ -59,7 +59,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
     Examples:
         >>> from implicitly import problems
         >>> problems.get("chandrasekhar-h", c=0.5)
-        ChandrasekharH(c=0.5)
+        ChandrasekharH(start_scale=1.0, c=0.5)
     """
     if name not in _CLASSES:
         unknown("problem", name, _CLASSES, "problems.names()")

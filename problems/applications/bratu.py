@@ -32,6 +32,7 @@ class Bratu(TestProblem):
     remark = "No solution has a closed form. The fold is at λ = 6.808 as the grid is refined."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_number(self.strength, -torch.inf):
             raise ValueError(f"strength must be a finite number, got {self.strength!r}")
 

@@ -36,6 +36,7 @@ class Brusselator(TestProblem):
     remark = "No solution has a closed form. At m = 2 the equations are those of the mean."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for parameter in ("diffusion", "feed", "rate"):
             if not is_positive(getattr(self, parameter)):
                 value = getattr(self, parameter)

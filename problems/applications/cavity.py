@@ -45,6 +45,7 @@ class DrivenCavity(TestProblem):
     remark = "No solution has a closed form. At Re = 100 the centre of the vortex has ψ = −0.1034."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_number(self.reynolds, 0):
             raise ValueError(f"reynolds must be a number ≥ 0, got {self.reynolds!r}")
 

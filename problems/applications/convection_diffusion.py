@@ -35,6 +35,7 @@ class ConvectionDiffusion(TestProblem):
     remark = "The root given is exact for the difference equations."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_number(self.convection, 0):
             raise ValueError(f"convection must be a number ≥ 0, got {self.convection!r}")
 

@@ -37,6 +37,7 @@ class Kepler(TestProblem):
     remark = "Each orbit has one root."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_integer(self.count, 1):
             raise ValueError(f"count must be an integer ≥ 1, got {self.count!r}")
         largest = self.largest_eccentricity

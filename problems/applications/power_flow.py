@@ -39,6 +39,7 @@ class PowerFlow(TestProblem):
     remark = "With one bus both roots are given, else none is known."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_number(self.loading, 0):
             raise ValueError(f"loading must be a number ≥ 0, got {self.loading!r}")
 

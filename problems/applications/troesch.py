@@ -32,6 +32,7 @@ class Troesch(TestProblem):
     remark = "The root is the only one: the Laplacian plus an increasing function."
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_positive(self.steepness):
             raise ValueError(f"steepness must be a number > 0, got {self.steepness!r}")
 

@@ -110,6 +110,7 @@ class ChandrasekharH(TestProblem):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (is_number(self.c, 0) and 0 < self.c <= 1):
             raise ValueError(f"c must be in (0, 1], got {self.c!r}")
 

@@ -38,6 +38,7 @@ class Generated(TestProblem):
     tags: ClassVar[tuple[str, ...]] = ("generated",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not is_integer(self.seed, 0):
             raise ValueError(f"seed must be an integer ≥ 0, got {self.seed!r}")
         self.check()

@@ -27,7 +27,9 @@ def test_an_unknown_tag_is_an_error_that_names_the_nearest() -> None:
 
 
 def test_an_unknown_parameter_is_an_error_that_lists_the_valid_ones() -> None:
-    with pytest.raises(TypeError, match="ChandrasekharH has no option 'albedo'. Its options: c"):
+    with pytest.raises(
+        TypeError, match="ChandrasekharH has no option 'albedo'. Its options: start_scale, c"
+    ):
         problems.get("chandrasekhar-h", albedo=0.5)
 
 
@@ -116,4 +118,20 @@ def test_the_reference_lists_every_problem_with_its_sizes_and_source() -> None:
         assert f"| {problem.sizes} |" in row
         assert row.endswith(f"| {problem.source} |")
         for field in dataclasses.fields(problem):
-            assert f"`{field.name}={getattr(problem, field.name)!r}`" in row
+            if field.name != "start_scale":  # Every problem has it.
+                assert f"`{field.name}={getattr(problem, field.name)!r}`" in row
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_start_from_farther_away_is_a_multiple_of_the_standard_one(name: str) -> None:
+    standard, farther = problems.get(name), problems.get(name, start_scale=10)
+    assert torch.equal(farther.start(), 10 * standard.start())
+    for root, same in zip(standard.roots(), farther.roots(), strict=True):
+        assert torch.equal(root.value, same.value)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("inf"), "far"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scale_that_is_not_positive_is_an_error(name: str, scale: object) -> None:
+    with pytest.raises(ValueError, match="start_scale must be a number > 0"):
+        problems.get(name, start_scale=scale)
