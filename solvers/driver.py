@@ -287,7 +287,7 @@ class _Monitor:
         """The best norm when progress was last seen: small gains add up."""
         self._last_progress = np.zeros(batch, dtype=np.int64)
         self._confirmed: np.ndarray | None = None
-        self._sure = (z, residual)
+        self._sure: tuple[Tensor, ...] = (z, residual) if self._confirms else ()
         """The iterates of the smallest residuals that were evaluated, and these; the start at first."""
         self._margin = _RECURSION_MARGIN
         # A Krylov method may stand still for as many steps as there are unknowns, and then arrive.
