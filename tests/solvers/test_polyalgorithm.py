@@ -427,8 +427,8 @@ def test_what_rounding_leaves_of_the_battery_is_accepted_soon() -> None:
     problem = problems.get("battery")
     solution = root(problem.residual, problem.start())
     assert problem.residual(solution.value).abs().max().item() <= 1e-6
-    # Eleven Newton steps lead to rounding, and another eight find no progress; a lucky rounding on the way counts
-    # as some, and eight more follow. Without the question it would be a hundred.
+    # Eleven Newton steps lead to rounding, and another eight find no progress; a lucky rounding on the
+    # way counts as some, and eight more follow. Without the question it would be a hundred.
     assert solution.counts.jvps <= 40 * 33
 
 
