@@ -12,7 +12,7 @@ from .compiled.numba_root import NumbaRoot
 from .compiled.systems import CompilationError, CompiledSystems
 from .composed.homotopy import Homotopy
 from .composed.polyalgorithm import Polyalgorithm, Winner
-from .driver import Callback, FlatSolution, solve
+from .driver import Callback, solve
 from .fixed_point.aitken import Aitken, Steffensen
 from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
@@ -25,6 +25,7 @@ from .linear.dense_lu import DenseLU
 from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
+from .monitor import FlatSolution
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
 from .newton.line_search import LineSearch, NonmonotoneLineSearch
