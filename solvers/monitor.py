@@ -135,7 +135,6 @@ class Monitor:
         self._mark = np.full(batch, np.inf)
         """The best norm when progress was last seen: small gains add up."""
         self._last_progress = np.zeros(batch, dtype=np.int64)
-        self._confirmed: np.ndarray | None = None
         self._sure: tuple[Tensor, ...] = (z, residual) if self._confirms else ()
         """The iterates of the smallest residuals that were evaluated, and these; the start at first."""
         self._margin = _RECURSION_MARGIN
@@ -270,18 +269,19 @@ class Monitor:
         """Those of the systems that have `arrived` before which nothing in their sequence still moves."""
         if self._sequence is None:
             return arrived
-        still = (arrived | (self._status != _RUNNING)).reshape(-1, self._sequence)
-        all_still: np.ndarray = np.logical_and.accumulate(still, axis=1).ravel()
-        return arrived & all_still
+        return arrived & self._all_before(arrived | ~self.running)
 
     def _waiting(self) -> np.ndarray | bool:
         """Those of the systems before which something in their sequence still moves."""
-        if self._sequence is None:
-            return False
-        moves = self.running.reshape(-1, self._sequence)
-        waiting = np.zeros_like(moves)
-        waiting[:, 1:] = np.logical_or.accumulate(moves, axis=1)[:, :-1]
-        return waiting.ravel()
+        return False if self._sequence is None else ~self._all_before(~self.running)
+
+    def _all_before(self, still: np.ndarray) -> np.ndarray:
+        """For each system whether all before it in its sequence are `still`."""
+        assert self._sequence is not None  # for the type checker: only asked where there are any
+        sequences = still.reshape(-1, self._sequence)
+        before = np.ones_like(sequences)
+        before[:, 1:] = np.logical_and.accumulate(sequences, axis=1)[:, :-1]
+        return before.ravel()
 
     def _all_advance(self, norm: np.ndarray, reference: np.ndarray) -> bool:
         """Whether all systems still run, and each has made progress and is above its tolerance.
@@ -387,7 +387,10 @@ class Monitor:
         self.problem, self._rows = self._whole, None
         self.problem.unpark()
         residual = self.problem.residual(self.z)
-        norm, before = self._evaluated_norms(residual)
+        both = (torch.linalg.vector_norm(one, dim=1) for one in (residual, self._sure[1]))
+        norm, before = (
+            torch.stack(tuple(both)).detach().cpu().numpy().astype(np.float64) * self._unit
+        )
         worse = ~(norm <= before)
         if worse.any():  # Rounding has led a recursion astray.
             these = torch.from_numpy(worse).to(self.z.device).unsqueeze(1)
@@ -401,22 +404,16 @@ class Monitor:
             if self._default_tolerance:
                 self._threshold = np.maximum(self._threshold, self._reachable(self._whole, self.z))
                 short &= ~(norm <= self._threshold)
-        first = np.inf if self._first is None else self._scaled(self._first)
+        assert self._first is not None  # for the type checker: a look has been made
+        first = self._scaled(self._first)
         # What was at the rounding level already has had its second chance.
         stuck = short & (~(norm <= _REFINED * before) | (before <= self._rounding * first))
         self._status[short] = Status.MAX_STEPS if last else Status.RUNNING
         self._status[stuck] = Status.STALLED
-        self._confirmed, self._kept = norm, norm.copy()
+        self._kept = norm
         self._best = np.full_like(norm, np.inf)
         self._mark = np.full_like(norm, np.inf)
         return residual
-
-    def _evaluated_norms(self, residual: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Norms of `residual`, and of the smallest evaluated before, in one read-back."""
-        rows = [residual] if self._confirmed is not None else [residual, self._sure[1]]
-        read = torch.stack([torch.linalg.vector_norm(one, dim=1) for one in rows])
-        norms = read.detach().cpu().numpy().astype(np.float64) * self._unit
-        return norms[0], norms[-1] if self._confirmed is None else self._confirmed
 
     def accept_rounding(self) -> None:
         """What ends where rounding explains its residual meets the default tolerance.

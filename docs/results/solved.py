@@ -15,7 +15,7 @@ from implicitly import problems, studies
 
 STUDY, TOLERANCE = "classical", 1e-8
 SYMBOLS = {
-    ("solved", "solved"): "●",
+    ("solved", "other"): "●",
     ("not solved", "STALLED"): "s",
     ("not solved", "DIVERGED"): "d",
     ("not solved", "NON_FINITE"): "n",
@@ -42,8 +42,6 @@ solved, x the library says that it has failed, F it says that it has not, e an e
 
 def symbol(outcome: str, status: str | None) -> str:
     """How a cell ended, as a letter."""
-    if outcome == "solved":
-        return SYMBOLS["solved", "solved"]
     return SYMBOLS.get((outcome, str(status)), SYMBOLS.get((outcome, "other"), "?"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +117,11 @@ class RandomLimits(Options):
 
 
 AnyModel = TransformerOptions | TrellisNetOptions | RecurrentOptions
+_MODELS: dict[type, Callable[[Any], SequenceModel]] = {
+    TransformerOptions: Transformer,
+    TrellisNetOptions: TrellisNet,
+    RecurrentOptions: EquilibriumRNN,
+}
 
 
 @dataclass(frozen=True)
@@ -215,11 +220,7 @@ class Configuration(Options):
             options = replace(self.model, vocabulary=vocabulary)
         except ValueError as error:
             raise ConfigurationError(f"model: {error}") from error
-        if isinstance(options, TransformerOptions):
-            return Transformer(options)
-        if isinstance(options, RecurrentOptions):
-            return EquilibriumRNN(options)
-        return TrellisNet(options)
+        return _MODELS[type(options)](options)
 
 
 def named() -> list[str]:

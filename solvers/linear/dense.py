@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ class DenseFactors:
         """`x` of `A x = b`, or of `Aᵀ x = b`, for `b`, `(batch, n)`, as `solve_dense` gives it."""
         if right.numel() == 0:
             return torch.zeros_like(right)
-        substitute = _substitute_transposed if transpose else _substitute
+        substitute = partial(_substitute, transpose=transpose)
         (solution,) = _batched(substitute, self.lu, self.pivots, right)
         return _mended(self.matrices.mT if transpose else self.matrices, right, solution)
 
@@ -101,12 +102,10 @@ def _factor(matrices: Tensor) -> tuple[Tensor, ...]:
     return lu, pivots
 
 
-def _substitute(lu: Tensor, pivots: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-    return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2)).squeeze(2),)
-
-
-def _substitute_transposed(lu: Tensor, pivots: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-    return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2), adjoint=True).squeeze(2),)
+def _substitute(
+    lu: Tensor, pivots: Tensor, right: Tensor, *, transpose: bool
+) -> tuple[Tensor, ...]:
+    return (torch.linalg.lu_solve(lu, pivots, right.unsqueeze(2), adjoint=transpose).squeeze(2),)
 
 
 def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tuple[Tensor, ...]:

@@ -53,17 +53,6 @@ validate: 6
 checkpoint: 4
 log: 1
 """
-RECURRENT = """
-title: recurrent
-model: {name: recurrent, width: 8}
-data: {name: standard-library, characters: 20000}
-batch: 4
-length: 8
-steps: 12
-validate: 6
-checkpoint: 4
-log: 1
-"""
 COPY = f"""
 title: copy
 model:
@@ -282,7 +271,7 @@ def test_limits_are_drawn_and_the_models_own_hold_in_validation(tmp_path):
                 "limits={least: 3, most: 9}",
             ],
         ),
-        (RECURRENT, []),
+        (TEXT, ["model={name: recurrent, width: 8}"]),
     ],
     ids=["text", "copy memory", "recurrent"],
 )

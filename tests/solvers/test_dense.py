@@ -168,7 +168,6 @@ torch.set_num_threads(2)
 from implicitly import DenseLU, Newton, fixed_point
 from implicitly.solvers import solve_dense
 from implicitly.solvers.linear.dense import DenseFactors
-from implicitly.solvers.linear.dense import DenseFactors
 generator = np.random.default_rng(0)
 for n in (160, 200, 257):
     M = generator.standard_normal((4, n, n)) / n**0.5 * 0.4
