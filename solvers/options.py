@@ -61,13 +61,15 @@ def check_truth(argument: str, value: object) -> None:
 
 
 def is_integer(value: object, least: int) -> bool:
-    """Whether `value` is an integer ≥ `least`."""
-    return isinstance(value, Integral) and int(value) >= least
+    """Whether `value` is an integer ≥ `least`; a truth value is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def is_number(value: object, least: float) -> bool:
-    """Whether `value` is a finite number ≥ `least`."""
-    return isinstance(value, Real) and least <= float(value) < math.inf
+    """Whether `value` is a finite number ≥ `least`; a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return least <= float(value) < math.inf
 
 
 def is_positive(value: object) -> bool:

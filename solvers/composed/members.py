@@ -18,17 +18,19 @@ from .homotopy import Homotopy
 # All columns of a Jacobian come from one batched product, so that it takes the time of one and the
 # memory of so many.
 _UNKNOWNS_AT_ONCE = 64
-# Beyond, a Jacobian takes more than eight batched products and its factors seconds, and those of a
-# batch more than 64 MiB in float64.
-_MOST_UNKNOWNS, _MOST_ENTRIES = 512, 2**23
+# Beyond, factors take seconds each, and those of a batch more than 64 MiB in float64.
+_MOST_UNKNOWNS, _MOST_ENTRIES = 2048, 2**23
+# Krylov solves in a row that may fail where a dense Jacobian is the way out.
+_MOST_SHORT_SOLVES = 10
 
 
 def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, ...]:
     """The members of `Polyalgorithm()` for `batch` systems of `n` unknowns.
 
-    Dense Jacobians need `batch · n²` numbers. Up to 2²³ of them (64 MiB in float64) and `n ≤ 512` they
+    Dense Jacobians need `batch · n²` numbers. Up to 2²³ of them (64 MiB in float64) and `n ≤ 2048` they
     are allowed, and up to `n = 64` they come first, since all columns are then computed in one batched
-    product. Beyond, nothing larger than the vectors of a Krylov space or of Broyden's updates is made.
+    product; else they stand behind `NewtonKrylov`, which gives up where its linear solves fail ten times
+    in a row. Beyond, nothing larger than the vectors of a Krylov space or of Broyden's updates is made.
 
     The order: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
@@ -46,12 +48,14 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
     if linear:
         return (GMRES(), DenseLU() if dense else BiCGStab())
-    first, full = NewtonKrylov(), NewtonKrylov(globalisation=None)
     if not dense:
+        full = NewtonKrylov(globalisation=None)
         within = NewtonKrylov(globalisation=TrustRegion())
-        return (first, within, full, Broyden(memory=100), DFSANE(), Homotopy(corrector=full))
+        last = (Broyden(memory=100), DFSANE(), Homotopy(corrector=full))
+        return (NewtonKrylov(), within, full, *last)
     members: tuple[Solver, ...] = (Newton(), LevenbergMarquardt(), Newton(globalisation=None))
     if n == 1:
         members = (*members, Bracketing())
     members = (*members, Homotopy(), DFSANE())
+    first = NewtonKrylov(max_short_solves=_MOST_SHORT_SOLVES)
     return members if n <= _UNKNOWNS_AT_ONCE else (first, *members)

@@ -14,7 +14,9 @@ from ..problem import Problem
 from .preconditioned import Preconditioned
 
 _FIRST_CAPACITY = 8
-# By default: steps of the first and of the longest cycle, and what a basis may hold in numbers.
+# By default: unknowns up to which no cycle ends early, steps of the first and of the longest cycle
+# beyond, and what a basis may hold in numbers.
+_WHOLE = 128
 _FIRST_CYCLE, _LONGEST_CYCLE = 40, 512
 _NUMBERS = 2**21
 
@@ -63,8 +65,9 @@ class GMRES(Preconditioned):
 
     Attributes:
         restart: Steps of a cycle; storage grows with the steps done, up to this many vectors. `None`
-            for 40 and twice as many in each further cycle, until a cycle has a step per unknown, which
-            needs no restart, 512, or as many as make two million numbers per system.
+            for a step per unknown, which needs no restart, up to 128 unknowns. Beyond for 40 and twice as
+            many in each further cycle, until there is a step per unknown, 512, or as many as make two
+            million numbers per system.
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, linear, an approximate inverse of the
             operator `∂r/∂z` (for fixed points, of `∂f/∂z − I`).
 
@@ -98,7 +101,9 @@ class GMRES(Preconditioned):
         super().__post_init__()
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:
-        return self._begin(z, residual, self.restart or max(min(z.shape[1], _FIRST_CYCLE), 1))
+        unknowns = z.shape[1]
+        whole = unknowns if unknowns <= _WHOLE else _FIRST_CYCLE
+        return self._begin(z, residual, self.restart or max(whole, 1))
 
     def _begin(self, z: Tensor, residual: Tensor, cycle: int) -> GMRESState:
         batch, n = z.shape

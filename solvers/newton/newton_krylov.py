@@ -35,6 +35,8 @@ class NewtonKrylovState(PointState):
     forcing: Tensor
     """Relative tolerance of the next linear solve, `(batch,)`."""
     failed: Tensor
+    short: Tensor
+    """Linear solves in a row that ended short of their tolerance, `(batch,)`."""
 
     @property
     def norm(self) -> Tensor:
@@ -56,6 +58,8 @@ class NewtonKrylov(Solver):
             `TrustRegion()`, or `None` for full steps whatever comes of them.
         max_linear_steps: Limit on the steps of one linear solve; a step that is short of its
             tolerance is used if it lowers the linear residual at all.
+        max_short_solves: Linear solves in a row that may end short of their tolerance before the system
+            ends as `LINEAR_SOLVE_FAILED`; `None` for any number.
 
     Raises:
         ValueError: An option is out of range.
@@ -77,6 +81,7 @@ class NewtonKrylov(Solver):
     first_forcing: float = 0.5
     globalisation: Globalisation | None = field(default_factory=NonmonotoneLineSearch)
     max_linear_steps: int = 200
+    max_short_solves: int | None = None
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
@@ -90,6 +95,9 @@ class NewtonKrylov(Solver):
         limit = self.max_linear_steps
         if not is_integer(limit, 1):
             raise ValueError(f"max_linear_steps must be an integer ≥ 1, got {limit!r}")
+        most = self.max_short_solves
+        if most is not None and not is_integer(most, 1):
+            raise ValueError(f"max_short_solves must be an integer ≥ 1 or None, got {most!r}")
 
     @property
     def keeps_batch(self) -> bool:
@@ -102,13 +110,12 @@ class NewtonKrylov(Solver):
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> NewtonKrylovState:
         point = Point.of(z, residual)
         forcing = torch.full_like(point.norm, self.first_forcing)
-        return NewtonKrylovState(
-            point, self._rule.begin(point), forcing, torch.zeros_like(point.norm)
-        )
+        none = torch.zeros_like(point.norm)
+        return NewtonKrylovState(point, self._rule.begin(point), forcing, none, none)
 
     def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
         linearization = problem.linearization(state.z)
-        move, usable = self._solve(problem, linearization, state)
+        move, usable, reached = self._solve(problem, linearization, state)
         model = Model(
             state.residual, move, linearization.jvp, linearization.vjp, exact=problem.linear
         )
@@ -117,14 +124,17 @@ class NewtonKrylov(Solver):
             lambda z: Point.of(z, problem.residual(z)), state.point, model, state.memory, settled
         )
         failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        short = torch.where(reached, 0.0, state.short + 1)
+        if self.max_short_solves is not None:
+            usable = usable & (short < self.max_short_solves)
         failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
         forcing = self._forcing(state, advance.point.norm)
-        return NewtonKrylovState(advance.point, advance.memory, forcing, failed)
+        return NewtonKrylovState(advance.point, advance.memory, forcing, failed, short)
 
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
-    ) -> tuple[Tensor, Tensor]:
-        """The step, and for which systems it is one."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The step, for which systems it is one, and for which it is as good as asked for."""
         right = state.residual
         if problem.finished is not None:
             right = torch.where(problem.finished, 0.0, right)
@@ -141,11 +151,12 @@ class NewtonKrylov(Solver):
         result = solve(linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing)
         problem.counts.linear_iterations += linear.counts.evaluations
         unit = right.shape[1] ** 0.5
-        reached = torch.from_numpy(result.residual).to(right) * unit
-        usable = reached < torch.linalg.vector_norm(right, dim=1)
+        left = torch.from_numpy(result.residual).to(right) * unit
+        usable = left < torch.linalg.vector_norm(right, dim=1)
+        reached = torch.from_numpy(result.status == Status.CONVERGED).to(right.device)
         if problem.finished is not None:
             usable = usable | problem.finished.squeeze(1)
-        return result.z, usable
+        return result.z, usable, reached
 
     def _forcing(self, state: NewtonKrylovState, norm: Tensor) -> Tensor:
         progress = 0.9 * (norm / state.norm) ** 2

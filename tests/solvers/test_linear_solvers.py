@@ -316,8 +316,9 @@ def test_default_cycles_grow_within_bounds_and_do_not_depend_on_the_batch() -> N
         return lengths[1:]
 
     assert cycles(1, 7, 20) == cycles(3, 7, 20) == [7, 7, 6]
+    assert cycles(1, 128, 130) == cycles(2, 128, 130) == [128, 2]
     # Twice as long each time, up to the number of unknowns,
-    assert cycles(1, 100, 225) == cycles(2, 100, 225) == [40, 80, 100, 5]
+    assert cycles(1, 150, 425) == cycles(2, 150, 425) == [40, 80, 150, 150, 5]
     # 512,
     assert cycles(1, 2000, 40 + 80 + 160 + 320 + 513) == [40, 80, 160, 320, 512, 1]
     # or 2²¹ numbers; but 40 in any case.

@@ -100,6 +100,7 @@ OUT_OF_RANGE: list[tuple[Any, str, list[Any]]] = [
     (PseudoTransient, "first_step", [0.0, -1.0, math.nan, math.inf]),
     (NewtonKrylov, "first_forcing", [0.0, 1.0, -0.1, 2.0, math.nan]),
     (NewtonKrylov, "max_linear_steps", [0, 1.5]),
+    (NewtonKrylov, "max_short_solves", [0, 1.5, True]),
     (Stopping, "rtol", [-1e-3, math.nan, math.inf, "1e-6"]),
     (Stopping, "atol", [-1e-3, math.nan, math.inf]),
     (Stopping, "max_steps", [-1, 2.5, "10"]),

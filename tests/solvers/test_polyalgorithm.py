@@ -149,10 +149,30 @@ def test_members_are_chosen_by_the_memory_of_their_jacobians() -> None:
 
     assert kinds(1, 64)[0] == "Newton"
     assert kinds(1, 65)[:2] == ["NewtonKrylov", "Newton"]
-    assert "Newton" not in kinds(1, 513)
+    assert kinds(1, 2048)[:2] == ["NewtonKrylov", "Newton"]
+    assert "Newton" not in kinds(1, 2049)
+    assert "Newton" not in kinds(3, 2048)
     # 2048 · 64² = 2²³ numbers, and one system more.
     assert kinds(2048, 64)[0] == "Newton"
     assert "Newton" not in kinds(2049, 64)
+
+
+def test_where_krylov_solves_fail_dense_jacobians_take_over() -> None:
+    # Without a preconditioner GMRES needs n steps for the Jacobian of a long feeder, and gets 200.
+    problem = problems.get("power-flow")
+    start = problem.start(300)
+    krylov = root(problem.function, start, solver=default_members(1, 300)[0], on_failure="accept")
+    assert krylov.status.item() == Status.LINEAR_SOLVE_FAILED
+    assert krylov.steps.item() == 10
+    dense = root(problem.function, start, solver=Newton())
+    assert krylov.residual > 100 * dense.residual
+    default = root(problem.function, start)
+    assert default.converged
+    # Both within the tolerance, in units of the Jacobian's smallest singular value.
+    (jacobian,) = torch.func.jacrev(problem.function, argnums=(0,))(dense.value)
+    smallest = torch.linalg.svdvals(jacobian)[-1]
+    distance = torch.linalg.vector_norm(default.value - dense.value)
+    assert distance <= 2 * 300**0.5 * (default.residual + dense.residual) / smallest
 
 
 # --- Limits, callback, trace ----------------------------------------------------------------------
