@@ -25,6 +25,8 @@ from .linear.dense_lu import DenseLU
 from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
+from .linear.sparse_lu import KnownPattern, SparseLU
+from .linear.sparse_pattern import SparsePattern
 from .monitor import FlatSolution
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
@@ -63,6 +65,7 @@ __all__ = [
     "Globalisation",
     "Goal",
     "Homotopy",
+    "KnownPattern",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",
@@ -82,6 +85,8 @@ __all__ = [
     "SolveError",
     "SolveWarning",
     "Solver",
+    "SparseLU",
+    "SparsePattern",
     "State",
     "Status",
     "SteadyState",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..linear.bicgstab import BiCGStab
 from ..linear.dense_lu import DenseLU
 from ..linear.gmres import GMRES
+from ..linear.sparse_lu import SparseLU
 from ..newton.levenberg_marquardt import LevenbergMarquardt
 from ..newton.newton import Newton
 from ..newton.newton_krylov import NewtonKrylov
@@ -20,7 +21,9 @@ from .homotopy import Homotopy
 _UNKNOWNS_AT_ONCE = 64
 # Beyond, factors take seconds each, and those of a batch more than 64 MiB in float64.
 _MOST_UNKNOWNS, _MOST_ENTRIES = 2048, 2**23
-# Krylov solves in a row that may fail where a dense Jacobian is the way out.
+# Beyond, the factors of a sparse Jacobian may need gigabytes, for unknowns in space.
+_MOST_SPARSE, _MOST_SPARSE_ENTRIES = 2**16, 2**20
+# Krylov solves in a row that may fail where factors are the way out.
 _MOST_SHORT_SOLVES = 10
 
 
@@ -30,7 +33,8 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     Dense Jacobians need `batch · n²` numbers. Up to 2²³ of them (64 MiB in float64) and `n ≤ 2048` they
     are allowed, and up to `n = 64` they come first, since all columns are then computed in one batched
     product; else they stand behind `NewtonKrylov`, which gives up where its linear solves fail ten times
-    in a row. Beyond, nothing larger than the vectors of a Krylov space or of Broyden's updates is made.
+    in a row. Beyond, up to `n = 65536` and a million unknowns in all, sparse Jacobians stand there; nothing
+    else larger than the vectors of a Krylov space or of Broyden's updates is made.
 
     The order: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
@@ -41,21 +45,24 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
         ['Newton', 'LevenbergMarquardt', 'Newton', 'Homotopy', 'DFSANE']
         >>> [type(member).__name__ for member in default_members(batch=1, n=10_000)]
-        ['NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'Broyden', 'DFSANE', 'Homotopy']
+        ['NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'Broyden', 'DFSANE', 'Homotopy']
         >>> [type(member).__name__ for member in default_members(batch=1, n=3, linear=True)]
         ['GMRES', 'DenseLU']
     """
     dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
+    sparse = n <= _MOST_SPARSE and batch * n <= _MOST_SPARSE_ENTRIES
     if linear:
-        return (GMRES(), DenseLU() if dense else BiCGStab())
+        if dense:
+            return (GMRES(), DenseLU())
+        return (GMRES(), SparseLU(), BiCGStab()) if sparse else (GMRES(), BiCGStab())
+    krylov = NewtonKrylov(max_short_solves=_MOST_SHORT_SOLVES)
     if not dense:
-        full = NewtonKrylov(globalisation=None)
-        within = NewtonKrylov(globalisation=TrustRegion())
-        last = (Broyden(memory=100), DFSANE(), Homotopy(corrector=full))
-        return (NewtonKrylov(), within, full, *last)
+        within, full = NewtonKrylov(globalisation=TrustRegion()), NewtonKrylov(globalisation=None)
+        last = (within, full, Broyden(memory=100), DFSANE(), Homotopy(corrector=full))
+        direct = NewtonKrylov(linear_solver=SparseLU(), globalisation=TrustRegion())
+        return (krylov, direct, *last) if sparse else (NewtonKrylov(), *last)
     members: tuple[Solver, ...] = (Newton(), LevenbergMarquardt(), Newton(globalisation=None))
     if n == 1:
         members = (*members, Bracketing())
     members = (*members, Homotopy(), DFSANE())
-    first = NewtonKrylov(max_short_solves=_MOST_SHORT_SOLVES)
-    return members if n <= _UNKNOWNS_AT_ONCE else (first, *members)
+    return members if n <= _UNKNOWNS_AT_ONCE else (krylov, *members)

@@ -18,6 +18,7 @@ from implicitly import (
     NewtonKrylov,
     SolveError,
     Solver,
+    SparseLU,
     Stopping,
     fixed_point,
     root,
@@ -36,7 +37,7 @@ FORWARD = [
     NewtonKrylov(linear_solver=BiCGStab()),
     Newton(),
 ]
-LINEAR = [GMRES(), BiCGStab(), LSMR(), NeumannSeries(), DenseLU()]
+LINEAR = [GMRES(), BiCGStab(), LSMR(), NeumannSeries(), DenseLU(), SparseLU()]
 ADJOINT = [*LINEAR, *FORWARD]
 
 # Tighter than the defaults, so that finite differences see the solution and not the iteration:

@@ -29,6 +29,7 @@ from implicitly import (
     ScipyRoot,
     Solution,
     Solver,
+    SparseLU,
     SteadyState,
     Steffensen,
     TrustRegion,
@@ -85,6 +86,7 @@ LINEAR: dict[str, Solver] = {
     "NeumannSeries": NeumannSeries(),
     "DenseLU": DenseLU(),
     "LSMR": LSMR(),
+    "SparseLU": SparseLU(),
 }
 
 # Adapters to other libraries, with what they need to solve a contraction: mixing methods and explicit

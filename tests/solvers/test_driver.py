@@ -24,6 +24,7 @@ from implicitly import (
     SolveError,
     Solver,
     SolveWarning,
+    SparseLU,
     Status,
     Stopping,
     fixed_point,
@@ -89,7 +90,7 @@ def steps_towards_tolerance(solver: Solver, form: Form, **options: Any) -> Solut
 @every_solver
 @every_form
 def test_a_limit_of_one_step_ends_as_max_steps(solver: Solver, form: Form) -> None:
-    if isinstance(solver, DenseLU):
+    if isinstance(solver, (DenseLU, SparseLU)):
         pytest.skip("solves in one step")
     solution = steps_towards_tolerance(
         solver, form, stopping=Stopping(max_steps=1), on_failure="accept"
@@ -430,7 +431,7 @@ def test_the_trace_of_plain_iteration_is_that_of_the_formula() -> None:
 @every_solver
 @every_form
 def test_a_callback_sees_every_check_and_may_end_the_solve(solver: Solver, form: Form) -> None:
-    last = 1 if isinstance(solver, (DenseLU, Newton, NewtonKrylov)) else 4
+    last = 1 if isinstance(solver, (DenseLU, SparseLU, Newton, NewtonKrylov)) else 4
     seen: list[int] = []
 
     def callback(step: int, norms: np.ndarray[Any, Any]) -> bool:
@@ -594,7 +595,7 @@ def test_products_of_dropped_systems_do_not_happen(solver: Solver) -> None:
 
     result = solve(restricted(torch.arange(4)), solver, torch.zeros_like(c))
     assert (result.status == Status.CONVERGED).all()
-    if not isinstance(solver, DenseLU):  # It has formed its matrices by then.
+    if not isinstance(solver, (DenseLU, SparseLU)):  # They have formed their matrices by then.
         assert 1 in sizes
 
 

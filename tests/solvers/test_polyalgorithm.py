@@ -22,6 +22,7 @@ from implicitly import (
     NewtonKrylov,
     Polyalgorithm,
     Solver,
+    SparseLU,
     Status,
     Stopping,
     Unrolled,
@@ -152,6 +153,16 @@ def test_members_are_chosen_by_the_memory_of_their_jacobians() -> None:
     assert kinds(1, 2048)[:2] == ["NewtonKrylov", "Newton"]
     assert "Newton" not in kinds(1, 2049)
     assert "Newton" not in kinds(3, 2048)
+
+    # Beyond, sparse Jacobians up to 2¹⁶ unknowns, and 2²⁰ in all.
+    def sparse(batch: int, n: int) -> bool:
+        return any(
+            isinstance(getattr(member, "linear_solver", None), SparseLU)
+            for member in default_members(batch, n)
+        )
+
+    assert [sparse(1, 2048), sparse(1, 2049), sparse(1, 65536), sparse(1, 65537)] == [0, 1, 1, 0]
+    assert [sparse(16, 65536), sparse(17, 65536)] == [1, 0]
     # 2048 · 64² = 2²³ numbers, and one system more.
     assert kinds(2048, 64)[0] == "Newton"
     assert "Newton" not in kinds(2049, 64)
@@ -173,6 +184,20 @@ def test_where_krylov_solves_fail_dense_jacobians_take_over() -> None:
     smallest = torch.linalg.svdvals(jacobian)[-1]
     distance = torch.linalg.vector_norm(default.value - dense.value)
     assert distance <= 2 * 300**0.5 * (default.residual + dense.residual) / smallest
+
+
+def test_where_krylov_solves_fail_sparse_jacobians_take_over() -> None:
+    problem = problems.get("power-flow")
+    start = problem.start(5000)
+    default = root(problem.function, start)
+    assert default.converged
+    direct = root(problem.function, start, solver=NewtonKrylov(linear_solver=SparseLU()))
+    # Ten Krylov steps in vain, each with an evaluation for its slope and one for its trial at least.
+    assert default.counts.evaluations <= 10 * (1 + 50) + 2 * direct.counts.evaluations
+    # Both are within rounding of the tolerance, in units of the smallest singular value, ~ 10 / n².
+    norm = torch.linalg.vector_norm(default.value - direct.value)
+    residuals = default.residual + direct.residual
+    assert norm <= 5000**0.5 * 5000**2 * residuals
 
 
 # --- Limits, callback, trace ----------------------------------------------------------------------
