@@ -26,7 +26,6 @@ from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
 from .linear.sparse_lu import KnownPattern, SparseLU
-from .linear.sparse_pattern import SparsePattern
 from .monitor import FlatSolution
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
@@ -86,7 +85,6 @@ __all__ = [
     "SolveWarning",
     "Solver",
     "SparseLU",
-    "SparsePattern",
     "State",
     "Status",
     "SteadyState",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ...solvers import GMRES, DenseLU, Solver, Stopping
+from ...solvers import GMRES, DenseLU, Polyalgorithm, Solver, Stopping
 from ..equation import Equation
 from ..structure import Leaves
 from .mode import ImplicitGradient
@@ -24,8 +24,9 @@ class Exact(ImplicitGradient):
     the iteration contracts. The residual that the linear solve achieved is in `Solution.adjoints`.
 
     Attributes:
-        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`, or
-            `DenseLU()` for a `NumbaEquation`, whose systems are small.
+        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`, and where
+            that fails the factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
+            `stopping` limits its steps; or for `DenseLU()` for a `NumbaEquation`, whose systems are small.
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.
@@ -55,5 +56,13 @@ class Exact(ImplicitGradient):
 
     def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
         start = tuple(torch.zeros_like(constant) for constant in equation.constant(args))
-        solver = self.solver or (DenseLU() if equation.small(start) else GMRES())
+        solver = self.solver or self._default(equation.small(start))
         return call.derived(equation, solver, self.stopping, from_zero=True).root(start, args)
+
+    def _default(self, small: bool) -> Solver:
+        if small:
+            return DenseLU()
+        rule = self.stopping
+        # Who limits the steps means those of one solver, and takes what they reach.
+        limited = rule is not None and (rule.max_steps, rule.max_evaluations) != (None, None)
+        return GMRES() if limited else Polyalgorithm(remember=False)

@@ -52,9 +52,7 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
     sparse = n <= _MOST_SPARSE and batch * n <= _MOST_SPARSE_ENTRIES
     if linear:
-        if dense:
-            return (GMRES(), DenseLU())
-        return (GMRES(), SparseLU(), BiCGStab()) if sparse else (GMRES(), BiCGStab())
+        return (GMRES(), DenseLU() if dense else SparseLU() if sparse else BiCGStab())
     krylov = NewtonKrylov(max_short_solves=_MOST_SHORT_SOLVES)
     if not dense:
         within, full = NewtonKrylov(globalisation=TrustRegion()), NewtonKrylov(globalisation=None)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import lsmr, splu
 from torch import Tensor
 
 from ..options import check_truth
 from ..problem import Problem
 from ..solution import Status
 from ..solver import Solver
-from .sparse_pattern import Product, SparsePattern, find_pattern, noise_level, probe_vector
+
+if TYPE_CHECKING:
+    from .sparse_pattern import Product, SparsePattern
 
 # A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
 _SINGULAR_UNITS = 16.0
@@ -55,6 +56,8 @@ class SparseMatrices:
 
     def solve(self, place: int, right: np.ndarray) -> np.ndarray:
         """`A⁻¹ b` of the matrix at `place`; by least squares if that is singular."""
+        from scipy.sparse.linalg import lsmr, splu
+
         matrix = self.pattern.matrix(self.entries[place])
         if place not in self.factors:
             try:
@@ -100,9 +103,9 @@ class SparseLU(Solver):
 
     SuperLU factors one matrix after another, on the CPU. Its memory depends on the pattern: some
     `30 n log n` numbers for a plane grid, far more in space. Where a matrix turns out to be singular, LSMR
-    gives a least-squares solution. Matrices of more than 4096 unknowns whose entries 2048 products do not
-    find are `LINEAR_SOLVE_FAILED`. Nothing records the factors, so that the gradient mode `Unrolled`
-    cannot have it.
+    gives a least-squares solution. Matrices that are too full are `LINEAR_SOLVE_FAILED`: those whose
+    entries 1024 products do not find, if there are more than 4096 unknowns or 2²⁴ numbers. Nothing records
+    the factors, so that the gradient mode `Unrolled` cannot have it.
 
     Attributes:
         remember: Whether to try the pattern of the last solve first.
@@ -163,6 +166,9 @@ class SparseLU(Solver):
         return SparseState(z, residual, failed, state.place, state.matrices)
 
     def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
+        # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
+        from .sparse_pattern import noise_level
+
         product = _products(problem, like)
         noise = noise_level(torch.finfo(problem.precision or like.dtype).eps)
         found = self._known(product, like, noise) or self._searched(product, like, noise)
@@ -175,6 +181,8 @@ class SparseLU(Solver):
         self, product: Product, like: Tensor, noise: float
     ) -> tuple[SparsePattern, np.ndarray] | None:
         """Pattern and entries by the pattern of the last solve, if that holds."""
+        from .sparse_pattern import probe_vector
+
         pattern = self.known.pattern
         if not self.remember or pattern is None or pattern.n != like.shape[1]:
             return None
@@ -187,6 +195,8 @@ class SparseLU(Solver):
         self, product: Product, like: Tensor, noise: float
     ) -> tuple[SparsePattern, np.ndarray] | None:
         """Pattern and entries from nothing."""
+        from .sparse_pattern import find_pattern
+
         pattern = find_pattern(product, like.shape[1], _dtype(like), noise)
         if pattern is None:
             return None

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from ..compiled.numba_code import Array
-from ..compiled.numba_rows import jit_step
+from .colouring import first_fit
 
 Product = Callable[[np.ndarray], np.ndarray]
 """From one vector, `(n,)`, to the products of every matrix of a batch with it, `(batch, n)`."""
 
-# Buckets of each round of the search. Two columns less than 7 · 11 · 17 = 1309 apart share a bucket in two
-# of the first three rounds at most, and so on.
-_BUCKETS = (7, 11, 17, 29, 47, 79, 131, 211, 353)
-# Up to so many unknowns a search that costs as much is given up for products with all unit vectors.
-_ALL_COLUMNS = 4096
-_MOST_PRODUCTS = 2048
+# Numbers of buckets, each for one round: two columns share a bucket of every round only if the product of its
+# primes divides their distance.
+_PRIMES = [p for p in range(7, 1024) if all(p % d for d in range(2, p))]
+# Up to so many unknowns, and numbers in all matrices, a search that costs as much is given up for products
+# with all unit vectors.
+_ALL_COLUMNS, _ALL_ENTRIES = 4096, 2**24
+_MOST_PRODUCTS = 1024
 # Rounding errors of a product in units of eps times the largest entry of a row; beyond a tenth of that
 # entry, sums tell nothing.
 _NOISE_UNITS, _MOST_NOISE = 1024.0, 0.1
 # How often, at most, two entries may pass for one in between.
 _SURE = 1e-6
+_FULL = 0.95
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SparsePattern:
     Examples:
         >>> places = np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2])
         >>> SparsePattern.of(3, *places).colours.tolist()  # Columns 0 and 2 meet in row 0.
-        [0, 0, 1]
+        [1, 0, 0]
     """
 
     n: int
@@ -59,7 +59,7 @@ class SparsePattern:
         # Full columns first: they have the fewest colours to choose from.
         order = np.argsort(-np.diff(by_column.indptr), kind="stable")
         colours = np.full(n, -1, dtype=np.int64)
-        _colour(
+        first_fit(
             by_row.indptr.astype(np.int64),
             by_row.indices.astype(np.int64),
             by_column.indptr.astype(np.int64),
@@ -101,25 +101,6 @@ class SparsePattern:
         return noise <= _MOST_NOISE and bool(small.all())
 
 
-@jit_step
-def _colour(
-    row_starts: Array, row_columns: Array, column_starts: Array, column_rows: Array, order: Array,
-    seen: Array, colours: Array,
-) -> None:  # fmt: skip
-    """Give each column in turn the first colour that no column has which shares a row with it."""
-    for column in order:
-        for k in range(column_starts[column], column_starts[column + 1]):
-            row = column_rows[k]
-            for other in range(row_starts[row], row_starts[row + 1]):
-                colour = colours[row_columns[other]]
-                if colour >= 0:
-                    seen[colour] = column
-        colour = 0
-        while seen[colour] == column:
-            colour += 1
-        colours[column] = colour
-
-
 def noise_level(eps: float) -> float:
     """What sums of entries may be off by, relative to the largest of them, where products have `eps`."""
     return _NOISE_UNITS * eps
@@ -136,11 +117,11 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
     """The places where any matrix of a batch has an entry, from products with it alone.
 
     Columns are put into buckets, column `j` into bucket `j mod m`, and two products for each bucket give
-    for each row the sums of its entries there, plain and times their numbers. Where a bucket holds one
-    entry of a row, the ratio of the sums names its column; in single precision, which has few digits for
-    numbers, a third product with random weights has to agree. What is found is subtracted, and the next
-    round has other buckets, until the product with a random vector is explained. That takes five to ten
-    products for each entry of a row, however large `n` is.
+    for each row the sums of its entries there, plain and weighted, with weights of the columns in random
+    order. Where a bucket holds one entry of a row, the ratio of the sums names its column; in single
+    precision, which has few digits for that, a third product with other weights has to agree. What is
+    found is subtracted, and the next round has other buckets, until the product with a random vector is
+    explained. That takes five to ten products for each entry of a row, however large `n` is.
 
     Args:
         product: Gives the products of all matrices with a vector.
@@ -150,7 +131,8 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
 
     Returns:
         The pattern, without entries below a thousand roundings of the largest of their row; `None` where
-        products are not finite, or where it would take more than 2048 of them and `n > 4096`.
+        products are not finite, or where it would take more than 1024 of them and there is no room for full
+        matrices: `n > 4096`, or more than 2²⁴ numbers.
 
     Source: Goodrich & Mitzenmacher 2011 (peeling tables of sums), with buckets by remainders.
 
@@ -163,27 +145,27 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
         >>> len(pattern.rows), pattern.products, len(used) < 60
         (350, 2, True)
     """
-    weights = [np.ones(n, dtype=dtype), ((np.arange(n) + 1) / n).astype(dtype)]
-    if noise * n > _SURE:
-        weights.append(np.random.default_rng(n + 1).uniform(0.5, 1.5, n).astype(dtype))
     probe = probe_vector(n, dtype)
     left = product(probe)
-    search = _Search(n, left, weights, noise)
-    used, limit = 1, n if n <= _ALL_COLUMNS else _MOST_PRODUCTS
-    for buckets in _BUCKETS:
-        used += len(weights) * buckets
-        if used > limit or noise > _MOST_NOISE:
+    search = _Search(n, left, noise)
+    sums_of_each = 2 if noise * n <= _SURE else 3
+    all_columns = n <= _ALL_COLUMNS and left.size * n <= _ALL_ENTRIES
+    rest, primes = (n if all_columns else _MOST_PRODUCTS), iter(_PRIMES)
+    expected = 0.0
+    # A round of as many buckets as there are entries finds a third of them.
+    while noise <= _MOST_NOISE and 3 * sums_of_each * expected <= rest:
+        buckets = next(prime for prime in primes if prime >= expected)
+        rest -= sums_of_each * buckets
+        if rest < 0:
             break
-        sums = np.empty((len(weights), *left.shape, buckets), dtype=dtype)
-        for bucket, (index, weight) in itertools.product(range(buckets), enumerate(weights)):
-            inside = np.arange(n) % buckets == bucket
-            sums[index, :, :, bucket] = product(inside * weight)
+        this = _Round.of(n, buckets, sums_of_each, dtype)
+        sums = this.sums(product)
         if not np.isfinite(sums).all():
             return None
-        search.peel(sums)
+        expected = search.peel(this, sums)
         if search.explains(probe, left):
             return SparsePattern.of(n, *search.places())
-    if n > _ALL_COLUMNS:
+    if not all_columns:
         return None
     columns = np.stack([product(unit) for unit in np.eye(n, dtype=dtype)], axis=2)
     if not np.isfinite(columns).all():
@@ -191,11 +173,64 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
     return SparsePattern.of(n, *np.nonzero((columns != 0).any(axis=0)))
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Buckets of columns, and what the columns weigh in each of the sums.
+
+    Attributes:
+        buckets: How many; column `j` is in bucket `j mod buckets`.
+        order: Of the columns of a bucket by their second weight.
+        weights: `(sums, n)`; the first are one.
+    """
+
+    buckets: int
+    order: np.ndarray
+    weights: np.ndarray
+
+    @staticmethod
+    def of(n: int, buckets: int, sums: int, dtype: np.dtype) -> _Round:
+        """A round with so many sums for each bucket."""
+        generator = np.random.default_rng((n, buckets))
+        order = generator.permutation(-(-n // buckets))
+        weights = np.ones((sums, n))
+        # From 1/2 to 3/2, neighbours well apart, but not evenly: means of two are weights of none.
+        rank = np.empty(len(order))
+        rank[order] = np.arange(len(order)) + generator.uniform(0.25, 0.75, len(order))
+        weights[1] = 0.5 + rank[np.arange(n) // buckets] / len(order)
+        weights[2:] = generator.uniform(0.5, 1.5, weights[2:].shape)
+        return _Round(buckets, order, weights.astype(dtype))
+
+    @property
+    def members(self) -> np.ndarray:
+        """The bucket of each column, `(n,)`."""
+        found: np.ndarray = np.arange(self.weights.shape[1]) % self.buckets
+        return found
+
+    def sums(self, product: Product) -> np.ndarray:
+        """All sums, `(sums, batch, n, buckets)`."""
+        members, weights = self.members, self.weights
+        return np.stack(
+            [
+                np.stack([product((members == b) * weight) for b in range(self.buckets)], axis=2)
+                for weight in weights
+            ]
+        )
+
+    def columns(self, ratio: np.ndarray, bucket: np.ndarray) -> np.ndarray:
+        """Columns of these buckets whose second weights are nearest to `ratio`; `n` or more for none."""
+        size = len(self.order)
+        nearest = np.floor((ratio - 0.5) * size)
+        inside = (nearest >= 0) & (nearest < size)
+        place = self.order[np.where(inside, nearest, 0).astype(np.int64)]
+        found: np.ndarray = np.where(inside, place * self.buckets + bucket, self.weights.shape[1])
+        return found
+
+
 class _Search:
     """Entries found so far, of all matrices one below the other: `batch · n` rows, `n` columns."""
 
-    def __init__(self, n: int, first: np.ndarray, weights: list[np.ndarray], noise: float) -> None:
-        self._n, self._weights, self._level = n, weights, noise
+    def __init__(self, n: int, first: np.ndarray, noise: float) -> None:
+        self._n, self._level = n, noise
         self._size = np.abs(first).reshape(-1)
         self._found = sparse.csr_array((first.size, n), dtype=first.dtype)
 
@@ -205,26 +240,34 @@ class _Search:
         noise: np.ndarray = self._level * self._size
         return noise
 
-    def peel(self, sums: np.ndarray) -> None:
-        """Find what is alone in its bucket: `sums` with each weight, `(weights, batch, n, buckets)`."""
-        n, buckets = self._n, sums.shape[3]
-        flat = sums.reshape(len(self._weights), -1, buckets)
+    def peel(self, this: _Round, sums: np.ndarray) -> float:
+        """Find what is alone in its bucket in the sums of a round.
+
+        Returns:
+            How many entries are still to be found in a row where any are, as far as can be told.
+        """
+        n, buckets = self._n, this.buckets
+        flat = sums.reshape(len(this.weights), -1, buckets)
         self._size = np.maximum(self._size, np.abs(flat[0]).max(axis=1))
-        bucket_of = np.arange(n) % buckets
-        for each, weight in zip(flat, self._weights, strict=True):
-            spread = sparse.csr_array((weight, (np.arange(n), bucket_of)), shape=(n, buckets))
+        for each, weight in zip(flat, this.weights, strict=True):
+            spread = sparse.csr_array((weight, (np.arange(n), this.members)), shape=(n, buckets))
             each -= (self._found @ spread).toarray()
         row, bucket = np.nonzero(np.abs(flat[0]) > self._noise[:, None])
-        entry, numbered = flat[0, row, bucket], flat[1, row, bucket]
-        nearest = np.rint((numbered / entry * n - 1 - bucket) / buckets)
-        # What is out of bounds agrees with no column.
-        column = (bucket + buckets * nearest.clip(0, n)).astype(np.int64)
+        entry = flat[0, row, bucket]
+        column = this.columns(flat[1, row, bucket] / entry, bucket)
         alone = column < n
-        column = column.clip(0, n - 1)
-        for each, weight in zip(flat[1:], self._weights[1:], strict=True):
+        column = np.where(alone, column, 0)
+        for each, weight in zip(flat[1:], this.weights[1:], strict=True):
             alone &= np.abs(each[row, bucket] - entry * weight[column]) <= self._noise[row]
         found = (entry[alone], (row[alone], column[alone]))
         self._found = self._found + sparse.csr_array(found, self._found.shape)
+        filled = np.bincount(row, minlength=len(flat[0]))
+        left = filled - np.bincount(row[alone], minlength=len(filled))
+        some = left > 0
+        # So many entries at random fill such a share of the buckets (if all, no fewer than these).
+        share = (filled[some] / buckets).clip(max=_FULL)
+        entries = -buckets * np.log1p(-share) - (filled - left)[some]
+        return float(entries.mean()) if some.any() else 0.0
 
     def explains(self, probe: np.ndarray, value: np.ndarray) -> bool:
         """Whether nothing is left of the product `value` with `probe`."""

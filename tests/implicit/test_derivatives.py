@@ -16,11 +16,13 @@ from implicitly import (
     NeumannSeries,
     Newton,
     NewtonKrylov,
+    Solution,
     SolveError,
     Solver,
     SparseLU,
     Stopping,
     fixed_point,
+    problems,
     root,
 )
 from oracle import differentiable_root, newton
@@ -347,3 +349,27 @@ def test_a_backward_pass_evaluates_the_function_twice_whatever_the_adjoint_solve
     assert len(calls) == 2
     # GMRES starts at zero, where the value is known: 4 steps for 4 unknowns, and the confirmation.
     assert solution.adjoints[0].counts.evaluations <= 4 + 1
+
+
+def test_where_gmres_fails_the_default_adjoint_is_solved_by_factors() -> None:
+    problem = problems.get("power-flow")
+    loading = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    start = problem.start(600)
+
+    def gradient(mode: Exact) -> tuple[Tensor, Solution]:
+        solution = root(problem.function, start, loading, gradient=mode)
+        (found,) = torch.autograd.grad(solution.value.sum(), loading)
+        return found, solution
+
+    found, solution = gradient(Exact())
+    assert solution.adjoints[0].converged
+    z = solution.value.detach()
+    jacobian = torch.func.jacrev(problem.function)(z, loading.detach())
+    by_loading = torch.func.jacrev(problem.function, argnums=1)(z, loading.detach())
+    expected = -torch.linalg.solve(jacobian, by_loading).sum()
+    # Root and adjoint are each within 1e-10, relative to residuals of one, by the inverse.
+    inverse = 1 / torch.linalg.svdvals(jacobian)[-1]
+    assert (found - expected).abs() <= 1e-10 * inverse * 600
+    # Limited steps are those of GMRES alone, and what they reach is taken or refused as such.
+    with pytest.raises(SolveError, match="GMRES"):
+        gradient(Exact(stopping=Stopping(max_steps=1000)))

@@ -176,10 +176,12 @@ def test_a_kind_without_compiled_steps_is_an_error(kind: tuple[Any, str]) -> Non
         solver(compiled=1)
 
 
-def test_numba_is_imported_for_compiled_steps_alone() -> None:
+def test_numba_and_sparse_matrices_are_imported_where_they_are_used_alone() -> None:
     code = (
         "import sys, torch, implicitly\n"
         "implicitly.fixed_point(torch.cos, torch.zeros(2), solver=implicitly.Broyden())\n"
-        "assert 'numba' not in sys.modules\n"
+        "x = torch.ones(100, requires_grad=True)\n"
+        "implicitly.root(lambda z, x: z**3 + z - x, torch.ones(100), x).value.sum().backward()\n"
+        "assert not {'numba', 'scipy.sparse'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,83 @@
+"""Products of permutations: learned at length 16, asked for at lengths up to 1024.
+
+The configuration `permutations`, a recurrent network at equilibrium, beside a transformer of 8 weight-tied
+layers. `right` is the share of positions whose product is right, and `last` that of the last ones alone.
+The equilibrium is found by plain iteration, which makes one more time step exact in each iteration, and by
+Newton's method with a scan over time. Takes ten minutes on one core.
+
+Run with `python benchmarks/permutations.py`; a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from implicitly import FixedPointIteration, Stopping
+from implicitly.models import Equilibrium, SequenceModel, by_scan, count_parameters
+from implicitly.models.data import PermutationTracking
+from implicitly.models.training import latest, load, restore, train
+from rich.console import Console
+from rich.table import Table
+
+LENGTHS, SEQUENCES = (16, 32, 64, 256, 1024), 8
+TRANSFORMER = (
+    "model={name: transformer, width: 64, heads: 4, depth: {name: weight-tied, depth: 8}}",
+    "optimiser.rate=2e-3", "optimiser.betas=[0.9, 0.98]", "steps=3000", "validate=1000",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """A trained network, and how its states are found; `None` as in training."""
+
+    name: str
+    model: SequenceModel
+    depth: Equilibrium | None
+
+
+def trained(name: str, *changes: str) -> SequenceModel:
+    """The network of a run, which is made if it is not there."""
+    run, folder = load("permutations", changes), Path("build/runs") / f"permutations-{name}"
+    train(run, folder, resume=True, accelerator="cpu", progress=True)
+    file = latest(folder)
+    assert file is not None  # for the type checker: the run has ended
+    return restore(file).model().eval()
+
+
+@torch.no_grad()
+def asked(way: Way, length: int) -> tuple[float, float, str]:
+    """The shares of right products, at all positions and at the last, and evaluations of the cell."""
+    generator = torch.Generator().manual_seed(length)
+    tokens, targets = PermutationTracking(3).draw(SEQUENCES, length, generator)
+    if way.depth is not None:
+        way.model.depth = way.depth
+    scores, output = way.model.log_probabilities(tokens)
+    right = (scores.argmax(dim=-1) == targets).float()
+    evaluations = str(output.evaluations) if output.solutions else ""
+    return float(right.mean()), float(right[:, -1].mean()), evaluations
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    recurrent, transformer = trained("recurrent"), trained("transformer", *TRANSFORMER)
+    stopping = Stopping(rtol=1e-3, max_steps=2 * max(LENGTHS))
+    ways = [
+        Way("recurrent, iterated", recurrent, Equilibrium(FixedPointIteration(), stopping)),
+        Way("recurrent, by scans", recurrent, by_scan(128, rtol=1e-3)),
+        Way("transformer, 8 layers", transformer, None),
+    ]
+    table = Table("network", "parameters", "length", "right", "last", "evaluations")
+    for way in ways:
+        parameters = f"{count_parameters(way.model).total:,}"
+        for length in LENGTHS:
+            right, last, evaluations = asked(way, length)
+            table.add_row(
+                way.name, parameters, str(length), f"{right:.3f}", f"{last:.3f}", evaluations
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
