@@ -58,10 +58,9 @@ class SparseMatrices:
         """`A⁻¹ b` of the matrix at `place`; by least squares if that is singular."""
         from scipy.sparse.linalg import lsmr, splu
 
-        matrix = self.pattern.matrix(self.entries[place])
         if place not in self.factors:
             try:
-                self.factors[place] = splu(matrix)
+                self.factors[place] = splu(self.pattern.matrix(self.entries[place]))
             except RuntimeError:  # SuperLU's word for a pivot that is zero.
                 self.factors[place] = None
         factors = self.factors[place]
@@ -72,8 +71,9 @@ class SparseMatrices:
             units = _SINGULAR_UNITS * len(right) ** 0.5 * np.finfo(right.dtype).eps
             if units * size <= np.linalg.norm(right):
                 return solution
+        matrix = self.pattern.matrix(self.entries[place])
         least: np.ndarray = lsmr(
-            matrix, right, 0.0, 0.0, 0.0, conlim=0.0, maxiter=_LEAST_SQUARES_STEPS
+            matrix, right, atol=0.0, btol=0.0, conlim=0.0, maxiter=_LEAST_SQUARES_STEPS
         )[0]
         return least.astype(right.dtype)
 
