@@ -10,7 +10,6 @@ Run with `python benchmarks/permutations.py`; a run that was stopped goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,15 +27,6 @@ TRANSFORMER = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Way:
-    """A trained network, and how its states are found; `None` as in training."""
-
-    name: str
-    model: SequenceModel
-    depth: Equilibrium | None
-
-
 def trained(name: str, *changes: str) -> SequenceModel:
     """The network of a run, which is made if it is not there."""
     run, folder = load("permutations", changes), Path("build/runs") / f"permutations-{name}"
@@ -47,13 +37,11 @@ def trained(name: str, *changes: str) -> SequenceModel:
 
 
 @torch.no_grad()
-def asked(way: Way, length: int) -> tuple[float, float, str]:
+def asked(model: SequenceModel, length: int) -> tuple[float, float, str]:
     """The shares of right products, at all positions and at the last, and evaluations of the cell."""
     generator = torch.Generator().manual_seed(length)
     tokens, targets = PermutationTracking(3).draw(SEQUENCES, length, generator)
-    if way.depth is not None:
-        way.model.depth = way.depth
-    scores, output = way.model.log_probabilities(tokens)
+    scores, output = model.log_probabilities(tokens)
     right = (scores.argmax(dim=-1) == targets).float()
     evaluations = str(output.evaluations) if output.solutions else ""
     return float(right.mean()), float(right[:, -1].mean()), evaluations
@@ -61,20 +49,19 @@ def asked(way: Way, length: int) -> tuple[float, float, str]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    recurrent, transformer = trained("recurrent"), trained("transformer", *TRANSFORMER)
+    recurrent = trained("recurrent")
     stopping = Stopping(rtol=1e-3, max_steps=2 * max(LENGTHS))
-    ways = [
-        Way("recurrent, equilibrium", recurrent, Equilibrium(FixedPointIteration(), stopping)),
-        Way("transformer, 8 layers", transformer, None),
-    ]
+    recurrent.depth = Equilibrium(FixedPointIteration(), stopping)
+    networks = {
+        "recurrent, equilibrium": recurrent,
+        "transformer, 8 layers": trained("transformer", *TRANSFORMER),
+    }
     table = Table("network", "parameters", "length", "right", "last", "evaluations")
-    for way in ways:
-        parameters = f"{count_parameters(way.model).total:,}"
+    for name, model in networks.items():
+        parameters = f"{count_parameters(model).total:,}"
         for length in LENGTHS:
-            right, last, evaluations = asked(way, length)
-            table.add_row(
-                way.name, parameters, str(length), f"{right:.3f}", f"{last:.3f}", evaluations
-            )
+            right, last, evaluations = asked(model, length)
+            table.add_row(name, parameters, str(length), f"{right:.3f}", f"{last:.3f}", evaluations)
     Console().print(table)
 
 

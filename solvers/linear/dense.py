@@ -13,7 +13,7 @@ from torch import Tensor
 # Backward error of a good solve is a few n·eps; a wrong one is off by orders of magnitude.
 _BACKWARD_ERROR_UNITS = 100.0
 # A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
-_SINGULAR_UNITS = 16.0
+SINGULAR_UNITS = 16.0
 # Batches of such matrices are not given to LAPACK at once where several threads would share them:
 # PyTorch 2.13 then hangs, complains of its own pivots or returns wrong numbers (seen from n = 160 on).
 _TOGETHER_BELOW = 128
@@ -136,7 +136,7 @@ def _accurate(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     small = torch.linalg.vector_norm(error, dim=-1) <= _BACKWARD_ERROR_UNITS * n * eps * (
         size + given
     )
-    regular = _SINGULAR_UNITS * n**0.5 * eps * size <= given
+    regular = SINGULAR_UNITS * n**0.5 * eps * size <= given
     return small & regular
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..solution import Status
 from ..solver import Solver
 from .dense import solve_dense
+from .refinement import refinement_ends
 
 
 @dataclass
@@ -57,10 +57,5 @@ class DenseLU(Solver):
         z = state.z - solve_dense(state.matrix, state.residual)
         residual = problem.residual(z)
         before = torch.linalg.vector_norm(state.residual, dim=1)
-        after = torch.linalg.vector_norm(residual, dim=1)
-        # Refinement ends at the rounding errors of the products with the matrix.
-        size = torch.linalg.matrix_norm(state.matrix) * torch.linalg.vector_norm(z, dim=1)
-        at_rounding = after <= 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
-        failed = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
-        failed = torch.where(after <= 0.5 * before, 0, failed)
+        failed = refinement_ends(before, residual, torch.linalg.matrix_norm(state.matrix), z)
         return DenseState(z, residual, state.matrix, failed)

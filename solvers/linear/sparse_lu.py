@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,14 +12,13 @@ from torch import Tensor
 
 from ..options import check_truth
 from ..problem import Problem
-from ..solution import Status
 from ..solver import Solver
+from .dense import SINGULAR_UNITS
+from .refinement import refinement_ends
 
 if TYPE_CHECKING:
     from .sparse_pattern import Product, SparsePattern
 
-# A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
-_SINGULAR_UNITS = 16.0
 _LEAST_SQUARES_STEPS = 1000
 
 
@@ -45,14 +45,18 @@ class SparseMatrices:
     Attributes:
         pattern: Where any of them has entries.
         entries: `(batch, entries)`, in the order of the pattern.
-        norms: Frobenius norms, `(batch,)`.
         factors: By the place in the batch: what SuperLU gave, `None` where a pivot is zero.
     """
 
     pattern: SparsePattern
     entries: np.ndarray
-    norms: np.ndarray
     factors: dict[int, Any] = field(default_factory=dict)
+
+    @cached_property
+    def norms(self) -> np.ndarray:
+        """Frobenius norms, `(batch,)`."""
+        norms: np.ndarray = np.linalg.norm(self.entries, axis=1)
+        return norms
 
     def solve(self, place: int, right: np.ndarray) -> np.ndarray:
         """`A⁻¹ b` of the matrix at `place`; by least squares if that is singular."""
@@ -68,7 +72,7 @@ class SparseMatrices:
             solution: np.ndarray = factors.solve(right)
             size = self.norms[place] * np.linalg.norm(solution)
             # As large as that of a matrix that is singular but for rounding.
-            units = _SINGULAR_UNITS * len(right) ** 0.5 * np.finfo(right.dtype).eps
+            units = SINGULAR_UNITS * len(right) ** 0.5 * np.finfo(right.dtype).eps
             if units * size <= np.linalg.norm(right):
                 return solution
         matrix = self.pattern.matrix(self.entries[place])
@@ -157,56 +161,28 @@ class SparseLU(Solver):
                 size[row] = state.matrices.norms[place]
         z = state.z - torch.from_numpy(move).to(state.z)
         residual = problem.residual(z)
-        after = torch.linalg.vector_norm(residual, dim=1)
-        # Refinement ends at the rounding errors of the products with the matrix.
-        size = torch.from_numpy(size).to(z) * torch.linalg.vector_norm(z, dim=1)
-        at_rounding = after <= 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
-        failed = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
-        failed = torch.where(after <= 0.5 * before, 0, failed)
+        failed = refinement_ends(before, residual, torch.from_numpy(size).to(z), z)
         return SparseState(z, residual, failed, state.place, state.matrices)
 
     def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
+        """By the pattern of the last solve if that holds, else by a search."""
         # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
-        from .sparse_pattern import noise_level
+        from .sparse_pattern import find_pattern, noise_level, probe_vector, tells_apart
 
-        product = _products(problem, like)
+        n, product = like.shape[1], _products(problem, like)
+        dtype = like.new_empty(0, device="cpu").numpy().dtype
         noise = noise_level(torch.finfo(problem.precision or like.dtype).eps)
-        found = self._known(product, like, noise) or self._searched(product, like, noise)
-        if found is None:
-            return None
-        pattern, entries = found
-        return SparseMatrices(pattern, entries, np.linalg.norm(entries, axis=1))
-
-    def _known(
-        self, product: Product, like: Tensor, noise: float
-    ) -> tuple[SparsePattern, np.ndarray] | None:
-        """Pattern and entries by the pattern of the last solve, if that holds."""
-        from .sparse_pattern import probe_vector
-
-        pattern = self.known.pattern
-        if not self.remember or pattern is None or pattern.n != like.shape[1]:
-            return None
-        dtype = _dtype(like)
-        entries, probe = pattern.entries(product, dtype), probe_vector(pattern.n, dtype)
-        holds = pattern.explains(entries, probe, product(probe), noise)
-        return (pattern, entries) if holds else None
-
-    def _searched(
-        self, product: Product, like: Tensor, noise: float
-    ) -> tuple[SparsePattern, np.ndarray] | None:
-        """Pattern and entries from nothing."""
-        from .sparse_pattern import find_pattern
-
-        pattern = find_pattern(product, like.shape[1], _dtype(like), noise)
+        known = self.known.pattern if self.remember else None
+        if known is not None and known.n == n and tells_apart(noise):
+            entries, probe = known.entries(product, dtype), probe_vector(n, dtype)
+            if known.explains(entries, probe, product(probe), noise):
+                return SparseMatrices(known, entries)
+        pattern = find_pattern(product, n, dtype, noise)
         if pattern is None:
             return None
         if self.remember:
             self.known.pattern = pattern
-        return pattern, pattern.entries(product, _dtype(like))
-
-
-def _dtype(like: Tensor) -> np.dtype:
-    return like.new_empty(0, device="cpu").numpy().dtype
+        return SparseMatrices(pattern, pattern.entries(product, dtype))
 
 
 def _products(problem: Problem, like: Tensor) -> Product:

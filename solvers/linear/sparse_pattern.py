@@ -98,12 +98,17 @@ class SparsePattern:
         sums = np.bincount(rows, terms.reshape(-1), batch * n).reshape(batch, n)
         sizes = np.bincount(rows, np.abs(terms).reshape(-1), batch * n).reshape(batch, n)
         small = np.abs(value - sums) <= noise * (sizes + np.abs(value))
-        return noise <= _MOST_NOISE and bool(small.all())
+        return bool(small.all())
 
 
 def noise_level(eps: float) -> float:
     """What sums of entries may be off by, relative to the largest of them, where products have `eps`."""
     return _NOISE_UNITS * eps
+
+
+def tells_apart(noise: float) -> bool:
+    """Whether sums tell an entry from rounding, at this `noise_level`."""
+    return noise <= _MOST_NOISE
 
 
 def probe_vector(n: int, dtype: np.dtype) -> np.ndarray:
@@ -153,7 +158,7 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
     rest, primes = (n if all_columns else _MOST_PRODUCTS), iter(_PRIMES)
     expected = 0.0
     # A round of as many buckets as there are entries finds a third of them.
-    while noise <= _MOST_NOISE and 3 * sums_of_each * expected <= rest:
+    while tells_apart(noise) and 3 * sums_of_each * expected <= rest:
         buckets = next(prime for prime in primes if prime >= expected)
         rest -= sums_of_each * buckets
         if rest < 0:

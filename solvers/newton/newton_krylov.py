@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class NewtonKrylovState(PointState):
     """Relative tolerance of the next linear solve, `(batch,)`."""
     failed: Tensor
     short: Tensor
-    """Linear solves in a row that ended short of their tolerance, `(batch,)`."""
+    """Linear solves in a row that ended short of their tolerance, `(batch,)`, if they are limited."""
 
     @property
     def norm(self) -> Tensor:
@@ -124,8 +125,9 @@ class NewtonKrylov(Solver):
             lambda z: Point.of(z, problem.residual(z)), state.point, model, state.memory, settled
         )
         failed = torch.where(advance.accepted, 0, int(Status.STALLED))
-        short = torch.where(reached, 0.0, state.short + 1)
+        short = state.short
         if self.max_short_solves is not None:
+            short = torch.where(torch.from_numpy(reached).to(short.device), 0.0, short + 1)
             usable = usable & (short < self.max_short_solves)
         failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
         forcing = self._forcing(state, advance.point.norm)
@@ -133,7 +135,7 @@ class NewtonKrylov(Solver):
 
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, np.ndarray]:
         """The step, for which systems it is one, and for which it is as good as asked for."""
         right = state.residual
         if problem.finished is not None:
@@ -153,10 +155,9 @@ class NewtonKrylov(Solver):
         unit = right.shape[1] ** 0.5
         left = torch.from_numpy(result.residual).to(right) * unit
         usable = left < torch.linalg.vector_norm(right, dim=1)
-        reached = torch.from_numpy(result.status == Status.CONVERGED).to(right.device)
         if problem.finished is not None:
             usable = usable | problem.finished.squeeze(1)
-        return result.z, usable, reached
+        return result.z, usable, result.status == Status.CONVERGED
 
     def _forcing(self, state: NewtonKrylovState, norm: Tensor) -> Tensor:
         progress = 0.9 * (norm / state.norm) ** 2
