@@ -22,9 +22,10 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ..solvers.compiled.systems import CompilationError, NoDerivativeError, in_blocks
-from .differentiation import transforming
+from .differentiation import transforming, unwrap_dead
 
 Argument = Literal["z", "parameters"]
+_ARGUMENTS: tuple[Argument, Argument] = ("z", "parameters")
 
 _CHECKED_SYSTEMS = 8
 _WIDTHS = (2.0**-15, 2.0**-18)
@@ -177,9 +178,10 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         gradients: list[Tensor | None] = []
-        for needed, by, tensor in _places(ctx, ctx.needs_input_grad[1:]):
+        at = _saved(ctx)
+        for needed, by, tensor in zip(ctx.needs_input_grad[1:], _ARGUMENTS, at, strict=True):
             if needed:
-                jacobian = _jacobian(ctx, by)
+                jacobian = _jacobian(ctx, by, at)
                 given = (
                     cotangent.unsqueeze(-1) * jacobian
                 )  # Faster than a product of small matrices.
@@ -192,9 +194,10 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
         total: Tensor | None = None
-        for tangent, by, _tensor in _places(ctx, tangents):
+        at = _saved(ctx)
+        for tangent, by in zip(tangents, _ARGUMENTS, strict=True):
             if tangent is not None:
-                jacobian = _jacobian(ctx, by)
+                jacobian = _jacobian(ctx, by, at)
                 axes = [1] * len(ctx.compiled.shape)
                 row = tangent.reshape(*tangent.shape[:-1], *axes, tangent.shape[-1])
                 product = (jacobian * row.to(jacobian.dtype)).sum(-1)
@@ -252,16 +255,16 @@ def _tracked(*tensors: Tensor) -> bool:
     )
 
 
-def _places(ctx: Any, entries: Any) -> Any:
-    """An entry, the argument's name and its tensor for both arguments."""
-    return zip(entries, ("z", "parameters"), ctx.saved_tensors, strict=True)
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
+    """`z` and the parameters, unpacked once: a non-reentrant checkpoint allows no second time."""
+    return tuple(map(unwrap_dead, ctx.saved_tensors))
 
 
-def _jacobian(ctx: Any, by: Argument) -> Tensor:
+def _jacobian(ctx: Any, by: Argument, at: tuple[Tensor, ...]) -> Tensor:
     """The Jacobian, formed once unless it is part of a graph or of a transform."""
     if by in ctx.known:
         return ctx.known[by]
-    jacobian: Tensor = ctx.compiled.jacobian(by, *ctx.saved_tensors)
+    jacobian: Tensor = ctx.compiled.jacobian(by, *at)
     if not (jacobian.requires_grad or is_functorch_wrapped_tensor(jacobian)):
         ctx.known[by] = jacobian
     return jacobian

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch._C._functorch import unwrap_if_dead
 
 from .structure import Leaves
 
@@ -25,6 +26,17 @@ _COLUMNS_AT_ONCE = 64
 def transforming() -> bool:
     """Whether a `torch.func` transform is active."""
     return torch._C._are_functorch_transforms_active()
+
+
+def unwrap_dead(tensor: Tensor) -> Tensor:
+    """The tensor that the wrappers of `torch.func` transforms which have ended hold.
+
+    A pullback of `torch.func.vjp` is called after its transform has ended. Tensors saved inside of it
+    are then wrappers that still claim to require gradients, and that no new graph connects to.
+    """
+    while (held := unwrap_if_dead(tensor)) is not tensor:
+        tensor = held
+    return tensor
 
 
 def constants(tensors: Leaves) -> Leaves:

@@ -24,7 +24,7 @@ import torch
 from ..solvers.compiled.systems import CompiledSystems
 from ..solvers.problem import Form
 from .capture import Substitute
-from .differentiation import Product, pullback, pushforward, transforming, transposed
+from .differentiation import Product, pullback, pushforward, transforming, transposed, unwrap_dead
 from .structure import Leaves
 
 
@@ -136,10 +136,12 @@ class Equation(ABC):
         """The function of some arguments alone, those arguments, and which to leave as they are.
 
         Only while no graph of the derivative is recorded may a captured leaf stand for itself: it
-        could be reached through other arguments as well.
+        could be reached through other arguments as well. Nor may the wrapper of a transform that has
+        ended: no graph connects to it.
         """
         first_captured = len(args)
-        if not torch.is_grad_enabled() and not transforming():
+        stands = all(unwrap_dead(leaf) is leaf for leaf in self.captured)
+        if stands and not torch.is_grad_enabled() and not transforming():
             first_captured -= len(self.captured)
             args = (*(arg.detach() for arg in args[:first_captured]), *self.captured)
             z = tuple(leaf.detach() for leaf in z)

@@ -20,13 +20,14 @@ from torch import Tensor
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.driver import solve
 from ..solvers.end_states import EndStates
-from .differentiation import pullback, pushforward, transforming
+from .differentiation import pullback, pushforward, transforming, unwrap_dead
 from .equation import Equation
 from .failure import FailurePolicy, check_start, handle_failure
 from .flat import flat_problem
 from .gradients import ImplicitGradient, TapedGradient, adjoint, tangent
 from .replay import without_autocast
 from .structure import Layout, Leaves
+from .tracing import refuse_tracing
 
 
 class Outcome(NamedTuple):
@@ -117,6 +118,7 @@ class Call:
 
     def solve(self, z0: Leaves, args: Leaves) -> Solution:
         """Solve on plain tensors."""
+        refuse_tracing(self.equation.described)
         with without_autocast():
             return self._solve(z0, args)
 
@@ -222,7 +224,9 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        z, args = ctx.saved_tensors[: call.leaves], ctx.saved_tensors[call.leaves :]
+        # Read once: a non-reentrant checkpoint lets each saved tensor be unpacked a single time.
+        saved = tuple(map(unwrap_dead, ctx.saved_tensors))
+        z, args = saved[: call.leaves], saved[call.leaves :]
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[1 + call.leaves :]) if wanted]
         gradients: list[Tensor | None] = [None] * len(args)
         own = cotangents[: call.leaves]
@@ -231,11 +235,12 @@ class _Root(torch.autograd.Function):
                 torch.zeros_like(leaf) if cotangent is None else cotangent
                 for leaf, cotangent in zip(z, own, strict=True)
             )
-            u = adjoint(call, z, filled, args)
-            function, primals, captured = call.equation.argument_function(z, args, needed)
-            _, back = pullback(function, primals, captured)
-            for position, gradient in zip(needed, back(u), strict=True):
-                gradients[position] = gradient
+            with torch.set_grad_enabled(_recording((*saved, *filled))):
+                u = adjoint(call, z, filled, args)
+                function, primals, captured = call.equation.argument_function(z, args, needed)
+                _, back = pullback(function, primals, captured)
+                for position, gradient in zip(needed, back(u), strict=True):
+                    gradients[position] = gradient
         return (None, *[None] * call.leaves, *gradients)
 
     @staticmethod

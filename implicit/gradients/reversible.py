@@ -13,7 +13,7 @@ from ...solvers.fixed_point.reversible_iteration import backward_half, forward_h
 from ...solvers.options import is_integer, is_positive
 from ...solvers.problem import Form
 from ..capture import levels
-from ..differentiation import pullback, transforming
+from ..differentiation import pullback, transforming, unwrap_dead
 from ..equation import Equation
 from ..structure import Layout, Leaves
 from .mode import TapedGradient
@@ -168,7 +168,7 @@ class _Iterate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, y_bar: Tensor, z_bar: Tensor) -> tuple[Tensor | None, ...]:
         steps: _Steps = ctx.steps
-        y, z, last, start, *args = ctx.saved_tensors
+        y, z, last, start, *args = map(unwrap_dead, ctx.saved_tensors)
         end, beta, systems = z, steps.mode.relaxation, steps.rows(last)
         y, z, y_bar, z_bar = (steps.rows(tensor) for tensor in (y, z, y_bar, z_bar))
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[3:]) if wanted]
