@@ -126,6 +126,8 @@ def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
         raise TypeError(f"{name} must have a floating-point dtype, got {leaf.dtype}; {remedy}")
     if leaf.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {leaf.layout}; use z0.to_dense()")
+    if leaf.is_meta:
+        raise TypeError(f"{name} must have values to start from, got a tensor on the meta device")
     if leaf.ndim < batch_dims:
         raise ValueError(
             f"{name} must have at least batch_dims={batch_dims} axes, got shape {tuple(leaf.shape)}"

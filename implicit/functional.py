@@ -9,6 +9,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from ..solvers import Callback, Solution, Solver, Stopping
+from . import inference
 from .arguments import Tree, Unknown, describe, per_leaf
 from .capture import captured_leaves, check_mapped, graph_clock
 from .differentiation import Product, constants, transforming
@@ -21,6 +22,8 @@ from .replay import Replay, without_autocast
 from .rule import Call, Outcome, Report
 from .settings import Settings
 from .structure import Leaves
+from .tracing import refuse_tracing
+from .writes import Lending, check_arguments, writes_to
 
 
 def root(
@@ -158,9 +161,24 @@ def solve_equation(
 ) -> Solution:
     """Solve the equation of `function`; `root` says what the arguments are."""
     described = described or describe(function)
+    refuse_tracing(described)
+    replay = Replay(z0, args)
+    with inference.left():
+        return _solve_equation(function, z0, args, settings, described, replay)
+
+
+def _solve_equation(
+    function: Callable[..., Any],
+    z0: Any,
+    args: tuple[Any, ...],
+    settings: Settings,
+    described: str,
+    replay: Replay,
+) -> Solution:
     unknown, start = Unknown.of(z0, settings.batch_dims)
     tree, tensors = Tree.of(args)
-    replay = Replay((*start, *tensors))
+    start, tensors = inference.ordinary(start), inference.ordinary(tensors)
+    lending = Lending(described)
 
     def bind(arg_tensors: Leaves) -> Product:
         filled = tree.fill(arg_tensors)
@@ -169,10 +187,12 @@ def solve_equation(
             value = replay.run(lambda: function(unknown.build(z), *filled))
             return unknown.leaves_of(described, value, z)
 
-        return of_leaves
+        return lambda z: lending.run(of_leaves, z)
 
     clock = graph_clock()
+    before = [writes_to(tensor) for tensor in tensors]
     first = bind(constants(tensors))(constants(start))
+    check_arguments(described, tensors, before)
     if isinstance(function, PureModule):
         tensors = function.freeze(tensors)
     captured = captured_leaves(described, first, clock)

@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from .inference import Exchange
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,15 @@ def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]
 
 
 class Replay:
-    """The surroundings of one call, in which its function is evaluated again and again."""
+    """The surroundings of one call, in which its function is evaluated again and again.
 
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        devices = {tensor.device for tensor in tensors}
+    Args:
+        trees: Pytrees that hold the tensors of the call.
+    """
+
+    def __init__(self, *trees: Any) -> None:
+        devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
+        self._inference = torch.is_inference_mode_enabled()
         types = {"cpu"} | {device.type for device in devices if device.type == "cuda"}
         self._types = tuple(sorted(types))
         self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
@@ -88,6 +96,8 @@ class Replay:
         if self._plain and not any(map(torch.is_autocast_enabled, self._types)):
             return function()
         with ExitStack() as stack:
+            if self._inference:
+                stack.enter_context(Exchange())
             for state in self._autocast:
                 if Autocast.current(state.device_type) != state:
                     stack.enter_context(state.context())
@@ -95,7 +105,8 @@ class Replay:
                 result = function()
                 self._after_first = random_state(self._devices)
                 self.random = not _same(self._start, self._after_first)
-                self._plain = not (self.random or any(state.enabled for state in self._autocast))
+                special = self.random or self._inference
+                self._plain = not (special or any(state.enabled for state in self._autocast))
             elif self.random:
                 outside = random_state(self._devices)
                 set_random_state(self._devices, self._start)

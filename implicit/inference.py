@@ -1,0 +1,58 @@
+"""Calls under `torch.inference_mode()`: solved outside of it, without gradients.
+
+Tensors made in inference mode count no writes and cannot be saved for a derivative, and solvers take
+derivatives with respect to the unknown. So the call leaves the mode, arguments are copied, and a tensor
+that the function closes over is exchanged for a copy where an operation meets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from .structure import Leaves
+
+
+@contextmanager
+def left() -> Iterator[None]:
+    """Outside of inference mode, and without gradients if it was on."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        yield
+
+
+def ordinary(tensors: Leaves) -> Leaves:
+    """The tensors, those made in inference mode as copies."""
+    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
+
+
+class Exchange(TorchFunctionMode):
+    """While active, every torch function sees copies of the tensors made in inference mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        args, kwargs = tree_map_only(Tensor, self._copy, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_inference():
+            return tensor
+        # The original is kept as well, so that its number belongs to no other tensor meanwhile.
+        return self._copies.setdefault(id(tensor), (tensor, tensor.clone()))[1]
