@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .capture import levels
+from .replica import Replica
 from .structure import Leaves
 
 
@@ -15,7 +16,7 @@ class PureModule:
     """`(z, *inputs, parameters, buffers) ↦ module(z, *inputs)` without side effects.
 
     Parameters and buffers become arguments of the equation. Where they are the ones that the module
-    holds it is called as it is; else they are put in its place by `torch.func.functional_call`.
+    holds it is called as it is; else a replica of it is called with them in their places.
 
     A module may change buffers when it is called (batch statistics). The first evaluation finds out
     which; every evaluation then sees copies of the values from before the call (`freeze`), and the
@@ -24,6 +25,7 @@ class PureModule:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self._replica: Replica | None = None
         self._slots = _slots(module)
         self.parameters = dict(module.named_parameters())
         self.buffers = dict(module.named_buffers())
@@ -71,7 +73,9 @@ class PureModule:
         return value
 
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
-        return torch.func.functional_call(self._module, state, (z, *inputs))
+        if self._replica is None:
+            self._replica = Replica(self._module)
+        return self._replica(lambda module: torch.func.functional_call(module, state, (z, *inputs)))
 
     def _holds(self, tensors: dict[str, Tensor]) -> bool:
         for name, tensor in tensors.items():
