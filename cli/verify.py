@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import typer
 
-from ..solvers.options import did_you_mean
+from ..options.options import did_you_mean
 from ..verification import Verdict, as_html, as_json, as_junit
 from ..verification import verify as verified
 from ..verification.verifying import EFFORTS, Effort

@@ -1,7 +1,8 @@
 """The implicit-function layer: equations, the one derivative rule, gradient modes, the module."""
 
-from .capture import CapturedTensorError
-from .compiled_map import ComplexStepError
+from .compiled.compiled_map import ComplexStepError
+from .compiled.numba_equation import NumbaEquation
+from .equations.capture import CapturedTensorError
 from .functional import fixed_point, root
 from .gradients import (
     Exact,
@@ -15,7 +16,6 @@ from .gradients import (
     Unrolled,
 )
 from .layer import ImplicitLayer
-from .numba_equation import NumbaEquation
 from .recurrence import recurrence
 
 __all__ = [

@@ -9,21 +9,21 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from ..solvers import Callback, Solution, Solver, Stopping
-from . import inference
-from .arguments import Tree, Unknown, describe, per_leaf
-from .capture import captured_leaves, check_mapped, graph_clock
-from .differentiation import Product, constants, transforming
-from .equation import GivenEquation
-from .failure import FailurePolicy
+from .compiled.numba_equation import NumbaEquation
+from .equations.capture import captured_leaves, check_mapped, graph_clock
+from .equations.differentiation import Product, constants, transforming
+from .equations.equation import GivenEquation
+from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
-from .module import PureModule
-from .numba_equation import NumbaEquation
-from .replay import Replay, without_autocast
 from .rule import Call, Outcome, Report
 from .settings import Settings
-from .structure import Leaves
-from .tracing import refuse_tracing
-from .writes import Lending, check_arguments, writes_to
+from .surroundings import inference
+from .surroundings.arguments import Tree, Unknown, describe, per_leaf
+from .surroundings.failure import FailurePolicy
+from .surroundings.module import PureModule
+from .surroundings.replay import Replay, without_autocast
+from .surroundings.tracing import refuse_tracing
+from .surroundings.writes import Lending, check_arguments, writes_to
 
 
 def root(

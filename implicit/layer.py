@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Solution, Solver, Stopping
-from ..solvers.problem import Form
-from .arguments import describe
-from .failure import FailurePolicy
+from ..solvers.interface.problem import Form
 from .functional import solve_equation
 from .gradients import Gradient
-from .module import PureModule, check_devices
 from .settings import Settings
+from .surroundings.arguments import describe
+from .surroundings.failure import FailurePolicy
+from .surroundings.module import PureModule, check_devices
 
 
 class ImplicitLayer(nn.Module):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..solvers import CausalNewton, Solution, Solver, Stopping
-from .arguments import describe
-from .failure import FailurePolicy
 from .functional import solve_equation
 from .gradients import Exact, Gradient
 from .settings import Settings
+from .surroundings.arguments import describe
+from .surroundings.failure import FailurePolicy
 
 
 def recurrence(

@@ -18,16 +18,16 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from ..solvers import Callback, Solution, Solver, Stopping
-from ..solvers.driver import solve
-from ..solvers.end_states import EndStates
-from .differentiation import pullback, pushforward, transforming, unwrap_dead
-from .equation import Equation
-from .failure import FailurePolicy, check_start, handle_failure
-from .flat import flat_problem
+from ..solvers.driving.driver import solve
+from ..solvers.driving.end_states import EndStates
+from .equations.differentiation import pullback, pushforward, transforming, unwrap_dead
+from .equations.equation import Equation
+from .equations.flat import flat_problem
+from .equations.layout import Layout, Leaves
 from .gradients import ImplicitGradient, TapedGradient, adjoint, tangent
-from .replay import without_autocast
-from .structure import Layout, Leaves
-from .tracing import refuse_tracing
+from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.replay import without_autocast
+from .surroundings.tracing import refuse_tracing
 
 
 class Outcome(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
+from ..options.options import check_truth, one_of
 from ..solvers import (
     GMRES,
     Anderson,
@@ -16,10 +17,9 @@ from ..solvers import (
     Stopping,
     WholeSolver,
 )
-from ..solvers.options import check_truth, one_of
-from ..solvers.problem import FORMS, Form
-from .failure import POLICIES, FailurePolicy
+from ..solvers.interface.problem import FORMS, Form
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
+from .surroundings.failure import POLICIES, FailurePolicy
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..solvers.options import is_integer, is_number
+from ..options.options import is_integer, is_number
 from .depth import Equilibrium, Stacked, WeightTied
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..implicit import Exact, Gradient
-from ..implicit.failure import POLICIES, FailurePolicy
+from ..implicit.surroundings.failure import POLICIES, FailurePolicy
+from ..options.options import Options, check_truth, is_integer, one_of
 from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping
-from ..solvers.options import Options, check_truth, is_integer, one_of
-from ..solvers.solver import WholeSolver
+from ..solvers.interface.solver import WholeSolver
 
 
 def _adjoint() -> Gradient:

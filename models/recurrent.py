@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
-from ..solvers.options import Options
+from ..options.options import Options
 from .checks import check_kind_of_depth, check_sizes
 from .depth import Depth, by_scan, number_of_cells
 from .output import Memory

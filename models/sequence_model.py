@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..implicit import Exact, Gradient, fixed_point
-from ..implicit.replay import Autocast
+from ..implicit.surroundings.replay import Autocast
 from ..solvers import Stopping
 from .checks import check_tokens
 from .depth import Depth, Equilibrium, Stacked, check_depth

@@ -4,8 +4,7 @@
 what there is. A problem has a `residual`, a standard `start` and every known solution (`roots`).
 """
 
-from . import classical  # isort: skip
-from . import applications, generators
+from . import applications, classical, generators
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 

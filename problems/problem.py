@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..solvers.options import Options, is_integer, is_positive
-from ..solvers.problem import Form
+from ..options.options import Options, is_integer, is_positive
+from ..solvers.interface.problem import Form
 
 _LARGEST_SEARCHED = 10_000
 

@@ -9,15 +9,20 @@ from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
 from .causal.causal_newton import CausalNewton
 from .compiled.numba_root import NumbaRoot
-from .compiled.systems import CompilationError, CompiledSystems
 from .composed.homotopy import Homotopy
 from .composed.polyalgorithm import Polyalgorithm, Winner
-from .driver import Callback, solve
+from .driving.driver import Callback, solve
+from .driving.monitor import FlatSolution
 from .fixed_point.aitken import Aitken, Steffensen
 from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
-from .goal import Goal
+from .interface.compiled_systems import CompilationError, CompiledSystems
+from .interface.goal import Goal
+from .interface.problem import Derivative, Linearization, Problem
+from .interface.solution import Counts, Solution, SolveError, SolveWarning, Status
+from .interface.solver import Outcome, Solver, State, WholeSolver
+from .interface.stopping import Stopping
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -26,7 +31,6 @@ from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
 from .linear.sparse_lu import KnownPattern, SparseLU
-from .monitor import FlatSolution
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
 from .newton.line_search import LineSearch, NonmonotoneLineSearch
@@ -34,13 +38,9 @@ from .newton.newton import Newton
 from .newton.newton_krylov import NewtonKrylov
 from .newton.pseudo_transient import PseudoTransient
 from .newton.trust_region import TrustRegion
-from .problem import Derivative, Linearization, Problem
 from .quasi_newton.broyden import Broyden
 from .quasi_newton.df_sane import DFSANE
 from .scalar.bracketing import Bracketing
-from .solution import Counts, Solution, SolveError, SolveWarning, Status
-from .solver import Outcome, Solver, State, WholeSolver
-from .stopping import Stopping
 
 __all__ = [
     "CG",

@@ -16,12 +16,12 @@ from typing import Any
 from .. import solvers
 from ..implicit import gradients
 from ..implicit.gradients import Exact, Gradient
+from ..options.naming import public_kinds
 from ..problems import TestProblem
 from ..problems import get as problem_called
 from ..problems import names as problem_names
 from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
-from ..solvers.naming import public_kinds
 from .errors import StudyError
 from .methods.alone import Alone, Library
 from .methods.jax_peers import JAXOPT, OPTIMISTIX

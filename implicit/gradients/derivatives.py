@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..equation import AdjointEquation, TangentEquation
-from ..structure import Leaves
+from ..equations.equation import AdjointEquation, TangentEquation
+from ..equations.layout import Leaves
 from .mode import ImplicitGradient, TapedGradient
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ...solvers import GMRES, DenseLU, Polyalgorithm, Solver, Stopping
-from ..equation import Equation
-from ..structure import Leaves
+from ..equations.equation import Equation
+from ..equations.layout import Leaves
 from .mode import ImplicitGradient
 
 if TYPE_CHECKING:

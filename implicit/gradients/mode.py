@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ...options.options import Options
 from ...solvers import Solver, Stopping
-from ...solvers.options import Options
-from ...solvers.problem import Form
-from ..equation import Equation
-from ..structure import Leaves
+from ...solvers.interface.problem import Form
+from ..equations.equation import Equation
+from ..equations.layout import Leaves
 
 if TYPE_CHECKING:
     from ..rule import Call, Outcome

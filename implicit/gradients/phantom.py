@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..differentiation import constants
-from ..structure import Leaves
+from ..equations.differentiation import constants
+from ..equations.layout import Leaves
 from .mode import TapedGradient
 
 if TYPE_CHECKING:

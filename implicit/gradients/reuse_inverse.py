@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...options.options import is_integer
 from ...solvers import GMRES, Broyden, Solver, Stopping
-from ...solvers.options import is_integer
-from ...solvers.problem import Form
-from ..differentiation import constants
-from ..equation import AdjointEquation, Equation
-from ..structure import Layout, Leaves
+from ...solvers.interface.problem import Form
+from ..equations.differentiation import constants
+from ..equations.equation import AdjointEquation, Equation
+from ..equations.layout import Layout, Leaves
 from .mode import ImplicitGradient
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...options.options import is_integer, is_positive
 from ...solvers import ReversibleIteration, Solver, Stopping
 from ...solvers.fixed_point.reversible_iteration import backward_half, forward_half
-from ...solvers.options import is_integer, is_positive
-from ...solvers.problem import Form
-from ..capture import levels
-from ..differentiation import pullback, transforming, unwrap_dead
-from ..equation import Equation
-from ..structure import Layout, Leaves
+from ...solvers.interface.problem import Form
+from ..equations.capture import levels
+from ..equations.differentiation import pullback, transforming, unwrap_dead
+from ..equations.equation import Equation
+from ..equations.layout import Layout, Leaves
 from .mode import TapedGradient
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..equation import Equation
-from ..structure import Leaves
+from ..equations.equation import Equation
+from ..equations.layout import Leaves
 from .mode import ImplicitGradient
 
 if TYPE_CHECKING:

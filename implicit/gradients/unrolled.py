@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.state import map_tensors
-from ..differentiation import constants, transforming
-from ..flat import flat_problem
-from ..structure import Layout, Leaves
+from ...solvers.interface.state import map_tensors
+from ..equations.differentiation import constants, transforming
+from ..equations.flat import flat_problem
+from ..equations.layout import Layout, Leaves
 from .mode import TapedGradient
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solvers.options import Options, is_integer
+from ...options.options import Options, is_integer
 
 BLANK, DELIMITER = 0, 9
 SYMBOLS = 10

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.options import one_of
+from ...options.options import one_of
 
 Level = Literal["character", "word"]
 LEVELS: tuple[Level, ...] = ("character", "word")

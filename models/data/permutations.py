@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...solvers.options import Options, is_integer
+from ...options.options import Options, is_integer
 
 _LARGEST = 6
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...solvers.options import is_integer
+from ...options.options import is_integer
 
 
 class Segment(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ...solvers.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
+from ...options.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
 from ..checks import check_sizes
 from ..depth import Equilibrium, Stacked
 from ..recurrent import EquilibriumRNN, RecurrentOptions

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.options import Options, is_integer, one_of
+from ...options.options import Options, is_integer, one_of
 from ..checks import check_sizes
 from ..data import (
     CopyMemory,

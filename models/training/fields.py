@@ -15,8 +15,8 @@ from typing import Any
 from ... import solvers
 from ...implicit import gradients
 from ...implicit.gradients import Gradient
-from ...solvers.naming import kebab, public_kinds
-from ...solvers.options import did_you_mean
+from ...options.naming import kebab, public_kinds
+from ...options.options import did_you_mean
 from .errors import ConfigurationError
 
 _SUFFIX = "-options"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...solvers.options import Options, is_integer, is_number, is_positive
+from ...options.options import Options, is_integer, is_number, is_positive
 
 
 class OptimiserSettings(Options, ABC):

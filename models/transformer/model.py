@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...solvers.options import is_integer
+from ...options.options import is_integer
 from ..checks import check_equilibrium
 from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask

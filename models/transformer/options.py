@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...solvers.options import Options, check_truth, is_integer, one_of
+from ...options.options import Options, check_truth, is_integer, one_of
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
 from ..depth import Depth, Equilibrium
 from ..vocabulary.adaptive import check_cutoffs

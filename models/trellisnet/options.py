@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...solvers.options import Options, check_truth
+from ...options.options import Options, check_truth
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
 from ..depth import Depth, Equilibrium, by_scan
 from ..vocabulary.adaptive import check_cutoffs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solvers.options import is_number
+from ...options.options import is_number
 from ..grid import five_point, inverse_laplacian, is_square, side
 from ..problem import TestProblem
 

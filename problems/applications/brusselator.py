@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solvers.options import is_positive
+from ...options.options import is_positive
 from ..grid import is_square, side
 from ..problem import TestProblem
 

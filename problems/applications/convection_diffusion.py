@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...solvers.options import is_number
+from ...options.options import is_number
 from ..grid import differences, five_point, inverse_laplacian, is_square, nodes, side
 from ..problem import Root, TestProblem
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...solvers.options import is_integer, is_number
+from ...options.options import is_integer, is_number
 from ..problem import Root, TestProblem
 
 _GOLDEN_RATIO = 0.6180339887498949

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...solvers.options import is_positive
+from ...options.options import is_positive
 from ..problem import Root, TestProblem
 from ..reference import Array, banded_newton
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...solvers.options import is_number
+from ...options.options import is_number
 from ..problem import Root, TestProblem, indices
 from ..reference import Array, banded_newton, dense_newton
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.options import is_integer, is_positive
+from ...options.options import is_integer, is_positive
 from .generated import Array, Generated, orthogonal
 
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...solvers.options import is_integer
-from ...solvers.problem import Form
+from ...options.options import is_integer
+from ...solvers.interface.problem import Form
 from ..problem import Root, TestProblem
 
 Array = NDArray[np.float64]

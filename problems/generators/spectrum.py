@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.options import is_number, is_positive, one_of
+from ...options.options import is_number, is_positive, one_of
 from ..problem import Root
 from .generated import Array, Generated, orthogonal
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..goal import Goal, rms
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Outcome
+from ..interface.goal import Goal, rms
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Outcome
 
 Result = TypeVar("Result")
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..goal import Goal
-from ..options import check_names, one_of
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Outcome, WholeSolver
+from ...options.options import check_names, one_of
+from ..interface.goal import Goal
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Outcome, WholeSolver
 from .numpy_system import FAILURES, NumPySystem, quiet
 from .one_system import OneSystem, solve_each
 

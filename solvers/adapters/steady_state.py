@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..goal import Goal, rms
-from ..options import check_names, is_number, is_positive, one_of
-from ..problem import Problem
-from ..scale import first_step_length
-from ..solution import Status
-from ..solver import Outcome, WholeSolver
+from ...options.options import check_names, is_number, is_positive, one_of
+from ..interface.goal import Goal, rms
+from ..interface.problem import Problem
+from ..interface.scale import first_step_length
+from ..interface.solution import Status
+from ..interface.solver import Outcome, WholeSolver
 from .one_system import OneSystem, solve_each
 
 _RUNGE_KUTTA = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..goal import Goal, rms
-from ..options import is_integer, is_number, one_of
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Outcome, WholeSolver
+from ...options.options import is_integer, is_number, one_of
+from ..interface.goal import Goal, rms
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Outcome, WholeSolver
 from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
 
 # Limits on the norms of the A_t and step lengths that are tried in turn: Newton's step, the same

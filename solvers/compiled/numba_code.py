@@ -13,8 +13,8 @@ import numpy as np
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
-from ..solution import Status
-from .systems import CompilationError
+from ..interface.compiled_systems import CompilationError
+from ..interface.solution import Status
 
 CONVERGED, MAX_STEPS, STALLED = map(int, (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED))
 NON_FINITE, SINGULAR = int(Status.NON_FINITE), int(Status.LINEAR_SOLVE_FAILED)

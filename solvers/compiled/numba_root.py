@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..goal import Goal
-from ..options import is_integer
-from ..problem import Problem
-from ..solver import Outcome, WholeSolver
-from .systems import CompiledSystems, in_blocks
+from ...options.options import is_integer
+from ..interface.compiled_systems import CompiledSystems, in_blocks
+from ..interface.goal import Goal
+from ..interface.problem import Problem
+from ..interface.solver import Outcome, WholeSolver
 
 _UNLIMITED = np.iinfo(np.int64).max
 

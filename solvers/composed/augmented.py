@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..problem import Derivative, Linearization, Problem
+from ..interface.problem import Derivative, Linearization, Problem
 
 Kind = Literal["newton", "fixed_point"]
 KINDS = ("newton", "fixed_point")

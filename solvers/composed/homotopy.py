@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driver import solve
-from ..goal import Goal, rms
+from ...options.options import is_positive, one_of
+from ..driving.driver import solve
+from ..interface.goal import Goal, rms
+from ..interface.problem import Problem
+from ..interface.scale import first_length
+from ..interface.solution import Status
+from ..interface.solver import Outcome, Solver, WholeSolver
+from ..interface.stopping import Stopping
 from ..newton.newton import Newton
-from ..options import is_positive, one_of
-from ..problem import Problem
-from ..scale import first_length
-from ..solution import Status
-from ..solver import Outcome, Solver, WholeSolver
-from ..stopping import Stopping
 from .augmented import KINDS, Kind, Path, augmented
 
 # How near to the path its points are, relative to the first residual; not below rounding.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..interface.solver import Solver
 from ..linear.bicgstab import BiCGStab
 from ..linear.dense_lu import DenseLU
 from ..linear.gmres import GMRES
@@ -13,7 +14,6 @@ from ..newton.trust_region import TrustRegion
 from ..quasi_newton.broyden import Broyden
 from ..quasi_newton.df_sane import DFSANE
 from ..scalar.bracketing import Bracketing
-from ..solver import Solver
 from .homotopy import Homotopy
 
 # All columns of a Jacobian come from one batched product, so that it takes the time of one and the

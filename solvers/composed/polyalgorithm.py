@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driver import solve
-from ..goal import Goal
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Outcome, Solver, WholeSolver
-from ..stopping import Stopping
+from ..driving.driver import solve
+from ..interface.goal import Goal
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Outcome, Solver, WholeSolver
+from ..interface.stopping import Stopping
 from .members import default_members
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..problem import Problem
-from ..scale import first_length
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.scale import first_length
+from ..interface.solver import Solver
 
 
 @dataclass

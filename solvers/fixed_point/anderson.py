@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.options import is_integer, is_number, is_positive
 from ..compiled.steps import check_compiled, runs_compiled
-from ..options import is_integer, is_number, is_positive
-from ..problem import Problem
-from ..scale import first_step_length
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.scale import first_step_length
+from ..interface.solver import Solver
 from .ring import Ring
 
 # Beside it no equation in use is small: their entries are residual norms over that of the first.

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..options import is_positive
-from ..problem import Problem
-from ..solver import Solver
+from ...options.options import is_positive
+from ..interface.problem import Problem
+from ..interface.solver import Solver
 
 
 @dataclass

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..options import is_number
-from ..problem import Problem
-from ..solver import Solver
+from ...options.options import is_number
+from ..interface.problem import Problem
+from ..interface.solver import Solver
 
 Map = Callable[[Tensor], Tensor]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..problem import Problem
+from ..interface.problem import Problem
 from .preconditioned import Preconditioned
 from .rows import dot, norm, ratio
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..problem import Problem
-from ..solution import Status
+from ..interface.problem import Problem
+from ..interface.solution import Status
 from .preconditioned import Preconditioned
 from .rows import dot, norm, ratio
 

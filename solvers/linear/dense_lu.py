@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..problem import Problem
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.solver import Solver
 from .dense import solve_dense
 from .refinement import refinement_ends
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import is_integer
-from ..problem import Problem
+from ...options.options import is_integer
+from ..interface.problem import Problem
 from .preconditioned import Preconditioned
 
 _FIRST_CAPACITY = 8

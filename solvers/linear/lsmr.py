@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Solver
 from .rows import norm, ratio
 
 

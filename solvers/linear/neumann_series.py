@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..problem import Problem
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.solver import Solver
 
 
 @dataclass

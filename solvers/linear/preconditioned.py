@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..options import check_callable
-from ..solver import Solver
+from ...options.options import check_callable
+from ..interface.solver import Solver
 
 
 class Preconditioned(Solver):

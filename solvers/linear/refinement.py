@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..solution import Status
+from ..interface.solution import Status
 
 
 def refinement_ends(before: Tensor, residual: Tensor, size: Tensor, z: Tensor) -> Tensor:

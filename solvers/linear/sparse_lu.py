@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..options import check_truth
-from ..problem import Problem
-from ..solver import Solver
+from ...options.options import check_truth
+from ..interface.problem import Problem
+from ..interface.solver import Solver
 from .dense import SINGULAR_UNITS
 from .refinement import refinement_ends
 

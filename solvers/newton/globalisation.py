@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..options import Options, check_truth, is_integer
-from ..problem import Problem
+from ...options.options import Options, check_truth, is_integer
+from ..interface.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import check_truth, is_integer, is_positive
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Solver
+from ...options.options import check_truth, is_integer, is_positive
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Solver
 from .globalisation import Point, PointState, first_norms, next_norms, settled_systems, units
 from .newton import dense_model
 from .trust_region import decrease, promised_decrease

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..options import is_integer
+from ...options.options import is_integer
 from .globalisation import Advance, Evaluate, Globalisation, Model, Point, first_norms, next_norms
 
 _SUFFICIENT_DECREASE = 1e-4

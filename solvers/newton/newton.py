@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...options.options import is_integer
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Solver
 from ..linear.dense import DenseFactors
-from ..options import is_integer
-from ..problem import Problem
-from ..solution import Status
-from ..solver import Solver
 from .globalisation import (
     FullSteps,
     Globalisation,

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driver import solve
+from ...options.options import is_integer, is_positive
+from ..driving.driver import solve
+from ..interface.problem import Linearization, Problem
+from ..interface.solution import Status
+from ..interface.solver import Solver
+from ..interface.stopping import Stopping
 from ..linear.gmres import GMRES
-from ..options import is_integer, is_positive
-from ..problem import Linearization, Problem
-from ..solution import Status
-from ..solver import Solver
-from ..stopping import Stopping
 from .globalisation import (
     FullSteps,
     Globalisation,

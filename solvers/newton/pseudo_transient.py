@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...options.options import is_positive
+from ..interface.problem import Problem
+from ..interface.scale import first_length
+from ..interface.solution import Status
+from ..interface.solver import Solver
 from ..linear.dense import solve_dense
-from ..options import is_positive
-from ..problem import Problem
-from ..scale import first_length
-from ..solution import Status
-from ..solver import Solver
 from .globalisation import Point, PointState
 
 

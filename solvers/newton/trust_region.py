@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..options import is_integer
+from ...options.options import is_integer
 from .globalisation import (
     Advance,
     Evaluate,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.options import is_integer, is_number
 from ..compiled.steps import check_compiled, runs_compiled
-from ..options import is_integer, is_number
-from ..problem import Problem
-from ..scale import first_step_length
-from ..solver import Solver
+from ..interface.problem import Problem
+from ..interface.scale import first_step_length
+from ..interface.solver import Solver
 from .rank_reduction import reduce_rank
 
 _FIRST_CAPACITY = 8

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import is_integer, is_positive
-from ..problem import Problem
-from ..scale import first_length
-from ..solver import Solver
+from ...options.options import is_integer, is_positive
+from ..interface.problem import Problem
+from ..interface.scale import first_length
+from ..interface.solver import Solver
 
 _SUFFICIENT_DECREASE = 1e-4
 _SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..options import is_integer
-from ..per_system import as_numbers, for_systems
-from ..problem import Problem
-from ..scale import first_step_length
-from ..solution import Status
-from ..solver import Solver
+from ...options.options import is_integer
+from ..interface.per_system import as_numbers, for_systems
+from ..interface.problem import Problem
+from ..interface.scale import first_step_length
+from ..interface.solution import Status
+from ..interface.solver import Solver
 from .bracket import (
     Bracket,
     Search,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...implicit import fixed_point, root
 from ...implicit.gradients import Exact, Gradient
 from ...solvers import Solution, Solver, Status, Stopping
-from ...solvers.problem import Form
+from ...solvers.interface.problem import Form
 from ...verification.equations import KnownEquation
 from ...verification.polish import polish
 from ...verification.subject import Subject

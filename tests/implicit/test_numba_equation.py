@@ -210,7 +210,7 @@ def test_a_complex_step_that_is_wrong_is_an_error_that_says_where(
 
 
 def test_given_jacobians_take_the_place_of_complex_steps(monkeypatch: Any) -> None:
-    monkeypatch.delattr("implicitly.implicit.compiled_kernels.complex_step_kernel")
+    monkeypatch.delattr("implicitly.implicit.compiled.compiled_kernels.complex_step_kernel")
     z0, p = kepler_systems(5, seed=8, largest=0.8)
     E = orbit(p.requires_grad_(), z0, KEPLER_WITH_JACOBIANS)
     (gradient,) = torch.autograd.grad(E.sum(), p)

@@ -17,7 +17,7 @@ from implicitly import (
     root,
 )
 from implicitly.solvers import Problem, solve
-from implicitly.solvers.end_states import EndStates
+from implicitly.solvers.driving.end_states import EndStates
 from torch import Tensor
 
 Kind = Literal["good", "bad"]

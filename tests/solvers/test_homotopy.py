@@ -16,9 +16,9 @@ from implicitly import (
     problems,
     root,
 )
-from implicitly.implicit.equation import GivenEquation
-from implicitly.implicit.flat import flat_problem
-from implicitly.implicit.structure import Layout
+from implicitly.implicit.equations.equation import GivenEquation
+from implicitly.implicit.equations.flat import flat_problem
+from implicitly.implicit.equations.layout import Layout
 from implicitly.solvers import Problem
 from implicitly.solvers.composed.augmented import KINDS, Kind, Path, augmented
 from torch import Tensor

@@ -37,7 +37,7 @@ from implicitly import (
     fixed_point,
     root,
 )
-from implicitly.solvers.compiled.systems import in_blocks
+from implicitly.solvers.interface.compiled_systems import in_blocks
 from torch import Tensor
 
 EPS = float(np.finfo(np.float64).eps)
@@ -481,7 +481,7 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("systems", [0, 1, 31, 1000, 1001])
 def test_each_system_is_worked_on_once(threads: int, systems: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("implicitly.solvers.compiled.systems._WORTH_A_THREAD", 0.0)
+    monkeypatch.setattr("implicitly.solvers.interface.compiled_systems._WORTH_A_THREAD", 0.0)
     done = np.zeros(systems, dtype=int)
 
     def work(start: int, stop: int) -> None:
@@ -493,7 +493,7 @@ def test_each_system_is_worked_on_once(threads: int, systems: int, monkeypatch: 
 
 def test_an_error_in_a_thread_is_an_error_of_the_call(monkeypatch: Any) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr("implicitly.solvers.compiled.systems._WORTH_A_THREAD", 0.0)
+    monkeypatch.setattr("implicitly.solvers.interface.compiled_systems._WORTH_A_THREAD", 0.0)
     main = threading.current_thread()
     called = threading.Event()
 
@@ -510,7 +510,7 @@ def test_an_error_in_a_thread_is_an_error_of_the_call(monkeypatch: Any) -> None:
 
 def test_threads_of_the_user_may_solve_at_the_same_time(monkeypatch: Any) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr("implicitly.solvers.compiled.systems._WORTH_A_THREAD", 0.0)
+    monkeypatch.setattr("implicitly.solvers.interface.compiled_systems._WORTH_A_THREAD", 0.0)
     z0, p = kepler_systems(2000, seed=8)
     expected = solved(KEPLER, z0, p).value
     found: list[Tensor] = []

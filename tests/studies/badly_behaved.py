@@ -5,7 +5,7 @@ import time
 
 import torch
 from implicitly.solvers import Solver, Status
-from implicitly.solvers.solver import Outcome, WholeSolver
+from implicitly.solvers.interface.solver import Outcome, WholeSolver
 from implicitly.studies.methods import Attempt, Equation
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..solvers.problem import Derivative, Problem
+from ...solvers.interface.problem import Derivative, Problem
 from .differentiation import (
     Product,
     forward_product,
@@ -19,7 +19,7 @@ from .differentiation import (
     transposed,
 )
 from .equation import Equation, GivenEquation
-from .structure import Layout, Leaves
+from .layout import Layout, Leaves
 
 
 def flat_problem(

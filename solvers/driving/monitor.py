@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiled.systems import NoDerivativeError
-from .problem import Problem
-from .solution import Counts, Status
-from .solver import Solver
-from .state import map_tensors
-from .stopping import Stopping
+from ..interface.compiled_systems import NoDerivativeError
+from ..interface.problem import Problem
+from ..interface.solution import Counts, Status
+from ..interface.solver import Solver
+from ..interface.state import map_tensors
+from ..interface.stopping import Stopping
 
 # An enumeration's own members are slow in array arithmetic.
 _RUNNING, _CONVERGED, _MAX_STEPS, _STALLED, _DIVERGED, _NON_FINITE = (

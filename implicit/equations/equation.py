@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..solvers.compiled.systems import CompiledSystems
-from ..solvers.problem import Form
+from ...solvers.interface.compiled_systems import CompiledSystems
+from ...solvers.interface.problem import Form
 from .capture import Substitute
 from .differentiation import Product, pullback, pushforward, transforming, transposed, unwrap_dead
-from .structure import Leaves
+from .layout import Leaves
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..solvers.compiled.systems import CompilationError, NoDerivativeError, in_blocks
-from .differentiation import transforming, unwrap_dead
+from ...solvers.interface.compiled_systems import CompilationError, NoDerivativeError, in_blocks
+from ..equations.differentiation import transforming, unwrap_dead
 
 Argument = Literal["z", "parameters"]
 _ARGUMENTS: tuple[Argument, Argument] = ("z", "parameters")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import FlatSolution, Solution, SolveError, Solver, SolveWarning, Status
+from ...solvers import FlatSolution, Solution, SolveError, Solver, SolveWarning, Status
 
 FailurePolicy = Literal["raise", "warn", "accept"]
 POLICIES = ("raise", "warn", "accept")

@@ -15,7 +15,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
 
-from .structure import Leaves
+from .layout import Leaves
 
 Function = Callable[..., Leaves]
 Product = Callable[[Leaves], Leaves]

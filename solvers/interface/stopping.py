@@ -7,7 +7,7 @@ from numbers import Real
 
 import torch
 
-from .options import Options, is_integer, is_number
+from ...options.options import Options, is_integer, is_number
 
 DEFAULT_RTOL = {
     torch.float64: 1e-10,

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..interface.goal import Goal
+from ..interface.problem import Problem
+from ..interface.solution import Status
+from ..interface.solver import Solver, WholeSolver
+from ..interface.stopping import Stopping
 from .end_states import EndStates
-from .goal import Goal
 from .monitor import FlatSolution, Monitor
-from .problem import Problem
-from .solution import Status
-from .solver import Solver, WholeSolver
-from .stopping import Stopping
 
 Callback = Callable[[int, np.ndarray], bool | None]
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from .structure import Leaves
+from ..equations.layout import Leaves
 
 
 @dataclass(frozen=True)

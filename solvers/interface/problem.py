@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from .compiled.systems import CompiledSystems
+from .compiled_systems import CompiledSystems
 from .solution import Counts
 
 Form = Literal["fixed_point", "root"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .state import map_tensors
+from ..interface.state import map_tensors
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..solvers.compiled.numba_code import Array, borrowed, compile_function, guarded, jit
+from ...solvers.compiled.numba_code import Array, borrowed, compile_function, guarded, jit
 
 _STEP = 2.0**-400
 """So small that its square is lost beside 1, so large that its products with derivatives are not."""

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
+from ...options.options import Options
 from .goal import Goal
-from .options import Options
 from .problem import Problem
 
 

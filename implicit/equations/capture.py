@@ -19,7 +19,7 @@ from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtracking
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from .structure import Leaves
+from .layout import Leaves
 
 _REMEDY = (
     "Pass it as an argument: root(F, z0, tensor) with F(z, tensor), or layer(x, tensor); "

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .capture import levels
+from ..equations.capture import levels
+from ..equations.layout import Leaves
 from .replica import Replica
-from .structure import Leaves
 
 
 class PureModule:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.compiled.systems import CompiledSystems
-from ..solvers.options import Options, is_integer
+from ...options.options import Options, is_integer
+from ...solvers.interface.compiled_systems import CompiledSystems
+from ..equations.equation import CompiledForm
+from ..equations.layout import Leaves
 from .compiled_map import CompiledMap
-from .equation import CompiledForm
-from .structure import Leaves
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class NumbaEquation(Options):
     parameter_jacobian: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        from ..solvers.compiled.numba_code import compile_function
+        from ...solvers.compiled.numba_code import compile_function
 
         if not is_integer(self.n, 1):
             raise ValueError(f"n must be an integer ≥ 1, the unknowns of a system, got {self.n!r}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from .structure import Leaves
+from ..equations.layout import Leaves
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .capture import levels
-from .structure import Leaves
+from ..equations.capture import levels
+from ..equations.layout import Leaves
 
 
 class InPlaceError(RuntimeError):

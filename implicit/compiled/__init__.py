@@ -1,0 +1,1 @@
+"""Equations given as functions that Numba compiles."""

@@ -1,0 +1,1 @@
+"""Equations, their derived linear equations, and both as flat problems for solvers."""

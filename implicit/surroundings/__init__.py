@@ -1,0 +1,1 @@
+"""The user's Python around an equation: arguments, modules, PyTorch's modes, failure."""

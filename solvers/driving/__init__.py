@@ -1,0 +1,1 @@
+"""The loop that drives every solver and its bookkeeping; a solver needs nothing of it."""

@@ -1,0 +1,1 @@
+"""What one reads to write a solver: problems, the update rule, states, stopping, solutions."""
