@@ -1,6 +1,10 @@
 """Settings of every test: Hypothesis draws the same examples each time and knows no deadline."""
 
-from hypothesis import HealthCheck, settings
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+from pairs import DEFAULT_RUN
 
 # The project's own marker and option for gradient tests.
 pytest_plugins = ["implicitly.verification.pytest_plugin"]
@@ -14,4 +18,18 @@ settings.register_profile(
     print_blob=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("specification")
+settings.register_profile(DEFAULT_RUN, parent=settings.get_profile("specification"))
+
+
+def is_default_run(config: pytest.Config) -> bool:
+    return config.getoption("markexpr") == "not long"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile(DEFAULT_RUN if is_default_run(config) else "specification")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # The long run repeats properties, with more examples than the default run draws.
+    if not is_default_run(item.config) and is_hypothesis_test(getattr(item, "obj", None)):
+        item.add_marker(pytest.mark.long)

@@ -26,6 +26,7 @@ from implicitly import (
     root,
 )
 from oracle import differentiable_root, newton
+from pairs import in_pairs
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -90,6 +91,31 @@ def reference(w: Tensor, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+every_pair = in_pairs(
+    forward={name(solver): solver for solver in FORWARD},
+    adjoint={name(solver): solver for solver in ADJOINT},
+    form=("fixed_point", "root"),
+)
+
+
+@every_pair
+def test_gradcheck_and_gradgradcheck_pass_along_a_line_for_every_pair_of_solvers(
+    forward, adjoint, form
+):
+    # One number as a function of two, along random lines and with random weights: a wrong entry of a
+    # derivative shows here too. Half the contraction is half the number of steps.
+    w, x, w_along, x_along = 0.5 * matrix(2), inputs(2, 2), matrix(2, seed=2), inputs(2, 2, seed=3)
+    weights = inputs(2, 2, seed=4)
+
+    def value(s: Tensor, t: Tensor) -> Tensor:
+        return (weights * solve(form, forward, adjoint, w + s * w_along, x + t * x_along)).sum()
+
+    at = tuple(torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert gradcheck(value, at, check_forward_ad=True)
+    assert gradgradcheck(value, at, check_fwd_over_rev=True)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["fixed_point", "root"])
 @pytest.mark.parametrize(
     ("forward", "adjoint"),

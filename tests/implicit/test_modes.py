@@ -24,6 +24,7 @@ from implicitly import (
     root,
 )
 from oracle import contraction, newton
+from pairs import in_pairs
 from torch import Tensor
 
 SOLVERS = [
@@ -86,9 +87,11 @@ def equation(layout: str, form: str):
     return f
 
 
-@pytest.mark.parametrize("form", ["fixed_point", "root"])
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: type(mode).__name__)
-@pytest.mark.parametrize("solver", SOLVERS, ids=name)
+@in_pairs(
+    solver={name(solver): solver for solver in SOLVERS},
+    mode={type(mode).__name__: mode for mode in MODES},
+    form=("fixed_point", "root"),
+)
 @given(
     layout=st.sampled_from(LAYOUTS),
     systems=st.integers(1, 3),

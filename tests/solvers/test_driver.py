@@ -31,6 +31,7 @@ from implicitly import (
     root,
 )
 from implicitly.solvers import Problem, solve
+from pairs import few_examples, in_pairs
 from torch import Tensor
 
 from .references import (
@@ -213,9 +214,7 @@ def test_systems_of_one_batch_end_each_in_its_own_way() -> None:
     assert solution.steps.tolist()[1:] == [21, 100, 0, 150]
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@in_pairs(solver=DRIVEN, form=FORMS, dtype=(torch.float64, torch.float32))
 def test_a_tolerance_below_rounding_ends_soon_as_stalled(
     solver: Solver, form: Form, dtype: torch.dtype
 ) -> None:
@@ -243,6 +242,7 @@ def test_a_tolerance_below_rounding_ends_soon_as_stalled(
 
 @every_solver
 @every_form
+@few_examples()
 @given(n=st.integers(1, 5), limit=st.integers(0, 12), seed=st.integers(0, 100))
 def test_the_residual_reported_is_that_of_the_value_returned(
     solver: Solver, form: Form, n: int, limit: int, seed: int
@@ -454,9 +454,7 @@ def test_a_callback_sees_every_check_and_may_end_the_solve(solver: Solver, form:
     assert torch.equal(solution.residual, limited.residual)
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("limit", [3, 6])
+@in_pairs(solver=DRIVEN, form=FORMS, limit=(3, 6))
 def test_a_limit_on_evaluations_ends_the_solve_within_a_step(
     solver: Solver, form: Form, limit: int
 ) -> None:
@@ -499,9 +497,7 @@ def test_evaluations_are_counted_as_they_happen(solver: Solver, form: Form) -> N
     assert solution.evaluations == calls
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("check_every", [1, 4, 10])
+@in_pairs(solver=DRIVEN, check_every=(1, 4, 10), form=FORMS)
 def test_looking_less_often_converges_to_the_same_value(
     solver: Solver, form: Form, check_every: int
 ) -> None:

@@ -19,13 +19,12 @@ from implicitly import (
     Stopping,
 )
 from implicitly.solvers import Problem, solve
+from pairs import few_examples, in_pairs
 from torch import Tensor
 
 from .references import ALL, FORMS, NONLINEAR, Form, TanhSystems, solve_form
 
 every_form = pytest.mark.parametrize("form", FORMS)
-every_solver = pytest.mark.parametrize("solver", ALL.values(), ids=ALL.keys())
-every_dropping = pytest.mark.parametrize("dropping", [False, True], ids=["whole", "dropping"])
 
 NASTY = {
     # The value of such a system's map, from z, x and the map as it should be.
@@ -59,10 +58,7 @@ def solve_with(
     )  # fmt: skip
 
 
-@every_solver
-@every_form
-@every_dropping
-@pytest.mark.parametrize("kind", NASTY)
+@in_pairs(solver=ALL, kind=list(NASTY), form=FORMS, dropping={"whole": False, "dropping": True})
 def test_a_nasty_system_changes_no_bit_of_its_neighbours(
     solver: Solver, form: Form, dropping: bool, kind: str
 ) -> None:
@@ -90,6 +86,7 @@ def test_a_nasty_system_changes_no_bit_of_its_neighbours(
 
 @pytest.mark.parametrize("solver", NONLINEAR.values(), ids=NONLINEAR.keys())
 @every_form
+@few_examples()
 @given(batch=st.integers(2, 5), n=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_every_system_of_a_batch_is_solved_as_if_it_were_alone(
     solver: Solver, form: Form, batch: int, n: int, seed: int

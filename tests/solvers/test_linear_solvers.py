@@ -22,6 +22,7 @@ from implicitly import (
     root,
 )
 from implicitly.solvers import Problem
+from pairs import few_examples, in_pairs
 from torch import Tensor
 
 from .references import (
@@ -75,9 +76,8 @@ def lapack(M: Array, c: Array) -> Array:
     return np.asarray(np.linalg.solve(np.eye(c.shape[1]) - M, c[:, :, None])[:, :, 0])
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("kind", KINDS)
+@in_pairs(solver=LINEAR, kind=KINDS, form=FORMS)
+@few_examples()
 @given(n=st.integers(1, 9), radius=st.sampled_from([0.3, 0.6, 0.9]), seed=st.integers(0, 1000))
 def test_contractive_equations_end_at_the_solution_that_lapack_finds(
     solver: Solver, form: Form, kind: Kind, n: int, radius: float, seed: int
@@ -94,6 +94,7 @@ def test_contractive_equations_end_at_the_solution_that_lapack_finds(
 
 @pytest.mark.parametrize("solver", KRYLOV_OR_DENSE.values(), ids=KRYLOV_OR_DENSE.keys())
 @every_form
+@few_examples()
 @given(n=st.integers(2, 9), seed=st.integers(0, 1000))
 def test_expanding_equations_are_solved_by_all_but_the_neumann_series(
     solver: Solver, form: Form, n: int, seed: int
@@ -111,6 +112,7 @@ def test_expanding_equations_are_solved_by_all_but_the_neumann_series(
 
 @every_solver
 @every_form
+@few_examples()
 @given(n=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_float32_meets_its_default_tolerance_on_well_conditioned_equations(
     solver: Solver, form: Form, n: int, seed: int

@@ -21,6 +21,7 @@ from implicitly import (
     fixed_point,
     root,
 )
+from pairs import few_examples, in_pairs
 from torch import Tensor
 
 from .references import (
@@ -58,9 +59,8 @@ def check_against_newton(
     assert (norms(z - systems.answer()) <= allowed / (1 - systems.norm)).all()
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@in_pairs(solver=NONLINEAR, form=FORMS, dtype=(torch.float64, torch.float32))
+@few_examples()
 @given(
     batch=st.integers(1, 4),
     n=st.integers(1, 6),
@@ -78,9 +78,8 @@ def test_contractive_systems_end_at_the_root_that_dense_newton_finds(
     check_against_newton(systems, form, solution.value, dtype)
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@in_pairs(solver=NONLINEAR, form=FORMS, dtype=(torch.float16, torch.bfloat16))
+@few_examples()
 @given(n=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_half_precision_reaches_its_floor_or_says_that_it_did_not(
     solver: Solver, form: Form, dtype: torch.dtype, n: int, seed: int
@@ -195,9 +194,11 @@ def test_a_zero_dimensional_unknown_is_one_system_of_one_number(
     assert abs(solution.value.item() - answer) <= 1e-10
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("batch_shape", [(), (3,), (2, 3)], ids=["none", "one axis", "two axes"])
+@in_pairs(
+    solver=NONLINEAR,
+    batch_shape={"none": (), "one axis": (3,), "two axes": (2, 3)},
+    form=FORMS,
+)
 def test_statuses_have_the_shape_of_the_batch_axes(
     solver: Solver, form: Form, batch_shape: tuple[int, ...]
 ) -> None:
@@ -244,10 +245,9 @@ STRUCTURES = {
 }
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize(("build", "take"), STRUCTURES.values(), ids=STRUCTURES.keys())
-def test_an_unknown_may_be_any_pytree(solver: Solver, form: Form, build: Any, take: Any) -> None:
+@in_pairs(solver=NONLINEAR, structure=STRUCTURES, form=FORMS)
+def test_an_unknown_may_be_any_pytree(solver: Solver, form: Form, structure: Any) -> None:
+    build, take = structure
     systems = TanhSystems.draw(3, 6, 0.7, seed=2)
     W, x = systems.tensors(torch.float64)
 
@@ -282,9 +282,7 @@ def test_leaves_of_an_unknown_keep_their_own_dtypes() -> None:
         np.testing.assert_allclose(leaf.numpy(), answer, rtol=1e-6)
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)], ids=str)
+@in_pairs(solver=NONLINEAR, shape=((0, 3), (2, 0), (0, 0)), form=FORMS)
 def test_nothing_to_solve_is_solved_in_no_steps(
     solver: Solver, form: Form, shape: tuple[int, int]
 ) -> None:
@@ -297,9 +295,7 @@ def test_nothing_to_solve_is_solved_in_no_steps(
     assert not bool(solution.steps.any())
 
 
-@every_solver
-@every_form
-@pytest.mark.parametrize("view", ["transposed", "expanded", "strided"])
+@in_pairs(solver=NONLINEAR, view=("transposed", "expanded", "strided"), form=FORMS)
 def test_starts_and_arguments_may_be_views(solver: Solver, form: Form, view: str) -> None:
     systems = TanhSystems.draw(4, 5, 0.7, seed=3)
     W, x = systems.tensors(torch.float64)
