@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     status: Tensor
     residual: Tensor
     steps: Tensor
-    value_steps: Tensor
+    best_step: Tensor
     """The solver step that reached the value: on failure not the last."""
 
 
@@ -47,7 +47,7 @@ class Report:
 
     Attributes:
         solution: The outcome of the call.
-        value_steps: The solver step that reached the value, for each system.
+        best_step: The solver step that reached the value, for each system.
         adjoints: Those of the derived equations; entry `k` is the newest of order `k + 1`.
         order: How often the equation was derived from the one that the user gave.
         ends: The states that the solver ended in, if the gradient mode keeps them.
@@ -55,7 +55,7 @@ class Report:
     """
 
     solution: Solution | None = None
-    value_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    best_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     adjoints: list[Solution] = field(default_factory=list)
     order: int = 0
     ends: EndStates | None = None
@@ -149,8 +149,8 @@ class Call:
             sequence=max(layout.batch_shape[-1], 1) if self.equation.causal else None,
         )
         check_start(self.equation.described, z, result.status, result.steps)
-        self.report.value_steps = result.value_steps
-        norms = torch.from_numpy(result.residual)
+        self.report.best_step = result.best_step
+        norms = torch.from_numpy(result.residual_norm)
         if layout.narrows:
             norms = _norms_after_rounding(problem, layout, result.z)
 
@@ -207,9 +207,9 @@ class _Root(torch.autograd.Function):
             leaf.clone() if any(_share(leaf, start) for start in z0) else leaf
             for leaf in solution.value
         )
-        value_steps = torch.from_numpy(call.report.value_steps).to(solution.steps.device)
-        value_steps = value_steps.reshape(solution.steps.shape)
-        return (*value, solution.status, solution.residual, solution.steps, value_steps)
+        best_step = torch.from_numpy(call.report.best_step).to(solution.steps.device)
+        best_step = best_step.reshape(solution.steps.shape)
+        return (*value, solution.status, solution.residual, solution.steps, best_step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -75,7 +75,7 @@ class ReuseInverse(ImplicitGradient):
         self, form: Form, solver: Solver | None, stopping: Stopping | None
     ) -> tuple[Solver | None, Stopping | None]:
         solver = Broyden() if solver is None else solver
-        if not solver.learns_inverse:
+        if not solver.has_inverse:
             raise TypeError(
                 f"ReuseInverse needs a solver that learns an inverse Jacobian, and "
                 f"{type(solver).__name__} learns none: use Broyden() or Newton(), or Exact() as the gradient"

@@ -96,8 +96,8 @@ class Reversible(TapedGradient):
 
     def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
         layout = Layout.of(z0, call.equation.batch_dims)
-        last = outcome.value_steps.clamp(min=1)
-        most = max(int(call.report.value_steps.max(initial=1)), 1)
+        last = outcome.best_step.clamp(min=1)
+        most = max(int(call.report.best_step.max(initial=1)), 1)
         start = layout.flatten(z0).double().reshape(*layout.batch_shape, -1)
         steps = _Steps(call.equation, layout, self, most)
         _, z = _Iterate.apply(steps, last, start, *args)

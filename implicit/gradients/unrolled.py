@@ -52,8 +52,8 @@ class Unrolled(TapedGradient):
 
     def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
         layout = Layout.of(z0, call.equation.batch_dims)
-        last = outcome.value_steps.reshape(-1).clamp(min=1)
-        most, fewest = _range(call.report.value_steps)
+        last = outcome.best_step.reshape(-1).clamp(min=1)
+        most, fewest = _range(call.report.best_step)
         # The residual of iterate j is computed by step j − 1, that of the start beforehand: to
         # record the residuals from `last − steps` on, a system's graph begins one step earlier.
         graph_start = torch.full_like(last, -1) if self.steps is None else last - self.steps - 1

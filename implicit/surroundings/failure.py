@@ -69,7 +69,7 @@ def handle_failure(
         index = tuple(int(k) for k in np.unravel_index(i, shape)) if shape else ()
         lines.append(
             f"  system {index}: {status.name} after {result.steps[i]} steps ({status.message}); "
-            f"residual {result.residual[i]:.3g}, tolerance {result.threshold[i]:.3g}"
+            f"residual {result.residual_norm[i]:.3g}, tolerance {result.threshold[i]:.3g}"
         )
         if int(i) in result.reasons:
             lines.append(f"    reason: {' '.join(result.reasons[int(i)].split())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -124,6 +125,40 @@ class Solution:
             self.trace,
             self.adjoints,
         )
+
+
+@dataclass(frozen=True)
+class FlatSolution:
+    """The result of `solve` on flat tensors; arrays have one entry per system.
+
+    Attributes:
+        z: The converged iterates, or on failure those with the smallest residual, `(batch, n)`.
+        status: `Status` codes.
+        residual_norm: Root-mean-square norms of the residuals at `z`.
+        steps: Steps that each system took.
+        best_step: The step that reached the iterate which is returned; on failure not the last.
+        threshold: The largest norm that would have counted as converged there.
+        counts: Work on the whole batch.
+        trace: Residual norms at every check, `(checks, batch)`, or `None`.
+        reasons: What the library behind a solver says of systems that it did not solve.
+
+    Examples:
+        >>> from implicitly.solvers import NeumannSeries, Problem, solve
+        >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
+        >>> result = solve(problem, NeumannSeries(), torch.zeros(3, 1))
+        >>> result.z.flatten().round(decimals=4).tolist(), result.status.tolist()
+        ([2.0, 2.0, 2.0], [1, 1, 1])
+    """
+
+    z: Tensor
+    status: np.ndarray
+    residual_norm: np.ndarray
+    steps: np.ndarray
+    best_step: np.ndarray
+    threshold: np.ndarray
+    counts: Counts
+    trace: np.ndarray | None
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 class SolveError(RuntimeError):
