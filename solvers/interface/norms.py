@@ -18,4 +18,4 @@ def rms(rows: Tensor) -> Tensor:
         >>> rms(torch.tensor([[3.0, 4.0], [1.0, 1.0]])).square().tolist()
         [12.5, 1.0]
     """
-    return torch.linalg.vector_norm(rows, dim=-1) * rms_unit(rows.shape[-1])
+    return torch.linalg.vector_norm(rows, dim=-1) / max(rows.shape[-1], 1) ** 0.5

@@ -78,7 +78,7 @@ class Solution:
         value: The unknown, in the structure of `z0`: the converged iterate, or on failure the
             iterate with the smallest residual that was seen.
         status: Integer tensor of `Status` codes with one entry per system (shape `batch`).
-        residual: Root-mean-square norm of the residual *of `value`*, one entry per system.
+        residual_norm: Root-mean-square norm of the residual *of `value`*, one entry per system.
         steps: Solver steps that each system took, one entry per system.
         counts: Evaluations of the equation, JVPs, VJPs and linear iterations, on the whole batch.
         trace: With `trace=True`, an array `(checks, systems)` of residual norms; else `None`.
@@ -95,7 +95,7 @@ class Solution:
 
     value: Any
     status: Tensor
-    residual: Tensor
+    residual_norm: Tensor
     steps: Tensor
     counts: Counts
     trace: np.ndarray | None = None
@@ -119,7 +119,7 @@ class Solution:
         return Solution(
             value,
             self.status,
-            self.residual,
+            self.residual_norm,
             self.steps,
             self.counts,
             self.trace,
