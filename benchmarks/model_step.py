@@ -94,7 +94,7 @@ def main() -> None:
             adjoint = solution.adjoints[0].evaluations if solution.adjoints else 0
             table.add_row(
                 kind, case, f"{statistics.median(ratios):.2f}", str(output.evaluations), str(adjoint),
-                f"{solution.residual.mean().item():.0e}",
+                f"{solution.residual_norm.mean().item():.0e}",
             )  # fmt: skip
     Console(width=110).print(table)
 

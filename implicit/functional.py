@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,20 +11,19 @@ import torch.autograd.forward_ad as forward_ad
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from .compiled.numba_equation import NumbaEquation
-from .equations.capture import captured_leaves, check_mapped, graph_clock
-from .equations.differentiation import Product, constants, transforming
-from .equations.equation import GivenEquation
+from .equations.differentiation import coarsest, constants, transforming
+from .equations.equation import Equation, GivenEquation
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
-from .rule import Call, Outcome, Report
+from .outcome import CallOutcome, Record
+from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
-from .surroundings.arguments import Tree, Unknown, describe, per_leaf
+from .surroundings.arguments import describe
+from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
-from .surroundings.module import PureModule
 from .surroundings.replay import Replay, without_autocast
 from .surroundings.tracing import refuse_tracing
-from .surroundings.writes import Lending, check_arguments, writes_to
 
 
 def root(
@@ -164,99 +164,65 @@ def solve_equation(
     refuse_tracing(described)
     replay = Replay(z0, args)
     with inference.left():
-        return _solve_equation(function, z0, args, settings, described, replay)
+        given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        first = given.evaluate_first()
+        call = _call(given, settings, first)
+        asking = Asking(
+            on_failure=settings.on_failure,
+            trace=settings.trace,
+            callback=settings.callback,
+            first=None if transforming() else tuple(leaf.detach() for leaf in first.value),
+            precision=replay.autocast_dtype(given.start[0].device) or coarsest(first.value),
+            build=given.build,
+        )
+        outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+        given.finish(outcome.value)
+        return asking.record.solution(given.build(outcome.value), outcome)
 
 
-def _solve_equation(
-    function: Callable[..., Any],
-    z0: Any,
-    args: tuple[Any, ...],
-    settings: Settings,
-    described: str,
-    replay: Replay,
-) -> Solution:
-    unknown, start = Unknown.of(z0, settings.batch_dims)
-    tree, tensors = Tree.of(args)
-    start, tensors = inference.ordinary(start), inference.ordinary(tensors)
-    lending = Lending(described)
-
-    def bind(arg_tensors: Leaves) -> Product:
-        filled = tree.fill(arg_tensors)
-
-        def of_leaves(z: Leaves) -> Leaves:
-            value = replay.run(lambda: function(unknown.build(z), *filled))
-            return unknown.leaves_of(described, value, z)
-
-        return lambda z: lending.run(of_leaves, z)
-
-    clock = graph_clock()
-    before = [writes_to(tensor) for tensor in tensors]
-    first = bind(constants(tensors))(constants(start))
-    check_arguments(described, tensors, before)
-    if isinstance(function, PureModule):
-        tensors = function.freeze(tensors)
-    captured = captured_leaves(described, first, clock)
-    check_mapped(described, first, (*start, *tensors))
-
-    flags = settings.batched_args
-    if flags is not None:
-        flags = per_leaf(flags, args, start[0].shape[0]) + (False,) * len(captured)
-        if replay.random or (isinstance(function, PureModule) and function.changes_buffers):
-            flags = None  # What a system sees would depend on which others are left.
-    call = Call(
-        equation=GivenEquation(
-            given=bind,
-            form=settings.form,
-            batch_dims=settings.batch_dims,
-            captured=captured,
-            linear=settings.linear,
-            batched_args=flags,
-            described=described,
-            compiled=function.form if isinstance(function, NumbaEquation) else None,
-            causal=settings.causal,
-        ),
-        solver=settings.chosen_solver,
-        stopping=settings.chosen_stopping,
-        gradient=settings.chosen_gradient,
-        on_failure=settings.on_failure,
-        leaves=len(start),
-        report=Report(),
-        trace=settings.trace,
-        callback=settings.callback,
-        first=None if transforming() else tuple(leaf.detach() for leaf in first),
-        build=unknown.build,
-        precision=replay.autocast_dtype(start[0].device) or _coarsest(first),
+def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Call:
+    function = given.function
+    equation = GivenEquation(
+        given=given.bind,
+        form=settings.form,
+        batch_dims=settings.batch_dims,
+        captured=first.captured,
+        linear=settings.linear,
+        batched_args=given.batched(settings.batched_args, len(first.captured)),
+        described=given.described,
+        compiled=function.form if isinstance(function, NumbaEquation) else None,
+        causal=settings.causal,
     )
-    outcome = _differentiable(call, start, (*tensors, *captured))
-    if isinstance(function, PureModule) and function.changes_buffers:
-        at, inputs = unknown.build(constants(outcome.value)), tree.fill(constants(tensors))[:-2]
-        replay.run(lambda: function.move_buffers(at, *inputs))
-    replay.check_unmoved(described)
-    report = call.report.solution
-    assert report is not None  # for the type checker: the call has solved
-    return Solution(
-        value=unknown.build(outcome.value),
-        status=outcome.status,
-        residual=outcome.residual,
-        steps=outcome.steps,
-        counts=report.counts,
-        trace=report.trace,
-        adjoints=call.report.adjoints,
+    return Call(
+        equation,
+        settings.chosen_solver,
+        settings.chosen_stopping,
+        settings.chosen_gradient,
+        len(given.start),
     )
 
 
-def _differentiable(call: Call, start: Leaves, args: Leaves) -> Outcome:
+@dataclass(frozen=True)
+class _Recording:
+    """A solve whose iterations its gradient mode records."""
+
+    equation: Equation
+    solver: Solver
+    start: Leaves
+    args: Leaves
+    outcome: CallOutcome
+    record: Record
+
+
+def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> CallOutcome:
     if not isinstance(call.gradient, TapedGradient):
-        return call.outcome(constants(start), args)
-    outcome = call.outcome(constants(start), constants(args))
+        return call.solve(constants(start), args, asking)
+    outcome = call.solve(constants(start), constants(args), asking)
     if not _wanted((*start, *args)):
         return outcome
+    recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
     with without_autocast():
-        return outcome._replace(value=call.gradient.record(call, start, outcome, args))
-
-
-def _coarsest(tensors: Leaves) -> torch.dtype:
-    return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)
+        return outcome._replace(value=call.gradient.record(recording))
 
 
 def _wanted(tensors: Leaves) -> bool:

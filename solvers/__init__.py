@@ -11,17 +11,16 @@ from .causal.causal_newton import CausalNewton
 from .compiled.numba_root import NumbaRoot
 from .composed.homotopy import Homotopy
 from .composed.polyalgorithm import Polyalgorithm, Winner
-from .driving.driver import Callback, solve
-from .driving.monitor import FlatSolution
+from .driving.driver import solve
 from .fixed_point.aitken import Aitken, Steffensen
 from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.compiled_systems import CompilationError, CompiledSystems
-from .interface.goal import Goal
+from .interface.goal import Callback, Goal
 from .interface.problem import Derivative, Linearization, Problem
-from .interface.solution import Counts, Solution, SolveError, SolveWarning, Status
-from .interface.solver import Outcome, Solver, State, WholeSolver
+from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
+from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
@@ -73,11 +72,11 @@ __all__ = [
     "NewtonKrylov",
     "NonmonotoneLineSearch",
     "NumbaRoot",
-    "Outcome",
     "Polyalgorithm",
     "Problem",
     "PseudoTransient",
     "ReversibleIteration",
+    "RunOutcome",
     "ScipyRoot",
     "ScipyRootScalar",
     "Solution",

@@ -69,7 +69,7 @@ class Objective:
         u = torch.linalg.vector_norm(adjoint, dim=1)
         root = math.sqrt(adjoint.shape[1])
         unit = root * torch.finfo(u.dtype).eps
-        systems = float(torch.linalg.vector_norm(u * root * (solution.residual + unit)))
+        systems = float(torch.linalg.vector_norm(u * root * (solution.residual_norm + unit)))
         return math.hypot(systems, unit * abs(float(self(self.point))))
 
 

@@ -77,7 +77,7 @@ def run_solver(
         name=type(solver).__name__,
         evaluations=solution.counts.evaluations,
         jvps=solution.counts.jvps,
-        residual=float(solution.residual.max()),
+        residual=float(solution.residual_norm.max()),
         seconds=median(seconds),
         converged=int(solution.converged.sum()),
         systems=len(x),

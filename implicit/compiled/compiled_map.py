@@ -23,6 +23,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ...solvers.interface.compiled_systems import CompilationError, NoDerivativeError, in_blocks
 from ..equations.differentiation import transforming, unwrap_dead
+from ..equations.mapping import in_front
 
 Argument = Literal["z", "parameters"]
 _ARGUMENTS: tuple[Argument, Argument] = ("z", "parameters")
@@ -273,8 +274,7 @@ def _jacobian(ctx: Any, by: Argument, at: tuple[Tensor, ...]) -> Tensor:
 def _mapped(info: Any, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
     """Both arguments with the mapped axis in front."""
     return [
-        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        for dim, tensor in zip(dims, tensors, strict=True)
+        in_front(tensor, dim, info.batch_size) for dim, tensor in zip(dims, tensors, strict=True)
     ]
 
 

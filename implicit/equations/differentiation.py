@@ -47,6 +47,12 @@ def constants(tensors: Leaves) -> Leaves:
     )
 
 
+def coarsest(tensors: Leaves, other: torch.dtype | None = None) -> torch.dtype:
+    """The coarsest dtype of `tensors`, or `other` if that is coarser."""
+    dtypes = {tensor.dtype for tensor in tensors} | ({other} if other else set())
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
 def pullback(
     function: Function, primals: Leaves, captured: frozenset[int] = frozenset()
 ) -> tuple[Leaves, Product]:

@@ -1,17 +1,4 @@
-"""Equations, and the linear equations that the implicit function theorem derives from them.
-
-For an equation with function `f` (a fixed-point map or a residual `F`; the theorem reads the same for
-both) and solution `z(args)`, write `J = ∂f/∂z`. Differentiating `f(z, args) = z` or `F(z, args) = 0` gives
-
-    fixed point:  ż = J ż + ḟ          root:  J ż + Ḟ = 0          (tangent)
-    fixed point:  u = Jᵀu + z̄          root:  Jᵀu + z̄ = 0          (adjoint)
-
-where `ḟ` is the tangent of `f` along the arguments alone, and the arguments' gradients are
-`(∂f/∂args)ᵀ u`. So the derived equation has the form of its parent: its function is a product with `J`
-or `Jᵀ` plus a constant. Being equations themselves, they can be differentiated again.
-
-Source: Bai, Kolter & Koltun 2019, theorem 1; Krantz & Parks 2002 (implicit function theorem).
-"""
+"""Equations: functions of an unknown and of arguments, both tuples of tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +11,7 @@ import torch
 from ...solvers.interface.compiled_systems import CompiledSystems
 from ...solvers.interface.problem import Form
 from .capture import Substitute
-from .differentiation import Product, pullback, pushforward, transforming, transposed, unwrap_dead
+from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
 from .layout import Leaves
 
 
@@ -39,7 +26,7 @@ class Bound:
     """The transpose of `operator`; nothing is computed for it before its first use."""
 
 
-def _at_first_use(make: Callable[[Leaves], Product]) -> Product:
+def at_first_use(make: Callable[[Leaves], Product]) -> Product:
     """The linear map that `make` gives for tensors like its argument, made when it is first applied."""
     made: Product | None = None
 
@@ -118,10 +105,6 @@ class Equation(ABC):
     def small(self, z: Leaves) -> bool:
         """Whether the systems of this unknown are known to be small, so that dense matrices serve best."""
 
-    def constant(self, args: Leaves) -> Leaves:
-        """The constant of a derived equation, among its arguments."""
-        raise TypeError(f"{self.described} is not a derived equation")
-
     def pullback_z(self, z: Leaves, args: Leaves) -> tuple[Leaves, Product]:
         """The value at `z` and `u ↦ (∂f/∂z)ᵀ u`."""
         return pullback(lambda *z: self.evaluate(z, args), z)
@@ -130,14 +113,14 @@ class Equation(ABC):
         """The value at `z` and `v ↦ (∂f/∂z) v`."""
         return pushforward(lambda *z: self.evaluate(z, args), z)
 
-    def argument_function(
-        self, z: Leaves, args: Leaves, positions: list[int]
-    ) -> tuple[Callable[..., Leaves], Leaves, frozenset[int]]:
-        """The function of some arguments alone, those arguments, and which to leave as they are.
+    def pullback_arguments(
+        self, z: Leaves, args: Leaves, positions: list[int], *, with_z: bool = False
+    ) -> tuple[Leaves, Product]:
+        """The value, and the map from its cotangents to those of the arguments at `positions`.
 
-        Only while no graph of the derivative is recorded may a captured leaf stand for itself: it
-        could be reached through other arguments as well. Nor may the wrapper of a transform that has
-        ended: no graph connects to it.
+        With `with_z` the cotangents of `z` stand before them. Only while no graph of the derivative is
+        recorded may a captured leaf stand for itself: it could be reached through other arguments as
+        well. Nor may the wrapper of a transform that has ended: no graph connects to it.
         """
         first_captured = len(args)
         stands = all(unwrap_dead(leaf) is leaf for leaf in self.captured)
@@ -145,15 +128,32 @@ class Equation(ABC):
             first_captured -= len(self.captured)
             args = (*(arg.detach() for arg in args[:first_captured]), *self.captured)
             z = tuple(leaf.detach() for leaf in z)
+        before = len(z) if with_z else 0
 
         def function(*some: torch.Tensor) -> Leaves:
-            changed = list(args)
-            for position, value in zip(positions, some, strict=True):
-                changed[position] = value
-            return self.evaluate(z, tuple(changed))
+            return self.evaluate(some[:before] or z, _exchanged(args, positions, some[before:]))
 
-        captured = frozenset(i for i, p in enumerate(positions) if p >= first_captured)
-        return function, tuple(args[position] for position in positions), captured
+        primals = (*z[:before], *(args[position] for position in positions))
+        captured = frozenset(before + i for i, p in enumerate(positions) if p >= first_captured)
+        return pullback(function, primals, captured)
+
+    def pushforward_arguments(
+        self, z: Leaves, args: Leaves, positions: list[int]
+    ) -> tuple[Leaves, Product]:
+        """The value, and the map from tangents of the arguments at `positions` to its tangent."""
+
+        def function(*some: torch.Tensor) -> Leaves:
+            return self.evaluate(z, _exchanged(args, positions, some))
+
+        return pushforward(function, tuple(args[position] for position in positions))
+
+
+def _exchanged(args: Leaves, positions: list[int], some: Leaves) -> Leaves:
+    """`args` with `some` tensors at the given positions."""
+    changed = list(args)
+    for position, value in zip(positions, some, strict=True):
+        changed[position] = value
+    return tuple(changed)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class GivenEquation(Equation):
         def transpose(u: Leaves) -> Product:
             return self.pullback_z(tuple(map(torch.zeros_like, u)), args)[1]
 
-        return Bound(function, _at_first_use(operator), _at_first_use(transpose))
+        return Bound(function, at_first_use(operator), at_first_use(transpose))
 
     def small(self, z: Leaves) -> bool:
         if self.compiled is None:
@@ -242,85 +242,3 @@ class _MappedEquation(GivenEquation):
 
     def at(self, args: Leaves) -> Product:
         return self.given(args)
-
-
-@dataclass(frozen=True)
-class _DerivedEquation(Equation):
-    """`operator(x) + constant` for an operator taken at a solution of `parent`.
-
-    Its arguments are `(*z, *constant, *parent_args)`, the first two shaped like the unknown.
-    """
-
-    parent: Equation
-    leaves: int
-
-    @property
-    def form(self) -> Form:  # type: ignore[override]
-        return self.parent.form
-
-    @property
-    def batch_dims(self) -> int:  # type: ignore[override]
-        # The adjoint runs against time: a sequence is one system of it.
-        return self.parent.batch_dims - self.parent.causal
-
-    @property
-    def captured(self) -> Leaves:  # type: ignore[override]
-        return self.parent.captured
-
-    @property
-    def batched_prefix(self) -> int:  # type: ignore[override]
-        return 2 * self.leaves + self.parent.batched_prefix
-
-    def small(self, z: Leaves) -> bool:
-        return self.parent.small(z)
-
-    @abstractmethod
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
-        """The operator and its transpose."""
-
-    def split(self, args: Leaves) -> tuple[Leaves, Leaves, Leaves]:
-        return args[: self.leaves], args[self.leaves : 2 * self.leaves], args[2 * self.leaves :]
-
-    def constant(self, args: Leaves) -> Leaves:
-        return self.split(args)[1]
-
-    def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
-        return self.bind(args).function(z)
-
-    def bind(self, args: Leaves) -> Bound:
-        at, constant, parent_args = self.split(args)
-        operator, transpose = self.operator_at(at, parent_args)
-
-        def function(z: Leaves) -> Leaves:
-            return tuple(p + c for p, c in zip(operator(z), constant, strict=True))
-
-        return Bound(function, operator, transpose)
-
-    def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
-        return replace(self, parent=self.parent.vmapped(mapped[2 * self.leaves :], randomness))
-
-
-@dataclass(frozen=True)
-class AdjointEquation(_DerivedEquation):
-    """`u = Jᵀu + z̄` for a fixed point, `Jᵀu + z̄ = 0` for a root."""
-
-    @property
-    def described(self) -> str:  # type: ignore[override]
-        return f"the adjoint of {self.parent.described}"
-
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
-        back = self.parent.pullback_z(z, parent_args)[1]
-        return back, _at_first_use(lambda v: transposed(back, v))
-
-
-@dataclass(frozen=True)
-class TangentEquation(_DerivedEquation):
-    """`ż = J ż + ḟ` for a fixed point, `J ż + Ḟ = 0` for a root."""
-
-    @property
-    def described(self) -> str:  # type: ignore[override]
-        return f"the tangent of {self.parent.described}"
-
-    def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
-        forward = self.parent.pushforward_z(z, parent_args)[1]
-        return forward, _at_first_use(lambda u: self.parent.pullback_z(z, parent_args)[1])

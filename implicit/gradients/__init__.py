@@ -1,8 +1,7 @@
 """How derivatives of a solution are formed: exactly by default, or by an approximation that says so."""
 
-from .derivatives import adjoint, tangent
 from .exact import Exact
-from .mode import Gradient, ImplicitGradient, TapedGradient
+from .mode import Gradient, ImplicitGradient, LinearSolve, Recording, TapedGradient
 from .phantom import Phantom
 from .reuse_inverse import ReuseInverse
 from .reversible import ReconstructionError, Reversible
@@ -14,13 +13,13 @@ __all__ = [
     "Gradient",
     "ImplicitGradient",
     "JacobianFree",
+    "LinearSolve",
     "Neumann",
     "Phantom",
     "ReconstructionError",
+    "Recording",
     "ReuseInverse",
     "Reversible",
     "TapedGradient",
     "Unrolled",
-    "adjoint",
-    "tangent",
 ]

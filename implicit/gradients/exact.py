@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-import torch
+from typing import ClassVar
 
 from ...solvers import GMRES, DenseLU, Polyalgorithm, Solver, Stopping
-from ..equations.equation import Equation
 from ..equations.layout import Leaves
-from .mode import ImplicitGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call
+from .mode import ImplicitGradient, LinearSolve
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,14 @@ class Exact(ImplicitGradient):
         if self.stopping is not None and not isinstance(self.stopping, Stopping):
             raise TypeError(f"Exact(stopping=...) must be a Stopping, got {self.stopping!r}")
 
-    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
-        start = tuple(torch.zeros_like(constant) for constant in equation.constant(args))
-        solver = self.solver or self._default(equation.small(start))
-        return call.derived(equation, solver, self.stopping, from_zero=True).root(start, args)
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        small = linear.equation.small(linear.equation.constant(linear.args))
+        return linear.solve(self.solver or self._default(small), self.stopping)
 
     def _default(self, small: bool) -> Solver:
         if small:
             return DenseLU()
         rule = self.stopping
-        # Who limits the steps means those of one solver, and takes what they reach.
+        # A step limit is meant for one solver, so use GMRES alone instead of the polyalgorithm.
         limited = rule is not None and (rule.max_steps, rule.max_evaluations) != (None, None)
         return GMRES() if limited else Polyalgorithm(remember=False)

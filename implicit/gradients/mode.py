@@ -1,19 +1,82 @@
-"""What a gradient mode is."""
+"""A gradient mode, and the little that one sees of the call which it differentiates."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 from ...options.options import Options
 from ...solvers import Solver, Stopping
 from ...solvers.interface.problem import Form
+from ..equations.derived import DerivedEquation
 from ..equations.equation import Equation
 from ..equations.layout import Leaves
+from ..outcome import CallOutcome, Record
 
-if TYPE_CHECKING:
-    from ..rule import Call, Outcome
+
+class LinearSolve(Protocol):
+    """An adjoint or tangent equation at a solution, waiting to be solved."""
+
+    @property
+    def equation(self) -> DerivedEquation:
+        """The linear equation; `equation.parent` is the one whose solution is differentiated."""
+        ...
+
+    @property
+    def args(self) -> Leaves:
+        """The arguments of `equation`."""
+        ...
+
+    @property
+    def record(self) -> Record:
+        """What the call of the parent left behind."""
+        ...
+
+    def solve(
+        self,
+        solver: Solver,
+        stopping: Stopping | None,
+        start: Leaves | None = None,
+        *,
+        accept_failure: bool = False,
+    ) -> Leaves:
+        """The solution by `solver`, differentiable, from `start` or from zero."""
+        ...
+
+
+class Recording(Protocol):
+    """A solve whose iterations are to be recorded by autograd."""
+
+    @property
+    def equation(self) -> Equation:
+        """The equation that was solved."""
+        ...
+
+    @property
+    def solver(self) -> Solver:
+        """The solver that found the solution."""
+        ...
+
+    @property
+    def start(self) -> Leaves:
+        """The start, in whose graph it may stand."""
+        ...
+
+    @property
+    def args(self) -> Leaves:
+        """The arguments of `equation`."""
+        ...
+
+    @property
+    def outcome(self) -> CallOutcome:
+        """The result, detached."""
+        ...
+
+    @property
+    def record(self) -> Record:
+        """What the call left behind."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,20 +108,13 @@ class ImplicitGradient(Gradient):
     """A mode that needs nothing of the solve but its result: saved memory is that of one iterate."""
 
     @abstractmethod
-    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
-        """A (perhaps approximate) solution of the adjoint or tangent `equation`, differentiable."""
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        """A (perhaps approximate) solution of the adjoint or tangent equation, differentiable."""
 
 
 class TapedGradient(Gradient):
     """A mode that differentiates through iterations which follow or make up the solve."""
 
     @abstractmethod
-    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
-        """The value with the graph that is to be differentiated.
-
-        Args:
-            call: The call whose result this is.
-            z0: The start.
-            outcome: The result, detached.
-            args: The arguments.
-        """
+    def record(self, recording: Recording) -> Leaves:
+        """The value with the graph that is to be differentiated."""

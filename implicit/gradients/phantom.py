@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..equations.differentiation import constants
 from ..equations.layout import Leaves
-from .mode import TapedGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call, Outcome
+from .mode import Recording, TapedGradient
 
 
 @dataclass(frozen=True)
@@ -44,16 +40,17 @@ class Phantom(TapedGradient):
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping must be in (0, 1], got {self.damping!r}")
 
-    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
-        z, function = outcome.value, call.equation.bind(args).function
+    def record(self, recording: Recording) -> Leaves:
+        equation, solution = recording.equation, recording.outcome.value
+        z, function = solution, equation.bind(recording.args).function
         for _ in range(self.steps):
             value = function(z)
-            if call.equation.form == "fixed_point":
+            if equation.form == "fixed_point":
                 z = tuple(torch.lerp(a, b, self.damping) for a, b in zip(z, value, strict=True))
             else:
                 z = tuple(a - self.damping * r for a, r in zip(z, value, strict=True))
         # The value stays the solution; only derivatives are taken from the iterations.
         return tuple(
             leaf + (recorded - constant)
-            for leaf, recorded, constant in zip(outcome.value, z, constants(z), strict=True)
+            for leaf, recorded, constant in zip(solution, z, constants(z), strict=True)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +11,12 @@ from torch import Tensor
 from ...options.options import is_integer
 from ...solvers import GMRES, Broyden, Solver, Stopping
 from ...solvers.interface.problem import Form
+from ..equations.derived import AdjointEquation
 from ..equations.differentiation import constants
-from ..equations.equation import AdjointEquation, Equation
 from ..equations.layout import Layout, Leaves
-from .mode import ImplicitGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call, Report
+from ..equations.mapping import in_front
+from ..outcome import Record
+from .mode import ImplicitGradient, LinearSolve
 
 
 @dataclass(frozen=True)
@@ -75,21 +74,22 @@ class ReuseInverse(ImplicitGradient):
         self, form: Form, solver: Solver | None, stopping: Stopping | None
     ) -> tuple[Solver | None, Stopping | None]:
         solver = Broyden() if solver is None else solver
-        if not solver.learns_inverse:
+        if not solver.has_inverse:
             raise TypeError(
                 f"ReuseInverse needs a solver that learns an inverse Jacobian, and "
                 f"{type(solver).__name__} learns none: use Broyden() or Newton(), or Exact() as the gradient"
             )
         return solver, stopping
 
-    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
-        if call.report.order > 0:
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        record, equation, args = linear.record, linear.equation, linear.args
+        if record.order > 0:
             raise TypeError(_FIRST_ORDER)
         product = _Product(
-            call.report,
+            record,
             transpose=isinstance(equation, AdjointEquation),
             sign=-1.0 if equation.form == "fixed_point" else 1.0,
-            batch_dims=call.equation.batch_dims,
+            batch_dims=equation.parent.batch_dims,
         )
         constant = equation.constant(args)
         # The inverse depends on all arguments: a derivative that passes through it must not be lost.
@@ -97,8 +97,8 @@ class ReuseInverse(ImplicitGradient):
         if self.refine is None:
             return estimate
         stopping = Stopping(max_steps=self.refine)
-        refining = call.derived(equation, self.solver or GMRES(), stopping, from_zero=False)
-        return replace(refining, on_failure="accept").root(constants(estimate), args)
+        start = constants(estimate)
+        return linear.solve(self.solver or GMRES(), stopping, start, accept_failure=True)
 
 
 _FIRST_ORDER = (
@@ -114,15 +114,15 @@ class _Product:
     `H` approximates the inverse Jacobian of a fixed point's `f(z) − z` or a root's `−F(z)`.
     """
 
-    report: Report
+    record: Record
     transpose: bool
     sign: float
     batch_dims: int
 
     def __call__(self, constant: Leaves) -> Leaves:
         layout = Layout.of(constant, self.batch_dims)
-        solved = self.report.batch_shape
-        if self.report.ends is None or tuple(layout.batch_shape) != solved:
+        solved = self.record.batch_shape
+        if self.record.ends is None or tuple(layout.batch_shape) != solved:
             raise TypeError(
                 f"ReuseInverse has the inverse Jacobians of the systems that were solved, of batch "
                 f"shape {solved}, but the derivative asks for {tuple(layout.batch_shape)}: maps of "
@@ -130,7 +130,7 @@ class _Product:
             )
         flat = layout.flatten(constant)
         return layout.unflatten(
-            self.sign * self.report.ends.inverse(flat, transpose=self.transpose)
+            self.sign * self.record.ends.inverse(flat, transpose=self.transpose)
         )
 
 
@@ -156,7 +156,7 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, product: _Product, leaves: int, *tensors: Tensor) -> Any:
         moved = tuple(
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            in_front(tensor, dim, info.batch_size)
             for tensor, dim in zip(tensors[:leaves], in_dims[2 : 2 + leaves], strict=True)
         )
         mapped = replace(product, batch_dims=product.batch_dims + 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,11 @@ from ...solvers import ReversibleIteration, Solver, Stopping
 from ...solvers.fixed_point.reversible_iteration import backward_half, forward_half
 from ...solvers.interface.problem import Form
 from ..equations.capture import levels
-from ..equations.differentiation import pullback, transforming, unwrap_dead
+from ..equations.differentiation import unwrap_dead
 from ..equations.equation import Equation
 from ..equations.layout import Layout, Leaves
-from .mode import TapedGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call, Outcome
+from ..equations.mapping import in_front
+from .mode import Recording, TapedGradient
 
 
 class ReconstructionError(RuntimeError):
@@ -94,13 +93,13 @@ class Reversible(TapedGradient):
             stopping = replace(stopping or Stopping(), max_steps=self.steps)
         return own, stopping
 
-    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
-        layout = Layout.of(z0, call.equation.batch_dims)
-        last = outcome.value_steps.clamp(min=1)
-        most = max(int(call.report.value_steps.max(initial=1)), 1)
-        start = layout.flatten(z0).double().reshape(*layout.batch_shape, -1)
-        steps = _Steps(call.equation, layout, self, most)
-        _, z = _Iterate.apply(steps, last, start, *args)
+    def record(self, recording: Recording) -> Leaves:
+        layout = Layout.of(recording.start, recording.equation.batch_dims)
+        last = recording.outcome.best_step.clamp(min=1)
+        most = max(int(recording.record.best_steps.max(initial=1)), 1)
+        start = layout.flatten(recording.start).double().reshape(*layout.batch_shape, -1)
+        steps = _Steps(recording.equation, layout, self, most)
+        _, z = _Iterate.apply(steps, last, start, *recording.args)
         return layout.unflatten(z.reshape(layout.systems, -1).to(layout.dtype))
 
 
@@ -115,8 +114,29 @@ class _Steps:
 
     def evaluate(self, v: Tensor, args: Leaves) -> Tensor:
         """`f` of rows in float64, computed in the dtypes of the unknown."""
-        leaves = self.layout.unflatten(v.to(self.layout.dtype))
-        return self.layout.flatten(self.equation.evaluate(leaves, args)).double()
+        return self._rows_of(self.equation.evaluate(self._leaves_of(v), args))
+
+    def pullback(
+        self, v: Tensor, args: Leaves, needed: list[int]
+    ) -> tuple[Tensor, Callable[[Tensor], Leaves]]:
+        """`f(v)` and the map from its cotangent to those of `v` and of the arguments `needed`."""
+        value, back = self.equation.pullback_arguments(
+            self._leaves_of(v), args, needed, with_z=True
+        )
+        count = len(self.layout.shapes)
+
+        def product(cotangent: Tensor) -> Leaves:
+            gradients = back(self._leaves_of(cotangent))
+            return (self._rows_of(gradients[:count]), *gradients[count:])
+
+        rows = self._rows_of(value)
+        return rows if torch.is_grad_enabled() else rows.detach(), product
+
+    def _leaves_of(self, rows: Tensor) -> Leaves:
+        return self.layout.unflatten(rows.to(self.layout.dtype))
+
+    def _rows_of(self, leaves: Leaves) -> Tensor:
+        return self.layout.flatten(leaves).double()
 
     def rows(self, tensor: Tensor) -> Tensor:
         """A tensor `(*batch, n)` or `(*batch,)` as `(systems, n)` or `(systems, 1)`."""
@@ -175,16 +195,16 @@ class _Iterate(torch.autograd.Function):
         gradients = [torch.zeros_like(args[i]) for i in needed]
         for step in reversed(range(steps.most)):
             runs = systems > step
-            value, back = _pullback(steps, y, args, needed)
+            value, back = steps.pullback(y, tuple(args), needed)
             z = torch.where(runs, backward_half(z, value, beta), z)
-            through, *shares = back((torch.where(runs, beta * z_bar, 0.0),))
+            through, *shares = back(torch.where(runs, beta * z_bar, 0.0))
             y_bar = y_bar + through
             z_bar = torch.where(runs, (1.0 - beta) * z_bar, z_bar)
             gradients = [total + share for total, share in zip(gradients, shares, strict=True)]
 
-            value, back = _pullback(steps, z, args, needed)
+            value, back = steps.pullback(z, tuple(args), needed)
             y = torch.where(runs, backward_half(y, value, beta), y)
-            through, *shares = back((torch.where(runs, beta * y_bar, 0.0),))
+            through, *shares = back(torch.where(runs, beta * y_bar, 0.0))
             z_bar = z_bar + through
             y_bar = torch.where(runs, (1.0 - beta) * y_bar, y_bar)
             gradients = [total + share for total, share in zip(gradients, shares, strict=True)]
@@ -204,11 +224,9 @@ class _Iterate(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
         size, dims = info.batch_size, in_dims[1:]
         moved = [
-            t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)
+            in_front(tensor, dim, size, expand=i < 2)
+            for i, (tensor, dim) in enumerate(zip(tensors, dims, strict=True))
         ]
-        for i in (0, 1):
-            if dims[i] is None:
-                moved[i] = moved[i].expand(size, *moved[i].shape)
         mapped = replace(
             steps,
             equation=steps.equation.vmapped(
@@ -217,23 +235,3 @@ class _Iterate(torch.autograd.Function):
             layout=steps.layout.mapped(size),
         )
         return _Iterate.apply(mapped, *moved), (0, 0)
-
-
-def _pullback(steps: _Steps, v: Tensor, args: list[Tensor], needed: list[int]) -> Any:
-    """`f(v)` and the map from its cotangent to those of `v` and of the arguments `needed`."""
-    own, first_captured = list(args), len(args)
-    if not torch.is_grad_enabled() and not transforming():
-        # No graph is recorded, so that captured leaves may stand for themselves.
-        captured = steps.equation.captured
-        first_captured -= len(captured)
-        own = [*(arg.detach() for arg in args[:first_captured]), *captured]
-
-    def function(v: Tensor, *some: Tensor) -> tuple[Tensor]:
-        changed = list(own)
-        for position, value in zip(needed, some, strict=True):
-            changed[position] = value
-        return (steps.evaluate(v, tuple(changed)),)
-
-    positions = frozenset(1 + i for i, p in enumerate(needed) if p >= first_captured)
-    (value,), back = pullback(function, (v, *(own[p] for p in needed)), positions)
-    return (value if torch.is_grad_enabled() else value.detach()), back

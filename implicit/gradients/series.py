@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..equations.equation import Equation
+from ..equations.derived import DerivedEquation
 from ..equations.layout import Leaves
-from .mode import ImplicitGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call
+from .mode import ImplicitGradient, LinearSolve
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,8 @@ class Neumann(ImplicitGradient):
         if not (isinstance(self.terms, int) and self.terms >= 0):
             raise ValueError(f"terms must be an integer ≥ 0, got {self.terms!r}")
 
-    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
-        return _truncated(equation, args, self.terms)
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        return _truncated(linear.equation, linear.args, self.terms)
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,11 @@ class JacobianFree(ImplicitGradient):
         JacobianFree()
     """
 
-    def solve_linear(self, call: Call, equation: Equation, args: Leaves) -> Leaves:
-        return _truncated(equation, args, 0)
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        return _truncated(linear.equation, linear.args, 0)
 
 
-def _truncated(equation: Equation, args: Leaves, terms: int) -> Leaves:
+def _truncated(equation: DerivedEquation, args: Leaves, terms: int) -> Leaves:
     """`terms + 1` plain iterations of the linear equation from zero."""
     sign = 1.0 if equation.form == "fixed_point" else -1.0
     constant = equation.constant(args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +13,7 @@ from ...solvers.interface.state import map_tensors
 from ..equations.differentiation import constants, transforming
 from ..equations.flat import flat_problem
 from ..equations.layout import Layout, Leaves
-from .mode import TapedGradient
-
-if TYPE_CHECKING:
-    from ..rule import Call, Outcome
+from .mode import Recording, TapedGradient
 
 _MANY = np.iinfo(np.int64).max
 
@@ -50,38 +47,39 @@ class Unrolled(TapedGradient):
         if self.steps is not None and not (isinstance(self.steps, int) and self.steps >= 1):
             raise ValueError(f"steps must be an integer ≥ 1 or None, got {self.steps!r}")
 
-    def record(self, call: Call, z0: Leaves, outcome: Outcome, args: Leaves) -> Leaves:
-        layout = Layout.of(z0, call.equation.batch_dims)
-        last = outcome.value_steps.reshape(-1).clamp(min=1)
-        most, fewest = _range(call.report.value_steps)
+    def record(self, recording: Recording) -> Leaves:
+        equation, solver, args = recording.equation, recording.solver, recording.args
+        layout = Layout.of(recording.start, equation.batch_dims)
+        last = recording.outcome.best_step.reshape(-1).clamp(min=1)
+        most, fewest = _range(recording.record.best_steps)
         # The residual of iterate j is computed by step j − 1, that of the start beforehand: to
         # record the residuals from `last − steps` on, a system's graph begins one step earlier.
         graph_start = torch.full_like(last, -1) if self.steps is None else last - self.steps - 1
         first_recorded = -1 if self.steps is None else fewest - self.steps - 1
 
-        live = flat_problem(call.equation, layout, args)
-        problem, flat = live, layout.flatten(z0)
-        recording = torch.is_grad_enabled()
+        live = flat_problem(equation, layout, args)
+        problem, flat = live, layout.flatten(recording.start)
+        tape = torch.is_grad_enabled()
         if first_recorded >= 0:
-            problem = flat_problem(call.equation, layout, constants(args))
+            problem = flat_problem(equation, layout, constants(args))
             flat = constants((flat,))[0]
-        with torch.set_grad_enabled(recording and first_recorded < 0):
+        with torch.set_grad_enabled(tape and first_recorded < 0):
             residual = problem.residual(flat)
             if transforming():
                 # Mapped like the iterates, since solvers write them into storage made from it.
                 flat = torch.where(torch.ones_like(residual, dtype=torch.bool), flat, residual)
-            state = call.solver.init(problem, flat, residual)
+            state = solver.init(problem, flat, residual)
         for step in range(most):
             if step == first_recorded:
                 problem = live
             if step >= fewest:
                 # Time steps that have ended still act on those after them.
-                ended = flat if call.equation.causal else constants((flat,))[0]
+                ended = flat if equation.causal else constants((flat,))[0]
                 problem.park((last <= step).unsqueeze(1), ended)
-            with torch.set_grad_enabled(recording and step >= first_recorded):
+            with torch.set_grad_enabled(tape and step >= first_recorded):
                 if self.steps is not None and step > first_recorded:
                     state = _constant_where(graph_start == step, state)
-                state = call.solver.step(problem, state)
+                state = solver.step(problem, state)
                 # A system keeps the iterate that its own solve returned.
                 flat = torch.where((last > step).unsqueeze(1), state.z, flat)
         return layout.unflatten(flat)

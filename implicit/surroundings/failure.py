@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ _ADVICE = {
 def check_start(described: str, z: Tensor, status: np.ndarray, steps: np.ndarray) -> None:
     """Raise a `ValueError` if a system that failed, or never moved, has a start that is not finite.
 
-    From such a start no system gets anywhere, so that where all is well nothing need be looked at.
+    Only failed systems are checked: with a non-finite start none can succeed.
     """
     suspects = (status != Status.CONVERGED) | (steps == 0)
     if not suspects.any():
@@ -47,9 +48,22 @@ def check_start(described: str, z: Tensor, status: np.ndarray, steps: np.ndarray
 
 
 def handle_failure(
-    policy: FailurePolicy, described: str, solver: Solver, solution: Solution, result: FlatSolution
+    policy: FailurePolicy,
+    described: str,
+    solver: Solver,
+    result: FlatSolution,
+    shape: tuple[int, ...],
+    build: Callable[[], Solution],
 ) -> None:
     """Raise or warn, as the policy says, if any system has not converged.
+
+    Args:
+        policy: The policy.
+        described: What the message calls the equation.
+        solver: The solver.
+        result: The result; entries are per system.
+        shape: The batch axes that its systems are counted in.
+        build: Makes the solution that an error carries.
 
     Raises:
         SolveError: A system failed and the policy is `"raise"`.
@@ -59,7 +73,6 @@ def handle_failure(
     failed = np.flatnonzero(result.status != Status.CONVERGED)
     if len(failed) == 0:
         return
-    shape = tuple(solution.status.shape)
     lines = [
         f"{type(solver).__name__} did not solve {described}: "
         f"{len(failed)} of {len(result.status)} systems failed."
@@ -69,7 +82,7 @@ def handle_failure(
         index = tuple(int(k) for k in np.unravel_index(i, shape)) if shape else ()
         lines.append(
             f"  system {index}: {status.name} after {result.steps[i]} steps ({status.message}); "
-            f"residual {result.residual[i]:.3g}, tolerance {result.threshold[i]:.3g}"
+            f"residual {result.residual_norm[i]:.3g}, tolerance {result.threshold[i]:.3g}"
         )
         if int(i) in result.reasons:
             lines.append(f"    reason: {' '.join(result.reasons[int(i)].split())}")
@@ -80,5 +93,5 @@ def handle_failure(
     lines.append('on_failure="accept" returns the best iterate without a word.')
     message = "\n".join(lines)
     if policy == "raise":
-        raise SolveError(message, solution)
+        raise SolveError(message, build())
     warnings.warn(message, SolveWarning, stacklevel=2)

@@ -32,7 +32,7 @@ def _work(which: str, solutions: Iterable[Solution]) -> dict[str, float]:
     solutions = list(solutions)
     if not solutions:
         return {}
-    residual = torch.cat([solution.residual.flatten() for solution in solutions])
+    residual = torch.cat([solution.residual_norm.flatten() for solution in solutions])
     solved = torch.cat([solution.converged.flatten() for solution in solutions])
     # One read-back for both.
     mean, share = torch.stack((residual.float().mean(), solved.float().mean())).tolist()

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..interface.goal import Goal, rms
+from ..driving.ledger import Ledger
+from ..driving.progress import REREAD_MARGIN, Progress, Rules, verdict
+from ..interface.goal import Goal
+from ..interface.norms import rms
 from ..interface.problem import Problem
-from ..interface.solution import Status
-from ..interface.solver import Outcome
+from ..interface.solution import Counts, Status
+from ..interface.solver import RunOutcome
+from ..interface.tolerance import Budget, threshold
 
 Result = TypeVar("Result")
 
-# The driver reads the norm of what comes back from an evaluation of the whole batch, which may be
-# rounded otherwise.
-_MARGIN = 0.99
+# A library ends by rules of its own, so that only the size of the last residual is judged.
+_NO_PROGRESS = Progress(np.inf, np.inf, np.int64(0), np.bool_(False))
 
 
 class Ended(Exception):  # noqa: N818 - not an error
@@ -34,61 +39,60 @@ class OneSystem:
     Attributes:
         index: Its place in the batch.
         start: Where it starts, `(n,)`.
+        first_norm: The residual norm there.
         best: The point of the smallest residual seen.
-        evaluations: Evaluations of its residual.
         steps: Steps of the library, as far as it reports them.
-        max_steps: Limit on these; what the call says, if anything.
-        first_norm: The residual norm at the start.
-        status: How it ended; `RUNNING` until then.
-        reason: What the library says of that.
+        budget: Limits on these and on evaluations, which are counted for this system alone.
     """
 
     def __init__(
         self,
         problem: Problem,
-        z: Tensor,
         index: int,
         goal: Goal,
-        norms: np.ndarray,
-        limit: float,
+        ledger: Ledger,
+        budget: Budget,
         stops_at_goal: bool,
     ) -> None:
-        self.index = index
-        self.start = z[index].detach()
+        z = ledger.z.detach()
+        self.index, self.start = index, z[index]
         if problem.restrict is None:
-            self._problem, self._rows, self._row = problem, z.detach(), index
+            self._problem, self._rows, self._row = problem, z, index
         else:
             alone = torch.tensor([index], device=z.device)
             self._problem, self._rows, self._row = problem.restrict(alone), self.start[None], 0
         self._alone = self._rows.shape[0] == 1
-        self._goal = goal
-        self._norms = norms
-        self.first_norm = float(norms[index])
-        self._rtol = float(goal.rtol[index])
+        self._goal, self._ledger = goal, ledger
+        self.budget = budget
+        self.first_norm = float(ledger.norms[index])
+        self._rtol = float(goal.tolerance.rtol[index])
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
-        self._limit = limit
         self._raised: Exception | None = None
 
         self.best = self._last = self.start
         self._best_norm = self._last_norm = self.first_norm
-        self.evaluations = 0
         self.steps = 0
-        given = goal.stopping.max_steps
-        self.max_steps: float = np.inf if given is None else given
-        self.status = Status.RUNNING
-        self.reason = ""
         self.cancelled = False
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of its residual."""
+        return self.budget.counts.evaluations
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._ledger.status[self.index] != Status.RUNNING)
 
     def residual(self, x: Tensor) -> Tensor:
         """The residual at `x`; both `(n,)`."""
         self._count()
         residual = self.call(lambda: self._problem.residual(self._all(x)))[self._row].detach()
-        norm = float(rms(residual.unsqueeze(0)))
+        norm = float(rms(residual))
         self._last, self._last_norm = x, norm
         if norm < self._best_norm:
             self.best, self._best_norm = x, norm
-        if self._stops and self._meets(x, norm):
+        if self._stops and self._meets(x, norm, REREAD_MARGIN):
             self.best = x
             self.end(Status.CONVERGED)
         return residual
@@ -114,28 +118,28 @@ class OneSystem:
         self.steps += 1
         if not np.isfinite(self._last_norm):
             self.end(Status.NON_FINITE)
-        self.announce(self.steps)
-        if self.steps >= self.max_steps:
+        self._announce()
+        if self.steps >= self.budget.steps:
             self.end(Status.MAX_STEPS)
 
     def evaluated(self) -> None:
         """Take note of an evaluation, the step of a library that reports no others."""
         self.steps += 1
-        self.announce(self.steps)
+        self._announce()
 
-    def announce(self, step: int) -> None:
-        """Tell the caller's callback of a step, and end where it says so."""
-        if self._goal.callback is None:
+    def _announce(self) -> None:
+        ledger = self._ledger
+        if not ledger.watched:
             return
-        self._norms[self.index] = self._last_norm
-        callback, norms = self._goal.callback, self._norms.copy()
-        if self.call(lambda: callback(step, norms)):
+        ledger.norms = ledger.norms.copy()
+        ledger.norms[self.index] = self._last_norm
+        if self.call(lambda: ledger.announce(self.steps)):
             self.cancelled = True
             self.end(Status.MAX_STEPS)
 
     def end(self, status: Status) -> NoReturn:
         """End the library's run from inside."""
-        self.status = status
+        self._ledger.end(self.index, status, self.steps)
         raise Ended
 
     def run(
@@ -156,42 +160,49 @@ class OneSystem:
                 raise
             if self._raised is not None:
                 raise self._raised from error
-            if self.status != Status.RUNNING:
+            if self.ended:
                 return None
             if self.evaluations == 0 or not isinstance(error, failures):
                 raise
-            self.reason = f"{type(error).__name__}: {error}"
-            self.status = self.judged(Status.STALLED)
+            self.ended_as(self.judged(Status.STALLED), f"{type(error).__name__}: {error}")
             return None
 
     def returned(self, x: Tensor, otherwise: Status, reason: str = "") -> None:
         """Take `x` as the library's answer; a system that it does not solve has the best instead."""
         if not torch.equal(x, self._last):
             self._stops = False
-            self._limit = np.inf
+            self.budget = replace(self.budget, evaluations=math.inf)
             self.residual(x)
-        if self._meets(x, self._last_norm, margin=1.0):
-            self.best, self.status = x, Status.CONVERGED
+        if self._meets(x, self._last_norm):
+            self.best = x
+            self.ended_as(Status.CONVERGED)
         else:
-            self.status, self.reason = self.judged(otherwise), reason
+            self.ended_as(self.judged(otherwise), reason)
 
     def judged(self, otherwise: Status) -> Status:
-        """What the last residual says of a failure."""
-        if not np.isfinite(self._last_norm):
-            return Status.NON_FINITE
-        if self._last_norm > self._goal.stopping.divergence * self.first_norm:
-            return Status.DIVERGED
-        return otherwise
+        """The status of a failure by the last residual: not finite, diverged, or `otherwise`."""
+        rules = Rules(patience=1, patience_at_rounding=1, divergence=self._goal.stopping.divergence)
+        code = verdict(
+            rules, np.float64(self._last_norm), -1.0, self.first_norm, _NO_PROGRESS, 0,
+            end_status=np.int64(otherwise),
+        )  # fmt: skip
+        return Status(int(code))
+
+    def ended_as(self, status: Status, reason: str = "") -> None:
+        """Enter how it ended, once the library's run is over."""
+        self._ledger.end(self.index, status, self.steps)
+        if reason:
+            self._ledger.reasons[self.index] = reason
 
     def _count(self) -> None:
         """Count an evaluation that is about to be made."""
-        if self.evaluations >= self._limit:
+        if not self.budget.evaluations_left:
             self.end(Status.MAX_STEPS)
-        self.evaluations += 1
+        self.budget.counts.evaluations += 1
 
-    def _meets(self, x: Tensor, norm: float, margin: float = _MARGIN) -> bool:
-        size = float(rms(x.unsqueeze(0))) if self._reference is None else self._reference
-        return norm <= margin * (self._goal.atol + self._rtol * size)
+    def _meets(self, x: Tensor, norm: float, margin: float = 1.0) -> bool:
+        reference = float(rms(x)) if self._reference is None else self._reference
+        return bool(norm <= margin * threshold(self._rtol, self._goal.tolerance.atol, reference))
 
     def _all(self, x: Tensor) -> Tensor:
         if self._alone:
@@ -214,8 +225,10 @@ def solve_each(
     residual: Tensor,
     goal: Goal,
     solve_one: Callable[[OneSystem], None],
+    *,
     stops_at_goal: bool = True,
-) -> Outcome:
+    default_steps: float = math.inf,
+) -> RunOutcome:
     """Let `solve_one` solve every system that is not solved at the start `z`.
 
     Args:
@@ -225,29 +238,23 @@ def solve_each(
         goal: Tolerances and limits; that on evaluations holds for each system.
         solve_one: Runs a library on one system, by its `run`.
         stops_at_goal: Whether a run ends with the first evaluation that meets the goal.
+        default_steps: Limit on the library's steps where the call has none.
     """
-    batch = z.shape[0]
-    status = np.full(batch, Status.RUNNING, dtype=np.int8)
-    steps = np.zeros(batch, dtype=np.int64)
-    reasons: dict[int, str] = {}
-    norms = rms(residual).detach().cpu().numpy().astype(np.float64)
+    ledger = Ledger(z, callback=goal.callback)
+    ledger.norms = rms(residual).detach().cpu().numpy().astype(np.float64)
     going = ~goal.met(z, residual) & torch.isfinite(residual).all(dim=1)
-    limit = np.inf
-    if goal.max_evaluations is not None:
-        # Each system has what is left at the start; the driver's evaluation of the end is one of it.
-        limit = goal.max_evaluations - problem.counts.evaluations - 1
+    # Each system has the evaluations left at the start; the driver's of the end is one of them.
+    left = goal.budget.evaluations_left - 1
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():
-        system = OneSystem(problem, z, index, goal, norms, limit, stops_at_goal)
+        budget = replace(Budget.of(goal.stopping, Counts(), default_steps), evaluations=left)
+        system = OneSystem(problem, index, goal, ledger, budget, stops_at_goal)
         solve_one(system)
-        status[index], steps[index] = system.status, system.steps
-        if system.reason:
-            reasons[index] = system.reason
         rows.append(index)
         found.append(system.best)
-        norms[index] = np.nan
+        ledger.norms[index] = np.nan
         if system.cancelled:
             break
     if found:
-        z = z.index_copy(0, torch.tensor(rows, device=z.device), torch.stack(found))
-    return Outcome(z, status, steps, reasons)
+        ledger.z = z.index_copy(0, torch.tensor(rows, device=z.device), torch.stack(found))
+    return ledger.outcome()

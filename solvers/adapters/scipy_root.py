@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...options.options import check_names, one_of
 from ..interface.goal import Goal
 from ..interface.problem import Problem
 from ..interface.solution import Status
-from ..interface.solver import Outcome, WholeSolver
+from ..interface.solver import RunOutcome, WholeSolver
 from .numpy_system import FAILURES, NumPySystem, quiet
 from .one_system import OneSystem, solve_each
 
@@ -113,9 +112,9 @@ class ScipyRoot(WholeSolver):
                 f"jacobian=True: {self.method!r} takes no Jacobian; 'hybr' and 'lm' do"
             )
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         explicit = any(name in self.options for name in _TOLERANCES)
-        precision = torch.finfo(problem.precision or z.dtype).eps
+        precision = problem.eps(z)
         options = {
             **({} if explicit else _STRICTEST[self.method]),
             **_limits(self.method, goal),
@@ -159,7 +158,7 @@ class ScipyRoot(WholeSolver):
 
 def _limits(method: str, goal: Goal) -> dict[str, int]:
     """The limits of the call in the method's own options."""
-    steps, evaluations = goal.stopping.max_steps, goal.max_evaluations
+    steps, evaluations = goal.stopping.max_steps, goal.stopping.max_evaluations
     name = "maxfev" if method in ("hybr", "df-sane") else "maxiter"
     if method == "df-sane":
         steps = None

@@ -15,7 +15,7 @@ from ..interface.goal import Goal
 from ..interface.per_system import as_numbers, for_systems
 from ..interface.problem import Problem
 from ..interface.solution import Status
-from ..interface.solver import Outcome, WholeSolver
+from ..interface.solver import RunOutcome, WholeSolver
 from .numpy_system import FAILURES, NumPySystem, quiet
 from .one_system import OneSystem, solve_each
 
@@ -100,7 +100,7 @@ class ScipyRootScalar(WholeSolver):
                 else f"{owner} needs second_derivative, F″ on (batch, 1) tensors"
             )
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         if z.shape[1] != 1:
             raise ValueError(
                 "ScipyRootScalar solves one equation in one unknown per system, and each of these has "
@@ -160,7 +160,7 @@ class ScipyRootScalar(WholeSolver):
             otherwise = Status.MAX_STEPS if limited and not result.converged else Status.STALLED
             system.returned(view.tensor(np.array([result.root])), otherwise, str(result.flag))
         elif len(seen) == 2 and min(seen.values()) * max(seen.values()) > 0:
-            system.status = Status.NO_SIGN_CHANGE
+            system.ended_as(Status.NO_SIGN_CHANGE)
 
     def _second_derivative(self, system: OneSystem, z: Tensor) -> Callable[[float], float] | None:
         second = self.second_derivative
@@ -184,6 +184,6 @@ def _strictest(method: str) -> dict[str, float]:
 
 def _limit(goal: Goal) -> dict[str, int]:
     """The limit of the call on steps, as the method's own."""
-    given = (goal.stopping.max_steps, goal.max_evaluations)
+    given = (goal.stopping.max_steps, goal.stopping.max_evaluations)
     limits = [limit for limit in given if limit is not None]
     return {"maxiter": max(min(limits), 1)} if limits else {}

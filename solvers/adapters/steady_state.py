@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ...options.options import check_names, is_number, is_positive, one_of
-from ..interface.goal import Goal, rms
+from ..driving.progress import Progress
+from ..interface.goal import Goal
+from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.scale import first_step_length
 from ..interface.solution import Status
-from ..interface.solver import Outcome, WholeSolver
+from ..interface.solver import RunOutcome, WholeSolver
 from .one_system import OneSystem, solve_each
 
 _RUNGE_KUTTA = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
@@ -40,13 +42,13 @@ _SAID_BY_THE_STATUS = (
     "The following arguments have no effect",
 )
 
-# Of the residual at the start of a stretch: looser is not stable, tighter buys a path nobody reads.
+# Integrator tolerance relative to the residual at the start of an interval. Looser is unstable; tighter
+# only resolves the transient.
 _ACCURACY = 0.01
 # The embedded pair of fehlberg2 differs by 1/512 of a step: what it shows is far from all.
 _ACCURACY_OF_FEHLBERG = 1e-3
 _STEPS_OF_A_STRETCH = 8
 _FAST = 0.1
-_SLOWEST_PROGRESS = 0.999
 # Below this SciPy's integrators complain.
 _LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)
 
@@ -109,7 +111,7 @@ class SteadyState(WholeSolver):
             raise ValueError(f"step_size must be a number > 0, got {self.step_size!r}")
         check_names(f"SteadyState({self.method!r})", self.options, _OPTIONS[self.method])
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         units = torch.ones_like(z[:, :1])
         if problem.form == "root" and (problem.linear or problem.linearize is not None):
             length = first_step_length(problem, z, residual)
@@ -117,26 +119,26 @@ class SteadyState(WholeSolver):
             units = length.abs()
 
         def solve_one(system: OneSystem) -> None:
-            system.max_steps = goal.max_steps
             with warnings.catch_warnings():
                 for message in _SAID_BY_THE_STATUS:
                     warnings.filterwarnings("ignore", message=message)
                 unit = float(units[system.index])
                 system.run(lambda: self._follow(system, unit, goal), _FAILURES)
 
-        return solve_each(problem, z, residual, goal, solve_one)
+        return solve_each(
+            problem, z, residual, goal, solve_one, default_steps=self.default_max_steps
+        )
 
     def _follow(self, system: OneSystem, unit: float, goal: Goal) -> None:
         """Integrate over one stretch of time after another; ends from inside."""
-        patience, smallest, since = goal.stopping.patience, np.inf, 0
+        progress = Progress(np.inf, np.inf, np.int64(0), np.bool_(False))
         y, norm = system.start, system.first_norm
         stretch = _STEPS_OF_A_STRETCH * self.step_size * unit
         while True:
             y = self._integrate(system, y, stretch, norm, unit)
-            last, norm = norm, float(rms(system.residual(y)[None]))
-            if norm < _SLOWEST_PROGRESS * smallest:
-                smallest, since = norm, system.steps
-            elif system.steps - since >= patience:
+            last, norm = norm, float(rms(system.residual(y)))
+            progress = progress.after(norm, system.steps)
+            if system.steps - progress.since >= goal.stopping.patience:
                 system.end(system.judged(Status.STALLED))
             if not norm < _FAST * last:
                 stretch *= 2

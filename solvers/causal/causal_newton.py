@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer, is_number, one_of
-from ..interface.goal import Goal, rms
+from ..driving.ledger import Ledger
+from ..driving.progress import REREAD_MARGIN, Progress
+from ..driving.rounding import TIME_STEP_UNITS
+from ..interface.goal import Goal
+from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.solution import Status
-from ..interface.solver import Outcome, WholeSolver
+from ..interface.solver import RunOutcome, WholeSolver
+from ..interface.tolerance import threshold
 from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
 
 # Limits on the norms of the A_t and step lengths that are tried in turn: Newton's step, the same
@@ -23,9 +28,6 @@ _TRIALS = ((float("inf"), 1.0), (1.0, 1.0), *((0.0, 0.25**k) for k in range(7)))
 # is not settled if its own does not fall.
 _GROWTH = 10.0
 _SUFFICIENT_DECREASE = 1e-4
-_ROUNDING_UNITS = 4
-_MARGIN = 0.99
-_SLOWEST_PROGRESS = 0.999
 _LINEAR_PATIENCE = 3
 
 
@@ -97,7 +99,7 @@ class CausalNewton(WholeSolver):
         if not (is_number(self.damping, 0) and self.damping <= 1):
             raise ValueError(f"damping must be in [0, 1], got {self.damping!r}")
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         n = z.shape[1]
         if n % self.block:
             raise ValueError(
@@ -116,7 +118,7 @@ class CausalNewton(WholeSolver):
             z,
             TimeAxis(self.block, self.time),
             full=self.jacobian == "full",
-            eps=torch.finfo(problem.precision or z.dtype).eps,
+            eps=problem.eps(z),
             described="CausalNewton",
         )
         return found if problem.linear else found.transposed
@@ -132,30 +134,24 @@ class _Run:
         self.axis = TimeAxis(solver.block, solver.time)
         self.z, self.residual = z, residual
         self.reversed = False
-        batch = z.shape[0]
         self.first = residual
-        self.status = np.full(batch, Status.RUNNING, dtype=np.int8)
-        self.steps = np.zeros(batch, dtype=np.int64)
+        self.ledger = Ledger(z, callback=goal.callback)
         self.settled = torch.zeros_like(self._ordered(z)[..., 0], dtype=torch.bool)
-        self.best = np.full(batch, np.inf)
-        self.most_settled = np.zeros(batch, dtype=np.int64)
-        self.last_progress = np.zeros(batch, dtype=np.int64)
+        self.most_settled = np.zeros(z.shape[0], dtype=np.int64)
+        self.progress = Progress.start(z.shape[0])
 
-    def outcome(self) -> Outcome:
-        goal, problem = self.goal, self.problem
+    def outcome(self) -> RunOutcome:
         jacobian, step = self._jacobian(), 0
         while not self._look(step, jacobian):
-            limit = goal.max_evaluations
-            if step >= goal.max_steps or (
-                limit is not None and problem.counts.evaluations >= limit
-            ):
-                self._end(self.status == Status.RUNNING, Status.MAX_STEPS, step)
+            if self.goal.budget.spent(step):
+                self._end(self.ledger.running, Status.MAX_STEPS, step)
                 break
-            if step > 0 and not problem.linear:
+            if step > 0 and not self.problem.linear:
                 jacobian = self._jacobian()
             step += 1
             self._step(step, jacobian)
-        return Outcome(self.z, self.status, self.steps)
+        self.ledger.z = self.z
+        return self.ledger.outcome()
 
     def _jacobian(self) -> Bidiagonal:
         found = self.solver.assemble(self.problem, self.z)
@@ -185,10 +181,12 @@ class _Run:
             share = torch.where(own > 0, goal.reference / own, 1.0).double()
             squares = (share.unsqueeze(1) * _rms(self._ordered(self.first))).square()
         reference = (0.5 * (squares + squares.cumsum(dim=1) / squares.shape[1])).sqrt()
-        asked = goal.atol + goal.rtol.double().unsqueeze(1) * reference
-        unit = _ROUNDING_UNITS * torch.finfo(self.problem.precision or self.z.dtype).eps
-        rounding = unit * jacobian.size(steps) / self.solver.block**0.5
-        return torch.maximum(_MARGIN * asked, rounding.double())
+        tolerance = goal.tolerance
+        rtol = torch.from_numpy(tolerance.rtol).to(reference).unsqueeze(1)
+        asked = threshold(rtol, tolerance.atol, reference)
+        size = TIME_STEP_UNITS * self.problem.eps(self.z) * jacobian.size(steps)
+        rounding = size.double() / self.solver.block**0.5
+        return torch.maximum(REREAD_MARGIN * asked, rounding)
 
     def _look(self, step: int, jacobian: Bidiagonal) -> bool:
         """Settle prefixes and end systems; whether all have ended."""
@@ -196,29 +194,24 @@ class _Run:
         self.settled |= met.cumprod(dim=1).bool()
         read = torch.stack((self.settled.sum(dim=1).double(), rms(self.residual).double()))
         settled, norm = read.cpu().numpy()
-        running = self.status == Status.RUNNING
-        if self.goal.callback is not None and self.goal.callback(
-            step, np.where(running, norm, np.nan)
-        ):
+        running = self.ledger.running
+        self.ledger.norms = np.where(running, norm, np.nan)
+        if self.ledger.announce(step):
             self._end(running, Status.MAX_STEPS, step)
-        self._end(running & (settled == self.settled.shape[1]), Status.CONVERGED, step)
-        progress = (norm < _SLOWEST_PROGRESS * self.best) | (settled > self.most_settled)
-        self.last_progress[progress] = step
-        self.best = np.fmin(self.best, norm)
+        self._end(settled == self.settled.shape[1], Status.CONVERGED, step)
+        self.progress = self.progress.after(norm, step, excused=settled > self.most_settled)
         self.most_settled = np.maximum(self.most_settled, settled.astype(np.int64))
         patience = _LINEAR_PATIENCE if self.problem.linear else self.goal.stopping.patience
-        self._end(step - self.last_progress >= patience, Status.STALLED, step)
-        return not (self.status == Status.RUNNING).any()
+        self._end(step - self.progress.since >= patience, Status.STALLED, step)
+        return self.ledger.all_ended
 
     def _end(self, which: np.ndarray, status: Status, step: int) -> None:
-        which = which & (self.status == Status.RUNNING)
-        self.status[which] = status
-        self.steps[which] = step
+        self.ledger.end(which & self.ledger.running, status, step)
 
     def _step(self, step: int, jacobian: Bidiagonal) -> None:
         """The first of the trials for every time step that does no harm up to there."""
         z, residual = self._ordered(self.z), self._ordered(self.residual)
-        ended = torch.from_numpy(self.status != Status.RUNNING).to(z.device)
+        ended = torch.from_numpy(~self.ledger.running).to(z.device)
         fixed = self.settled | ended.unsqueeze(1)
         # What is fixed has no move that could be handed on.
         slopes, offsets = jacobian.recurrence(-residual.masked_fill(fixed.unsqueeze(2), 0.0))
@@ -260,7 +253,7 @@ class _Run:
 
 def _rms(steps: Tensor) -> Tensor:
     """Root-mean-square norms of the time steps of `(batch, T, d)`, in float64, `(batch, T)`."""
-    return steps.double().square().mean(dim=2).sqrt()
+    return rms(steps.double())
 
 
 def _prefixes(norms: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from ...options.options import is_integer
 from ..interface.compiled_systems import CompiledSystems, in_blocks
 from ..interface.goal import Goal
 from ..interface.problem import Problem
-from ..interface.solver import Outcome, WholeSolver
+from ..interface.solver import RunOutcome, WholeSolver
 
-_UNLIMITED = np.iinfo(np.int64).max
+_UNLIMITED = 2**62
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class NumbaRoot(WholeSolver):
             if not is_integer(value, least):
                 raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         if problem.compiled is None:
             raise TypeError(
                 "NumbaRoot solves the systems of a NumbaEquation: give root() or fixed_point() the "
@@ -73,13 +73,11 @@ class NumbaRoot(WholeSolver):
             )
         if goal.callback is not None and goal.callback(0, _norms(_float64(residual))):
             still = np.zeros(z.shape[0], dtype=np.int64)
-            return Outcome(z, still, still)
+            return RunOutcome(z, still, still)
         systems = problem.compiled()
         batch, n = z.shape
-        left = _UNLIMITED
-        if goal.max_evaluations is not None:
-            left = max(goal.max_evaluations - problem.counts.evaluations, 0)
-        limits = np.array([goal.max_steps, left, self.max_updates, self.max_trials])
+        left = min(goal.budget.evaluations_left, _UNLIMITED)
+        limits = np.array([goal.budget.steps, left, self.max_updates, self.max_trials], np.int64)
         # Of a residual in float32 a difference would keep no digit.
         known = residual.dtype == torch.float64
         values, residuals, tolerances = (
@@ -102,9 +100,9 @@ class NumbaRoot(WholeSolver):
         problem.counts.jvps += n * int(jacobians.max(initial=0))
         value = torch.from_numpy(values).to(z)
         if value.dtype != torch.float64:
-            return Outcome(value, status, steps)
+            return RunOutcome(value, status, steps)
         # That of the value, from the same compiled code.
-        return Outcome(value, status, steps, residual=_norms(residuals))
+        return RunOutcome(value, status, steps, residual_norm=_norms(residuals))
 
 
 def _kernel(systems: CompiledSystems, form: str) -> Any:
@@ -120,7 +118,7 @@ def _tolerances(goal: Goal, z: Tensor) -> np.ndarray:
     """The `a` and `b` of each system, `(batch, 2)`, for which `‖r‖ ≤ a + b ‖z‖` is the goal."""
     rows = np.zeros((z.shape[0], 2))
     if goal.reference is None:
-        rows[:, 0], rows[:, 1] = goal.atol, _float64(goal.rtol)
+        rows[:, 0], rows[:, 1] = goal.tolerance.atol, goal.tolerance.rtol
     else:
         rows[:, 0] = _float64(goal.threshold(z))
     return rows

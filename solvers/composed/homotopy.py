@@ -11,19 +11,20 @@ from torch import Tensor
 
 from ...options.options import is_positive, one_of
 from ..driving.driver import solve
-from ..interface.goal import Goal, rms
+from ..driving.ledger import Ledger
+from ..driving.rounding import level
+from ..interface.goal import Goal
+from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.scale import first_length
 from ..interface.solution import Status
-from ..interface.solver import Outcome, Solver, WholeSolver
+from ..interface.solver import RunOutcome, Solver, WholeSolver
 from ..interface.stopping import Stopping
 from ..newton.newton import Newton
 from .augmented import KINDS, Kind, Path, augmented
 
 # How near to the path its points are, relative to the first residual; not below rounding.
 _NEARNESS, _NEARNESS_UNITS = 1e-4, 8
-# What ends at so many units of rounding can be brought no nearer.
-_ROUNDING_UNITS = 64
 _CORRECTOR_STEPS = 6
 _FEW_CORRECTOR_STEPS = 3
 # The cosine of the sharpest turn between two steps.
@@ -95,17 +96,19 @@ class Homotopy(WholeSolver):
     def keeps_batch(self) -> bool:
         return self.corrector.keeps_batch
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         walk = _Walk(self, problem, z, residual, goal)
-        trace: list[np.ndarray] = []
-        while walk.going.any() and walk.count < goal.max_steps and walk.left() != 0:
+        ledger = walk.ledger
+        while not ledger.all_ended and not goal.budget.spent(walk.count):
             walk.step()
-            if goal.trace or goal.callback is not None:
-                norms = np.where(walk.going, rms(problem.residual(walk.z)).cpu().numpy(), np.nan)
-                trace.append(norms)
-                if goal.callback is not None and goal.callback(walk.count, norms):
+            if ledger.watched:
+                norms = rms(problem.residual(ledger.z)).cpu().numpy()
+                ledger.norms = np.where(ledger.running, norms, np.nan)
+                ledger.record()
+                if ledger.announce(walk.count):
                     break
-        return Outcome(walk.z, walk.status, walk.steps, trace=np.stack(trace) if trace else None)
+        ledger.end(ledger.running, Status.MAX_STEPS, walk.count)
+        return ledger.outcome()
 
 
 class _Walk:
@@ -130,36 +133,29 @@ class _Walk:
         self._shortest = _SHORTEST * options.first_step
         self._near = torch.full_like(size, _NEAR)
         """The `μ` at which to try the end next."""
-        batch = z.shape[0]
-        met = goal.met(z, residual).cpu().numpy()
-        eps = torch.finfo(problem.precision or z.dtype).eps
-        self._nearness = max(_NEARNESS, _NEARNESS_UNITS * eps)
-        first = rms(residual).cpu().numpy().astype(np.float64)
-        self._rounding = _ROUNDING_UNITS * eps * first
-        self.z = z
+        self._nearness = max(_NEARNESS, _NEARNESS_UNITS * problem.eps(z))
+        self._rounding = level(problem, z) * rms(residual).cpu().numpy().astype(np.float64)
         self.count = 0
-        self.going = ~met if goal.held is None else ~met & ~goal.held
-        self.status = np.full(batch, Status.MAX_STEPS, dtype=np.int8)
-        self.status[met] = Status.CONVERGED
-        self.steps = np.zeros(batch, dtype=np.int64)
-        self._set_out = np.zeros(batch, dtype=bool)
-        """Which systems have taken a first step."""
-
-    def left(self) -> int | None:
-        """Evaluations that may still be made."""
-        limit = self._goal.max_evaluations
-        return None if limit is None else max(limit - self._problem.counts.evaluations, 0)
+        self.ledger = Ledger(z, callback=goal.callback, trace=goal.trace)
+        if goal.held is not None:
+            self.ledger.end(goal.held, Status.MAX_STEPS, 0)
+        self.ledger.end(goal.met(z, residual).cpu().numpy(), Status.CONVERGED, 0)
+        self._set_out = np.zeros(z.shape[0], dtype=bool)
+        """The systems that have taken a first step."""
 
     def step(self) -> None:
         """One predictor and corrector of every system, and the end of those that are there."""
         target = self._w + self._length * self._direction
         equation = augmented(self._problem, self._path, self._direction, target)
-        limits = Stopping(
-            rtol=0.0, atol=self._nearness, max_steps=_CORRECTOR_STEPS, max_evaluations=self.left()
+        nearness = Stopping(rtol=0.0, atol=self._nearness)
+        # The augmented equation counts from zero.
+        left = self._goal.budget.evaluations_left
+        limits = replace(self._goal.budget, steps=_CORRECTOR_STEPS, evaluations=left).limit(
+            nearness
         )
-        result = solve(equation, self._corrector, target, limits, held=~self.going)
+        running = self.ledger.running
+        result = solve(equation, self._corrector, target, limits, held=~running)
         self.count += 1
-        self.steps += self.going
 
         move = result.z - self._w
         distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
@@ -170,7 +166,7 @@ class _Walk:
         near = (mu <= self._near) | turned_back
         facts = torch.cat((straight, mu <= 0, near, mu.abs() > _FARTHEST), dim=1)
         is_straight, crosses, is_near, is_far = facts.cpu().numpy().T
-        new = self.going & (result.status == Status.CONVERGED) & is_straight
+        new = running & (result.status == Status.CONVERGED) & is_straight
         crossed, near = new & crosses, new & is_near & ~crosses
         if (crossed | near).any():
             self._near = torch.where(self._column(near), _NEARER * mu, self._near)
@@ -182,8 +178,9 @@ class _Walk:
         growth = torch.where(quick, _GROWTH, 1.0)
         self._length = self._length * torch.where(self._column(new), growth, _CUT)
         lost = (self._length < self._shortest).squeeze(1).cpu().numpy()
-        self._end(self.going & lost, Status.STALLED)
-        self._end(self.going & new & is_far, Status.DIVERGED)
+        running = self.ledger.running
+        self._end(running & lost, Status.STALLED)
+        self._end(running & new & is_far & ~lost, Status.DIVERGED)
 
     def _advance(self, accepted: Tensor, w: Tensor, move: Tensor) -> None:
         """Go to `w` where accepted; the first time, measure `y` by how far `z` moved."""
@@ -196,8 +193,8 @@ class _Walk:
         distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
         self._w = torch.where(accepted, w, here)
         self._direction = torch.where(accepted, move / distance, self._direction)
-        going = accepted & self._column(self.going)
-        self.z = torch.where(going, self._path.position(self._w), self.z)
+        going = accepted & self._column(self.ledger.running)
+        self.ledger.z = torch.where(going, self._path.position(self._w), self.ledger.z)
         self._set_out |= accepted.squeeze(1).cpu().numpy()
 
     def _arrive(self, w: Tensor, crossed: np.ndarray, there: np.ndarray) -> None:
@@ -211,20 +208,20 @@ class _Walk:
             self._corrector,
             self._path.position(torch.lerp(self._w, w, part)),
             replace(goal.stopping, max_steps=_LAST_STEPS),
-            rtol=None if goal.stopping.rtol is None else goal.rtol,
+            rtol=goal.rtol_asked,
             reference=goal.reference,
             held=~there,
         )
         self._problem.unpark()  # On the path every system is evaluated where it is.
         solved = there & (result.status == Status.CONVERGED)
-        at_rounding = there & ~solved & (result.residual <= self._rounding)
-        self.z = torch.where(self._column(solved | at_rounding), result.z, self.z)
+        at_rounding = there & ~solved & (result.residual_norm <= self._rounding)
+        arrived = self._column(solved | at_rounding)
+        self.ledger.z = torch.where(arrived, result.z, self.ledger.z)
         self._end(solved, Status.CONVERGED)
         self._end(at_rounding, Status.STALLED)
 
     def _end(self, which: np.ndarray, status: Status) -> None:
-        self.status[which] = status
-        self.going &= ~which
+        self.ledger.end(which, status, self.count)
 
     def _column(self, entries: np.ndarray) -> Tensor:
-        return torch.from_numpy(entries).to(self.z.device).unsqueeze(1)
+        return torch.from_numpy(entries).to(self._w.device).unsqueeze(1)

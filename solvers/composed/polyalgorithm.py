@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..driving.driver import solve
+from ..driving.ledger import Ledger
 from ..interface.goal import Goal
 from ..interface.problem import Problem
 from ..interface.solution import Status
-from ..interface.solver import Outcome, Solver, WholeSolver
-from ..interface.stopping import Stopping
+from ..interface.solver import RunOutcome, Solver, WholeSolver
+from ..interface.tolerance import Budget
 from .members import default_members
 
 
@@ -104,7 +104,7 @@ class Polyalgorithm(WholeSolver):
     def keeps_batch(self) -> bool:
         return any(member.keeps_batch for member in self.members or ())
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         members = self._order(problem, z)
         relay = _Relay(problem, goal, z, residual)
         for position, member in enumerate(members):
@@ -129,18 +129,14 @@ class _Relay:
     """The systems on their way from member to member; arrays have an entry per system."""
 
     def __init__(self, problem: Problem, goal: Goal, z: Tensor, residual: Tensor) -> None:
-        batch = z.shape[0]
         self._problem, self._goal = problem, goal
-        self._z = z
+        self._ledger = Ledger(z)
         self._residual: Tensor | None = residual
-        """The residual at `z`, while that is the start."""
-        self._held = np.zeros(batch, dtype=bool) if goal.held is None else goal.held.copy()
-        self._norm = np.full(batch, np.inf)
-        self._status = np.full(batch, Status.MAX_STEPS, dtype=np.int8)
-        self._steps = np.zeros(batch, dtype=np.int64)
-        self._trace: list[np.ndarray] = []
+        """The residual at the iterates, while these are the start."""
+        self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
+        # Without a limit each member has its own default.
+        self._budget = Budget.of(goal.stopping, problem.counts)
         self._stopped = False
-        self._steps_left = goal.stopping.max_steps
         self._steps_before = self._last_step = 0
         self.solved: list[int] = []
         """How many systems each member has solved."""
@@ -148,68 +144,43 @@ class _Relay:
     @property
     def over(self) -> bool:
         """Whether nothing is left to do, or nothing to do it with."""
-        return self._stopped or bool(self._held.all()) or self._spent()
+        return self._stopped or bool(self._held.all()) or self._budget.spent(0)
 
     def hand_to(self, member: Solver, last: bool) -> None:
         """Let `member` try what is left, and keep what it improves."""
         self._steps_before = self._last_step
+        goal, ledger = self._goal, self._ledger
+        share, self._budget = self._budget.divided(last)
         result = solve(
             self._problem,
             member,
-            self._z,
-            self._limits(last),
+            ledger.z,
+            # A system that runs away may come back, and the best iterate is kept.
+            share.limit(replace(goal.stopping, divergence=math.inf)),
             residual=self._residual,
-            rtol=None if self._goal.stopping.rtol is None else self._goal.rtol,
-            reference=self._goal.reference,
-            callback=None if self._goal.callback is None else self._report,
-            trace=self._goal.trace,
+            rtol=goal.rtol_asked,
+            reference=goal.reference,
+            callback=None if goal.callback is None else self._report,
+            trace=goal.trace,
             held=self._held if self._held.any() else None,
         )
         self._residual = None
-        first = not self.solved
         open_ = ~self._held
         solved = open_ & (result.status == Status.CONVERGED)
-        better = open_ & ((result.residual < self._norm) | solved)
-        if better.all():
-            self._z = result.z
-        elif better.any():
-            index = torch.from_numpy(np.flatnonzero(better)).to(self._z.device)
-            self._z = self._z.index_copy(0, index, result.z.index_select(0, index))
-        self._norm = np.where(better, result.residual, self._norm)
-        self._status = np.where(better | first, result.status, self._status)
-        self._steps = self._steps + np.where(open_, result.steps, 0)
+        better = open_ & ((result.residual_norm < ledger.norm) | solved)
+        nearest = better | (not self.solved)
+        steps = ledger.steps + np.where(open_, result.steps, 0)
+        ledger.end(slice(None), np.where(nearest, result.status, ledger.status), steps)
+        ledger.keep(better, result.z, result.residual_norm, steps)
         # From a start that is not finite nothing leads anywhere.
-        self._held = self._held | solved | ~np.isfinite(self._norm)
+        self._held = self._held | solved | ~np.isfinite(ledger.norm)
         self.solved.append(int(solved.sum()))
         if result.trace is not None:
             # The first look of a later member is where the one before it has ended.
-            self._trace.extend(result.trace[1 if self._trace else 0 :])
+            ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])
 
-    def outcome(self) -> Outcome:
-        trace = np.stack(self._trace) if self._trace else None
-        return Outcome(self._z, self._status, self._steps, residual=self._norm, trace=trace)
-
-    def _limits(self, last: bool) -> Stopping:
-        """The stopping rule of the next member: the given one with its share of the limits."""
-        stopping = self._goal.stopping
-        # What has run away may come back, and the best iterate is kept.
-        stopping = replace(stopping, divergence=math.inf)
-        if self._steps_left is not None:
-            share = self._steps_left if last else math.ceil(self._steps_left / 2)
-            # Not what was used: a system's share does not depend on how others fared.
-            self._steps_left -= share
-            stopping = replace(stopping, max_steps=share)
-        if stopping.max_evaluations is not None:
-            used = self._problem.counts.evaluations
-            left = max(stopping.max_evaluations - used, 0)
-            share = left if last else math.ceil(left / 2)
-            stopping = replace(stopping, max_evaluations=used + share)
-        return stopping
-
-    def _spent(self) -> bool:
-        limit = self._goal.max_evaluations
-        evaluations = self._problem.counts.evaluations
-        return self._steps_left == 0 or (limit is not None and evaluations >= limit)
+    def outcome(self) -> RunOutcome:
+        return self._ledger.outcome(norms_known=True)
 
     def _report(self, step: int, norms: np.ndarray) -> bool:
         """The callback with steps counted over all members."""

@@ -11,23 +11,22 @@ every `check_every` steps, in one read-back from the device, and does the bookke
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..interface.goal import Goal
+from ..interface.goal import Callback, Goal
+from ..interface.norms import rms_unit
 from ..interface.problem import Problem
-from ..interface.solution import Status
+from ..interface.solution import FlatSolution, Status
 from ..interface.solver import Solver, WholeSolver
 from ..interface.stopping import Stopping
+from ..interface.tolerance import Budget, Tolerance
 from .end_states import EndStates
-from .monitor import FlatSolution, Monitor
-
-Callback = Callable[[int, np.ndarray], bool | None]
+from .ledger import Ledger
+from .monitor import Monitor
 
 
 def solve(
@@ -85,48 +84,69 @@ def solve(
             "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
         )
     stopping = stopping or Stopping()
-    max_steps = solver.default_max_steps if stopping.max_steps is None else stopping.max_steps
-    max_evaluations = stopping.max_evaluations
-    check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
-    monitor = Monitor(problem, solver, stopping, z, residual, rtol, reference, trace, sequence)
+    ledger = Ledger(z, callback=callback, trace=trace)
+    tolerance = Tolerance.of(problem, stopping, z, rtol)
+    budget = Budget.of(stopping, problem.counts, solver.default_max_steps)
+    monitor = Monitor(
+        problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence
+    )
     if held is not None:
         monitor.hold(held)
     if isinstance(solver, WholeSolver):
         goal = Goal.of(
-            problem, stopping, z, residual, rtol, reference, max_steps, callback, trace, held
-        )
-        return _run_whole(problem, solver, z, residual, goal, monitor)
+            problem, stopping, z, residual,
+            tolerance=tolerance, budget=budget, reference=reference,
+            callback=callback, trace=trace, held=held,
+        )  # fmt: skip
+        _run_whole(problem, solver, z, residual, goal, monitor)
+    else:
+        _run_steps(problem, solver, z, residual, budget, monitor, stopping, ends)
+    monitor.rounding.accept()
+    return ledger.solution(problem.counts)
 
+
+def _run_steps(
+    problem: Problem,
+    solver: Solver,
+    z: Tensor,
+    residual: Tensor,
+    budget: Budget,
+    monitor: Monitor,
+    stopping: Stopping,
+    ends: EndStates | None,
+) -> None:
+    """Step `solver` until every system has ended."""
+    ledger, active = monitor.ledger, monitor.active
+    check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
     state = solver.init(problem, z, residual)
     step = 0
     while True:
-        last = step >= max_steps or (
-            max_evaluations is not None and problem.counts.evaluations >= max_evaluations
-        )
+        last = budget.spent(step)
         if last or step % check_every == 0:
-            running = monitor.running
-            newly_ended = monitor.look(state, step, last) or (step == 0 and held is not None)
-            if callback is not None and callback(step, monitor.norms):
-                monitor.end_running(state, step)
-                last = True
+            running = ledger.running
+            changed = monitor.look(state, step, last) or (step == 0 and not running.all())
+            if ledger.watched:
+                monitor.settle()
+                ledger.record()
+                if ledger.announce(step):
+                    monitor.end_running(state, step)
+                    last = True
             if ends is not None:
-                ends.take(state, *monitor.places(running & ~monitor.running))
-            if monitor.all_ended:
+                ends.take(state, *active.places(running & ~ledger.running))
+            if ledger.all_ended:
                 if not solver.confirm_residual:
-                    break
+                    return
                 residual = monitor.confirm(last)
-                if monitor.all_ended:
-                    break
-                state = solver.init(monitor.problem, monitor.z, residual)
-            elif newly_ended:
-                state = monitor.thin_out(state)
-        state = solver.step(monitor.problem, state)
+                if ledger.all_ended:
+                    return
+                state = solver.init(active.problem, ledger.z, residual)
+            elif changed:
+                state = active.thin_out(state)
+        state = solver.step(active.problem, state)
         step += 1
-    monitor.accept_rounding()
-    return monitor.solution()
 
 
 class _Point(NamedTuple):
@@ -134,7 +154,7 @@ class _Point(NamedTuple):
 
     z: Tensor
     residual: Tensor | None
-    failed: Tensor | None = None
+    end_status: Tensor | None = None
     norm: Tensor | None = None
 
 
@@ -145,24 +165,24 @@ def _run_whole(
     residual: Tensor,
     goal: Goal,
     monitor: Monitor,
-) -> FlatSolution:
+) -> None:
     """Let `solver` run; what it returns is evaluated again and judged like any other iterate."""
-    monitor.look(_Point(z, residual), 0, goal.max_steps == 0)
-    if monitor.all_ended:
-        return monitor.solution()
+    ledger = monitor.ledger
+    monitor.look(_Point(z, residual), 0, goal.budget.spent(0))
+    monitor.settle()
+    ledger.record()
+    if ledger.all_ended:
+        return
     outcome = solver.run(problem, z, residual, goal)
     problem.unpark()
-    running = np.asarray(monitor.running)
-    failed = np.where(outcome.status == Status.RUNNING, int(Status.MAX_STEPS), outcome.status)
-    if outcome.residual is None:
-        failed = np.where(failed == Status.CONVERGED, int(Status.STALLED), failed)
-    failures = torch.from_numpy(failed.astype(np.int64)).to(z.device)
-    if outcome.residual is None:
-        end = _Point(outcome.z, problem.residual(outcome.z), failures)
+    codes = np.where(outcome.status == Status.RUNNING, int(Status.MAX_STEPS), outcome.status)
+    if outcome.residual_norm is None:
+        codes = np.where(codes == Status.CONVERGED, int(Status.STALLED), codes)
+        norm = torch.linalg.vector_norm(problem.residual(outcome.z), dim=1)
     else:
-        end = _Point(outcome.z, None, failures, monitor.as_read(outcome.residual))
-    monitor.look(end, 1, True)
-    monitor.count_steps(np.where(running, outcome.steps, 0))
-    monitor.take_trace(outcome.trace)
-    monitor.accept_rounding()
-    return replace(monitor.solution(), reasons=outcome.reasons)
+        norm = torch.from_numpy(outcome.residual_norm / rms_unit(z.shape[1])).to(z)
+    end_status = torch.from_numpy(codes.astype(np.int64)).to(z.device)
+    running = ledger.running
+    monitor.look(_Point(outcome.z, None, end_status, norm), 1, True)
+    ledger.record()
+    ledger.take_over(np.where(running, outcome.steps, 0), outcome.trace, outcome.reasons)

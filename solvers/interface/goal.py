@@ -1,16 +1,21 @@
-"""What a solver that runs whole is asked for: the driver's stopping rule, as tensors."""
+"""The stopping rule of one solve, for solvers with their own loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .norms import rms
 from .problem import Problem
 from .stopping import Stopping
+from .tolerance import Budget, Tolerance, threshold
+
+Callback = Callable[[int, np.ndarray], bool | None]
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,14 @@ class Goal:
     """Tolerances and limits of one solve; norms are root-mean-square, entries are per system.
 
     Attributes:
-        rtol: Relative tolerances, `(batch,)`.
-        atol: The absolute tolerance.
-        reference: What `rtol` is relative to, `(batch,)`, or `None` for the size of the iterate.
-        max_steps: Limit on the solver's own steps.
-        max_evaluations: Limit on evaluations of the equation, or `None`.
+        tolerance: The tolerances.
+        reference: The norms that relative tolerances refer to, `(batch,)`; `None` for the size of
+            the iterate.
+        budget: Limits on the solver's own steps and on evaluations.
         stopping: The rule that these come from.
         callback: To be called with the step and the residual norms of all systems; a true result
             ends the solve.
-        trace: Whether the residual norms of every check are asked for.
+        trace: The residual norms of every check are asked for.
         held: Boolean, `(batch,)`: systems that take no part; `None` for none.
 
     Examples:
@@ -37,13 +41,11 @@ class Goal:
         [False, True]
     """
 
-    rtol: Tensor
-    atol: float
+    tolerance: Tolerance
     reference: Tensor | None
-    max_steps: int
-    max_evaluations: int | None
+    budget: Budget
     stopping: Stopping
-    callback: Callable[[int, np.ndarray], bool | None] | None = None
+    callback: Callback | None = None
     trace: bool = False
     held: np.ndarray | None = None
 
@@ -53,42 +55,37 @@ class Goal:
         stopping: Stopping,
         z: Tensor,
         residual: Tensor,
-        rtol: Tensor | None = None,
+        *,
+        tolerance: Tolerance | None = None,
+        budget: Budget | None = None,
         reference: Tensor | None = None,
-        max_steps: int = 100,
-        callback: Callable[[int, np.ndarray], bool | None] | None = None,
-        trace: bool = False,
-        held: np.ndarray | None = None,
+        **asked: Any,
     ) -> Goal:
         """The goal of a solve from `z`, whose residual is `residual`."""
-        precision = problem.precision or z.dtype
-        if rtol is None:
-            rtol = z.new_full((z.shape[0],), stopping.relative(precision))
         if problem.relative_to_iterate:
             reference = None
         elif reference is None:
             reference = rms(residual)
         return Goal(
-            rtol=rtol,
-            atol=stopping.absolute(z.dtype, problem.relative_to_iterate),
-            reference=reference,
-            max_steps=max_steps,
-            max_evaluations=stopping.max_evaluations,
-            stopping=stopping,
-            callback=callback,
-            trace=trace,
-            held=held,
+            tolerance or Tolerance.of(problem, stopping, z),
+            reference,
+            budget or Budget.of(stopping, problem.counts),
+            stopping,
+            **asked,
         )
 
     def threshold(self, z: Tensor) -> Tensor:
         """The largest residual norm of a solution at `z`, `(batch,)`."""
-        return self.atol + self.rtol * (rms(z) if self.reference is None else self.reference)
+        reference = rms(z) if self.reference is None else self.reference
+        tolerance = self.tolerance
+        result: Tensor = threshold(tolerance.on(reference), tolerance.atol, reference)
+        return result
 
     def met(self, z: Tensor, residual: Tensor) -> Tensor:
         """Which systems `z`, whose residual is `residual`, solves: boolean, `(batch,)`."""
         return rms(residual) <= self.threshold(z)
 
-
-def rms(rows: Tensor) -> Tensor:
-    """Root-mean-square norms of the rows, `(batch,)`."""
-    return torch.linalg.vector_norm(rows, dim=1) / max(rows.shape[1], 1) ** 0.5
+    @property
+    def rtol_asked(self) -> Tensor | None:
+        """Relative tolerances for a part of this solve; `None` where they are the default."""
+        return None if self.stopping.rtol is None else torch.from_numpy(self.tolerance.rtol)

@@ -76,6 +76,14 @@ class Problem:
         """Whether tolerances are relative to the iterate, and not to the residual at the start."""
         return self.form == "fixed_point" and not self.linear
 
+    def dtype(self, z: Tensor) -> torch.dtype:
+        """The coarsest dtype that residuals at `z` are computed in."""
+        return self.precision or z.dtype
+
+    def eps(self, z: Tensor) -> float:
+        """The unit of rounding of residuals at `z`."""
+        return torch.finfo(self.dtype(z)).eps
+
     def park(self, finished: Tensor, z: Tensor) -> None:
         """From now on evaluate the `finished` systems (boolean, `(batch, 1)`) at the rows of `z`.
 

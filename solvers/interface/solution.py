@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -77,7 +78,7 @@ class Solution:
         value: The unknown, in the structure of `z0`: the converged iterate, or on failure the
             iterate with the smallest residual that was seen.
         status: Integer tensor of `Status` codes with one entry per system (shape `batch`).
-        residual: Root-mean-square norm of the residual *of `value`*, one entry per system.
+        residual_norm: Root-mean-square norm of the residual *of `value`*, one entry per system.
         steps: Solver steps that each system took, one entry per system.
         counts: Evaluations of the equation, JVPs, VJPs and linear iterations, on the whole batch.
         trace: With `trace=True`, an array `(checks, systems)` of residual norms; else `None`.
@@ -94,7 +95,7 @@ class Solution:
 
     value: Any
     status: Tensor
-    residual: Tensor
+    residual_norm: Tensor
     steps: Tensor
     counts: Counts
     trace: np.ndarray | None = None
@@ -118,12 +119,46 @@ class Solution:
         return Solution(
             value,
             self.status,
-            self.residual,
+            self.residual_norm,
             self.steps,
             self.counts,
             self.trace,
             self.adjoints,
         )
+
+
+@dataclass(frozen=True)
+class FlatSolution:
+    """The result of `solve` on flat tensors; arrays have one entry per system.
+
+    Attributes:
+        z: The converged iterates, or on failure those with the smallest residual, `(batch, n)`.
+        status: `Status` codes.
+        residual_norm: Root-mean-square norms of the residuals at `z`.
+        steps: Steps that each system took.
+        best_step: The step that reached the iterate which is returned; on failure not the last.
+        threshold: The largest norm that would have counted as converged there.
+        counts: Work on the whole batch.
+        trace: Residual norms at every check, `(checks, batch)`, or `None`.
+        reasons: What the library behind a solver says of systems that it did not solve.
+
+    Examples:
+        >>> from implicitly.solvers import NeumannSeries, Problem, solve
+        >>> problem = Problem(lambda z: 0.5 * z + 1, operator=lambda v: 0.5 * v)
+        >>> result = solve(problem, NeumannSeries(), torch.zeros(3, 1))
+        >>> result.z.flatten().round(decimals=4).tolist(), result.status.tolist()
+        ([2.0, 2.0, 2.0], [1, 1, 1])
+    """
+
+    z: Tensor
+    status: np.ndarray
+    residual_norm: np.ndarray
+    steps: np.ndarray
+    best_step: np.ndarray
+    threshold: np.ndarray
+    counts: Counts
+    trace: np.ndarray | None
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 class SolveError(RuntimeError):

@@ -22,7 +22,7 @@ class State(Protocol):
     Iterates are new tensors, never changed in place. A state may also have
 
     * `norm`, `(batch,)`: the norms of `residual`, if the solver knows them;
-    * `failed`, `(batch,)`: `Status` codes (0: in order) of systems for which it can do no more.
+    * `end_status`, `(batch,)`: `Status` codes (0: in order) of systems for which it can do no more.
     """
 
     @property
@@ -49,9 +49,9 @@ class Solver(Options, ABC):
             from the truth; the driver confirms convergence with an evaluation.
         lazy_iterate: `state.norm` never increases and `state.z` is formed each time it is read
             (GMRES); the driver reads `z` only when a system ends.
-        ends_itself: The solver knows when it can do no more (`state.failed`), and steps in which the
+        ends_itself: The solver knows when it can do no more (`state.end_status`), and steps in which the
             residual does not fall are no sign of it.
-        learns_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
+        has_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
             approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
     """
@@ -60,7 +60,7 @@ class Solver(Options, ABC):
     confirm_residual: ClassVar[bool] = False
     lazy_iterate: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
-    learns_inverse: ClassVar[bool] = False
+    has_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
 
     @property
@@ -78,8 +78,8 @@ class Solver(Options, ABC):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Where a solver that runs whole has ended; arrays have one entry per system.
+class RunOutcome:
+    """Result of `WholeSolver.run`; one entry per system.
 
     Attributes:
         z: The last or best iterate, `(batch, n)`.
@@ -87,14 +87,14 @@ class Outcome:
             `z` again and lets nothing but the residual count as convergence.
         steps: Steps in the solver's own sense.
         reasons: What a library says of systems that it did not solve, for error messages.
-        residual: Root-mean-square norms of the residual at `z`, for a solver whose parts are run by
+        residual_norm: Root-mean-square norms of the residual at `z`, for a solver whose parts are run by
             the driver itself; its status counts then as well. `None` to have them evaluated.
         trace: Residual norms at every check, `(checks, batch)`, where `Goal.trace` asks for them.
 
     Examples:
         >>> import numpy as np, torch
         >>> from implicitly.solvers import Status
-        >>> Outcome(torch.zeros(1, 1), np.array([Status.STALLED]), np.array([3])).steps.item()
+        >>> RunOutcome(torch.zeros(1, 1), np.array([Status.STALLED]), np.array([3])).steps.item()
         3
     """
 
@@ -102,7 +102,7 @@ class Outcome:
     status: np.ndarray
     steps: np.ndarray
     reasons: Mapping[int, str] = field(default_factory=dict)
-    residual: np.ndarray | None = None
+    residual_norm: np.ndarray | None = None
     trace: np.ndarray | None = None
 
 
@@ -116,18 +116,18 @@ class WholeSolver(Solver):
 
     Examples:
         >>> import implicitly, numpy as np, torch
-        >>> from implicitly.solvers import Outcome, Status, WholeSolver
+        >>> from implicitly.solvers import RunOutcome, Status, WholeSolver
         >>> class Known(WholeSolver):
         ...     def run(self, problem, z, residual, goal):
         ...         batch = z.shape[0]
-        ...         return Outcome(0 * z + 2, np.full(batch, Status.CONVERGED), np.ones(batch))
+        ...         return RunOutcome(0 * z + 2, np.full(batch, Status.CONVERGED), np.ones(batch))
         >>> z0 = torch.tensor([1.0, 5.0])
         >>> implicitly.root(lambda z: z * z - 4, z0, solver=Known(), batch_dims=1).status.tolist()
         [1, 1]
     """
 
     @abstractmethod
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         """Solve from `z`, `(batch, n)`, whose residual is `residual`, as well as `goal` asks."""
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> Any:

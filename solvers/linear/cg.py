@@ -36,7 +36,7 @@ class CGState:
     """The sign of the operator, `(batch, 1)`; 0 before the first step."""
     scale: Tensor
     """The largest `‖A p‖ / ‖p‖` so far, `(batch, 1)`."""
-    failed: Tensor
+    end_status: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class CG(Preconditioned):
         residual = state.residual - alpha * product
         preconditioned = self._precondition(residual)
         correlation = dot(residual, preconditioned)
-        failed = (asymmetric | indefinite).squeeze(1)
+        end_status = (asymmetric | indefinite).squeeze(1)
         return CGState(
             z,
             residual,
@@ -117,5 +117,5 @@ class CG(Preconditioned):
             ratio(correlation, state.correlation),
             sign,
             scale,
-            torch.where(failed, int(Status.LINEAR_SOLVE_FAILED), 0).to(residual.dtype),
+            torch.where(end_status, int(Status.LINEAR_SOLVE_FAILED), 0),
         )

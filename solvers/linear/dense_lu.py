@@ -21,7 +21,7 @@ class DenseState:
     z: Tensor
     residual: Tensor
     matrix: Tensor
-    failed: Tensor
+    end_status: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class DenseLU(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DenseState:
         matrix = problem.linearization(z).jacobian(z)
-        failed = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
-        return DenseState(z, residual, matrix, failed)
+        end_status = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
+        return DenseState(z, residual, matrix, end_status)
 
     def step(self, problem: Problem, state: DenseState) -> DenseState:
         z = state.z - solve_dense(state.matrix, state.residual)
         residual = problem.residual(z)
         before = torch.linalg.vector_norm(state.residual, dim=1)
-        failed = refinement_ends(before, residual, torch.linalg.matrix_norm(state.matrix), z)
-        return DenseState(z, residual, state.matrix, failed)
+        end_status = refinement_ends(before, residual, torch.linalg.matrix_norm(state.matrix), z)
+        return DenseState(z, residual, state.matrix, end_status)

@@ -42,7 +42,7 @@ class LSMRState:
     sine_bar: Tensor
     scale: Tensor
     """The largest element of the bidiagonal matrix so far."""
-    failed: Tensor
+    end_status: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class LSMR(Solver):
             direction=right, direction_product=none, update=none, update_product=none,
             alpha_bar=alpha, zeta_bar=alpha * beta, rho=one, rho_bar=one,
             cosine_bar=one, sine_bar=torch.zeros_like(beta),
-            scale=alpha, failed=torch.zeros_like(beta).squeeze(1),
+            scale=alpha, end_status=torch.zeros_like(beta, dtype=torch.int64).squeeze(1),
         )  # fmt: skip
 
     def step(self, problem: Problem, state: LSMRState) -> LSMRState:
@@ -126,7 +126,7 @@ class LSMR(Solver):
             cosine_bar=cosine_bar,
             sine_bar=sine_bar,
             scale=scale,
-            failed=torch.where(ended, int(Status.STALLED), 0).to(rho.dtype).squeeze(1),
+            end_status=torch.where(ended, int(Status.STALLED), 0).squeeze(1),
         )
 
 

@@ -26,5 +26,5 @@ def refinement_ends(before: Tensor, residual: Tensor, size: Tensor, z: Tensor) -
     # It ends at the rounding errors of the products with the matrix.
     rounding = 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
     at_rounding = after <= rounding * torch.linalg.vector_norm(z, dim=1)
-    failed = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
-    return torch.where(after <= 0.5 * before, 0, failed)
+    end_status = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))
+    return torch.where(after <= 0.5 * before, 0, end_status)

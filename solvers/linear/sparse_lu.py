@@ -88,7 +88,7 @@ class SparseState:
 
     z: Tensor
     residual: Tensor
-    failed: Tensor
+    end_status: Tensor
     place: Tensor
     """Places in the batch that the solve began with, `(batch,)`."""
     matrices: SparseMatrices | None
@@ -161,8 +161,8 @@ class SparseLU(Solver):
                 size[row] = state.matrices.norms[place]
         z = state.z - torch.from_numpy(move).to(state.z)
         residual = problem.residual(z)
-        failed = refinement_ends(before, residual, torch.from_numpy(size).to(z), z)
-        return SparseState(z, residual, failed, state.place, state.matrices)
+        end_status = refinement_ends(before, residual, torch.from_numpy(size).to(z), z)
+        return SparseState(z, residual, end_status, state.place, state.matrices)
 
     def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
         """By the pattern of the last solve if that holds, else by a search."""

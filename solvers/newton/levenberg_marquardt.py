@@ -28,7 +28,7 @@ class LevenbergMarquardtState(PointState):
     damping: Tensor
     first_norm: Tensor
     norms: Tensor
-    failed: Tensor
+    end_status: Tensor
     weights: Tensor | None = None
 
 
@@ -123,9 +123,9 @@ class LevenbergMarquardt(Solver):
             accepted = accepted | good
             if bool(accepted.all()):
                 break
-        failed = torch.where(accepted, 0, int(Status.STALLED))
+        end_status = torch.where(accepted, 0, int(Status.STALLED))
         norms = next_norms(norms, point.norm)
-        return LevenbergMarquardtState(point, damping, first_norm, norms, failed, weights)
+        return LevenbergMarquardtState(point, damping, first_norm, norms, end_status, weights)
 
 
 def _damped_step(matrices: Tensor, residual: Tensor, damping: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class NewtonState(PointState):
     """The iterate, what the globalisation remembers, and which systems can go no further."""
 
     memory: Any
-    failed: Tensor
+    end_status: Tensor
     kept: KeptFactors | None = None
     weights: Tensor | None = None
     """What the residuals are multiplied by to be compared, `(batch, n)`."""
@@ -113,7 +113,7 @@ class Newton(Solver):
     globalisation: Globalisation | None = field(default_factory=TrustRegion)
     refresh: int | None = 1
     default_max_steps: ClassVar[int] = 100
-    learns_inverse: ClassVar[bool] = True
+    has_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_globalisation(self.globalisation)
@@ -167,10 +167,10 @@ class Newton(Solver):
         advance = self._rule.advance(
             lambda z: Point.of(z, problem.residual(z), weights), start, model, memory, settled
         )
-        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        end_status = torch.where(advance.accepted, 0, int(Status.STALLED))
         solvable = torch.isfinite(move).all(dim=1) | settled
-        failed = torch.where(solvable, failed, int(Status.LINEAR_SOLVE_FAILED))
-        return NewtonState(advance.point, advance.memory, failed, kept, weights)
+        end_status = torch.where(solvable, end_status, int(Status.LINEAR_SOLVE_FAILED))
+        return NewtonState(advance.point, advance.memory, end_status, kept, weights)
 
 
 def _powers_of_two(lengths: Tensor) -> Tensor:

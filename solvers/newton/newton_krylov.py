@@ -35,7 +35,7 @@ class NewtonKrylovState(PointState):
     memory: Any
     forcing: Tensor
     """Relative tolerance of the next linear solve, `(batch,)`."""
-    failed: Tensor
+    end_status: Tensor
     short: Tensor
     """Linear solves in a row that ended short of their tolerance, `(batch,)`, if they are limited."""
 
@@ -124,14 +124,14 @@ class NewtonKrylov(Solver):
         advance = self._rule.advance(
             lambda z: Point.of(z, problem.residual(z)), state.point, model, state.memory, settled
         )
-        failed = torch.where(advance.accepted, 0, int(Status.STALLED))
+        end_status = torch.where(advance.accepted, 0, int(Status.STALLED))
         short = state.short
         if self.max_short_solves is not None:
             short = torch.where(torch.from_numpy(reached).to(short.device), 0.0, short + 1)
             usable = usable & (short < self.max_short_solves)
-        failed = torch.where(usable, failed, int(Status.LINEAR_SOLVE_FAILED))
+        end_status = torch.where(usable, end_status, int(Status.LINEAR_SOLVE_FAILED))
         forcing = self._forcing(state, advance.point.norm)
-        return NewtonKrylovState(advance.point, advance.memory, forcing, failed, short)
+        return NewtonKrylovState(advance.point, advance.memory, forcing, end_status, short)
 
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
@@ -153,7 +153,7 @@ class NewtonKrylov(Solver):
         result = solve(linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing)
         problem.counts.linear_iterations += linear.counts.evaluations
         unit = right.shape[1] ** 0.5
-        left = torch.from_numpy(result.residual).to(right) * unit
+        left = torch.from_numpy(result.residual_norm).to(right) * unit
         usable = left < torch.linalg.vector_norm(right, dim=1)
         if problem.finished is not None:
             usable = usable | problem.finished.squeeze(1)

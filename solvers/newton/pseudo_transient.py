@@ -22,7 +22,7 @@ class PseudoTransientState(PointState):
     """The iterate and the time step to the next, `(batch,)`."""
 
     time_step: Tensor
-    failed: Tensor
+    end_status: Tensor
 
     @property
     def norm(self) -> Tensor:
@@ -77,5 +77,7 @@ class PseudoTransient(Solver):
         z = state.z + move
         point = Point.of(z, problem.residual(z))
         time_step = state.time_step * state.norm / point.norm
-        failed = torch.where(torch.isfinite(move).all(dim=1), 0, int(Status.LINEAR_SOLVE_FAILED))
-        return PseudoTransientState(point, time_step, failed)
+        end_status = torch.where(
+            torch.isfinite(move).all(dim=1), 0, int(Status.LINEAR_SOLVE_FAILED)
+        )
+        return PseudoTransientState(point, time_step, end_status)

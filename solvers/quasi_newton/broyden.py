@@ -159,7 +159,7 @@ class Broyden(Solver):
     line_search: bool = True
     growth: float = 1.0
     compiled: bool = False
-    learns_inverse: ClassVar[bool] = True
+    has_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not is_integer(self.memory, 1):

@@ -39,7 +39,7 @@ class BracketingState:
     search: Search
     found: Tensor
     """Which systems have a bracket, `(batch, 1)` boolean."""
-    failed: Tensor
+    end_status: Tensor
     count: int
 
 
@@ -138,13 +138,13 @@ class Bracketing(Solver):
         )
         found = state.found | differ(residual, state.search.above_residual)
         count = state.count + 1
-        failed = state.failed
+        end_status = state.end_status
         if count >= self.max_search:
-            failed = torch.where(found.squeeze(1), failed, int(Status.NO_SIGN_CHANGE))
+            end_status = torch.where(found.squeeze(1), end_status, int(Status.NO_SIGN_CHANGE))
         closed = (state.found & (least_share(bracket) > 0.5)).squeeze(1)
-        failed = torch.where(closed & (failed == 0), int(Status.STALLED), failed)
+        end_status = torch.where(closed & (end_status == 0), int(Status.STALLED), end_status)
         undefined = (state.found & ~torch.isfinite(residual)).squeeze(1)
-        failed = torch.where(undefined, int(Status.NON_FINITE), failed)
+        end_status = torch.where(undefined, int(Status.NON_FINITE), end_status)
         better = residual.abs() < state.residual.abs()
         return BracketingState(
             z=torch.where(better, z, state.z),
@@ -152,7 +152,7 @@ class Bracketing(Solver):
             bracket=bracket,
             search=extended(state.search, z, residual),
             found=found,
-            failed=failed,
+            end_status=end_status,
             count=count,
         )
 
@@ -176,10 +176,10 @@ def _start_bracket(
     )
     bracket = aimed(bracket)
     usable = inside & changes
-    failed = torch.where(usable.squeeze(1), 0, int(Status.NO_SIGN_CHANGE))
+    end_status = torch.where(usable.squeeze(1), 0, int(Status.NO_SIGN_CHANGE))
     # Never looked at, since no system searches.
     search = Search(lower, upper, lower_residual, upper_residual, z, z, lower, upper, usable)
-    return BracketingState(z, residual, bracket, search, torch.ones_like(usable), failed, 0)
+    return BracketingState(z, residual, bracket, search, torch.ones_like(usable), end_status, 0)
 
 
 def _start_search(problem: Problem, z: Tensor, residual: Tensor) -> BracketingState:
@@ -192,5 +192,5 @@ def _start_search(problem: Problem, z: Tensor, residual: Tensor) -> BracketingSt
     search = Search(z, z, residual, residual, size, size, -infinite, infinite, move >= 0)
     bracket = Bracket(z, z, z, residual, residual, residual, torch.full_like(z, 0.5))
     found = torch.zeros_like(z, dtype=torch.bool)
-    failed = torch.zeros_like(found.squeeze(1), dtype=torch.int64)
-    return BracketingState(z, residual, bracket, search, found, failed, 0)
+    end_status = torch.zeros_like(found.squeeze(1), dtype=torch.int64)
+    return BracketingState(z, residual, bracket, search, found, end_status, 0)

@@ -156,7 +156,7 @@ def _attempt(solution: Solution) -> Attempt:
         value=solution.value.detach(),
         claimed=worst is Status.CONVERGED,
         status=worst.name,
-        residual=float(solution.residual.max()),
+        residual=float(solution.residual_norm.max()),
         evaluations=counts.evaluations,
         jvps=counts.jvps,
         vjps=counts.vjps,

@@ -323,7 +323,7 @@ def test_the_achieved_adjoint_residual_is_reported():
     residual = (u * slope) @ w + 2 * z - u  # Jᵀu + z̄ − u by hand
     rms = residual.square().mean(dim=1).sqrt()
     # Both are sums of rounding errors of size eps·‖u‖ at convergence.
-    assert torch.allclose(adjoint.residual, rms, atol=1e-14)
+    assert torch.allclose(adjoint.residual_norm, rms, atol=1e-14)
 
 
 def test_an_adjoint_that_is_not_solved_raises():

@@ -78,7 +78,7 @@ def test_the_last_solution_is_kept_detached_and_says_what_was_done():
     assert not layer.solution.value.requires_grad
     assert torch.equal(layer.solution.value, z)
     assert layer.solution.converged.all()
-    assert layer.solution.residual.shape == (5,)
+    assert layer.solution.residual_norm.shape == (5,)
     assert layer.solution.evaluations >= int(layer.solution.steps.max())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from implicitly import Exact, Stopping, fixed_point, root
-from implicitly.solvers import Goal, Linearization, Outcome, Problem, WholeSolver
+from implicitly.solvers import Goal, Linearization, Problem, RunOutcome, WholeSolver
 from torch import Tensor
 
 N = 4
@@ -20,13 +20,13 @@ class DenseBothWays(WholeSolver):
 
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         there = problem.linearization(z)
         columns, rows = by_columns(there, z), by_rows(there, z)
         self.seen.append((columns, rows))
         z = z - torch.linalg.solve(rows, residual)
         batch = z.shape[0]
-        return Outcome(z, np.ones(batch), np.ones(batch))
+        return RunOutcome(z, np.ones(batch), np.ones(batch))
 
 
 def by_columns(there: Linearization, z: Tensor) -> Tensor:

@@ -173,5 +173,5 @@ def test_what_has_no_root_is_not_solved(n: int, solver: Solver) -> None:
     assert not bool(solution.converged)
     residual = problem.residual(solution.value)
     # What is reported is the residual of what is returned.
-    reported = solution.residual.item() * n**0.5
+    reported = solution.residual_norm.item() * n**0.5
     assert residual.norm().item() == pytest.approx(reported, rel=1e-12)

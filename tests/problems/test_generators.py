@@ -105,7 +105,7 @@ def test_systems_of_an_unequal_batch_take_more_and_more_steps() -> None:
     assert steps[-1] > 50 * steps[0]
     # A residual r bounds the error by r / (1 − L).
     error = (solution.value - problem.roots(5)[0].value).norm(dim=1)
-    bound = 5**0.5 * solution.residual / (1 - factor.squeeze(1))
+    bound = 5**0.5 * solution.residual_norm / (1 - factor.squeeze(1))
     assert bool((error <= bound).all())
 
 

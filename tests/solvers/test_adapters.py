@@ -101,7 +101,7 @@ def test_the_residual_is_that_of_the_value_and_evaluations_are_those_made(solver
     # Beside what is counted, the shape of the result may be looked at once.
     assert calls - 1 <= solution.evaluations <= calls
     expected = norms(SYSTEMS.residual(as_float64(solution.value))) / 2
-    np.testing.assert_allclose(as_float64(solution.residual), expected, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(as_float64(solution.residual_norm), expected, rtol=0, atol=1e-15)
     assert (solution.steps > 0).all()
 
 
@@ -170,7 +170,7 @@ def test_the_limit_on_evaluations_is_kept_and_the_best_point_comes_back(solver: 
         assert solution.status.item() == Status.MAX_STEPS
         assert solution.evaluations <= limit
         start = torch.tanh(torch.ones(4, dtype=torch.float64)).norm() / 2
-        assert solution.residual <= start
+        assert solution.residual_norm <= start
 
 
 @some_adapters
@@ -365,7 +365,7 @@ def test_an_equation_without_a_root_fails_with_a_status_and_a_residual(solver: S
     assert solution.status.item() in (
         Status.STALLED, Status.MAX_STEPS, Status.DIVERGED, Status.NON_FINITE,
     )  # fmt: skip
-    assert 1 <= solution.residual.item() <= 1.49
+    assert 1 <= solution.residual_norm.item() <= 1.49
 
 
 def test_the_reason_that_scipy_gives_is_in_the_error() -> None:
@@ -389,4 +389,4 @@ def test_a_flow_that_goes_round_for_ever_ends_with_a_status() -> None:
     )  # fmt: skip
     assert solution.status.item() in (Status.STALLED, Status.MAX_STEPS)
     # The flow keeps its distance; the integrator's errors, a hundredth a stretch, take some of it.
-    assert solution.residual.item() > 0.1
+    assert solution.residual_norm.item() > 0.1

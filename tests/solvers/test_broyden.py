@@ -125,7 +125,7 @@ def test_a_full_memory_keeps_what_the_singular_value_decomposition_would() -> No
         )
         for steps in (5, 8, 12)
     ]
-    assert float(found[-1].residual) > 1e-9  # Else the last steps would have shown nothing.
+    assert float(found[-1].residual_norm) > 1e-9  # Else the last steps would have shown nothing.
     for solution, steps in zip(found, (5, 8, 12), strict=True):
         # Rounding, amplified by updates of at most 1e4 each; most amplify little.
         np.testing.assert_allclose(as_float64(solution.value), iterates[steps], rtol=0, atol=1e-9)
@@ -152,7 +152,7 @@ def test_fewer_updates_than_the_equation_has_unknowns_are_enough(
     answer = np.linalg.solve(np.eye(n) - M, c[:, :, None])[:, :, 0]
     inverse = np.linalg.norm(np.linalg.inv(np.eye(n) - M), 2, axis=(1, 2))
     error = np.linalg.norm(as_float64(solution.value) - answer, axis=1)
-    assert (error <= 1.01 * inverse * np.sqrt(n) * as_float64(solution.residual) + 1e-12).all()
+    assert (error <= 1.01 * inverse * np.sqrt(n) * as_float64(solution.residual_norm) + 1e-12).all()
 
 
 @both_kinds

@@ -101,8 +101,10 @@ def test_an_operator_that_is_not_symmetric_fails_and_never_gives_a_wrong_answer(
     solution = solve(A[None], b, on_failure="accept")
     assert solution.status.item() == Status.LINEAR_SOLVE_FAILED
     z = as_float64(solution.value)[0]
-    assert solution.residual.item() == pytest.approx(norms(A @ z - b[0]) / np.sqrt(6), rel=1e-9)
-    assert solution.residual.item() > 1e-10 * norms(b)[0] / np.sqrt(6)
+    assert solution.residual_norm.item() == pytest.approx(
+        norms(A @ z - b[0]) / np.sqrt(6), rel=1e-9
+    )
+    assert solution.residual_norm.item() > 1e-10 * norms(b)[0] / np.sqrt(6)
 
 
 @given(seed=st.integers(0, 1000))
@@ -138,7 +140,7 @@ def test_a_singular_equation_is_solved_where_it_can_be_and_fails_where_it_cannot
     assert solution.converged.tolist() == [True, False]
     np.testing.assert_allclose(as_float64(solution.value)[0], [0.0, 2.0, 0.5], atol=1e-9)
     # No point has a residual below the part of b outside the range.
-    assert solution.residual[1].item() >= (1 - 1e-12) / np.sqrt(3)
+    assert solution.residual_norm[1].item() >= (1 - 1e-12) / np.sqrt(3)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

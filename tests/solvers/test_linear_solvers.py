@@ -251,10 +251,10 @@ def test_a_singular_inconsistent_equation_ends_with_a_status_that_says_so(
         Status.STALLED, Status.MAX_STEPS, Status.LINEAR_SOLVE_FAILED,
     )  # fmt: skip
     # Not even the best point can have a residual below the part of c outside the range, 1 / √2.
-    assert solution.residual.item() >= (1 - 1e-12) / np.sqrt(2)
+    assert solution.residual_norm.item() >= (1 - 1e-12) / np.sqrt(2)
     z = as_float64(solution.value)
     recomputed = norms(SINGULAR[0] @ z[0] + [1.0, 1.0] - z[0]) / np.sqrt(2)
-    assert solution.residual.item() == pytest.approx(recomputed, rel=1e-12)
+    assert solution.residual_norm.item() == pytest.approx(recomputed, rel=1e-12)
 
 
 def test_dense_lu_gives_the_least_squares_solution_of_an_inconsistent_equation() -> None:
@@ -374,7 +374,7 @@ def test_gmres_minimises_the_residual_over_the_krylov_space_at_every_step() -> N
         weights, *_ = np.linalg.lstsq(A @ krylov, b)
         least = np.linalg.norm(b - A @ krylov @ weights) / np.sqrt(n)
         # The monomial basis of the reference loses digits: its condition number is below 1e6.
-        assert solution.residual.item() == pytest.approx(least, rel=1e-9)
+        assert solution.residual_norm.item() == pytest.approx(least, rel=1e-9)
 
 
 def test_dense_lu_takes_more_unknowns_than_are_differentiated_at_once() -> None:

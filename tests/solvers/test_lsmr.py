@@ -57,7 +57,7 @@ def test_an_inconsistent_equation_fails_at_the_least_squares_solution_of_minimum
     best = np.linalg.lstsq(A, b, rcond=1e-10)[0]
     # Residuals near the least are all alike to rounding: z is known to its square root.
     np.testing.assert_allclose(as_float64(solution.value), best, rtol=0, atol=1e-6)
-    assert solution.residual.item() == pytest.approx(norms(A @ best - b) / 6**0.5, rel=1e-9)
+    assert solution.residual_norm.item() == pytest.approx(norms(A @ best - b) / 6**0.5, rel=1e-9)
 
 
 def test_the_iterates_are_those_of_scipy() -> None:

@@ -216,7 +216,7 @@ def test_statuses_have_the_shape_of_the_batch_axes(
         solver=solver,
         batch_dims=len(batch_shape),
     )
-    for entries in (solution.status, solution.residual, solution.steps, solution.converged):
+    for entries in (solution.status, solution.residual_norm, solution.steps, solution.converged):
         assert entries.shape == batch_shape
     # Coupled systems share one tolerance: some may be less accurate than if solved alone.
     answer = systems.answer()
@@ -290,7 +290,7 @@ def test_nothing_to_solve_is_solved_in_no_steps(
         form, torch.cos, torch.zeros(shape, dtype=torch.float64), solver=solver, batch_dims=1
     )
     assert solution.value.shape == shape
-    assert solution.status.shape == solution.residual.shape == (shape[0],)
+    assert solution.status.shape == solution.residual_norm.shape == (shape[0],)
     assert bool(solution.converged.all())
     assert not bool(solution.steps.any())
 
@@ -338,6 +338,6 @@ def test_a_double_root_is_approached_or_reported(solver: Solver) -> None:
         on_failure="accept", batch_dims=1, stopping=Stopping(rtol=1e-8, max_steps=500),
     )  # fmt: skip
     value = as_float64(solution.value)
-    np.testing.assert_allclose(as_float64(solution.residual), value**2, rtol=1e-12)
+    np.testing.assert_allclose(as_float64(solution.residual_norm), value**2, rtol=1e-12)
     assert (value**2 <= 0.49 * 1e-8)[as_float64(solution.converged) == 1].all()
     assert bool(solution.converged.all())

@@ -326,7 +326,7 @@ def test_the_residual_is_that_of_exactly_the_value_that_comes_back(
         # The norms alone may be rounded otherwise.
         unit = torch.finfo(dtype).eps
         expected = norm.nan_to_num(nan=torch.inf)
-        torch.testing.assert_close(solution.residual.double(), expected, rtol=8 * unit, atol=0)
+        torch.testing.assert_close(solution.residual_norm.double(), expected, rtol=8 * unit, atol=0)
 
 
 def test_a_function_that_complex_steps_cannot_take_may_stall() -> None:
@@ -413,7 +413,7 @@ def test_limits_end_a_solve_with_that_status() -> None:
         assert short.counts.evaluations <= 6 + 3
         assert set(short.status.tolist()) <= {Status.MAX_STEPS, Status.CONVERGED}
         assert Status.MAX_STEPS in short.status.tolist()
-        assert bool((short.residual <= (equation(z0, p).square().mean(1)).sqrt()).all())
+        assert bool((short.residual_norm <= (equation(z0, p).square().mean(1)).sqrt()).all())
 
 
 def test_a_tolerance_below_rounding_ends_as_stalled_at_the_rounding_level() -> None:
@@ -422,7 +422,7 @@ def test_a_tolerance_below_rounding_ends_as_stalled_at_the_rounding_level() -> N
         solution = solved(
             equation, z0, p, stopping=Stopping(rtol=0.0, atol=0.0), on_failure="accept"
         )
-        assert bool((solution.residual <= 32 * EPS).all())
+        assert bool((solution.residual_norm <= 32 * EPS).all())
         assert set(solution.status.tolist()) <= {Status.STALLED, Status.CONVERGED}
         assert solution.steps.max() < 30
 

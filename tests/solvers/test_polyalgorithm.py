@@ -140,7 +140,7 @@ def test_an_easy_equation_costs_what_its_first_member_costs(n: int, precision: t
     default = root(F, start, batch_dims=1)
     assert torch.equal(default.value, alone.value)
     assert torch.equal(default.steps, alone.steps)
-    assert torch.equal(default.residual, alone.residual)
+    assert torch.equal(default.residual_norm, alone.residual_norm)
     assert default.counts == alone.counts
 
 
@@ -176,14 +176,14 @@ def test_where_krylov_solves_fail_dense_jacobians_take_over() -> None:
     assert krylov.status.item() == Status.LINEAR_SOLVE_FAILED
     assert krylov.steps.item() == 10
     dense = root(problem.function, start, solver=Newton())
-    assert krylov.residual > 100 * dense.residual
+    assert krylov.residual_norm > 100 * dense.residual_norm
     default = root(problem.function, start)
     assert default.converged
     # Both within the tolerance, in units of the Jacobian's smallest singular value.
     (jacobian,) = torch.func.jacrev(problem.function, argnums=(0,))(dense.value)
     smallest = torch.linalg.svdvals(jacobian)[-1]
     distance = torch.linalg.vector_norm(default.value - dense.value)
-    assert distance <= 2 * 300**0.5 * (default.residual + dense.residual) / smallest
+    assert distance <= 2 * 300**0.5 * (default.residual_norm + dense.residual_norm) / smallest
 
 
 def test_where_krylov_solves_fail_sparse_jacobians_take_over() -> None:
@@ -196,7 +196,7 @@ def test_where_krylov_solves_fail_sparse_jacobians_take_over() -> None:
     assert default.counts.evaluations <= 10 * (1 + 50) + 2 * direct.counts.evaluations
     # Both are within rounding of the tolerance, in units of the smallest singular value, ~ 10 / n².
     norm = torch.linalg.vector_norm(default.value - direct.value)
-    residuals = default.residual + direct.residual
+    residuals = default.residual_norm + direct.residual_norm
     assert norm <= 5000**0.5 * 5000**2 * residuals
 
 
@@ -395,7 +395,7 @@ def test_an_equation_without_solution_says_how_its_best_iterate_ended() -> None:
     assert solution.converged.tolist() == [False, True]
     assert Status(int(solution.status[0])) in (Status.STALLED, Status.MAX_STEPS)
     # The minimum of z² + 1 is 1, at 0.
-    assert solution.residual[0].item() == pytest.approx(1.0, abs=1e-6)
+    assert solution.residual_norm[0].item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_linear_equations_are_solved_by_linear_members() -> None:

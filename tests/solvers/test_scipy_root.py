@@ -289,7 +289,7 @@ def test_a_loose_tolerance_of_scipy_is_not_convergence() -> None:
     problem = problems.get("broyden-tridiagonal")
     solution = through(problem, ScipyRoot("krylov", options={"fatol": 1e-2}))[1]
     assert solution.status.item() == Status.STALLED
-    assert 1e-10 < solution.residual.item() <= 1e-2
+    assert 1e-10 < solution.residual_norm.item() <= 1e-2
 
 
 @pytest.mark.filterwarnings("error")
@@ -298,7 +298,7 @@ def test_success_on_a_point_that_is_no_root_is_not_believed() -> None:
     problem = problems.get("freudenstein-roth")
     solution = through(problem, ScipyRoot("lm", options={"xtol": 1e-10}))[1]
     assert not bool(solution.converged)
-    assert solution.residual.item() > 1
+    assert solution.residual_norm.item() > 1
 
 
 # --- Scalar equations ---------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_a_state_that_leaves_the_domain_is_not_finite_and_the_reason_is_given() 
     with pytest.raises(SolveError) as e:
         root(lambda z: 1 + torch.sqrt(z), torch.ones(1, dtype=torch.float64), solver=SteadyState())
     assert e.value.solution.status.item() in (Status.NON_FINITE, Status.STALLED)
-    assert e.value.solution.residual.item() >= 1
+    assert e.value.solution.residual_norm.item() >= 1
 
 
 def test_given_tolerances_make_the_path_accurate() -> None:

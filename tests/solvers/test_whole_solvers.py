@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from implicitly import Exact, Status, Stopping, Unrolled, fixed_point, root
-from implicitly.solvers import FixedPointIteration, Goal, Outcome, Problem, WholeSolver, solve
+from implicitly.solvers import FixedPointIteration, Goal, Problem, RunOutcome, WholeSolver, solve
 from torch import Tensor
 
 
@@ -20,9 +20,9 @@ class Claims(WholeSolver):
     value: Callable[[Tensor], Tensor]
     status: Status = Status.CONVERGED
 
-    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> Outcome:
+    def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         batch = z.shape[0]
-        return Outcome(
+        return RunOutcome(
             self.value(z), np.full(batch, int(self.status), dtype=np.int8), np.full(batch, 7)
         )
 
@@ -37,7 +37,7 @@ def test_a_claim_of_success_counts_only_where_the_residual_confirms_it() -> None
     assert result.status.tolist() == [Status.CONVERGED, Status.STALLED, Status.CONVERGED]
     assert result.steps.tolist() == [7, 7, 7]
     # The residual is that of the value: |1.9² − 4|.
-    assert result.residual[1] == pytest.approx(0.39)
+    assert result.residual_norm[1] == pytest.approx(0.39)
 
 
 @pytest.mark.parametrize("status", [Status.MAX_STEPS, Status.LINEAR_SOLVE_FAILED])
@@ -52,7 +52,7 @@ def test_the_start_comes_back_where_the_end_is_worse(end: float) -> None:
     solver = Claims(lambda z: start(end, 2.0))
     result = solve(Problem(lambda z: z * z - 4, "root"), solver, start(1.0, 1.0))
     assert result.z.tolist() == [[1.0], [2.0]]
-    assert result.residual[0] == 3.0
+    assert result.residual_norm[0] == 3.0
     assert result.status[0] == (Status.STALLED if np.isfinite(end) else Status.NON_FINITE)
 
 

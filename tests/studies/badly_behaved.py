@@ -5,7 +5,7 @@ import time
 
 import torch
 from implicitly.solvers import Solver, Status
-from implicitly.solvers.interface.solver import Outcome, WholeSolver
+from implicitly.solvers.interface.solver import RunOutcome, WholeSolver
 from implicitly.studies.methods import Attempt, Equation
 
 
@@ -44,7 +44,7 @@ class Prints(WholeSolver):
         print("noise" * 10_000, flush=True)
         os.write(1, b"more noise" * 10_000)
         os.write(2, b"and more" * 10_000)
-        return Outcome(z, [Status.STALLED], [1])
+        return RunOutcome(z, [Status.STALLED], [1])
 
 
 class Raises(WholeSolver):

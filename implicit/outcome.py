@@ -1,0 +1,74 @@
+"""The result of a call on its way out: tensors that autograd sees, and a record of everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ..solvers import Counts, Solution
+from ..solvers.driving.end_states import EndStates
+from .equations.layout import Leaves
+
+
+class CallOutcome(NamedTuple):
+    """The tensors that a call returns: the value, and an entry per system in each of the others."""
+
+    value: Leaves
+    status: Tensor
+    residual_norm: Tensor
+    steps: Tensor
+    best_step: Tensor
+    """The solver step that reached the value: on failure not the last."""
+
+    @staticmethod
+    def of(tensors: Leaves, leaves: int) -> CallOutcome:
+        """The outcome from its tensors in a row, of which the value has the first `leaves`."""
+        return CallOutcome(tensors[:leaves], *tensors[leaves:])
+
+
+@dataclass
+class Record:
+    """Everything else that a call leaves behind: plain numbers, and tensors without wrappers.
+
+    Attributes:
+        order: How often the equation was derived from the one that the user gave.
+        adjoints: Solutions of derived equations; entry `k` is the newest of order `k + 1`.
+        counts: The work done.
+        trace: Residual norms of every check, if asked for.
+        best_steps: The solver step that reached the value, for each system.
+        ends: The states that the solver ended in, if the gradient mode keeps them.
+        batch_shape: The shape of the batch that was solved.
+    """
+
+    order: int = 0
+    adjoints: list[Solution] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    trace: np.ndarray | None = None
+    best_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    ends: EndStates | None = None
+    batch_shape: tuple[int, ...] = ()
+
+    def derived(self) -> Record:
+        """The record of an equation derived from this one's."""
+        return Record(self.order + 1, self.adjoints)
+
+    def solution(self, value: Any, outcome: CallOutcome) -> Solution:
+        """The public form of `outcome`, with `value` in the structure that the caller expects."""
+        return Solution(
+            value=value,
+            status=outcome.status,
+            residual_norm=outcome.residual_norm,
+            steps=outcome.steps,
+            counts=self.counts,
+            trace=self.trace,
+            adjoints=[] if self.order else self.adjoints,
+        )
+
+    def note(self, outcome: CallOutcome) -> None:
+        """Enter the solution of a derived equation among the adjoints."""
+        if self.order > 0:
+            # Detached: an output reachable from its own graph would live until the collector runs.
+            self.adjoints[self.order - 1 :] = [self.solution(outcome.value, outcome).detach()]

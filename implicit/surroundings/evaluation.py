@@ -1,0 +1,106 @@
+"""The user's function as a function of tuples of tensors, and all that its first evaluation tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..equations.capture import captured_leaves, check_mapped, graph_clock
+from ..equations.differentiation import Product, constants
+from ..equations.layout import Leaves
+from . import inference
+from .arguments import Tree, Unknown, per_leaf
+from .module import PureModule
+from .replay import Replay
+from .writes import Lending, check_arguments, writes_to
+
+
+class UserFunction:
+    """A function as the user gave it, with its structures and surroundings.
+
+    Attributes:
+        described: What messages call it.
+        function: The function.
+        start: The leaves of `z0`.
+        tensors: The tensors among the arguments.
+        replay: Evaluates it in the surroundings of the call.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        described: str,
+        z0: Any,
+        args: tuple[Any, ...],
+        batch_dims: int,
+        replay: Replay,
+    ) -> None:
+        self.function, self.described, self.replay = function, described, replay
+        self._unknown, start = Unknown.of(z0, batch_dims)
+        self._args = args
+        self._tree, tensors = Tree.of(args)
+        self.start, self.tensors = inference.ordinary(start), inference.ordinary(tensors)
+        self._lending = Lending(described)
+
+    @property
+    def moves_buffers(self) -> bool:
+        """Whether it is a module that changes its buffers when it is called."""
+        return isinstance(self.function, PureModule) and self.function.changes_buffers
+
+    def bind(self, args: Leaves) -> Product:
+        """The function of the unknown's leaves for these tensors among the arguments."""
+        filled = self._tree.fill(args)
+
+        def of_leaves(z: Leaves) -> Leaves:
+            value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            return self._unknown.leaves_of(self.described, value, z)
+
+        return lambda z: self._lending.run(of_leaves, z)
+
+    def build(self, leaves: Leaves) -> Any:
+        """The leaves of the unknown in the structure of `z0`."""
+        return self._unknown.build(leaves)
+
+    def evaluate_first(self) -> FirstEvaluation:
+        """Evaluate it once, at the start, on tensors without gradients."""
+        clock = graph_clock()
+        before = [writes_to(tensor) for tensor in self.tensors]
+        value = self.bind(constants(self.tensors))(constants(self.start))
+        check_arguments(self.described, self.tensors, before)
+        if isinstance(self.function, PureModule):
+            self.tensors = self.function.freeze(self.tensors)
+        captured = captured_leaves(self.described, value, clock)
+        check_mapped(self.described, value, (*self.start, *self.tensors))
+        return FirstEvaluation(value, captured)
+
+    def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
+        """For each tensor whether its first axis is the batch; `None` where systems must stay together.
+
+        Args:
+            flags: The same for each argument, as the user says.
+            captured: The number of captured tensors, which follow the arguments.
+        """
+        if flags is None:
+            return None
+        each = per_leaf(flags, self._args, self.start[0].shape[0]) + (False,) * captured
+        # What a system sees of random numbers or statistics would depend on which others are left.
+        return None if self.replay.random or self.moves_buffers else each
+
+    def finish(self, value: Leaves) -> None:
+        """Let buffers move, once, by an evaluation at the solution, and check the random state."""
+        if isinstance(self.function, PureModule) and self.function.changes_buffers:
+            pure, at = self.function, self.build(constants(value))
+            inputs = self._tree.fill(constants(self.tensors))[:-2]
+            self.replay.run(lambda: pure.move_buffers(at, *inputs))
+        self.replay.check_unmoved(self.described)
+
+
+@dataclass(frozen=True)
+class FirstEvaluation:
+    """The value of a function at its start, and the leaf tensors that it reaches by itself."""
+
+    value: tuple[Tensor, ...]
+    captured: Leaves

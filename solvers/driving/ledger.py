@@ -1,0 +1,152 @@
+"""The record of one solve: the only place where a status is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interface.goal import Callback
+from ..interface.solution import Counts, FlatSolution, Status
+from ..interface.solver import RunOutcome
+
+_RUNNING = int(Status.RUNNING)
+
+
+class Ledger:
+    """Status, steps and kept iterate of every system, the trace, and the caller's callback.
+
+    Arrays have one entry per system. Drivers, solvers made of solvers and adapters to libraries each keep
+    one; a solve within a solve has its own, whose result the outer one takes over.
+
+    Attributes:
+        status: `Status` codes; `RUNNING` until a system ends.
+        steps: The step at which it ended.
+        z: The iterates to return, `(batch, n)`: the start at first.
+        norm: Root-mean-square norms of their residuals; infinite before the first.
+        best_step: The steps that reached them.
+        threshold: The largest norms that would have counted as converged there.
+        norms: Residual norms at the last look; NaN for systems that have ended.
+        reasons: What a library says of systems that it did not solve.
+
+    Examples:
+        >>> ledger = Ledger(torch.zeros(3, 1))
+        >>> ledger.end(np.array([True, False, False]), Status.CONVERGED, step=4)
+        >>> ledger.running.tolist(), ledger.steps.tolist()
+        ([False, True, True], [4, 0, 0])
+    """
+
+    def __init__(self, z: Tensor, *, callback: Callback | None = None, trace: bool = False) -> None:
+        batch = z.shape[0]
+        self.z = z
+        self.status = np.full(batch, _RUNNING, dtype=np.int8)
+        self.steps = np.zeros(batch, dtype=np.int64)
+        self.best_step = np.zeros(batch, dtype=np.int64)
+        self.norm = np.full(batch, np.inf)
+        self.threshold = np.zeros(batch)
+        self.norms = np.full(batch, np.nan)
+        self.reasons: dict[int, str] = {}
+        self.trace: list[np.ndarray] = []
+        self._traces = trace
+        self._callback = callback
+
+    @property
+    def running(self) -> np.ndarray:
+        """Boolean, the systems that have not ended."""
+        return self.status == _RUNNING
+
+    @property
+    def all_ended(self) -> bool:
+        return not self.running.any()
+
+    @property
+    def watched(self) -> bool:
+        """Whether the norms of each look are asked for."""
+        return self._traces or self._callback is not None
+
+    def end(self, which: Any, status: Any, step: Any) -> None:
+        """Write the status of the systems `which` (a mask or an index), which ended at `step`."""
+        self.status[which] = status
+        self.steps[which] = step
+
+    def reopen(self, which: np.ndarray) -> None:
+        """Let systems that had ended run again."""
+        self.status[which] = _RUNNING
+
+    def keep(
+        self,
+        which: np.ndarray,
+        z: Tensor,
+        norm: np.ndarray,
+        step: Any,
+        threshold: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        """Make `z` the iterates to return of the systems `which` (a mask over all systems).
+
+        Args:
+            which: The systems.
+            z: Iterates of all systems, or of the systems `rows`.
+            norm: Residual norms, an entry for each system.
+            step: The step that reached them.
+            threshold: The largest norms that would have counted as converged there.
+            rows: The numbers of the systems that `z` has, in order; `None` for all.
+        """
+        if rows is None and which.all():
+            self.z = z  # No copy.
+        elif which.any():
+            local = np.flatnonzero(which if rows is None else which[rows])
+            source = torch.from_numpy(local).to(z.device)
+            target = source if rows is None else torch.from_numpy(rows[local]).to(z.device)
+            self.z = self.z.index_copy(0, target, z.index_select(0, source))
+        self.norm = np.where(which, norm, self.norm)
+        self.best_step = np.where(which, step, self.best_step)
+        if threshold is not None:
+            self.threshold = np.where(which, threshold, self.threshold)
+
+    def record(self) -> None:
+        """Note the `norms` of a look in the trace, if one is asked for."""
+        if self._traces:
+            self.trace.append(self.norms)
+
+    def announce(self, step: int) -> bool:
+        """Show the `norms` of a look to the caller; whether the solve is to be ended."""
+        return self._callback is not None and bool(self._callback(step, self.norms))
+
+    def take_over(
+        self, steps: np.ndarray, trace: np.ndarray | None, reasons: Mapping[int, str]
+    ) -> None:
+        """The steps, trace and reasons of a run that had a ledger, or a library, of its own."""
+        self.steps = steps.astype(np.int64)
+        self.best_step = np.where(self.best_step > 0, self.steps, 0)
+        self.reasons = dict(reasons)
+        if self._traces and trace is not None:
+            self.trace = list(trace)
+
+    def outcome(self, *, norms_known: bool = False) -> RunOutcome:
+        """The same for a solver that runs whole; its driver evaluates norms that are not known."""
+        return RunOutcome(
+            self.z,
+            self.status,
+            self.steps,
+            self.reasons,
+            residual_norm=self.norm if norms_known else None,
+            trace=np.stack(self.trace) if self.trace else None,
+        )
+
+    def solution(self, counts: Counts) -> FlatSolution:
+        """The result of the solve."""
+        return FlatSolution(
+            z=self.z,
+            status=self.status,
+            residual_norm=self.norm,
+            steps=self.steps,
+            best_step=self.best_step,
+            threshold=self.threshold,
+            counts=counts,
+            trace=np.stack(self.trace) if self.trace else None,
+            reasons=self.reasons,
+        )

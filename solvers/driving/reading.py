@@ -1,0 +1,47 @@
+"""One read-back from the device for each look: norms, and the solver's own verdicts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .active import Active
+
+
+class Reading(NamedTuple):
+    """Norms, Euclidean and in the dtype of the state; an entry for each system of the batch."""
+
+    norm: np.ndarray
+    reference: np.ndarray
+    end_status: np.ndarray | None
+
+
+def read(
+    state: Any, active: Active, relative_to_iterate: bool, first: np.ndarray | None
+) -> Reading:
+    """Norms of residual and iterate and the solver's own verdicts, in one read-back.
+
+    Args:
+        state: The solver's state.
+        active: The systems that it has.
+        relative_to_iterate: The reference is the norm of the iterate, else `first`.
+        first: The norms of the first look; `None` if this is it.
+    """
+    norm = getattr(state, "norm", None)
+    if norm is None:
+        norm = torch.linalg.vector_norm(state.residual, dim=1)
+    parts = [norm]
+    if relative_to_iterate:
+        z_norm = getattr(state, "z_norm", None)
+        parts.append(torch.linalg.vector_norm(state.z, dim=1) if z_norm is None else z_norm)
+    end_status = getattr(state, "end_status", None)
+    if end_status is not None:
+        parts.append(end_status.to(norm.dtype))
+    stacked = torch.stack(parts)
+    host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
+    host = active.spread(host)
+    reference = host[1] if relative_to_iterate else host[0] if first is None else first
+    codes = None if end_status is None else np.nan_to_num(host[-1]).astype(np.int64)
+    return Reading(host[0], reference, codes)

@@ -1,0 +1,105 @@
+"""The part of a residual that rounding explains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interface.compiled_systems import NoDerivativeError
+from ..interface.norms import rms_unit
+from ..interface.problem import Problem
+from ..interface.tolerance import Budget, Tolerance
+from .active import Active
+from .ledger import Ledger
+from .progress import CONVERGED, MAX_STEPS, STALLED
+
+# A norm of so many roundings of its reference is at the rounding level of the dtype: progress there is
+# noise. In half precision 64 of them would be half of everything.
+LEVEL_UNITS, HALF_LEVEL_UNITS = 64, 4
+# Changing each unknown by so many roundings explains a residual (Rigal & Gaches 1967).
+BACKWARD_ERROR_UNITS = 8
+# The same for one time step, whose change is measured with all signs alike and is never too small.
+TIME_STEP_UNITS = 4
+# After this many steps without progress, check whether rounding explains the residual; check again at
+# 2×, 4×, …
+FIRST_DOUBT = 8
+_GOLDEN_RATIO = 0.6180339887498949
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class RoundingCheck:
+    """Accepts residuals that rounding explains, at the default tolerance.
+
+    The default tolerance of a root or of a linear equation is relative to the residual at the start, which
+    may have been a solution; it asks for no more than a small backward error.
+
+    Attributes:
+        tolerance: The tolerances of the solve.
+        level: The relative size of a residual at the rounding level.
+    """
+
+    def __init__(
+        self, ledger: Ledger, active: Active, tolerance: Tolerance, budget: Budget
+    ) -> None:
+        problem = active.whole
+        self.tolerance = tolerance
+        self.level = level(problem, ledger.z)
+        self._ledger, self._active, self._budget = ledger, active, budget
+        self._possible = tolerance.is_default and (
+            problem.linear or (problem.form == "root" and problem.linearize is not None)
+        )
+
+    def explained(self, which: np.ndarray) -> np.ndarray:
+        """The systems among `which` with a residual that rounding explains; one evaluation at most."""
+        ledger = self._ledger
+        if not (self._possible and which.any() and self._budget.evaluations_left > 0):
+            return np.zeros_like(which)
+        try:
+            bound = self._active.spread(reachable(self._active.problem, self._active.iterates()))
+        except NoDerivativeError:  # A solver may do without, and then nothing is known of rounding.
+            self._possible = False
+            return np.zeros_like(which)
+        explained = which & (ledger.norm <= bound)
+        ledger.threshold = np.where(explained, bound, ledger.threshold)
+        return np.asarray(explained)
+
+    def accept(self) -> None:
+        """Mark as converged every unsolved system whose residual is within rounding error."""
+        ledger = self._ledger
+        unsolved = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
+        unsolved &= (ledger.steps > 0) & np.isfinite(ledger.norm)
+        if self._possible and unsolved.any():
+            self._active.restore()
+            explained = self.explained(unsolved)
+            ledger.end(explained, CONVERGED, ledger.steps[explained])
+
+
+def level(problem: Problem, z: Tensor) -> float:
+    """The relative size of a residual at the rounding level of the problem's dtype."""
+    half = problem.dtype(z) in _HALF
+    return (HALF_LEVEL_UNITS if half else LEVEL_UNITS) * problem.eps(z)
+
+
+def due(without_progress: np.ndarray) -> np.ndarray:
+    """The systems to be checked after so many steps without progress: at 8, 16, 32, …"""
+    powers = without_progress & (without_progress - 1) == 0
+    return (without_progress >= FIRST_DOUBT) & powers
+
+
+def reachable(problem: Problem, z: Tensor) -> np.ndarray:
+    """The residual norms that a small backward error explains: those of changing `z` in its last digits.
+
+    The changes of a few units have the signs of a quasi-random sequence, so that the product is of the
+    size of `‖J‖‖z‖` also where cancellation makes `J z` small. One product, one evaluation.
+
+    Source: Rigal & Gaches 1967 (the normwise backward error).
+    """
+    n = z.shape[1]
+    count = torch.arange(n, dtype=torch.float64, device=z.device)
+    signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(z.dtype)
+    moved = z * signs
+    product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
+    change = torch.linalg.vector_norm(product, dim=1)
+    change = change.detach().cpu().numpy().astype(np.float64)
+    return change * rms_unit(n) * BACKWARD_ERROR_UNITS * problem.eps(z)

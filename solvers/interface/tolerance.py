@@ -1,0 +1,123 @@
+"""The largest residual norm of a solution, and the work that may be spent on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .problem import Problem
+from .solution import Counts
+from .stopping import Stopping
+
+
+def threshold(rtol: Any, atol: Any, reference: Any) -> Any:
+    """The largest norm that counts as converged, for numbers, arrays or tensors of them.
+
+    The reference is the size of the iterate for a fixed point, and the residual at the start for a
+    root or a linear equation.
+    """
+    return atol + rtol * reference
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The tolerances of one solve; norms are root-mean-square, arrays have one entry per system.
+
+    Attributes:
+        rtol: Relative tolerances, `(batch,)`.
+        atol: The absolute tolerance.
+        is_default: The relative tolerance is that of the dtype: nobody asked for it.
+        relative_to_iterate: The reference is the size of the iterate.
+    """
+
+    rtol: np.ndarray
+    atol: float
+    is_default: bool
+    relative_to_iterate: bool
+
+    @staticmethod
+    def of(
+        problem: Problem, stopping: Stopping, z: Tensor, rtol: Tensor | None = None
+    ) -> Tolerance:
+        """The tolerances of a solve from `z`; `rtol` per system in place of the one of `stopping`."""
+        if rtol is None:
+            relative = np.full(z.shape[0], stopping.relative(problem.dtype(z)))
+        else:
+            relative = rtol.detach().cpu().numpy().astype(np.float64)
+        return Tolerance(
+            rtol=relative,
+            atol=stopping.absolute(z.dtype, problem.relative_to_iterate),
+            is_default=rtol is None and stopping.rtol is None,
+            relative_to_iterate=problem.relative_to_iterate,
+        )
+
+    def threshold(self, reference: np.ndarray) -> np.ndarray:
+        """The largest residual norm of a solution, for each system."""
+        return np.asarray(threshold(self.rtol, self.atol, reference))
+
+    def on(self, like: Tensor) -> Tensor:
+        """The relative tolerances as a tensor of the dtype and on the device of `like`."""
+        return torch.from_numpy(self.rtol).to(like)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on the work of one solve, and what has been spent of them.
+
+    Attributes:
+        steps: Limit on steps; infinite for none.
+        evaluations: Limit on the evaluations in `counts`; infinite for none.
+        counts: The work done so far, by this solve and by those that it is part of.
+    """
+
+    steps: float
+    evaluations: float
+    counts: Counts
+
+    @staticmethod
+    def of(stopping: Stopping, counts: Counts, default_steps: float = math.inf) -> Budget:
+        """The limits of `stopping`, where it has none `default_steps`."""
+        steps, evaluations = stopping.max_steps, stopping.max_evaluations
+        return Budget(
+            default_steps if steps is None else steps,
+            math.inf if evaluations is None else evaluations,
+            counts,
+        )
+
+    @property
+    def evaluations_left(self) -> float:
+        """Evaluations that may still be made; infinite without a limit."""
+        return max(self.evaluations - self.counts.evaluations, 0)
+
+    def spent(self, step: int) -> bool:
+        """Whether no further step may be taken after `step` of them."""
+        return step >= self.steps or self.counts.evaluations >= self.evaluations
+
+    def divided(self, last: bool) -> tuple[Budget, Budget]:
+        """A part of what is left, half of it or if `last` all, and the rest.
+
+        The rest does not depend on what is then used: the share of a system must not depend on how
+        others fare.
+        """
+        part = 1.0 if last else 0.5
+        steps, left = part * self.steps, part * self.evaluations_left
+        share = replace(
+            self,
+            steps=steps if math.isinf(steps) else math.ceil(steps),
+            evaluations=self.counts.evaluations + (left if math.isinf(left) else math.ceil(left)),
+        )
+        rest = self.steps if math.isinf(self.steps) else self.steps - share.steps
+        return share, replace(self, steps=rest)
+
+    def limit(self, stopping: Stopping) -> Stopping:
+        """`stopping` with these limits."""
+        return replace(
+            stopping,
+            max_steps=None if math.isinf(self.steps) else int(self.steps),
+            max_evaluations=None if math.isinf(self.evaluations) else int(self.evaluations),
+        )
