@@ -287,6 +287,7 @@ def test_a_resumed_run_has_the_result_of_one_that_was_not_interrupted(tmp_path, 
     assert whole.metrics["valid loss"] == resumed.metrics["valid loss"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_to_the_same_result(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(TEXT.replace("steps: 12", "steps: 60"))
@@ -308,6 +309,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_result(tmp_path):
         assert torch.equal(value, ends[1].weights[name]), name
 
 
+@pytest.mark.long
 def test_two_processes_have_the_losses_of_one(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(TEXT.replace("dropout: 0.1", "dropout: 0.0"))
