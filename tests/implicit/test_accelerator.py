@@ -14,6 +14,7 @@ from implicitly import (
     Stopping,
     fixed_point,
 )
+from oracle import tanh_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -23,10 +24,6 @@ def problem(device: str):
     w = torch.linalg.qr(torch.randn(32, 32, generator=generator, dtype=torch.float64))[0] * 0.8
     x = torch.randn(16, 32, generator=generator, dtype=torch.float64)
     return w.to(device).requires_grad_(), x.to(device).requires_grad_()
-
-
-def tanh_map(z, w, x):
-    return torch.tanh(z @ w.mT + x)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from implicitly import (
     Stopping,
     Unrolled,
 )
+from oracle import implicit_gradient
 from torch import Tensor
 
 SOLVERS = [FixedPointIteration(), Anderson(), Broyden(line_search=False)]
@@ -73,14 +74,6 @@ def test_the_future_changes_nothing_of_the_past_at_any_iteration(solver, limit):
     assert limit == 0 or not torch.equal(first.value[:, 4:], second.value[:, 4:])
 
 
-def dense_gradient(z: Tensor, W: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    jz, jx = torch.func.jacrev(slow_past, argnums=(0, 2))(z, W, x)
-    n = z.numel()
-    A = torch.eye(n, dtype=z.dtype) - jz.reshape(n, n)
-    u = torch.linalg.solve(A.mT, weight.reshape(n))
-    return (u @ jx.reshape(n, n)).reshape(x.shape)
-
-
 @pytest.mark.parametrize("adjoint", [None, GMRES(), Anderson(), CausalNewton(block=WIDTH)])
 def test_the_adjoint_takes_each_sequence_as_one_system(adjoint):
     z0, W, x = example()
@@ -99,15 +92,9 @@ def test_the_adjoint_takes_each_sequence_as_one_system(adjoint):
     weight = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).reshape(x.shape)
     (solution.value * weight).sum().backward()
     assert solution.adjoints[0].status.shape == (BATCH,)
-    if function is slow_past:
-        reference = dense_gradient(solution.value.detach(), W, x.detach(), weight)
-    else:
-        z = solution.value.detach()
-        jz, jx = torch.func.jacrev(function, argnums=(0, 2))(z, W, x.detach())
-        n = z.numel()
-        A = torch.eye(n, dtype=z.dtype) - jz.reshape(n, n)
-        reference = torch.linalg.solve(A.mT, weight.reshape(n)) @ jx.reshape(n, n)
-        reference = reference.reshape(x.shape)
+    reference = implicit_gradient(
+        lambda z, x: function(z, W, x), solution.value, x, cotangent=weight
+    )
     # Tolerance 1e-12, times the condition of I − J (below 1e2) and sizes of order one.
     torch.testing.assert_close(x.grad, reference, rtol=0, atol=1e-9)
 

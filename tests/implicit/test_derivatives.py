@@ -25,7 +25,7 @@ from implicitly import (
     problems,
     root,
 )
-from oracle import differentiable_root, newton
+from oracle import differentiable_root, newton, tanh_map
 from pairs import in_pairs
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -66,10 +66,6 @@ def inputs(batch: int = 2, n: int = 3, seed: int = 1) -> Tensor:
     return torch.randn(batch, n, generator=generator, dtype=torch.float64)
 
 
-def tanh_map(z: Tensor, w: Tensor, x: Tensor) -> Tensor:
-    return torch.tanh(z @ w.mT + x)
-
-
 def tanh_residual(z: Tensor, w: Tensor, x: Tensor) -> Tensor:
     return z - tanh_map(z, w, x)
 
@@ -103,24 +99,34 @@ def test_gradcheck_and_gradgradcheck_pass_along_a_line_for_every_pair_of_solvers
     forward, adjoint, form
 ):
     # One number as a function of two, along random lines and with random weights: a wrong entry of a
-    # derivative shows here too. Half the contraction is half the number of steps.
-    w, x, w_along, x_along = 0.5 * matrix(2), inputs(2, 2), matrix(2, seed=2), inputs(2, 2, seed=3)
+    # derivative shows here too. A stronger contraction takes fewer steps.
+    w, x, w_along, x_along = 0.3 * matrix(2), inputs(2, 2), matrix(2, seed=2), inputs(2, 2, seed=3)
     weights = inputs(2, 2, seed=4)
 
     def value(s: Tensor, t: Tensor) -> Tensor:
         return (weights * solve(form, forward, adjoint, w + s * w_along, x + t * x_along)).sum()
 
     at = tuple(torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert gradcheck(value, at, check_forward_ad=True)
-    assert gradgradcheck(value, at, check_fwd_over_rev=True)
+    # What undefined tangents and cotangents give is no matter of the solver: see the next test.
+    assert gradcheck(value, at, check_forward_ad=True, check_undefined_grad=False)
+    assert gradgradcheck(value, at, check_fwd_over_rev=True, check_undefined_grad=False)
 
 
-@pytest.mark.long
+# By default one pair of iterations and one of factors; the long run has every pair.
+TWO_PAIRS = {"AndersonII-GMRES", "Newton-SparseLU"}
+EVERY_PAIR = [
+    pytest.param(
+        f,
+        a,
+        id=f"{name(f)}-{name(a)}",
+        marks=() if f"{name(f)}-{name(a)}" in TWO_PAIRS else pytest.mark.long,
+    )
+    for f, a in itertools.product(FORWARD, ADJOINT)
+]
+
+
 @pytest.mark.parametrize("form", ["fixed_point", "root"])
-@pytest.mark.parametrize(
-    ("forward", "adjoint"),
-    [pytest.param(f, a, id=f"{name(f)}-{name(a)}") for f, a in itertools.product(FORWARD, ADJOINT)],
-)
+@pytest.mark.parametrize(("forward", "adjoint"), EVERY_PAIR)
 def test_gradcheck_and_gradgradcheck_pass_for_every_pair_of_solvers(form, forward, adjoint):
     w, x = matrix(2).requires_grad_(), inputs(2, 2).requires_grad_()
 

@@ -18,6 +18,8 @@ from implicitly import (
 )
 from implicitly.solvers import Problem, solve
 from implicitly.solvers.driving.end_states import EndStates
+from layers import draw
+from oracle import tanh_map
 from torch import Tensor
 
 Kind = Literal["good", "bad"]
@@ -26,18 +28,10 @@ Form = Literal["fixed_point", "root"]
 LOOSE = Stopping(rtol=1e-5)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def inputs(systems=3, n=4) -> tuple[Tensor, Tensor]:
     W, x = draw(n, n), draw(systems, n, seed=1)
     x[0] = 0  # Solved at the start, the others later.
     return 0.7 * W / torch.linalg.matrix_norm(W, 2), x
-
-
-def tanh_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
-    return torch.tanh(z @ W.mT + x)
 
 
 def learnt(x: Tensor, W: Tensor, kind: Kind, form: Form) -> Tensor:

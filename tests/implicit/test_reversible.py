@@ -11,21 +11,15 @@ from implicitly import (
     fixed_point,
     root,
 )
+from layers import draw
+from oracle import tanh_map
 from torch import Tensor
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def inputs(systems=3, n=4) -> tuple[Tensor, Tensor]:
     W = draw(n, n)
     W = 0.7 * W / torch.linalg.matrix_norm(W, 2)
     return W.requires_grad_(), draw(systems, n, seed=1).requires_grad_()
-
-
-def tanh_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
-    return torch.tanh(z @ W.mT + x)
 
 
 def loop(z0: Tensor, W: Tensor, x: Tensor, steps: int, beta: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from implicitly import GMRES, NewtonKrylov, Stopping, problems, root
 from implicitly.problems import TestProblem
 from implicitly.problems.grid import FastPoisson, five_point, sine_transform
+from oracle import newton_step
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +28,7 @@ def newton(problem: TestProblem, n: int | None = None, tolerance: float = 1e-9) 
             return None
         if value.abs().max() <= tolerance:
             return z
-        z = z - torch.linalg.solve(torch.func.jacrev(problem.residual)(z), value)
+        z = newton_step(problem.residual, z)
     return None
 
 
@@ -254,15 +255,14 @@ def test_plain_newton_solves_the_battery_where_a_line_search_stalls() -> None:
     (known,) = problem.roots()
     z = problem.start()
     for _ in range(11):
-        value = problem.residual(z)
-        z = z - torch.linalg.solve(torch.func.jacrev(problem.residual)(z), value)
+        z = newton_step(problem.residual, z)
     assert problem.residual(z).norm().item() <= 4e-6
     torch.testing.assert_close(z, known.value, rtol=1e-8, atol=1e-12)
 
     z = problem.start()
     for _ in range(60):
         value, length = problem.residual(z), 1.0
-        step = torch.linalg.solve(torch.func.jacrev(problem.residual)(z), value)
+        step = z - newton_step(problem.residual, z)
         while problem.residual(z - length * step).norm() > (1 - 1e-4 * length) * value.norm():
             length /= 2
         z = z - length * step

@@ -36,14 +36,11 @@ from implicitly import (
     fixed_point,
     root,
 )
-from numpy.typing import NDArray
+from oracle import Array
 from torch import Tensor
 
-Array = NDArray[np.float64]
 Form = Literal["fixed_point", "root"]
 FORMS: tuple[Form, ...] = ("fixed_point", "root")
-Kind = Literal["symmetric", "mildly non-normal", "rotations"]
-KINDS: tuple[Kind, ...] = ("symmetric", "mildly non-normal", "rotations")
 
 NONLINEAR: dict[str, Solver] = {
     "FixedPointIteration": FixedPointIteration(),
@@ -194,28 +191,3 @@ def solve_form(form: Form, f: Any, z0: Any, *args: Any, **options: Any) -> Solut
     if form == "fixed_point":
         return fixed_point(f, z0, *args, **options)
     return root(lambda z, *args: z - f(z, *args), z0, *args, **options)
-
-
-def iteration_matrix(kind: Kind, n: int, radius: float, seed: int) -> Array:
-    """A matrix of spectral radius `radius`.
-
-    The non-normal one has the eigenvalues of the symmetric one, and a basis of condition number 10.
-    """
-    generator = np.random.default_rng(seed)
-    basis = np.linalg.qr(generator.standard_normal((n, n)))[0]
-    if kind == "rotations":
-        block = np.zeros((n, n))
-        angles = generator.uniform(0.1, np.pi - 0.1, n // 2)
-        for i, angle in enumerate(angles):
-            c, s = radius * np.cos(angle), radius * np.sin(angle)
-            block[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [[c, -s], [s, c]]
-        if n % 2:
-            block[-1, -1] = radius
-        return basis @ block @ basis.T
-    values = generator.uniform(-radius, radius, n)
-    values[0] = radius
-    if kind == "symmetric":
-        return basis @ np.diag(values) @ basis.T
-    other = np.linalg.qr(generator.standard_normal((n, n)))[0]
-    basis = basis @ np.diag(np.geomspace(1, 10, n)) @ other
-    return basis @ np.diag(values) @ np.linalg.inv(basis)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from implicitly import Aitken, Solver, Steffensen, Stopping, fixed_point, root
+from oracle import Array
 from torch import Tensor
-
-from .references import Array
 
 
 def norms_of(solver: Solver, start: Tensor, steps: int) -> Array:

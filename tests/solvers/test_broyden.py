@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from implicitly import Broyden, Exact, Stopping, Unrolled, fixed_point, root
 from implicitly.solvers import Problem
+from oracle import iteration_matrix
 from torch import Tensor
 
-from .references import TanhSystems, affine_map, as_float64, iteration_matrix, tanh_map
+from .references import TanhSystems, affine_map, as_float64, tanh_map
 
 Kind = Literal["good", "bad"]
 both_kinds = pytest.mark.parametrize("kind", ["good", "bad"])

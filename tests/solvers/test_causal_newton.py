@@ -10,16 +10,11 @@ import torch
 from implicitly import CausalNewton, Exact, SolveError, Stopping, fixed_point, recurrence, root
 from implicitly.solvers import Problem, Status
 from implicitly.solvers.causal.bidiagonal import Bidiagonal, StructureError, TimeAxis, assemble
+from layers import draw
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps
 TIGHT = Stopping(rtol=1e-14)
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(
-        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).to(dtype)
 
 
 # --- Equations ------------------------------------------------------------------------------------

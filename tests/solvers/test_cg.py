@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from implicitly import CG, Exact, Solution, Status, Stopping, fixed_point, root
+from oracle import Array, iteration_matrix
 from torch import Tensor
 
-from .references import FORMS, Array, Form, as_float64, iteration_matrix, norms, solve_form
+from .references import FORMS, Form, as_float64, norms, solve_form
 
 
 def solve(A: Array, b: Array, solver: CG | None = None, **options: object) -> Solution:

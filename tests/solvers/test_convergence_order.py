@@ -21,9 +21,8 @@ from implicitly import (
     fixed_point,
     root,
 )
+from oracle import Array
 from torch import Tensor
-
-from .references import Array
 
 
 def residual_norms(solver: Solver) -> Array:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from implicitly import DFSANE, Stopping, root
+from oracle import Array
 from torch import Tensor
-
-from .references import Array
 
 
 def algorithm(

@@ -25,9 +25,10 @@ from implicitly import (
 )
 from implicitly.solvers.newton.globalisation import Model, Point
 from implicitly.solvers.newton.trust_region import TrustRegionMemory
+from oracle import Array
 from torch import Tensor
 
-from .references import Array, as_float64
+from .references import as_float64
 
 RULES = {
     "line search": LineSearch(),

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from implicitly import GMRES, LSMR, NewtonKrylov, Solution, Solver, Stopping, root
 from implicitly.solvers import Problem
 from implicitly.solvers import solve as solve_flat
+from oracle import Array
 from scipy.sparse.linalg import lsmr as scipy_lsmr
 from torch import Tensor
 
-from .references import Array, as_float64, norms
+from .references import as_float64, norms
 
 
 def solve(A: Array, b: Array, solver: Solver | None = None, **options: object) -> Solution:

@@ -23,9 +23,10 @@ from implicitly import (
     root,
 )
 from implicitly.problems import TestProblem
+from oracle import Array
 from torch import Tensor
 
-from .references import Array, as_float64
+from .references import as_float64
 
 METHODS = (
     "hybr", "lm", "broyden1", "broyden2", "anderson", "linearmixing", "diagbroyden",

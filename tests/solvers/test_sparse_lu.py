@@ -22,10 +22,11 @@ from implicitly import (
 )
 from implicitly.solvers import Problem, solve
 from implicitly.solvers.linear.sparse_pattern import SparsePattern, find_pattern, noise_level
+from oracle import Array
 from scipy import sparse
 from torch import Tensor
 
-from .references import Array, as_float64
+from .references import as_float64
 
 DOUBLE = np.dtype("d")
 NOISE = noise_level(2.0**-52)
