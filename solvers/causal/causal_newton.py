@@ -89,6 +89,9 @@ class CausalNewton(WholeSolver):
     time: Time = "first"
     jacobian: Literal["full", "diagonal"] = "full"
     damping: float = 0.0
+    needs: ClassVar[str] = "products with the Jacobian"
+    suits: ClassVar[str] = "recurrences and causal models, all times at once"
+
     default_max_steps: ClassVar[int] = 200
 
     def __post_init__(self) -> None:

@@ -70,6 +70,9 @@ class LevenbergMarquardt(Solver):
     memory: int = 10
     balance: bool = True
     max_trials: int = 20
+    needs: ClassVar[str] = "dense Jacobians"
+    suits: ClassVar[str] = "singular Jacobians, poor starts"
+
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:

@@ -82,6 +82,8 @@ class DFSANE(Solver):
 
     memory: int = 10
     allowance: float = 1.0
+    suits: ClassVar[str] = "very many unknowns, no stored vectors"
+
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
