@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer, is_number
+from ...solvers.interface.golden import golden_sequence
 from ..problem import Root, TestProblem
-
-_GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Kepler(TestProblem):
     def _orbits(self) -> tuple[Tensor, Tensor]:
         index = torch.arange(1, self.count + 1, dtype=torch.float64).unsqueeze(1)
         eccentricity = self.largest_eccentricity * (index / self.count)
-        return eccentricity, math.pi * ((index * _GOLDEN_RATIO) % 1.0)
+        return eccentricity, math.pi * golden_sequence(self.count, first=1).unsqueeze(1)
 
     def args(
         self,

@@ -93,7 +93,9 @@ def test_tensors_get_the_verdicts_of_arrays(norms, threshold, last):
     ],
 )
 def test_each_end_has_its_reason(norms, options, status):
-    found = judged(np.array(norms)[:, None], np.array([1e-3 if norms[1] > 1e-7 else 0.0]), **options)
+    found = judged(
+        np.array(norms)[:, None], np.array([1e-3 if norms[1] > 1e-7 else 0.0]), **options
+    )
     assert Status(int(found[0])) is status
 
 
