@@ -117,7 +117,11 @@ class Cells:
 
     def tightest(self, arithmetic: str) -> Slice:
         """The slice of the smallest tolerance."""
-        return [part for part in self.slices if part.arithmetic == arithmetic][-1]
+        return self.by_tolerance(arithmetic)[-1]
+
+    def by_tolerance(self, arithmetic: str) -> list[Slice]:
+        """Slices of one arithmetic, from the loosest tolerance to the tightest."""
+        return [part for part in self.slices if part.arithmetic == arithmetic]
 
     def column(self, name: str) -> Floats:
         """A column as floats, NaN where nothing is known; `work` counts evaluations, JVPs and VJPs."""
@@ -141,9 +145,22 @@ class Cells:
         """Which cells of a slice were solved, shape `(p, solvers)`."""
         return np.asarray(self.outcomes(part) == _SOLVED)
 
-    def measured(self, name: str) -> bool:
-        """Whether any cell knows this measure."""
-        return bool(np.isfinite(self.column(name)).any())
+    def lists(self, name: str, rows: Indices) -> list[Floats]:
+        """A column of lists as arrays, empty where nothing is known."""
+        column, empty = self.frame[name].to_numpy(), np.empty(0)
+        return [
+            empty if column[row] is None else np.asarray(column[row], dtype=np.float64)
+            for row in rows
+        ]
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Measures of cost that are known of at least one cell."""
+        return {
+            name: measure
+            for name, measure in MEASURES.items()
+            if np.isfinite(self.column(name)).any()
+        }
 
     def costs(self, part: Slice, name: str) -> tuple[Floats, NDArray[np.bool_]]:
         """What cells cost, `inf` where they failed or were not run, and for which instances that is known.

@@ -78,7 +78,7 @@ class CurveFigure:
     y: Axis
     shape: Literal["steps", "lines", "markers"]
     facets: tuple[str, ...]
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class BarFigure:
     name: str
     title: str
     caption: str
-    panels: tuple[Bars, ...]
+    panels: tuple[Bars, ...] = ()
 
 
 @dataclass(frozen=True)

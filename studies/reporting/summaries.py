@@ -20,7 +20,8 @@ from ..profiles import (
 )
 from ..row import OUTCOMES
 from .cells import MEASURES, Cells, Floats, Slice
-from .describing import matrix, median_of_known
+from .describing.curves import median_of_known
+from .describing.solved_matrix import matrix
 from .styling import FAMILY_NAMES
 from .tables import Bounded, Column, Group, Table, Value
 
@@ -53,15 +54,15 @@ def tables(cells: Cells, highlighted: tuple[int, ...], resampling: Resampling) -
 
 def summary(cells: Cells, resampling: Resampling) -> Table:
     """A line for each solver."""
-    measures = [name for name in MEASURES if cells.measured(name)]
+    measures = cells.measures
     columns = [
         Column("solver", "code"),
         Column("family", "text"),
         Column("solved", "text"),
         Column("share solved", "share"),
         Column("false successes", "count"),
-        *(Column(f"median {MEASURES[name].short}", "number") for name in measures),
-        *(Column(f"cheapest by {MEASURES[name].short}", "share") for name in measures),
+        *(Column(f"median {measure.short}", "number") for measure in measures.values()),
+        *(Column(f"cheapest by {measure.short}", "share") for measure in measures.values()),
     ]
     groups = []
     for part in cells.slices:
@@ -264,7 +265,7 @@ def headlines(cells: Cells, part: Slice, resampling: Resampling) -> tuple[str, .
         )
     elif problems > 1:
         said.append(f"Each of the {problems} problems is solved by somebody.")
-    for name in MEASURES:
+    for name in cells.measures:
         sentence = _cheapest(cells, part, name)
         if sentence:
             said.append(sentence)
@@ -316,7 +317,7 @@ def _most_solved(cells: Cells, part: Slice, resampling: Resampling) -> str:
 
 
 def _cheapest(cells: Cells, part: Slice, name: str) -> str | None:
-    if not cells.measured(name) or len(cells.solvers) < 2:
+    if len(cells.solvers) < 2:
         return None
     shares, problems = _cheapest_shares(cells, part, name)
     if problems == 0 or not shares.any():

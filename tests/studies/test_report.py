@@ -12,7 +12,8 @@ import synthetic_study
 from implicitly.studies import OUTCOMES, Plan, StudyError, compare, report
 from implicitly.studies.profiles import performance_profile, wilson
 from implicitly.studies.reporting.cells import arrange
-from implicitly.studies.reporting.describing import figures, reached
+from implicitly.studies.reporting.describing import figures
+from implicitly.studies.reporting.describing.profiles import reached
 from implicitly.studies.reporting.page import embedded
 from implicitly.studies.reporting.styling import highlights
 from implicitly.studies.reporting.summaries import Resampling, headlines, tables
