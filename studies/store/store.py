@@ -16,51 +16,31 @@ and the shortened journal a row may stand in both, which reading knows: the firs
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .errors import StoreError, StoreWarning
-from .row import COLUMNS, Row, schema
+from ..errors import StoreError, StoreWarning
+from ..row import COLUMNS, Row
+from . import parquet
+from .disk import disk_errors, replace_text
+from .journal import Journal
+from .plan import Plan
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
 FORMAT = 1
-# Rows in the journal before they go into a Parquet file of their own.
+# A Parquet file of fewer rows counts as small, and this many small files are merged into one.
 _JOURNAL_ROWS = 2000
 _SMALL_FILES = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study consists of.
-
-    Attributes:
-        study: Its name.
-        keys: Keys of its cells, in the order in which they were planned.
-        configuration: The text that it was configured by.
-        environment: Machine and versions, by name.
-        created: When it was planned, in UTC, ISO 8601.
-
-    Examples:
-        >>> Plan("tiny", ("a", "b"), "solvers: [newton]", {}).study
-        'tiny'
-    """
-
-    study: str
-    keys: tuple[str, ...]
-    configuration: str
-    environment: dict[str, Any] = field(default_factory=dict)
-    created: str = ""
+# Bytes of a journal that is due for compaction.
+_LONG_JOURNAL = 2048 * _JOURNAL_ROWS
 
 
 class Store:
@@ -87,6 +67,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
         self.path = Path(path)
+        self._journal = Journal(self.path / "journal.log")
         marker = self.path / "store.json"
         if not marker.exists():
             if not create:
@@ -95,9 +76,9 @@ class Store:
                 raise StoreError(
                     f"{self.path} holds other files and is no store: name an empty or new folder"
                 )
-            with _disk(self.path):
+            with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                _replace(marker, json.dumps({"store": "implicitly studies", "format": FORMAT}))
+                replace_text(marker, json.dumps({"store": "implicitly studies", "format": FORMAT}))
         self._check_format(marker)
 
     def append(self, row: Row) -> None:
@@ -114,19 +95,8 @@ class Store:
         Raises:
             StoreError: As for `append`; of `rows` none was written.
         """
-        lines = b"".join(_line(row) for row in rows)
-        with self._locked(), _disk(self.path):
-            descriptor = os.open(self._journal, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                before = self._trimmed(descriptor)
-                try:
-                    _write(descriptor, lines)
-                    os.fsync(descriptor)
-                except OSError:
-                    os.ftruncate(descriptor, before)
-                    raise
-            finally:
-                os.close(descriptor)
+        with self._locked(), disk_errors(self.path):
+            self._journal.extend(rows)
 
     def rows(
         self, study: str | None = None, columns: Sequence[str] | None = None
@@ -178,10 +148,10 @@ class Store:
 
     def write_plan(self, plan: Plan) -> None:
         """Write what a study consists of, in place of an earlier plan of the same name."""
-        with _disk(self.path):
+        with disk_errors(self.path):
             (self.path / "plans").mkdir(exist_ok=True)
             stamped = {**plan.__dict__, "created": plan.created or now()}
-            _replace(self._plan_file(plan.study), json.dumps(stamped, indent=1))
+            replace_text(self._plan_file(plan.study), json.dumps(stamped, indent=1))
 
     def plan(self, study: str) -> Plan:
         """What a study consists of.
@@ -210,63 +180,49 @@ class Store:
             StoreError: The disk is full, or a file cannot be read; no row is lost.
         """
         import pyarrow as pa
-        import pyarrow.parquet as parquet
 
-        with self._locked(), _disk(self.path):
-            rows, _ = self._journal_rows()
+        with self._locked(), disk_errors(self.path):
+            rows, _ = self._journal.rows()
             files = self._files()
-            small = [file for file in files if _count(file) < _JOURNAL_ROWS]
+            small = [file for file in files if parquet.count(file) < _JOURNAL_ROWS]
             merged = small if len(small) >= _SMALL_FILES else []
             if not rows and not merged:
                 return
-            table = pa.concat_tables([*(_read(file, None) for file in merged), _as_table(rows)])
+            table = pa.concat_tables(
+                [*(parquet.read(file, None) for file in merged), parquet.as_table(rows)]
+            )
             number = 1 + max((int(file.stem.split("-")[1]) for file in files), default=0)
-            file = self.path / f"rows-{number:06d}.parquet"
-            part = file.with_suffix(".part")
-            try:
-                parquet.write_table(table, part, compression="zstd")
-                _sync(part)
-                part.replace(file)
-            finally:
-                part.unlink(missing_ok=True)
-            _sync(self.path)
-            _replace(self._journal, "")
+            parquet.write(table, self.path / f"rows-{number:06d}.parquet")
+            self._journal.replace(())
             for old in merged:
                 old.unlink()
 
     def repair(self) -> list[str]:
         """Move what cannot be read into the folder `damaged`, and say so; its cells count as not run."""
         said = []
-        with self._locked(), _disk(self.path):
+        with self._locked(), disk_errors(self.path):
             aside = self.path / "damaged"
             for file in self._files():
                 try:
-                    _read(file, None)
+                    parquet.read(file, None)
                 except StoreError as error:
                     aside.mkdir(exist_ok=True)
                     file.replace(aside / f"{_stamp()}-{file.name}")
                     said.append(f"{error}; it has been moved to {aside}")
-            rows, damaged = self._journal_rows()
+            rows, damaged = self._journal.rows()
             if damaged:
                 aside.mkdir(exist_ok=True)
-                (aside / f"{_stamp()}-journal.log").write_bytes(self._journal.read_bytes())
-                _replace(self._journal, b"".join(_line(row) for row in rows).decode())
+                (aside / f"{_stamp()}-journal.log").write_bytes(self._journal.path.read_bytes())
+                self._journal.replace(rows)
                 said.append(
-                    f"{damaged} damaged lines were taken out of {self._journal}; a copy is in {aside}"
+                    f"{damaged} damaged lines were taken out of {self._journal.path}; a copy is in {aside}"
                 )
         return said
 
     @property
     def journal_is_long(self) -> bool:
         """Whether it is time to `compact`."""
-        try:
-            return self._journal.stat().st_size > 2048 * _JOURNAL_ROWS
-        except FileNotFoundError:
-            return False
-
-    @property
-    def _journal(self) -> Path:
-        return self.path / "journal.log"
+        return self._journal.size > _LONG_JOURNAL
 
     def _plan_file(self, study: str) -> Path:
         if not study or any(character in study for character in "/\\\0") or study.startswith("."):
@@ -291,58 +247,26 @@ class Store:
         import pyarrow as pa
 
         # The journal first: what leaves it meanwhile is read twice, never not at all.
-        rows, damaged = self._journal_rows()
+        rows, damaged = self._journal.rows()
         if damaged:
             warnings.warn(
-                f"{damaged} damaged lines of {self._journal} are left out; resuming a study repairs it",
+                f"{damaged} damaged lines of {self._journal.path} are left out; resuming a study repairs it",
                 StoreWarning,
                 stacklevel=3,
             )
         for attempt in range(3):
             try:
-                tables = [_read(file, columns) for file in self._files()]
+                tables = [parquet.read(file, columns) for file in self._files()]
                 break
             except FileNotFoundError:  # Merged while it was being read.
                 if attempt == 2:
                     raise
-        return pa.concat_tables([*tables, _as_table(rows).select(columns)])
-
-    def _journal_rows(self) -> tuple[list[Row], int]:
-        """The journal's rows, and how many lines of it are damaged, an unfinished last one aside."""
-        try:
-            content = self._journal.read_bytes()
-        except FileNotFoundError:
-            return [], 0
-        rows, damaged = [], 0
-        for line in content.split(b"\n")[:-1]:
-            row = _row(line)
-            if row is None:
-                damaged += 1
-            else:
-                rows.append(row)
-        return rows, damaged
-
-    def _trimmed(self, descriptor: int) -> int:
-        """Cut half a line off the journal's end, and give its length."""
-        length = os.lseek(descriptor, 0, os.SEEK_END)
-        start = max(length - 1, 0)
-        if length and os.pread(descriptor, 1, start) != b"\n":
-            content = os.pread(descriptor, length, 0)
-            keep = content.rfind(b"\n") + 1
-            warnings.warn(
-                f"the last line of {self._journal} was not finished and has been taken out: its "
-                "cell counts as not run",
-                StoreWarning,
-                stacklevel=4,
-            )
-            os.ftruncate(descriptor, keep)
-            length = os.lseek(descriptor, keep, os.SEEK_SET)
-        return length
+        return pa.concat_tables([*tables, parquet.as_table(rows).select(columns)])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone among the writers of this store."""
-        with _disk(self.path), (self.path / "lock").open("a") as file:
+        with disk_errors(self.path), (self.path / "lock").open("a") as file:
             try:
                 import fcntl
             except ImportError:  # Windows: one writer at a time is the user's care.
@@ -359,90 +283,3 @@ def now() -> str:
 
 def _stamp() -> str:
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
-
-
-def _line(row: Row) -> bytes:
-    text = json.dumps(row.as_dict(), separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _row(line: bytes) -> Row | None:
-    """The row of a line, or `None` if it is damaged."""
-    checksum, _, text = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(text):
-            return None
-        return Row.of(json.loads(text))
-    except (ValueError, TypeError):
-        return None
-
-
-def _as_table(rows: Sequence[Row]) -> pyarrow.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema())
-
-
-def _read(file: Path, columns: list[str] | None) -> pyarrow.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.read_table(file, columns=columns)
-        expected = schema()
-        if columns is not None:
-            expected = pa.schema([expected.field(name) for name in columns])
-        return table.cast(expected)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{file} cannot be read ({' '.join(str(error).split())[:200]}): resuming a study moves it "
-            "aside and runs its cells again"
-        ) from error
-
-
-def _count(file: Path) -> int:
-    import pyarrow.parquet as parquet
-
-    return int(parquet.read_metadata(file).num_rows)
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file beside, and put it in its place."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        _sync(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    if os.name != "posix":  # Elsewhere a folder cannot be opened.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """What the operating system refuses, in words."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space is left on the disk of {path}: make room, then resume"
-            ) from (error)
-        raise StoreError(f"{path} cannot be written to: {error}") from error
