@@ -1,52 +1,14 @@
-"""What a model returns, and what it remembers."""
+"""Output of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
 from ..solvers import Solution
-
-
-class Memory(NamedTuple):
-    """The end of what a model has read, constant for derivatives.
-
-    States and what was injected with them are kept and detached together: neither means anything
-    without the other.
-
-    Attributes:
-        states: For each layer with weights of its own, the states at the last positions,
-            `(batch, positions, state)`; one tensor for an equilibrium.
-        inputs: What belongs to these positions of the input, `(batch, positions, features)`.
-
-    Examples:
-        >>> import torch
-        >>> memory = Memory((torch.zeros(2, 5, 3),), torch.zeros(2, 5, 4))
-        >>> memory.batch, memory.rows(torch.tensor([1])).batch
-        (2, 1)
-    """
-
-    states: tuple[Tensor, ...]
-    inputs: Tensor
-
-    @property
-    def batch(self) -> int:
-        """Number of sequences."""
-        return self.inputs.shape[0]
-
-    def detach(self) -> Memory:
-        """The same memory without graph."""
-        return Memory(tuple(state.detach() for state in self.states), self.inputs.detach())
-
-    def rows(self, index: Tensor) -> Memory:
-        """The memory of some of the sequences."""
-        return Memory(
-            tuple(state.index_select(0, index) for state in self.states),
-            self.inputs.index_select(0, index),
-        )
+from .memory import Memory
 
 
 @dataclass(frozen=True)
@@ -86,6 +48,7 @@ class Output:
 
     Examples:
         >>> import torch
+        >>> from implicitly.models import Memory
         >>> z = torch.zeros(2, 5, 3)
         >>> Output(z, Memory((z,), z), z, ()).converged
         True

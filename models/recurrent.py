@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
 from ..solvers.options import Options
+from .cell import Cell
 from .checks import check_kind_of_depth, check_sizes
-from .depth import Depth, by_scan, number_of_cells
-from .output import Memory
-from .sequence_model import Cell, SequenceModel
+from .depth import Depth, by_scan
+from .memory import Memory
+from .sequence_model import SequenceModel
 from .vocabulary import PlainVocabulary
 
 
@@ -136,8 +137,7 @@ class EquilibriumRNN(SequenceModel):
 
     def __init__(self, options: RecurrentOptions) -> None:
         vocabulary = PlainVocabulary(options.vocabulary, options.width, scale=options.width**0.5)
-        cells = [GRUCell(options.width) for _ in range(number_of_cells(options.states))]
-        super().__init__(options.states, vocabulary, cells)
+        super().__init__(options.states, vocabulary, lambda: GRUCell(options.width))
         self.options = options
         self.injection = nn.Linear(options.width, 3 * options.width)
 

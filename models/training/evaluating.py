@@ -11,7 +11,7 @@ import torch
 
 from ...solvers import Stopping
 from ..depth import Equilibrium, Stacked
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from .data import Batch
 from .tally import forward_work

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ..output import Memory, Output
+from ..memory import Memory
+from ..output import Output
 from .configuration import Configuration, as_text
 from .data import Batch, generator_of, seed_of
 from .errors import TrainingDivergedError

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 from torch.nn.functional import linear as affine
 
+from ..cell import Cell
 from ..dropout import apply_mask, draw_mask
-from ..sequence_model import Cell
 from ..weight_norm import linear, weight_of
 from .attention import relative_attention, sinusoids, visible
 from .options import TransformerOptions

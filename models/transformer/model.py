@@ -6,9 +6,8 @@ from torch import Tensor
 
 from ...solvers.options import is_integer
 from ..checks import check_equilibrium
-from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear
@@ -39,10 +38,7 @@ class Transformer(SequenceModel):
     """
 
     def __init__(self, options: TransformerOptions) -> None:
-        cells = number_of_cells(options.depth)
-        super().__init__(
-            options.depth, _vocabulary(options), [TransformerCell(options) for _ in range(cells)]
-        )
+        super().__init__(options.depth, _vocabulary(options), lambda: TransformerCell(options))
         self.options = options
         features = 3 * options.heads * options.per_head
         self.injection = linear(

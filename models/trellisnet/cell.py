@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear as affine
 
+from ..cell import Cell
 from ..dropout import apply_mask, draw_mask
-from ..sequence_model import Cell
 from ..weight_norm import linear, weight_of
 from .options import TrellisNetOptions
 

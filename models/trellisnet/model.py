@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_equilibrium
-from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear, weight_of
@@ -39,10 +38,7 @@ class TrellisNet(SequenceModel):
     """
 
     def __init__(self, options: TrellisNetOptions) -> None:
-        cells = number_of_cells(options.depth)
-        super().__init__(
-            options.depth, _vocabulary(options), [TrellisNetCell(options) for _ in range(cells)]
-        )
+        super().__init__(options.depth, _vocabulary(options), lambda: TrellisNetCell(options))
         self.options = options
         self.injection = linear(
             options.kernel * options.output,
