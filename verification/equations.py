@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_map
 
 from ..implicit import ImplicitLayer
 from .double import InDouble
-from .subject import LayerError, Subject, Tape, random_state, written
+from .subject import LayerError, Subject, Tape
+from .subject.random_state import random_state
+from .subject.slots import written
 
 Residual = Callable[..., Any]
 
@@ -54,7 +56,7 @@ class KnownEquation:
         self.sizes = [output.numel() for output in tape.outputs]
         self._leaves = [
             leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-            for leaf in subject.argument_leaves()
+            for leaf in subject.inputs.leaves
         ]
         self.base = tuple(slot.value.double() for slot in self.slots)
         tensors = (*tape.outputs, *(slot.value for slot in self.slots))
@@ -106,7 +108,7 @@ class KnownEquation:
             elif slot.leaf is not None and value is not slot.leaf:
                 originals.append(slot.leaf)
                 replacements.append(value)
-        args, named = self.subject.rebuild(leaves)
+        args, named = self.subject.inputs.arguments(leaves)
         unknown = self.subject.rebuild_output(self._whole, self.parts(z))
         with ExitStack() as active:
             active.enter_context(random_state(self.subject.seed))

@@ -7,6 +7,7 @@ import torch
 from ..evidence import Evidence
 from ..setup import NotExercisedError, Setup
 from ..subject import NoForwardModeError
+from ..subject.forward_mode import pushforward
 from .finite_differences import PROJECTED, doubt_of_another_call
 
 _FACTOR = 2.0**20
@@ -65,7 +66,7 @@ def forward_mode(setup: Setup) -> list[Evidence]:
             continue
         direction = setup.direction(s, 0)
         try:
-            outputs = setup.subject.pushforward(setup.alone(s, direction))
+            outputs = pushforward(setup.subject, setup.alone(s, direction))
         except NoForwardModeError as error:
             reason = str(error)
             continue

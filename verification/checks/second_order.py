@@ -20,6 +20,7 @@ from ..evidence import Evidence
 from ..polish import PolishError, Root
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError, NoForwardModeError, Subject, Tensors
+from ..subject.forward_mode import pushforward_of_gradients
 from .finite_differences import TRUST, shifted
 
 NAME = "second order"
@@ -63,7 +64,7 @@ def forward_over_reverse(setup: Setup) -> list[Evidence]:
             direction = setup.direction(s, 0)
             tangents, cotangents = setup.alone(s, direction), setup.only(o, setup.probes[0][o])
             try:
-                moved = setup.subject.pushforward_of_gradients(tangents, cotangents)
+                moved = pushforward_of_gradients(setup.subject, tangents, cotangents)
             except NoForwardModeError as error:
                 reason = str(error)
                 continue

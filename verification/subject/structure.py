@@ -1,0 +1,112 @@
+"""Structure of inputs and outputs: pytrees taken apart into leaves and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_unflatten
+
+from .errors import LayerError
+from .tape import Tensors
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of a layer.
+
+    Attributes:
+        names: Name of each leaf, such as `"input 0"`.
+        leaves: The leaves, tensors detached.
+        named: Whether arguments are named.
+        spec: Structure of the arguments.
+    """
+
+    names: tuple[str, ...]
+    leaves: tuple[Any, ...]
+    named: bool
+    spec: TreeSpec
+
+    @staticmethod
+    def of(given: Any) -> tuple[Inputs, list[Any]]:
+        """Structure of a tensor, of a sequence of arguments or of named ones, and its leaves, attached."""
+        named = isinstance(given, dict)
+        sequence = given if isinstance(given, (tuple, list)) else (given,)
+        paths, spec = tree_flatten_with_path(given if named else tuple(sequence))
+        names = tuple(f"input {_path(path)}" for path, _ in paths)
+        leaves = [leaf for _, leaf in paths]
+        detached = (leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        return Inputs(names, tuple(detached), named, spec), leaves
+
+    def arguments(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and named arguments with other leaves."""
+        built = tree_unflatten(leaves, self.spec)
+        return ((), built) if self.named else (tuple(built), {})
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Floating-point outputs of a layer.
+
+    Attributes:
+        names: Their names, such as `"output 0"`.
+        positions: Their positions among the leaves of what the layer returned.
+        ignored: Descriptions of the other leaves.
+        spec: Structure of what the layer returned.
+    """
+
+    names: tuple[str, ...]
+    positions: tuple[int, ...]
+    ignored: tuple[str, ...]
+    spec: TreeSpec
+
+    @staticmethod
+    def of(whole: Any) -> Outputs:
+        """Structure of what a layer returned.
+
+        Raises:
+            LayerError: It holds no floating-point tensor.
+        """
+        paths, spec = tree_flatten_with_path(whole)
+        found: dict[int, str] = {}
+        ignored = []
+        for position, (path, leaf) in enumerate(paths):
+            name = f"output {_path(path)}".strip()
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                found[position] = name
+            else:
+                kind = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                ignored.append(f"{name} ({kind})")
+        if not found:
+            raise LayerError("the layer returned no floating-point tensor")
+        return Outputs(tuple(found.values()), tuple(found), tuple(ignored), spec)
+
+    def tensors(self, whole: Any) -> Tensors:
+        """The floating-point outputs in what the layer, or a residual, returned.
+
+        Raises:
+            LayerError: Its structure is another one.
+        """
+        paths, spec = tree_flatten_with_path(whole)
+        if spec != self.spec:
+            raise LayerError("the layer returned another structure than before")
+        return tuple(paths[position][1] for position in self.positions)
+
+    def filled(self, whole: Any, outputs: Sequence[Tensor]) -> Any:
+        """The structure that the layer returned, with other floating-point tensors in it."""
+        leaves, spec = tree_flatten_with_path(whole)
+        filled = [leaf for _, leaf in leaves]
+        for position, output in zip(self.positions, outputs, strict=True):
+            filled[position] = output
+        return tree_unflatten(filled, spec)
+
+
+def _path(path: Any) -> str:
+    """`0` for the first of several, `0['a']` for an entry of a dictionary in it, `` for the only one."""
+    if not path:
+        return ""
+    first, *rest = path
+    text = keystr((first,)).strip("[].'\"")
+    return text + keystr(tuple(rest))
