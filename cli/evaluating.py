@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .exits import with_exit_status
+from .exits import model_command
 
 _TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 _LIMITS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
@@ -26,7 +26,7 @@ _COLUMNS = (
 )
 
 
-@with_exit_status
+@model_command
 def show(
     console: Console,
     run: Path,

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from .exits import with_exit_status
+from .exits import model_command
 
 
-@with_exit_status
+@model_command
 def run(
     console: Console,
     configuration: str,

@@ -11,16 +11,10 @@ from typing import Any, cast
 import typer
 
 from ..solvers.options import did_you_mean
-from ..verification import Verdict, as_html, as_json, as_junit
+from ..verification import as_html, as_json, as_junit
 from ..verification import verify as verified
 from ..verification.verifying import EFFORTS, Effort
-
-STATUS = {
-    Verdict.CORRECT: 0,
-    Verdict.WRONG: 1,
-    Verdict.UNCONVERGED: 3,
-    Verdict.UNRELIABLE: 4,
-}
+from .exits import VERDICTS
 
 
 def run(
@@ -54,7 +48,7 @@ def run(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(export(report), encoding="utf-8")
-    return STATUS[report.verdict]
+    return VERDICTS[report.verdict.name]
 
 
 def _made(target: str) -> tuple[Any, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
+from ..options.text import nearest
 from .problem import TestProblem
 
 Class = TypeVar("Class", bound=type[TestProblem])
@@ -107,12 +107,6 @@ def tags() -> list[str]:
         True
     """
     return sorted({tag for problem in _CLASSES.values() for tag in problem.tags})
-
-
-def nearest(given: object, valid: Iterable[str]) -> str:
-    """`"; the nearest is 'name'"`, to end what is said of a name that is not valid; empty if none is."""
-    close = difflib.get_close_matches(str(given), list(valid), n=1, cutoff=0.0)
-    return f"; the nearest is {close[0]!r}" if close else ""
 
 
 def unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:

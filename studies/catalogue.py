@@ -22,6 +22,7 @@ from ..problems import names as problem_names
 from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
 from ..solvers.naming import public_kinds
+from .building import build
 from .errors import StudyError
 from .methods.alone import Alone, Library
 from .methods.jax_peers import JAXOPT, OPTIMISTIX
@@ -30,7 +31,6 @@ from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import SCIPY
 from .methods.torch_peers import TORCHDEQ, XITORCH
 from .selection import Choice, Names
-from .written import build
 
 # Solvers of the package by what they are, of nonlinear and of linear equations.
 NATIVE, ADAPTER, LINEAR = "native", "adapter", "linear"

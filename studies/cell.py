@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..options.text import written
 from ..problems import TestProblem
 from .catalogue import Catalogue
 from .environment import versions
 from .selection import Choice
-from .written import written
 
 # To be raised when the same run would be measured differently.
 _MEASURE = 1

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..problems.registry import nearest
+from ..options.text import nearest
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError

@@ -13,16 +13,13 @@ newton[globalisation=line-search[max_trials=5]]   an option that is itself chose
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ..problems.registry import nearest
+from ..options.text import Value, nearest, parted, read_value, write_value
 from .errors import StudyError
 
-Value = str | int | float | bool | None
-_WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null": None}
 _PATTERN = "*?"
 
 
@@ -43,7 +40,7 @@ class Choice:
         """As it would be written in a configuration."""
         if not self.options:
             return self.name
-        written = (f"{name}={_written(value)}" for name, value in self.options)
+        written = (f"{name}={write_value(value)}" for name, value in self.options)
         return f"{self.name}[{'; '.join(written)}]"
 
 
@@ -145,47 +142,14 @@ def _split(selection: str) -> tuple[str, str]:
 def _grid(selection: str, inside: str) -> list[tuple[tuple[str, Value], ...]]:
     """Every combination of the options in brackets."""
     axes: list[list[tuple[str, Value]]] = []
-    for part in _parted(inside, ";"):
+    for part in parted(inside, ";"):
         name, equals, values = part.partition("=")
         if not equals or not name.strip() or not values.strip():
             raise StudyError(
                 f"{selection!r}: expected option=value or option=value,value between brackets, got {part!r}"
             )
-        axes.append([(name.strip(), _value(value)) for value in _parted(values, ",")])
+        axes.append([(name.strip(), read_value(value)) for value in parted(values, ",")])
     names = [axis[0][0] for axis in axes]
     if len(set(names)) < len(names):
         raise StudyError(f"{selection!r} gives an option twice; its values are parted by commas")
     return list(itertools.product(*axes))
-
-
-def _parted(text: str, by: str) -> list[str]:
-    """The parts of a text between separators that are in no brackets, empty ones left out."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if character == by and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _value(text: str) -> Value:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    if text[:1] in "'\"" and text[-1:] == text[:1] and len(text) > 1:
-        return text[1:-1]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _written(value: Value) -> str:
-    if isinstance(value, str):
-        return json.dumps(value) if _value(value) != value else value
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    )

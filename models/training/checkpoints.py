@@ -12,7 +12,7 @@ import torch
 from ..sequence_model import SequenceModel
 from .configuration import Configuration, from_text
 from .errors import CheckpointError
-from .fields import fields_of
+from .fields import as_fields
 from .module import RECORD
 
 FOLDER = "checkpoints"
@@ -105,7 +105,7 @@ def check_same_run(file: Path, there: Restored, wanted: Configuration) -> None:
 
     Model, data, seed, batch and length must be the same; the rest may change.
     """
-    before, now = fields_of(there.configuration), fields_of(wanted)
+    before, now = as_fields(there.configuration), as_fields(wanted)
     for name in ("model", "data", "seed", "batch", "length", "accumulate"):
         a, b = before.get(name), now.get(name)
         if a != b:

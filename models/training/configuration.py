@@ -18,7 +18,7 @@ from ..transformer import Transformer, TransformerOptions
 from ..trellisnet import TrellisNet, TrellisNetOptions
 from .data import AnyData
 from .errors import ConfigurationError
-from .fields import build, fields_of
+from .fields import as_fields, build
 from .optimisation import Adam, AnyOptimiser, AnySchedule, Constant
 
 NAMED = Path(__file__).parent / "named"
@@ -299,7 +299,7 @@ def changed(configuration: Configuration, changes: Sequence[str]) -> Configurati
 
 def as_text(configuration: Configuration) -> str:
     """A configuration in YAML, without what has its default."""
-    fields = fields_of(configuration)
+    fields = as_fields(configuration)
     fields["model"] = {"name": fields["model"]["name"], **fields["model"]}
     del fields["model"]["vocabulary"]
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

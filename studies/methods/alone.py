@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ...options.text import Value
 from ..row import Family
-from ..selection import Value
 from .equation import Equation
 from .method import Attempt
 

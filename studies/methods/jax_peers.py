@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..selection import Value
+from ...options.text import Value
 from .alone import Library
 from .equation import BudgetSpentError, Equation
 from .method import Attempt

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ...implicit import fixed_point, root
 from ...implicit.gradients import Exact, Gradient
+from ...options.text import written
 from ...solvers import Solution, Solver, Status, Stopping
 from ...solvers.problem import Form
 from ...verification.equations import KnownEquation
 from ...verification.polish import polish
 from ...verification.subject import Subject
 from ..row import Family
-from ..written import written
 from .equation import Equation
 from .method import Attempt
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..selection import Value
+from ...options.text import Value
 from .alone import Library
 from .equation import Equation
 from .method import Attempt

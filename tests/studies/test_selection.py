@@ -5,11 +5,11 @@ from pathlib import Path
 
 import implicitly
 import pytest
+from implicitly.options.text import written
 from implicitly.studies import Configuration, StudyError, load, shipped
 from implicitly.studies.catalogue import Catalogue
 from implicitly.studies.configuration import as_text, from_text
 from implicitly.studies.selection import Choice, Names, all_chosen, chosen
-from implicitly.studies.written import written
 
 TAGS = {"cheap": ["anderson", "newton"]}
 SOLVERS = Names("solver", ["anderson", "newton", "scipy:hybr", "scipy:lm"], TAGS.__getitem__)
