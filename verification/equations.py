@@ -3,6 +3,9 @@
 It is known of every `ImplicitLayer`, and of any layer whose user gives `residual=`. The unknown is the
 layer's output, flattened in rows of independent systems if the Jacobian turns out to be block diagonal.
 All of it runs in float64.
+
+The package evaluates and differentiates equations too. That is repeated here on purpose: an oracle must
+not share code with the layers that it judges.
 """
 
 from __future__ import annotations

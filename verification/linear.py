@@ -1,7 +1,10 @@
 """Solves with `A = ∂F/∂z` and its transpose: independent blocks, one dense matrix, or Krylov.
 
-Blocks are assembled as if the rows of the leading axis were independent systems, and believed only if
-they reproduce a product with `A` that was not used to assemble them. Every solve reports its residual.
+Blocks are assembled as if the rows of the leading axis were independent systems, and used only if
+they reproduce a product with `A` that took no part in assembling them. GMRES reports its failures.
+
+The package has linear solvers and a test of block structure of its own. They are repeated here on
+purpose: an oracle must not share code with the layers that it judges.
 """
 
 from __future__ import annotations

@@ -16,8 +16,18 @@ def moved_at_random(value: Tensor, share: float, generator: torch.Generator) -> 
         [0.0, 0.0]
     """
     draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-    size = value.double().norm() / max(value.numel(), 1) ** 0.5
-    return value + (share * size * draw.to(value.device)).to(value.dtype)
+    step = share * root_mean_square(value) * draw.to(value.device)
+    return value + step.to(value.dtype)
+
+
+def root_mean_square(value: Tensor) -> float:
+    """Root-mean-square size of the entries, in float64.
+
+    Examples:
+        >>> root_mean_square(torch.tensor([1.0, -7.0]))
+        5.0
+    """
+    return float(value.double().norm()) / max(value.numel(), 1) ** 0.5
 
 
 def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from .equations import KnownEquation, Residual
 from .evidence import Component
 from .linear import Krylov, SingularError
 from .polish import PolishError, Root, polish, relative_distance
-from .probes import probe
+from .probes import probe, root_mean_square
 from .subject import LayerError, Slot, Subject, Tape, Tensors
 from .tightening import Tighten, Tightened
 
@@ -140,9 +140,7 @@ class Setup:
 
     def size(self, slot: int) -> float:
         """Root-mean-square size of a slot's value; 1 where it is zero."""
-        value = self.slots[slot].value.double()
-        size = float(value.norm()) / max(value.numel(), 1) ** 0.5
-        return size if size > 0 else 1.0
+        return root_mean_square(self.slots[slot].value) or 1.0
 
     @cached_property
     def equation(self) -> KnownEquation | None:

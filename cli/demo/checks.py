@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import Exact, FixedPointIteration, Solver, Stopping, Unrolled
+from ...verification.saved import saved_bytes
 from .gradients import (
     DepthStudy,
     GradientCheck,
@@ -17,7 +18,6 @@ from .gradients import (
     distance,
     random_direction,
 )
-from .memory import saved_bytes
 from .network import EquilibriumNetwork
 from .objective import Objective
 from .solving import SolverRun, run_solver

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ...models.data import Corpus
+from ...verification.saved import saved_bytes
 from .baseline import unigram_bits
-from .memory import saved_bytes
 
 _LAYERS = 8
 _NEEDED = ("lightning", "tensorboard", "yaml")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +9,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...solvers.options import is_number
-from ..grid import differences, five_point, inverse_laplacian, is_square, nodes, side
-from ..problem import Root, TestProblem
+from ..grid import differences, five_point, nodes, side
+from ..problem import Root
+from .unit_square import OnUnitSquare
 
 
 @dataclass(frozen=True)
-class ConvectionDiffusion(TestProblem):
+class ConvectionDiffusion(OnUnitSquare):
     """`−Δu + c u (u_x + u_y) = g` on the unit square by central differences, times `h²`.
 
     `g` is chosen so that `u* = 10 x y (1−x)(1−y) e^{x^4.5}` solves the difference equations themselves,
@@ -28,19 +28,14 @@ class ConvectionDiffusion(TestProblem):
     convection: float = 20.0
 
     name = "convection-diffusion"
-    tags = ("application", "scalable")
     source = "Kelley 2003, section 3.7"
     standard_size = 225
-    sizes = "m² with m ≥ 1"
     remark = "The root given is exact for the difference equations."
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not is_number(self.convection, 0):
             raise ValueError(f"convection must be a number ≥ 0, got {self.convection!r}")
-
-    def allows(self, n: int) -> bool:
-        return is_square(n)
 
     def args(
         self,
@@ -69,17 +64,5 @@ class ConvectionDiffusion(TestProblem):
         x, y = nodes(side(n), torch.empty(0, dtype=torch.float64))
         return 10 * x * y * (1 - x) * (1 - y) * torch.exp(x**4.5)
 
-    def first(self, n: int) -> Tensor:
-        return torch.zeros(n, dtype=torch.float64)
-
     def known(self, n: int) -> list[Root]:
         return [Root(self._solution(n).flatten())]
-
-    def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> Callable[[Tensor], Tensor]:
-        """The inverse Laplacian: convection is a compact perturbation of it."""
-        return inverse_laplacian(self.size(n), dtype, device)

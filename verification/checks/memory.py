@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-
 from ...implicit import ImplicitLayer
 from ...solvers import Stopping
 from ..evidence import Evidence
+from ..saved import saved_bytes
 from ..setup import NotExercisedError, Setup
 from ..subject import LayerError, Subject
 
@@ -30,7 +28,7 @@ def memory_of_iterations(setup: Setup) -> list[Evidence]:
         NotExercisedError: The number of iterations cannot be changed.
     """
     (few, short), (many, long) = _pair(setup)
-    before, after = saved_bytes(short), saved_bytes(long)
+    before, after = _saved(short), _saved(long)
     grows = "grow" if after > before else "do not grow"
     setup.notes.append(
         f"{before:,} bytes are saved for the backward pass {few}, {after:,} {many}: "
@@ -39,26 +37,11 @@ def memory_of_iterations(setup: Setup) -> list[Evidence]:
     return []
 
 
-def saved_bytes(subject: Subject) -> int:
-    """Bytes of the distinct tensors that one call saves for its backward pass.
-
-    Raises:
-        NotExercisedError: The layer cannot be called.
-    """
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+def _saved(subject: Subject) -> int:
     try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            tape = subject.tape()
+        return saved_bytes(subject.tape)
     except LayerError as error:
         raise NotExercisedError(f"the layer cannot be called so: {error}") from error
-    del tape
-    return sum(storages.values())
 
 
 def _pair(setup: Setup) -> tuple[tuple[str, Subject], tuple[str, Subject]]:

@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass until the backward pass."""
+"""Memory of a backward pass: bytes that autograd saves for it in the forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _Saved:
-    """What a graph holds in place of a tensor: it lives as long as the graph holds it."""
+    """Stand-in for a saved tensor, which lives as long as its graph."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
