@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .configuration import Configuration, load, shipped
+    from .configuration import StudyConfiguration, load, shipped
     from .errors import StoreError, StoreWarning, StudyError
     from .overview import Progress, export, status
     from .reporting import Comparison, compare, report
@@ -16,13 +16,13 @@ __all__ = [
     "COLUMNS",
     "OUTCOMES",
     "Comparison",
-    "Configuration",
     "Plan",
     "Progress",
     "Row",
     "Store",
     "StoreError",
     "StoreWarning",
+    "StudyConfiguration",
     "StudyError",
     "Summary",
     "compare",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "configuration": ("Configuration", "load", "shipped"),
+    "configuration": ("StudyConfiguration", "load", "shipped"),
     "errors": ("StoreError", "StoreWarning", "StudyError"),
     "overview": ("Progress", "export", "status"),
     "reporting": ("Comparison", "compare", "report"),

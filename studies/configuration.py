@@ -19,7 +19,7 @@ from .selection import all_chosen, not_called
 SHIPPED = Path(__file__).parent / "shipped"
 
 
-class Configuration(BaseModel):
+class StudyConfiguration(BaseModel):
     """A study: every problem with every solver, at every tolerance, seed and dtype.
 
     Attributes:
@@ -45,8 +45,8 @@ class Configuration(BaseModel):
             in a `StudyError`.
 
     Examples:
-        >>> from implicitly.studies import Configuration
-        >>> study = Configuration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
+        >>> from implicitly.studies import StudyConfiguration
+        >>> study = StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
         >>> [cell.solver.text for cell in study.cells()]
         ['newton', 'scipy:hybr']
     """
@@ -153,16 +153,16 @@ def shipped() -> list[str]:
     return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
 
 
-def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]:
+def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfiguration, str]:
     """A configuration and its text: of a YAML file, of a Python file, or of a study that is shipped.
 
-    A Python file holds `configuration`, a `Configuration` or a dictionary of its fields; problems that it
-    registers and the dictionary `solvers` can be chosen by name.
+    A Python file holds `configuration`, a `StudyConfiguration` or a dictionary of its fields; problems
+    that it registers and the dictionary `solvers` can be chosen by name.
 
     Raises:
         StudyError: It cannot be read, or a field is unknown or out of range (the nearest is named).
     """
-    if isinstance(configuration, Configuration):
+    if isinstance(configuration, StudyConfiguration):
         return configuration, as_text(configuration)
     file = Path(configuration)
     if not file.suffix and not file.is_file():
@@ -179,7 +179,7 @@ def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]
     return from_text(text, str(file)), text
 
 
-def from_text(text: str, called: str = "the configuration") -> Configuration:
+def from_text(text: str, called: str = "the configuration") -> StudyConfiguration:
     """A configuration from YAML.
 
     Raises:
@@ -192,24 +192,24 @@ def from_text(text: str, called: str = "the configuration") -> Configuration:
     return _of_fields(fields, called)
 
 
-def as_text(configuration: Configuration) -> str:
+def as_text(configuration: StudyConfiguration) -> str:
     """A configuration in YAML, without what has its default."""
     fields = configuration.model_dump(mode="json", exclude_defaults=True)
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
 
 
-def _of_module(file: Path) -> Configuration:
+def _of_module(file: Path) -> StudyConfiguration:
     file = file.resolve()
     found = getattr(Catalogue(str(file)).module, "configuration", None)
-    if isinstance(found, Configuration):
+    if isinstance(found, StudyConfiguration):
         return found.model_copy(update={"own": str(file)})
     if found is None:
         raise StudyError(f"{file} defines no `configuration`")
     return _of_fields(found, str(file), own=str(file))
 
 
-def _of_fields(fields: object, called: str, own: str | None = None) -> Configuration:
+def _of_fields(fields: object, called: str, own: str | None = None) -> StudyConfiguration:
     if not isinstance(fields, dict):
         raise StudyError(f"{called} must hold fields such as name, problems and solvers")
     # YAML reads 1e-8, which has no point, as text.
@@ -218,7 +218,7 @@ def _of_fields(fields: object, called: str, own: str | None = None) -> Configura
         numbers = [numbers]
     given = {**fields, **({} if numbers is None else {"tolerances": numbers})}
     try:
-        return Configuration(**given, own=own) if own else Configuration(**given)
+        return StudyConfiguration(**given, own=own) if own else StudyConfiguration(**given)
     except ValidationError as error:
         raise StudyError(f"{called}: {'; '.join(map(_said, error.errors()))}") from error
     except TypeError as error:
@@ -228,6 +228,6 @@ def _of_fields(fields: object, called: str, own: str | None = None) -> Configura
 def _said(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = [name for name in Configuration.model_fields if name != "own"]
+        valid = [name for name in StudyConfiguration.model_fields if name != "own"]
         return f"there is no field {place!r}{nearest(place, valid)}, of {', '.join(valid)}"
     return f"{place}: {problem['msg']}, got {problem['input']!r}"

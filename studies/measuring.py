@@ -16,7 +16,7 @@ from torch import Tensor
 from ..problems import TestProblem
 from .catalogue import Catalogue
 from .cell import Cell
-from .methods.equation import BudgetSpentError, Equation, Watch
+from .methods.equation import BudgetSpentError, StudyEquation, Watch
 from .methods.method import Attempt, Method
 from .row import Outcome
 
@@ -29,7 +29,7 @@ class Prepared:
 
     problem: TestProblem
     method: Method
-    equation: Equation
+    equation: StudyEquation
     residual_start: float
 
 
@@ -52,7 +52,7 @@ def prepare(cell: Cell, catalogue: Catalogue) -> Prepared:
     start = _largest(problem, z0)
     target = cell.tolerance * (start if cell.relative else 1.0)
     args = problem.args(n, dtype, cell.device) if cell.gradient is not None else ()
-    equation = Equation(problem, z0, target, cell.limits.evaluations, args)
+    equation = StudyEquation(problem, z0, target, cell.limits.evaluations, args)
     return Prepared(problem, method, equation, start)
 
 

@@ -52,7 +52,7 @@ def status(store: Store) -> list[Progress]:
         >>> import tempfile
         >>> from implicitly import studies
         >>> store = studies.Store(tempfile.mkdtemp())
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> _ = studies.run(tiny, store)
         >>> [(progress.study, progress.left) for progress in studies.status(store)]
         [('tiny', 0)]
@@ -81,7 +81,7 @@ def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
         >>> import tempfile
         >>> from implicitly import studies
         >>> store = studies.Store(tempfile.mkdtemp())
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> _ = studies.run(tiny, store)
         >>> studies.export(store.rows("tiny"), tempfile.mkdtemp() + "/tiny.csv").name
         'tiny.csv'

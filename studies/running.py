@@ -16,7 +16,7 @@ import joblib
 
 from .catalogue import Catalogue
 from .cell import Cell
-from .configuration import Configuration, from_text, load
+from .configuration import StudyConfiguration, from_text, load
 from .environment import environment, versions
 from .errors import StoreError, StudyError
 from .guard import Guard
@@ -56,7 +56,7 @@ class Summary:
 
 
 def run(
-    configuration: Configuration | str | Path,
+    configuration: StudyConfiguration | str | Path,
     store: Store | str | Path,
     *,
     jobs: int = 1,
@@ -71,7 +71,7 @@ def run(
     goes on where it was.
 
     Args:
-        configuration: A `Configuration`, a file (YAML or Python), or the name of a study that is shipped.
+        configuration: A `StudyConfiguration`, a YAML or Python file, or the name of a shipped study.
         store: Where rows go.
         jobs: Cells run at once; 1 if the study takes times, whatever is given.
         threads: Threads of each.
@@ -86,7 +86,7 @@ def run(
     Examples:
         >>> import tempfile
         >>> from implicitly import studies
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> studies.run(tiny, tempfile.mkdtemp()).outcomes
         {'solved': 1}
     """
@@ -126,7 +126,7 @@ def _opened(store: Store | str | Path) -> Store:
 
 
 def _run(
-    settings: Configuration,
+    settings: StudyConfiguration,
     text: str,
     place: Store | str | Path,
     jobs: int,

@@ -87,7 +87,7 @@ class KnownEquation:
         with torch.no_grad():
             return self._evaluate(z, values)
 
-    def linearize(self, z: Tensor, values: Sequence[Tensor] | None = None) -> Linearization:
+    def products_at(self, z: Tensor, values: Sequence[Tensor] | None = None) -> JacobianProducts:
         """`F` at `z`, with derivatives in `z` and the slots, at their own values or at others."""
         own = values is None and not self._narrow
         with torch.enable_grad():
@@ -96,7 +96,7 @@ class KnownEquation:
                 slot.leaf if slot.leaf is not None and own else value.detach().requires_grad_()
                 for slot, value in zip(self.slots, values or self.base, strict=True)
             )
-            return Linearization(self._evaluate(z, tensors, differentiable=True), z, tensors)
+            return JacobianProducts(self._evaluate(z, tensors, differentiable=True), z, tensors)
 
     def _evaluate(
         self, z: Tensor, values: Sequence[Tensor], differentiable: bool = False
@@ -132,8 +132,8 @@ class KnownEquation:
         return self.flat(found)
 
 
-class Linearization:
-    """`F` at one point, and products with the transposes of its derivatives."""
+class JacobianProducts:
+    """`F` at one point, and products with its derivatives and their transposes."""
 
     def __init__(self, value: Tensor, z: Tensor, tensors: tuple[Tensor, ...]) -> None:
         self.value = value.detach()

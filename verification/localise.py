@@ -13,32 +13,34 @@ from torch import Tensor
 
 from .checks.finite_differences import NAME, measure
 from .evidence import Component, Evidence, combine
-from .setup import Setup
+from .session import Session
 from .verdict import Verdict
 
 
-def localised(setup: Setup, o: int, s: int, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+def localised(
+    session: Session, o: int, s: int, evidence: tuple[Evidence, ...]
+) -> tuple[Evidence, ...]:
     """The same evidence, with the worst component where only differences see an error."""
     verdict, deciding = combine(evidence)
     if verdict is not Verdict.WRONG or deciding is None or deciding.worst is not None:
         return evidence
     if not deciding.check.startswith(NAME):
         return evidence
-    component = _bisect(setup, o, s)
+    component = _bisect(session, o, s)
     return tuple(
         replace(piece, worst=component) if piece is deciding else piece for piece in evidence
     )
 
 
-def _bisect(setup: Setup, o: int, s: int) -> Component | None:
+def _bisect(session: Session, o: int, s: int) -> Component | None:
     # Signs, a direction without small entries; and the first cotangent, whose column this is.
-    direction, column = setup.direction(s, 2), o * setup.cotangents
-    gradient = setup.gradients[0][o][s].double().reshape(-1)
+    direction, column = session.direction(s, 2), o * session.cotangents
+    gradient = session.gradients[0][o][s].double().reshape(-1)
 
     def sees(part: Tensor) -> float:
         masked = torch.zeros_like(direction).reshape(-1)
         masked[part] = direction.reshape(-1)[part]
-        return float(measure(setup, s, masked.reshape(direction.shape)).slope.value[column])
+        return float(measure(session, s, masked.reshape(direction.shape)).slope.value[column])
 
     def says(part: Tensor) -> float:
         return float(gradient[part] @ direction.reshape(-1)[part].double())
@@ -60,4 +62,4 @@ def _bisect(setup: Setup, o: int, s: int) -> Component | None:
     flat = int(part[0])
     expected = gradient.clone()
     expected[flat] = whole / float(direction.reshape(-1)[flat])
-    return setup.entry(s, flat, gradient, expected)
+    return session.entry(s, flat, gradient, expected)

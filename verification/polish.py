@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .equations import KnownEquation, Linearization
+from .equations import JacobianProducts, KnownEquation
 from .linear import Inverse, inverse_at
 
 _EPS = torch.finfo(torch.float64).eps
@@ -41,16 +41,16 @@ class Root:
     ) -> None:
         self.equation = equation
         self.z = z
-        self.linearization: Linearization = equation.linearize(z, values)
-        self.inverse: Inverse = inverse_at(equation, self.linearization, generator)
+        self.products: JacobianProducts = equation.products_at(z, values)
+        self.inverse: Inverse = inverse_at(equation, self.products, generator)
 
     def gradient(self, w: Tensor) -> tuple[Tensor, ...]:
         """The gradients of `⟨w, z⟩` in every slot."""
         u = self.inverse.solve_transposed(w)
-        return tuple(-gradient for gradient in self.linearization.pullback_slots(u))
+        return tuple(-gradient for gradient in self.products.pullback_slots(u))
 
     def newton_step(self) -> Tensor:
-        return self.inverse.solve(self.linearization.value)
+        return self.inverse.solve(self.products.value)
 
     def moved(self, values: Sequence[Tensor]) -> Tensor:
         """The root for other slots, by chord steps (Newton's with this point's Jacobian).

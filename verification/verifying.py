@@ -17,7 +17,7 @@ from .equations import residual_of
 from .evidence import Evidence
 from .localise import localised
 from .report import Finding, Report
-from .setup import NoRootError, NotExercisedError, Setup, describe
+from .session import NoRootError, NotExercisedError, Session, describe
 from .subject import LayerError, Subject
 from .tightening import Tighten
 from .time_limit import TimeLimit
@@ -101,88 +101,88 @@ def _examined(
     except LayerError as error:
         return replace(report, notes=(str(error),), calls=subject.calls)
     full = effort == "full"
-    setup = Setup(
+    session = Session(
         subject, tape, residual, tighten,
         cotangents=4 if full else 2, directions=4 if full else 2, full=full, seed=seed,
     )  # fmt: skip
-    if not setup.slots:
-        setup.notes.append("nothing requires gradients: no input, parameter or captured tensor")
+    if not session.slots:
+        session.notes.append("nothing requires gradients: no input, parameter or captured tensor")
     if not any(tape.connected()):
-        setup.notes.append("no output has a gradient graph; its gradients count as zero")
-    _look_again(setup)
+        session.notes.append("no output has a gradient graph; its gradients count as zero")
+    _look_again(session)
     if tape.finite:
-        evidence, ran, skipped = _run(setup)
+        evidence, ran, skipped = _run(session)
     else:
-        setup.notes.append("the layer returned values that are not finite")
+        session.notes.append("the layer returned values that are not finite")
         evidence = [
             Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
-            for o, slot in _pairs(setup)
+            for o, slot in _pairs(session)
         ]
         ran, skipped = [], [(name, "the output is not finite") for name in CORE]
     skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
     return replace(
         report,
-        findings=_findings(setup, evidence, effort),
+        findings=_findings(session, evidence, effort),
         checks=tuple(ran),
         not_exercised=tuple(skipped),
-        notes=(*setup.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
+        notes=(*session.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
         calls=subject.calls,
     )
 
 
-def _look_again(setup: Setup) -> None:
+def _look_again(session: Session) -> None:
     """Whether the same call gives the same output."""
-    first = setup.tape.values
+    first = session.tape.values
     try:
-        second = setup.subject.tape().values
+        second = session.subject.tape().values
     except LayerError as error:
-        setup.notes.append(f"a second call at the same inputs failed: {error}")
+        session.notes.append(f"a second call at the same inputs failed: {error}")
         return
     for a, b in zip(first, second, strict=True):
         distance = float((a.double() - b.double()).abs().sum())
         size = float(a.double().abs().sum())
         if distance > 0 and size > 0:
-            setup.repeat = max(setup.repeat, distance / size)
-    if setup.repeat > 0:
-        setup.notes.append(
-            f"two calls at the same inputs and random state differ by {setup.repeat:.1e}: the layer "
+            session.repeat = max(session.repeat, distance / size)
+    if session.repeat > 0:
+        session.notes.append(
+            f"two calls at the same inputs and random state differ by {session.repeat:.1e}: the layer "
             "keeps state, or its arithmetic is not deterministic"
         )
 
 
-def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]]:
+def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, str]]]:
     evidence: list[Evidence] = []
     ran: list[str] = []
     skipped: list[tuple[str, str]] = []
     no_root = ""
-    if not setup.slots:
+    if not session.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CORE]
-    if not setup.full:
+    if not session.full:
         skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
-    for name, check in (CORE | FULL_CHECKS if setup.full else CORE).items():
+    for name, check in (CORE | FULL_CHECKS if session.full else CORE).items():
         try:
-            evidence += check(setup)
+            evidence += check(session)
             ran.append(name)
         except NoRootError as reason:
             no_root = str(reason)
-            evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(setup)]
+            evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(session)]
         except NotExercisedError as reason:
             skipped.append((name, str(reason)))
         except LayerError as error:
-            evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(setup)]
+            evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
     if no_root:
         # Where the solution has no derivative, what the layer gives need not be consistent either.
         evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
     if "implicit reference" in ran:
-        doubtful = reference_holds(setup)
+        doubtful = reference_holds(session)
         if doubtful:
-            setup.notes.append(doubtful)
+            session.notes.append(doubtful)
             evidence = [_without_reference(piece, doubtful) for piece in evidence]
     return evidence, ran, skipped
 
 
-def _pairs(setup: Setup) -> list[tuple[str, Any]]:
-    return [(output, slot) for output in setup.outputs for slot in setup.slots]
+def _pairs(session: Session) -> list[tuple[str, Any]]:
+    return [(output, slot) for output in session.outputs for slot in session.slots]
 
 
 def _raised(check: str, output: str, slot: str, error: Exception) -> Evidence:
@@ -195,18 +195,18 @@ def _without_reference(piece: Evidence, reason: str) -> Evidence:
     return replace(piece, unreliable=reason, reference=False)
 
 
-def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
+def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
     found: list[Finding] = []
-    for o, output in enumerate(setup.outputs):
+    for o, output in enumerate(session.outputs):
         of_output: dict[int, Finding] = {}
-        for s, slot in enumerate(setup.slots):
+        for s, slot in enumerate(session.slots):
             own = tuple(e for e in evidence if (e.output, e.input) == (output, slot.name))
             if not own:
                 continue
-            again = _again(setup, effort, output, slot.name)
-            of_output[s] = Finding.of(localised(setup, o, s, own), again)
+            again = _again(session, effort, output, slot.name)
+            of_output[s] = Finding.of(localised(session, o, s, own), again)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
-        for s, cause in diagnose(setup, o, wrong).items():
+        for s, cause in diagnose(session, o, wrong).items():
             of_output[s] = replace(of_output[s], cause=cause)
         found += of_output.values()
     first = {(finding.output, finding.input) for finding in found}
@@ -215,12 +215,12 @@ def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[F
         if (piece.output, piece.input) not in first:
             others.setdefault((piece.output, piece.input), []).append(piece)
     for (output, slot_name), pieces in others.items():
-        found.append(Finding.of(tuple(pieces), _again(setup, effort, output, slot_name)))
+        found.append(Finding.of(tuple(pieces), _again(session, effort, output, slot_name)))
     return tuple(found)
 
 
-def _again(setup: Setup, effort: Effort, output: str, slot: str) -> str:
-    return f"verify(layer, inputs, seed={setup.seed}, effort={effort!r})[{output!r}, {slot!r}]"
+def _again(session: Session, effort: Effort, output: str, slot: str) -> str:
+    return f"verify(layer, inputs, seed={session.seed}, effort={effort!r})[{output!r}, {slot!r}]"
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def small_study(
     # Imported here because it is an extra.
     from ... import studies
 
-    configuration = studies.Configuration(
+    configuration = studies.StudyConfiguration(
         name="demo",
         description="The default of root beside three solvers and SciPy's best, on classical problems.",
         problems=problems,

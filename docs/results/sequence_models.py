@@ -30,7 +30,7 @@ from implicitly import Exact, FixedPointIteration, Stopping
 from implicitly.models import Equilibrium, SequenceModel, count_parameters
 from implicitly.models.training import (
     Batch,
-    Configuration,
+    TrainingConfiguration,
     evaluate,
     latest,
     load,
@@ -62,7 +62,7 @@ _SECONDS, _WATCHED = "seconds.txt", "watched.csv"
 class Run:
     """A finished run."""
 
-    configuration: Configuration
+    configuration: TrainingConfiguration
     folder: Path
     model: SequenceModel
     seconds: float

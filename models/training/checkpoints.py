@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..sequence_model import SequenceModel
-from .configuration import Configuration, from_text
+from .configuration import TrainingConfiguration, from_text
 from .errors import CheckpointError
 from .fields import as_fields
 from .module import RECORD
@@ -30,7 +30,7 @@ class Restored(NamedTuple):
         weights: Of the model.
     """
 
-    configuration: Configuration
+    configuration: TrainingConfiguration
     vocabulary: int
     step: int
     weights: dict[str, torch.Tensor]
@@ -100,7 +100,7 @@ def restore(file: str | Path) -> Restored:
     return Restored(configuration, record["vocabulary"], content["global_step"], weights)
 
 
-def check_same_run(file: Path, there: Restored, wanted: Configuration) -> None:
+def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -> None:
     """Raise a `CheckpointError` unless a checkpoint can be continued with a configuration.
 
     Model, data, seed, batch and length must be the same; the rest may change.

@@ -125,7 +125,7 @@ _MODELS: dict[type, Callable[[Any], SequenceModel]] = {
 
 
 @dataclass(frozen=True)
-class Configuration(Options):
+class TrainingConfiguration(Options):
     """Everything that makes a run.
 
     Attributes:
@@ -156,8 +156,8 @@ class Configuration(Options):
 
     Examples:
         >>> from implicitly.models import TransformerOptions
-        >>> from implicitly.models.training import Configuration, CopyMemoryTask
-        >>> run = Configuration("tiny", TransformerOptions(10, width=8, heads=2), CopyMemoryTask(5))
+        >>> from implicitly.models.training import TrainingConfiguration, CopyMemoryTask
+        >>> run = TrainingConfiguration("tiny", TransformerOptions(10, width=8, heads=2), CopyMemoryTask(5))
         >>> run.steps
         1000
     """
@@ -233,7 +233,7 @@ def named() -> list[str]:
     return sorted(file.stem for file in NAMED.glob("*.yaml"))
 
 
-def load(configuration: str | Path, changes: Sequence[str] = ()) -> Configuration:
+def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConfiguration:
     """A configuration of a YAML file, or of those that come with the package by its name.
 
     Args:
@@ -267,7 +267,7 @@ def load(configuration: str | Path, changes: Sequence[str] = ()) -> Configuratio
 
 def from_text(
     text: str, called: str = "the configuration", changes: Sequence[str] = ()
-) -> Configuration:
+) -> TrainingConfiguration:
     """A configuration from YAML; see `load`.
 
     Examples:
@@ -281,13 +281,15 @@ def from_text(
         _change(fields, change)
     model = fields.pop("model", None)
     options = None if model is None else build(AnyModel, model, "model", vocabulary=_ANY_VOCABULARY)
-    if model is None and not set(fields) - set(Configuration.__dataclass_fields__):
+    if model is None and not set(fields) - set(TrainingConfiguration.__dataclass_fields__):
         raise ConfigurationError(f"{called}: model must be given")
-    made: Configuration = build(Configuration, fields, called, within=False, model=options)
+    made: TrainingConfiguration = build(
+        TrainingConfiguration, fields, called, within=False, model=options
+    )
     return made
 
 
-def changed(configuration: Configuration, changes: Sequence[str]) -> Configuration:
+def changed(configuration: TrainingConfiguration, changes: Sequence[str]) -> TrainingConfiguration:
     """A configuration with some fields changed; see `load`.
 
     Examples:
@@ -297,7 +299,7 @@ def changed(configuration: Configuration, changes: Sequence[str]) -> Configurati
     return from_text(as_text(configuration), "the configuration", changes)
 
 
-def as_text(configuration: Configuration) -> str:
+def as_text(configuration: TrainingConfiguration) -> str:
     """A configuration in YAML, without what has its default."""
     fields = as_fields(configuration)
     fields["model"] = {"name": fields["model"]["name"], **fields["model"]}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..memory import Memory
 from ..output import Output
-from .configuration import Configuration, as_text
+from .configuration import TrainingConfiguration, as_text
 from .data import Batch, generator_of, seed_of
 from .errors import TrainingDivergedError
 from .tally import backward_work, forward_work
@@ -39,7 +39,7 @@ class LanguageModelling(LightningModule):
         output: Of the forward pass of the present step.
     """
 
-    def __init__(self, configuration: Configuration, vocabulary: int) -> None:
+    def __init__(self, configuration: TrainingConfiguration, vocabulary: int) -> None:
         super().__init__()
         self.configuration = configuration
         self.vocabulary_size = vocabulary

@@ -25,7 +25,7 @@ from .callbacks import (
     TrainingProgress,
 )
 from .checkpoints import FOLDER, LATEST, check_same_run, latest, restore, saved
-from .configuration import Configuration, as_text
+from .configuration import TrainingConfiguration, as_text
 from .data import Batch, Batches, Part
 from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from .module import LanguageModelling
@@ -105,7 +105,7 @@ class _Again:
 
 
 def train(
-    configuration: Configuration,
+    configuration: TrainingConfiguration,
     folder: str | Path,
     *,
     resume: bool = False,
@@ -140,9 +140,9 @@ def train(
     Examples:
         >>> import tempfile
         >>> from implicitly.models import TransformerOptions, WeightTied
-        >>> from implicitly.models.training import Configuration, CopyMemoryTask, train
+        >>> from implicitly.models.training import TrainingConfiguration, CopyMemoryTask, train
         >>> sizes = TransformerOptions(10, width=8, heads=2, depth=WeightTied(2))
-        >>> run = Configuration("tiny", sizes, CopyMemoryTask(5, training=64, test=16), steps=2)
+        >>> run = TrainingConfiguration("tiny", sizes, CopyMemoryTask(5, training=64, test=16), steps=2)
         >>> train(run, tempfile.mkdtemp(), accelerator="cpu").steps
         2
     """
@@ -195,7 +195,7 @@ def train(
     return Result(folder, trainer.global_step, module, metrics)
 
 
-def _opened(configuration: Configuration, processes: int) -> Batches:
+def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
     run = configuration
     try:
         batches = run.data.open(run.batch, run.length, run.seed)
@@ -207,7 +207,7 @@ def _opened(configuration: Configuration, processes: int) -> Batches:
     return batches
 
 
-def _start(configuration: Configuration, folder: Path, resume: bool) -> Path | None:
+def _start(configuration: TrainingConfiguration, folder: Path, resume: bool) -> Path | None:
     """The checkpoint to go on from."""
     if not resume:
         if saved(folder):
@@ -221,7 +221,9 @@ def _start(configuration: Configuration, folder: Path, resume: bool) -> Path | N
     return file
 
 
-def _callbacks(configuration: Configuration, folder: Path, progress: bool) -> list[Callback]:
+def _callbacks(
+    configuration: TrainingConfiguration, folder: Path, progress: bool
+) -> list[Callback]:
     run = configuration
     chosen: list[Callback] = [
         ModelCheckpoint(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from ...options.text import Value
 from ..row import Family
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
-Solve = Callable[[str, Mapping[str, Value], Equation], Attempt]
+Solve = Callable[[str, Mapping[str, Value], StudyEquation], Attempt]
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,5 @@ class Alone:
     def packages(self) -> tuple[str, ...]:
         return self.library.packages
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         return self.library.solve(self.method, self.options, equation)

@@ -51,7 +51,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Equation:
+class StudyEquation:
     """A problem at one size, as a method is to solve it.
 
     Attributes:
@@ -83,6 +83,6 @@ class Equation:
         return value - z if self.problem.form == "fixed_point" else value
 
     @property
-    def unwatched(self) -> Equation:
+    def unwatched(self) -> StudyEquation:
         """The same, as it is timed."""
         return replace(self, watch=None)

@@ -16,7 +16,7 @@ import torch
 
 from ...options.text import Value
 from .alone import Library
-from .equation import BudgetSpentError, Equation
+from .equation import BudgetSpentError, StudyEquation
 from .method import Attempt
 
 _JAXOPT = {
@@ -39,7 +39,7 @@ class _Bridge:
     A fault inside of a callback would come back as one of JAX's; it is kept and raised again.
     """
 
-    def __init__(self, equation: Equation) -> None:
+    def __init__(self, equation: StudyEquation) -> None:
         self._equation, self.jvps, self.vjps = equation, 0, 0
         self.fault: BaseException | None = None
 
@@ -129,7 +129,7 @@ class _Bridge:
         return self._torch(z)
 
 
-def _jaxopt(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+def _jaxopt(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
     """What a solver of JAXopt makes of it; its fixed-point solvers get a root as `z + F(z)`."""
     with warnings.catch_warnings():  # That it is no longer maintained.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -151,7 +151,7 @@ def _jaxopt(method: str, given: Mapping[str, Value], equation: Equation) -> Atte
     return bridge.attempt(solve, backwards=True)
 
 
-def _optimistix(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+def _optimistix(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
     """What a solver of Optimistix makes of it; plain iteration gets a root as `z + F(z)`.
 
     Its tolerances are relative and absolute; the relative one is 0.

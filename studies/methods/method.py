@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..row import Family
-from .equation import Equation
+from .equation import StudyEquation
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,6 @@ class Method(Protocol):
     @property
     def packages(self) -> tuple[str, ...]: ...
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         """Solve from the equation's start, as well as the method can."""
         ...

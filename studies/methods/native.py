@@ -18,7 +18,7 @@ from ...verification.equations import KnownEquation
 from ...verification.polish import polish
 from ...verification.subject import Subject
 from ..row import Family
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 ADAPTED = {"ScipyRoot": "scipy", "ScipyRootScalar": "scipy", "SteadyState": "torchdiffeq"}
@@ -70,7 +70,7 @@ class Native:
         name = type(self.solver).__name__
         return (ADAPTED[name],) if name in ADAPTED else ()
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         """Solve, and with a gradient mode take the gradient of `⟨w, z⟩` in every argument.
 
         `w` is drawn from a fixed seed. The reference is the dense implicit gradient at the root that Newton's
@@ -83,7 +83,7 @@ class Native:
             return _attempt(solution)
         return self._differentiated(equation)
 
-    def _solution(self, equation: Equation, args: tuple[Tensor, ...]) -> Solution:
+    def _solution(self, equation: StudyEquation, args: tuple[Tensor, ...]) -> Solution:
         call = fixed_point if equation.problem.form == "fixed_point" else root
         # A root-mean-square norm of target/√n bounds every entry by the target.
         stopping = Stopping(
@@ -103,13 +103,13 @@ class Native:
             on_failure="accept",
         )
 
-    def _mode(self, equation: Equation) -> Gradient | None:
+    def _mode(self, equation: StudyEquation) -> Gradient | None:
         if not isinstance(self.gradient, Exact) or self.gradient.stopping is not None:
             return self.gradient
         # The adjoint equation to the same tolerance, relative to its right-hand side.
         return replace(self.gradient, stopping=Stopping(rtol=equation.target))
 
-    def _differentiated(self, equation: Equation) -> Attempt:
+    def _differentiated(self, equation: StudyEquation) -> Attempt:
         args = equation.args or equation.problem.args(
             equation.z0.shape[-1], equation.z0.dtype, equation.z0.device
         )

@@ -11,7 +11,7 @@ import torch
 
 from ...options.text import Value
 from .alone import Library
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 _METHODS = (
@@ -36,7 +36,7 @@ _FURTHER: dict[str, dict[str, float]] = {"df-sane": {"ftol": 0.0}}
 _LEAST = float(np.finfo(np.float64).eps)
 
 
-def _solve(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+def _solve(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
     """What a method of `scipy.optimize.root` makes of the whole unknown as one vector.
 
     Jacobians are differences. The tolerance is handed over as `fatol` (half of it to `df-sane`, which
@@ -75,7 +75,7 @@ def _solve(method: str, given: Mapping[str, Value], equation: Equation) -> Attem
     )
 
 
-def _options(method: str, given: Mapping[str, Value], equation: Equation) -> dict[str, Any]:
+def _options(method: str, given: Mapping[str, Value], equation: StudyEquation) -> dict[str, Any]:
     limit = "maxfev" if method in ("hybr", "df-sane") else "maxiter"
     shares = _TOLERANCES.get(method, {"fatol": 1.0})
     return {

@@ -10,11 +10,11 @@ import torch
 
 from ...options.text import Value
 from .alone import Library
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 
-def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+def _torchdeq(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
     """What a solver of TorchDEQ, which knows fixed points, makes of it: a root is given as `z + F(z)`.
 
     Its tolerance is one on the Euclidean norm for each row of a batch, of which the target is a bound for
@@ -40,7 +40,7 @@ def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> At
     return _attempt(value.view(shape), residual <= equation.target, residual)
 
 
-def _xitorch(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
+def _xitorch(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
     """What a method of `xitorch.optimize` makes of it: `equilibrium` for `anderson_acc`, else `rootfinder`.
 
     It takes one system, so that a batch is a single unknown. Claimed is the absence of its warning.

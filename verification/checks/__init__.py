@@ -1,4 +1,4 @@
-"""The checks: each from a `Setup` to a list of `Evidence`, independent of the others, without a verdict."""
+"""The checks: each from a `Session` to a list of `Evidence`, independent of the others, without a verdict."""
 
 from __future__ import annotations
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..evidence import Evidence
-from ..setup import Setup
+from ..session import Session
 from .finite_differences import finite_differences
 from .identities import forward_mode, linearity
 from .implicit_reference import implicit_reference
 
-Check = Callable[[Setup], list[Evidence]]
+Check = Callable[[Session], list[Evidence]]
 
 CORE: dict[str, Check] = {
     "implicit reference": implicit_reference,

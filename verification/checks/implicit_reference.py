@@ -9,23 +9,23 @@ of the two is the solver's part (slack).
 from __future__ import annotations
 
 from ..evidence import Evidence
-from ..setup import Setup
+from ..session import Session
 
 NAME = "implicit reference"
 
 
-def implicit_reference(setup: Setup) -> list[Evidence]:
+def implicit_reference(session: Session) -> list[Evidence]:
     """One piece of evidence for each output, slot and cotangent.
 
     Raises:
         NotExercisedError: The equation is not known, or has no derivative here.
     """
     found = []
-    for o, output in enumerate(setup.outputs):
-        for k in range(setup.cotangents):
-            _, star = setup.implicit(k, o)
-            for s, slot in enumerate(setup.slots):
-                gradient = setup.gradients[k][o][s].double()
+    for o, output in enumerate(session.outputs):
+        for k in range(session.cotangents):
+            _, star = session.implicit(k, o)
+            for s, slot in enumerate(session.slots):
+                gradient = session.gradients[k][o][s].double()
                 scale = float(star[s].norm())
                 found.append(
                     Evidence(
@@ -34,10 +34,10 @@ def implicit_reference(setup: Setup) -> list[Evidence]:
                         input=slot.name,
                         error=float((gradient - star[s]).norm()),
                         scale=scale,
-                        floor=setup.conditioned_floor(o, s) * scale + setup.underflow(o, s),
-                        slack=setup.slack(k, o, s),
-                        lag=setup.lag,
-                        worst=setup.component(s, gradient, star[s]),
+                        floor=session.conditioned_floor(o, s) * scale + session.underflow(o, s),
+                        slack=session.slack(k, o, s),
+                        lag=session.lag,
+                        worst=session.component(s, gradient, star[s]),
                     )
                 )
     return found

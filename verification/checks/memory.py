@@ -15,22 +15,22 @@ from ...implicit import ImplicitLayer
 from ...solvers import Stopping
 from ..evidence import Evidence
 from ..saved import saved_bytes
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError, Subject
 
 _FEW, _MANY = 4, 16
 
 
-def memory_of_iterations(setup: Setup) -> list[Evidence]:
+def memory_of_iterations(session: Session) -> list[Evidence]:
     """No evidence, but a note with the bytes saved after few and after many iterations.
 
     Raises:
         NotExercisedError: The number of iterations cannot be changed.
     """
-    (few, short), (many, long) = _pair(setup)
+    (few, short), (many, long) = _pair(session)
     before, after = _saved(short), _saved(long)
     grows = "grow" if after > before else "do not grow"
-    setup.notes.append(
+    session.notes.append(
         f"{before:,} bytes are saved for the backward pass {few}, {after:,} {many}: "
         f"they {grows} with the iterations"
     )
@@ -44,16 +44,16 @@ def _saved(subject: Subject) -> int:
         raise NotExercisedError(f"the layer cannot be called so: {error}") from error
 
 
-def _pair(setup: Setup) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
-    layer = setup.subject.layer
+def _pair(session: Session) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
+    layer = session.subject.layer
     if isinstance(layer, ImplicitLayer):
         return (
-            (f"of {_FEW} iterations", setup.subject.like(_limited(layer, _FEW))[0]),
-            (f"of {_MANY}", setup.subject.like(_limited(layer, _MANY))[0]),
+            (f"of {_FEW} iterations", session.subject.like(_limited(layer, _FEW))[0]),
+            (f"of {_MANY}", session.subject.like(_limited(layer, _MANY))[0]),
         )
-    if setup.tighten is not None:
-        tightened = setup.tightened.subjects
-        return ("as it is", setup.subject), ("at the tightest tolerance", tightened[-1])
+    if session.tighten is not None:
+        tightened = session.tightened.subjects
+        return ("as it is", session.subject), ("at the tightest tolerance", tightened[-1])
     raise NotExercisedError("the number of iterations cannot be changed: give tighten=")
 
 

@@ -49,7 +49,7 @@ class NoRootError(NotExercisedError):
 
 
 @dataclass
-class Setup:
+class Session:
     """One verification in progress.
 
     Attributes:
