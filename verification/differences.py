@@ -32,7 +32,7 @@ _WEIGHTS = np.array(
         [4 / 5, -1 / 5, 4 / 105, -1 / 280],
     ]
 )
-_LARGE, _SMALL = 1e-2, 1e-4
+WIDEST, _SMALL = 1e-2, 1e-4
 _RESERVE = (1e-6, 1e-1, 1e-8)
 _CONTRADICTION = 8.0
 _KINK = 0.3
@@ -95,7 +95,7 @@ def slope(samples: Samples, scale: float, relative: Array, size: Array) -> Slope
     centre = samples(0.0)
     stencils: list[_Stencil] = []
     failure: ArithmeticError | None = None
-    for count, spacing in enumerate((_LARGE, _SMALL, *_RESERVE)):
+    for count, spacing in enumerate((WIDEST, _SMALL, *_RESERVE)):
         if count >= 2 and stencils and _accurate(stencils, relative, size):
             break
         try:

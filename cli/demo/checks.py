@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import Exact, FixedPointIteration, Solver, Stopping, Unrolled
+from ...verification import unrolled
 from ...verification.saved import saved_bytes
 from .gradients import (
     DepthStudy,
@@ -181,16 +182,9 @@ def saved_by_layer(
 
 def saved_by_unrolled(network: EquilibriumNetwork, batch: HeldOut, iterations: int) -> int:
     """Bytes that plain backpropagation through so many applications of the cell saves."""
-    cell = network.cell
+    repeated = unrolled(network.equilibrium, iterations)
     x = network.injection(batch.embedded).detach().requires_grad_()
-
-    def forward() -> Tensor:
-        z = torch.zeros_like(x)
-        for _ in range(iterations):
-            z = cell(z, x)
-        return z
-
-    return saved_bytes(forward, excluding=cell.parameters())
+    return saved_bytes(lambda: repeated(x), excluding=network.cell.parameters())
 
 
 def study_memory(
@@ -203,5 +197,5 @@ def study_memory(
         )
         for n in iterations
     ]
-    unrolled = [saved_by_unrolled(network, batch, n) for n in iterations]
-    return MemoryStudy(tuple(iterations), tuple(layer), tuple(unrolled))
+    stacked = [saved_by_unrolled(network, batch, n) for n in iterations]
+    return MemoryStudy(tuple(iterations), tuple(layer), tuple(stacked))

@@ -15,11 +15,12 @@ from ... import Anderson, SolveError, Stopping
 from ...models.data import Corpus, CorpusError, standard_library
 from .baseline import bigram_bits, unigram_bits
 from .checks import HeldOut, SolverReport, report_solver, study_memory, unrolled_gradients
-from .figure import can_draw, save_figure
+from .extras import can_draw, can_study, can_train
+from .figure import save_figure
 from .network import EquilibriumNetwork
-from .sequence_models import can_train, train_sequence_models
+from .sequence_models import train_sequence_models
 from .size import FAST, FULL, Size
-from .small_study import can_study, small_study
+from .small_study import small_study
 from .solving import SOLVERS, spectral_radius
 from .table import explanation, results_table
 from .text import evenly_spaced, windows

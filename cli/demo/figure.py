@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...studies.reporting.styling import COLOURS
 from .checks import MemoryStudy, SolverReport
 
-# Okabe & Ito's palette, told apart with every kind of colour vision; markers repeat the distinction.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# Markers repeat the distinction of the colours.
+_COLOURS = COLOURS[:4]
 _MARKERS = ("o", "s", "^", "D")
 _NEUTRAL = "#555555"
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def save_figure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from dataclasses import dataclass
@@ -18,12 +17,6 @@ from ...verification.saved import saved_bytes
 from .baseline import unigram_bits
 
 _LAYERS = 8
-_NEEDED = ("lightning", "tensorboard", "yaml")
-
-
-def can_train() -> bool:
-    """Whether what training needs is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
 
 
 @dataclass(frozen=True)

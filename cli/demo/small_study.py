@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 SOLVERS = ("polyalgorithm[remember=false]", "newton-krylov", "broyden", "anderson", "scipy:hybr")
-_NEEDED = ("joblib", "pandas", "plotly", "psutil", "pyarrow", "pydantic", "yaml")
-
-
-def can_study() -> bool:
-    """Whether what studies need is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
 
 
 def small_study(
