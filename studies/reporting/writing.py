@@ -12,11 +12,14 @@ from ..errors import StudyError
 from ..store import Plan
 from .cells import Cells, arrange
 from .describing import figures
+from .headlines import headlines
+from .intervals import Resampling
 from .page import Words, page
 from .styling import highlights
-from .summaries import Resampling, counted, headlines, tables
 from .tables import comma_separated, latex, markdown
+from .tabulating import tables
 from .versions import all_versions
+from .wording import counted
 
 if TYPE_CHECKING:
     import pandas
