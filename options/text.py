@@ -1,4 +1,4 @@
-"""Text of options: dataclasses by their fields, values as they are written, names that are near."""
+"""Options and text: fields of dataclasses, values as text, nearest names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null
 
 
 class OptionField(NamedTuple):
-    """A field that a dataclass of options is made with.
+    """An init field of a dataclass of options.
 
     Attributes:
         name: Its name.
@@ -29,7 +29,7 @@ class OptionField(NamedTuple):
 
     @property
     def required(self) -> bool:
-        """Whether the field has no default."""
+        """True if the field has no default."""
         return self.default is dataclasses.MISSING
 
 
@@ -59,7 +59,7 @@ def changed(instance: Any) -> dict[str, Any]:
 
 
 def made(kind: Any, values: Mapping[str, Any], fault: Callable[[str], Exception]) -> Any:
-    """An instance of a class of options; `fault` turns its complaint into the exception to raise."""
+    """An instance of a class of options; `fault` turns its error message into the exception to raise."""
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ def alternatives(hint: Any) -> Iterator[Any]:
 
 
 def takes(hint: Any, kind: type) -> bool:
-    """Whether a hint allows values of a type; a literal counts as text.
+    """True if a hint allows values of a type; a literal counts as text.
 
     Examples:
         >>> takes(float | None, float), takes(int, str)

@@ -47,7 +47,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is: rows are read and reported without PyTorch."""
+    """Import a name at its first use, so that rows are read and reported without PyTorch."""
     for home, names in _HOMES.items():
         if name in names:
             value: object = getattr(import_module(f".{home}", __name__), name)

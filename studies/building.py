@@ -1,4 +1,4 @@
-"""Options objects that choices stand for."""
+"""Options objects made from choices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build(kind: type, choice: Choice, parts: Mapping[str, type]) -> Any:
     Args:
         kind: Its class.
         choice: Its options.
-        parts: Classes that an option which takes no text may name.
+        parts: Classes by name, for options whose values are options objects.
 
     Raises:
         StudyError: An option is unknown (the nearest is named), or the class refuses a value.
@@ -39,5 +39,5 @@ def build(kind: type, choice: Choice, parts: Mapping[str, type]) -> Any:
 
 
 def _takes_text(hint: Any) -> bool:
-    """Whether a hint mentions text, be it within a mapping."""
+    """True if a hint mentions text, even within a mapping."""
     return takes(hint, str) or any(map(_takes_text, typing.get_args(hint)))

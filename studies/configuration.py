@@ -1,4 +1,4 @@
-"""What a study is to compare: read, checked, and taken apart into cells."""
+"""Configuration of a study: read, checked, and expanded into cells."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class StudyConfiguration(BaseModel):
     """A study: every problem with every solver, at every tolerance, seed and dtype.
 
     Attributes:
-        name: The name of the study, which its store knows it by.
-        description: What it is to show.
+        name: The name of the study, also in its store.
+        description: Purpose of the study.
         problems: Selections of problems; sizes and parameters in brackets.
         solvers: Selections of solvers.
         tolerances: Largest entries of the residual that count as solved.
-        target: Whether a tolerance is `"absolute"` or `"relative"`, a share of the residual at the start.
-        seeds: Seeds of generated problems; for others of a start that is moved, by a tenth of `1 + |z0|`
-            times normal numbers, except for seed 0.
+        target: `"absolute"`, or `"relative"` for tolerances relative to the initial residual.
+        seeds: Seeds of generated problems, or of a perturbed start of other problems: normal numbers times
+            a tenth of `1 + |z0|` are added, except for seed 0.
         dtypes: `"float64"`, `"float32"`, …
-        device: Where the unknown lives.
-        gradients: Selections of gradient modes: a gradient is taken with each.
+        device: Device of the unknown.
+        gradients: Selections of gradient modes; each gives a gradient of every cell.
         adjoint_solvers: Selections of solvers for the adjoint equation of the mode `exact`.
         max_evaluations: Evaluations of the function that a solve may use.
         time_limit: Seconds that a solve may take.
-        memory_limit: Megabytes that it may allocate.
+        memory_limit: Megabytes that a cell may allocate.
         repeats: Timed solves of each cell; with any, cells run one at a time.
 
     Raises:
-        pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` say it
-            in a `StudyError`.
+        pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` raise
+            a `StudyError` instead.
 
     Examples:
         >>> from implicitly.studies import StudyConfiguration
@@ -89,11 +89,11 @@ class StudyConfiguration(BaseModel):
     def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
         """Every cell, in the order of the problems.
 
-        A gradient mode that cannot go with a solver (`reuse-inverse` with one that learns no inverse) is
-        left out with it, and is an error if it goes with none.
+        Combinations of a solver and a gradient mode that do not fit are left out (`reuse-inverse` needs a
+        solver that learns an inverse). A mode that fits no solver is an error.
 
         Args:
-            catalogue: What names stand for; `None` for a new one. It keeps what it has built.
+            catalogue: The catalogue of names, which keeps the objects it has built; `None` for a new one.
 
         Raises:
             StudyError: A problem, solver, mode, tag or option is unknown; the nearest is named.
@@ -136,7 +136,7 @@ class StudyConfiguration(BaseModel):
 
 
 def _refusal(cell: Cell, catalogue: Catalogue) -> str | None:
-    """Why a gradient mode cannot go with a solver, or nothing."""
+    """Reason why the gradient mode does not fit the solver; `None` if it fits."""
     problem, _ = catalogue.problem(cell.problem, cell.seed)
     method = catalogue.method(cell.solver, cell.gradient, cell.adjoint)
     return method.refusal(problem.form) if isinstance(method, Native) else None
@@ -154,7 +154,7 @@ def shipped() -> list[str]:
 
 
 def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfiguration, str]:
-    """A configuration and its text: of a YAML file, of a Python file, or of a study that is shipped.
+    """A configuration and its text, from a YAML file, a Python file, or a shipped study.
 
     A Python file holds `configuration`, a `StudyConfiguration` or a dictionary of its fields; problems
     that it registers and the dictionary `solvers` can be chosen by name.
@@ -193,7 +193,7 @@ def from_text(text: str, called: str = "the configuration") -> StudyConfiguratio
 
 
 def as_text(configuration: StudyConfiguration) -> str:
-    """A configuration in YAML, without what has its default."""
+    """A configuration in YAML, without fields that have their defaults."""
     fields = configuration.model_dump(mode="json", exclude_defaults=True)
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
@@ -212,7 +212,7 @@ def _of_module(file: Path) -> StudyConfiguration:
 def _of_fields(fields: object, called: str, own: str | None = None) -> StudyConfiguration:
     if not isinstance(fields, dict):
         raise StudyError(f"{called} must hold fields such as name, problems and solvers")
-    # YAML reads 1e-8, which has no point, as text.
+    # YAML reads 1e-8 as text, since it has no decimal point.
     numbers = fields.get("tolerances")
     if isinstance(numbers, (str, int, float)):
         numbers = [numbers]

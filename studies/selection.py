@@ -1,8 +1,8 @@
-"""The language in which a study names problems, solvers and gradient modes.
+"""Selection language of studies: names of problems, solvers and gradient modes.
 
 ```text
 newton                         by name
-scipy:*                        every name that fits the pattern
+scipy:*                        every name that matches the pattern
 tag:classical                  every name with the tag
 anderson[memory=3,10]          one for each value
 anderson[memory=3,10; kind=I]  several options: every combination
@@ -25,7 +25,7 @@ _PATTERN = "*?"
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing chosen: its name, and options in place of its defaults.
+    """A chosen name, with options in place of its defaults.
 
     Examples:
         >>> Choice("anderson", (("memory", 10),)).text
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """As it would be written in a configuration."""
+        """The choice as a configuration writes it."""
         if not self.options:
             return self.name
         written = (f"{name}={write_value(value)}" for name, value in self.options)
@@ -46,13 +46,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Names:
-    """What may be chosen.
+    """Names to choose from.
 
     Attributes:
-        kind: What these are, for error messages: `"solver"`.
+        kind: Kind of the names, for error messages: `"solver"`.
         names: All names.
-        tagged: Gives the names with a tag; raises a `ValueError` that says which tags there are.
-        listed: The command that lists them all, if one does.
+        tagged: Returns the names with a tag; raises a `ValueError` that lists the tags.
+        listed: The command that lists all names, if there is one.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Names:
 
 
 def chosen(selection: str, among: Names) -> list[Choice]:
-    """Everything that a selection stands for, in the order of `among`.
+    """All choices of a selection, in the order of `among`.
 
     Raises:
         StudyError: No such name or tag (the nearest is named), or the text cannot be read.
@@ -82,15 +82,15 @@ def chosen(selection: str, among: Names) -> list[Choice]:
 
 
 def all_chosen(selections: Iterable[str], among: Names) -> list[Choice]:
-    """Everything that several selections stand for, each once, in the order of the selections."""
+    """All choices of several selections, each once, in the order of the selections."""
     return list(dict.fromkeys(itertools.chain(*(chosen(text, among) for text in selections))))
 
 
 def single(text: str, among: Names) -> Choice:
-    """The one thing that a selection stands for.
+    """The only choice of a selection.
 
     Raises:
-        StudyError: As for `chosen`, or it stands for none or for several.
+        StudyError: As for `chosen`, or the selection has no or several choices.
     """
     found = chosen(text, among)
     if len(found) != 1:
@@ -99,7 +99,7 @@ def single(text: str, among: Names) -> Choice:
 
 
 def not_called(kind: str, given: str, valid: Iterable[str]) -> str:
-    """What to say of a name that is not among the valid ones."""
+    """Message about an unknown name, with the nearest valid one."""
     return f"no {kind} is called {given!r}{nearest(given, valid)}"
 
 
@@ -125,7 +125,7 @@ def _names(name: str, among: Names) -> list[str]:
 
 
 def _split(selection: str) -> tuple[str, str]:
-    """The name, and what is in its brackets."""
+    """The name of a selection, and the text in its brackets."""
     if not isinstance(selection, str) or not selection.strip():
         raise StudyError(f"a selection is a text such as 'anderson[memory=10]', got {selection!r}")
     text = selection.strip()

@@ -1,4 +1,4 @@
-"""What a study can run on an equation: solvers of this package, and other libraries by themselves."""
+"""Methods that a study can run on an equation: solvers of this package, and other libraries by themselves."""
 
 from .equation import BudgetSpentError, StudyEquation, Watch
 from .method import Attempt, Method

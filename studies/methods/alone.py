@@ -20,9 +20,9 @@ class Library:
     Attributes:
         name: Its name, by which it is imported.
         methods: Names of its methods.
-        solve: Gives what one of them makes of an equation, with further options.
+        solve: Applies a method with further options to an equation.
         packages: Distributions whose versions matter.
-        family: What kind of methods it has.
+        family: Kind of its methods.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Alone:
     """A method of a library.
 
     Attributes:
-        library: Which.
+        library: The library.
         method: The name of the method.
         options: Further options of it.
     """

@@ -37,11 +37,11 @@ _SEVERITY = (
 
 @dataclass(frozen=True)
 class Native:
-    """A solver of this package; of another library, where the solver is an adapter to it.
+    """A solver of this package, which may be an adapter to another library.
 
     Attributes:
         solver: The solver.
-        gradient: A gradient mode, to take a gradient as well.
+        gradient: A gradient mode; `None` for no gradient.
     """
 
     solver: Solver
@@ -52,7 +52,7 @@ class Native:
         return written(self.solver)
 
     def refusal(self, form: Form) -> str | None:
-        """Why the gradient mode cannot go with the solver, or nothing."""
+        """Reason why the gradient mode does not fit the solver; `None` if it fits."""
         if self.gradient is None:
             return None
         try:
@@ -71,11 +71,11 @@ class Native:
         return (ADAPTED[name],) if name in ADAPTED else ()
 
     def solve(self, equation: StudyEquation) -> Attempt:
-        """Solve, and with a gradient mode take the gradient of `⟨w, z⟩` in every argument.
+        """Solve; with a gradient mode, also take the gradient of `⟨w, z⟩` in every argument.
 
         `w` is drawn from a fixed seed. The reference is the dense implicit gradient at the root that Newton's
-        method finds in float64 from what came back; evaluations are then those seen from outside, those of
-        the backward pass included, and VJPs those of the adjoint equation.
+        method finds in float64 from the result. Evaluations are then counted from outside and include
+        the backward pass; VJPs are those of the adjoint equation.
         """
         if self.gradient is None:
             with torch.no_grad():
@@ -96,7 +96,7 @@ class Native:
             equation.function,
             equation.z0,
             *args,
-            solver=copy.deepcopy(self.solver),  # What a solver remembers is not for the next cell.
+            solver=copy.deepcopy(self.solver),  # The next cell must not inherit a solver's memory.
             stopping=stopping,
             gradient=self._mode(equation),
             batch_dims=len(equation.problem.batch_shape),

@@ -15,10 +15,10 @@ from .method import Attempt
 
 
 def _torchdeq(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
-    """What a solver of TorchDEQ, which knows fixed points, makes of it: a root is given as `z + F(z)`.
+    """Solve with TorchDEQ, which solves fixed points; a root is given as `z + F(z)`.
 
-    Its tolerance is one on the Euclidean norm for each row of a batch, of which the target is a bound for
-    every entry. Claimed is what its statistics say of the smallest residual.
+    Its tolerance is on the Euclidean norm for each row of a batch, and the target bounds every entry. An
+    attempt claims success if its statistics report a small enough residual.
     """
     from torchdeq.solver import get_solver
 
@@ -32,7 +32,7 @@ def _torchdeq(method: str, given: Mapping[str, Value], equation: StudyEquation) 
         "max_iter": equation.limit, "tol": equation.target, "stop_mode": "abs", **given,
     }  # fmt: skip
     if method == "broyden":
-        # Its memory is allocated at once, a row for every iteration it might make.
+        # It allocates its memory at once, with a row for every possible iteration.
         options = {"LBFGS_thres": min(equation.limit, 200), **options}
     with torch.no_grad():
         value, _, info = get_solver(method)(function, rows, **options)
@@ -41,9 +41,9 @@ def _torchdeq(method: str, given: Mapping[str, Value], equation: StudyEquation) 
 
 
 def _xitorch(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
-    """What a method of `xitorch.optimize` makes of it: `equilibrium` for `anderson_acc`, else `rootfinder`.
+    """Solve with `xitorch.optimize`: `equilibrium` for `anderson_acc`, else `rootfinder`.
 
-    It takes one system, so that a batch is a single unknown. Claimed is the absence of its warning.
+    It takes one system, so a batch is a single unknown. An attempt claims success if there is no warning.
     """
     from xitorch.optimize import equilibrium, rootfinder
 

@@ -11,7 +11,7 @@ from .wording import counted, listed
 
 
 def headlines(cells: Cells, part: Slice, resampling: Resampling) -> tuple[str, ...]:
-    """What the cells of a slice say, in sentences."""
+    """Sentences about the cells of a slice."""
     hits = cells.solved(part)
     problems = len(part.instances)
     said = [_most_solved(cells, part, resampling)]

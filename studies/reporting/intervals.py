@@ -13,7 +13,7 @@ from .tables import Bounded
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are drawn: problems with replacement, seeds of one problem with it."""
+    """Settings of the bootstrap; problems are drawn with replacement, together with their seeds."""
 
     resamples: int = 1000
     seed: int = 0
@@ -21,7 +21,7 @@ class Resampling:
 
 
 def cheapest_shares(cells: Cells, part: Slice, name: str) -> tuple[Floats, int]:
-    """For each solver the share of problems on which nobody needed less, and of how many that is known."""
+    """Share of problems on which each solver is the cheapest, and the number of problems with known costs."""
     costs, known = cells.costs(part, name)
     if not known.any():
         return np.full(len(cells.solvers), np.nan), 0
@@ -41,11 +41,11 @@ def resample(cells: Cells, part: Slice, statistic: Statistic, how: Resampling) -
 
 
 def shares_solved(cells: Cells, part: Slice, hits: Floats, how: Resampling) -> list[Bounded]:
-    """What share of its column of `hits` each solver solves, NaN left out.
+    """Share of its column of `hits` that each solver solves, without NaN entries.
 
-    Where every problem occurs once, with the score interval. Where problems have several instances, which
-    are no independent trials, with that of the bootstrap; should all or nothing be solved, resampling
-    gives no other share, and the score interval of as many trials as there are problems takes its place.
+    The interval is the score interval if every problem occurs once. Several instances of a problem are not
+    independent trials, and get the interval of the bootstrap. If all or none are solved, resampling gives
+    the same share always; then the score interval of as many trials as problems is used.
     """
     owner = cells.problem[part.instances]
     resampled = resample(cells, part, mean(hits), how)

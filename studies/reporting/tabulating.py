@@ -19,7 +19,7 @@ _LONGEST_TEXT = 400
 
 
 def tables(cells: Cells, highlighted: tuple[int, ...], resampling: Resampling) -> tuple[Table, ...]:
-    """Every table that these cells have something to show in."""
+    """Every table for which these cells have data."""
     made = (
         summary(cells, resampling),
         solved(cells),
@@ -32,7 +32,7 @@ def tables(cells: Cells, highlighted: tuple[int, ...], resampling: Resampling) -
 
 
 def summary(cells: Cells, resampling: Resampling) -> Table:
-    """A line for each solver."""
+    """Summary with a line for each solver."""
     measures = cells.measures
     columns = [
         Column("solver", "code"),
@@ -107,7 +107,7 @@ def solved(cells: Cells) -> Table:
 
 
 def pairs(cells: Cells, highlighted: tuple[int, ...]) -> Table:
-    """The highlighted solvers two by two."""
+    """Pairwise comparison of the highlighted solvers."""
     groups = []
     chosen = list(highlighted)
     for part in cells.slices:
@@ -137,7 +137,7 @@ def pairs(cells: Cells, highlighted: tuple[int, ...]) -> Table:
 
 
 def taxonomy(cells: Cells) -> Table:
-    """How the cells of each family ended."""
+    """Counts of the outcomes of each family."""
     families = tuple(dict.fromkeys(solver.family for solver in cells.solvers))
     family = np.array([families.index(solver.family) for solver in cells.solvers])
     groups = []
@@ -162,7 +162,7 @@ def taxonomy(cells: Cells) -> Table:
 
 
 def exceptions(cells: Cells) -> Table:
-    """What was raised, by text."""
+    """Exceptions by text."""
     texts = [text if isinstance(text, str) else None for text in cells.frame["exception"]]
     owner = np.full(len(cells.frame), -1)
     for part in cells.slices:

@@ -20,5 +20,5 @@ def listed(names: tuple[str, ...]) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number and what it is of, such as `"2 problems"`."""
+    """A number with its noun, such as `"2 problems"`."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""Files that survive a crash, and errors of the operating system as errors of the store."""
+"""Crash-safe writing of files, and errors of the operating system as errors of the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import StoreError
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file beside, and put it in its place."""
+    """Replace a file: write a new one beside it, then rename it."""
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -24,7 +24,7 @@ def replace_text(file: Path, text: str) -> None:
 
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
-    if os.name != "posix":  # Elsewhere a folder cannot be opened.
+    if os.name != "posix":  # On other systems a folder cannot be opened.
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

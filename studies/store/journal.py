@@ -15,7 +15,7 @@ from .disk import replace_text, write_all
 
 
 class Journal:
-    """The journal of a store; whoever writes holds the store's lock.
+    """The journal of a store; a writer must hold the store's lock.
 
     Args:
         path: Its file, which need not exist.
@@ -25,7 +25,7 @@ class Journal:
         self.path = path
 
     def rows(self) -> tuple[list[Row], int]:
-        """The journal's rows, and how many lines of it are damaged, an unfinished last one aside."""
+        """The journal's rows, and the number of damaged lines without an unfinished last one."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -67,7 +67,7 @@ class Journal:
         replace_text(self.path, b"".join(_line(row) for row in rows).decode())
 
     def _trimmed(self, descriptor: int) -> int:
-        """Cut half a line off the journal's end, and give its length."""
+        """Cut an unfinished line off the journal's end, and return its length."""
         length = os.lseek(descriptor, 0, os.SEEK_END)
         start = max(length - 1, 0)
         if length and os.pread(descriptor, 1, start) != b"\n":

@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study consists of.
+    """Plan of a study.
 
     Attributes:
         study: Its name.
         keys: Keys of its cells, in the order in which they were planned.
-        configuration: The text that it was configured by.
+        configuration: The text of its configuration.
         environment: Machine and versions, by name.
-        created: When it was planned, in UTC, ISO 8601.
+        created: Time of planning in UTC, ISO 8601.
 
     Examples:
         >>> Plan("tiny", ("a", "b"), "solvers: [newton]", {}).study

@@ -1,16 +1,16 @@
-"""Rows on disk: a journal that is appended to, and Parquet files that it is compacted into.
+"""Rows on disk: a journal, which is appended to, and Parquet files, which it is compacted into.
 
 ```text
 STORE/store.json            the version of this layout
 STORE/journal.log           one line per row: checksum, then the row in JSON
 STORE/rows-000001.parquet   rows that have left the journal
-STORE/plans/NAME.json       what a study consists of: its cells' keys, configuration and environment
-STORE/damaged/              what could not be read, moved aside
+STORE/plans/NAME.json       plan of a study: keys of its cells, configuration and environment
+STORE/damaged/              unreadable parts, moved aside
 ```
 
-A row is in the journal, checksum and all, before `append` returns; Parquet files are written beside and
-renamed. A process that is killed leaves at most half a line at the journal's end. Between a new Parquet file
-and the shortened journal a row may stand in both, which reading knows: the first row with a key counts.
+A row is in the journal with its checksum before `append` returns. Parquet files are written under another
+name, then renamed. A killed process leaves at most half a line at the journal's end. If it is killed between
+writing a Parquet file and emptying the journal, a row is in both; the first row with a key counts.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _LONG_JOURNAL = 2048 * _JOURNAL_ROWS
 
 
 class Store:
-    """Rows of studies in a folder, shared by all studies that are given it.
+    """Rows of studies in a folder, which several studies may share.
 
     Several processes may read while one or more append.
 
     Args:
-        path: The folder; it is made if it is not there.
-        create: Whether to make it.
+        path: The folder.
+        create: True to create a missing folder.
 
     Raises:
-        StoreError: It is not a store, is not there and not to be made, or is of another version.
+        StoreError: The folder is not a store, is missing without `create`, or is of another version.
 
     Examples:
         >>> import tempfile
@@ -93,7 +93,7 @@ class Store:
         """Write several rows at once.
 
         Raises:
-            StoreError: As for `append`; of `rows` none was written.
+            StoreError: As for `append`; none of `rows` was written.
         """
         with self._locked(), disk_errors(self.path):
             self._journal.extend(rows)
@@ -101,13 +101,13 @@ class Store:
     def rows(
         self, study: str | None = None, columns: Sequence[str] | None = None
     ) -> pandas.DataFrame:
-        """The rows of a study, in the order of its plan, or of all.
+        """Rows of a study in the order of its plan, or of all studies.
 
-        A row that another study has computed first carries the name of the study asked for.
+        A row computed by another study carries the name of the requested study.
 
         Args:
             study: Name of a study; `None` for every row in the store.
-            columns: Those wanted; `None` for all of `Row`.
+            columns: Names of columns; `None` for all of `Row`.
 
         Raises:
             StoreError: No such study, or a file cannot be read.
@@ -131,7 +131,7 @@ class Store:
         return set(self._table(["key"]).column("key").to_pylist())
 
     def outcomes(self, study: str) -> dict[str, str]:
-        """The outcome of every cell of a study that has ended, by key.
+        """Outcomes of the ended cells of a study, by key.
 
         Raises:
             StoreError: No such study, or a file cannot be read.
@@ -140,24 +140,24 @@ class Store:
         return {key: found[key] for key in self.plan(study).keys if key in found}
 
     def all_outcomes(self) -> dict[str, str]:
-        """The outcome of every cell in the store, by key."""
+        """Outcomes of all cells in the store, by key."""
         table = self._table(["key", "outcome"])
         keys, outcomes = (table.column(name).to_pylist() for name in ("key", "outcome"))
-        # Backwards, so that the first row with a key counts.
+        # In reverse order, so that the first row with a key counts.
         return dict(zip(reversed(keys), reversed(outcomes), strict=True))
 
     def write_plan(self, plan: Plan) -> None:
-        """Write what a study consists of, in place of an earlier plan of the same name."""
+        """Write the plan of a study in place of an earlier one of the same name."""
         with disk_errors(self.path):
             (self.path / "plans").mkdir(exist_ok=True)
             stamped = {**plan.__dict__, "created": plan.created or now()}
             replace_text(self._plan_file(plan.study), json.dumps(stamped, indent=1))
 
     def plan(self, study: str) -> Plan:
-        """What a study consists of.
+        """The plan of a study.
 
         Raises:
-            StoreError: No study of this name; the message names those that are there.
+            StoreError: No study of this name; the message lists the names.
         """
         file = self._plan_file(study)
         if not file.exists():
@@ -170,7 +170,7 @@ class Store:
             raise StoreError(f"{file} cannot be read ({error}): run the study again") from error
 
     def studies(self) -> list[str]:
-        """Names of all studies, in the order of the alphabet."""
+        """Names of all studies, in alphabetical order."""
         return sorted(file.stem for file in (self.path / "plans").glob("*.json"))
 
     def compact(self) -> None:
@@ -198,7 +198,10 @@ class Store:
                 old.unlink()
 
     def repair(self) -> list[str]:
-        """Move what cannot be read into the folder `damaged`, and say so; its cells count as not run."""
+        """Move unreadable parts into the folder `damaged`, and return a message for each.
+
+        Their cells count as not run.
+        """
         said = []
         with self._locked(), disk_errors(self.path):
             aside = self.path / "damaged"
@@ -221,7 +224,7 @@ class Store:
 
     @property
     def journal_is_long(self) -> bool:
-        """Whether it is time to `compact`."""
+        """True if it is time to `compact`."""
         return self._journal.size > _LONG_JOURNAL
 
     def _plan_file(self, study: str) -> Path:
@@ -246,7 +249,7 @@ class Store:
     def _table(self, columns: list[str]) -> pyarrow.Table:
         import pyarrow as pa
 
-        # The journal first: what leaves it meanwhile is read twice, never not at all.
+        # The journal first: rows that leave it meanwhile are read twice rather than missed.
         rows, damaged = self._journal.rows()
         if damaged:
             warnings.warn(
@@ -258,18 +261,18 @@ class Store:
             try:
                 tables = [parquet.read(file, columns) for file in self._files()]
                 break
-            except FileNotFoundError:  # Merged while it was being read.
+            except FileNotFoundError:  # The file was merged during the read.
                 if attempt == 2:
                     raise
         return pa.concat_tables([*tables, parquet.as_table(rows).select(columns)])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among the writers of this store."""
+        """Lock out other writers of this store while active."""
         with disk_errors(self.path), (self.path / "lock").open("a") as file:
             try:
                 import fcntl
-            except ImportError:  # Windows: one writer at a time is the user's care.
+            except ImportError:  # On Windows the user must take care of a single writer.
                 yield
                 return
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Figures of a study, described; each module says what its figure shows."""
+"""Descriptions of all figures of a study; each module describes one or two figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CURVES = (
 
 
 def figures(cells: Cells) -> tuple[Figure, ...]:
-    """Every figure that these cells have something to show in."""
+    """Every figure for which these cells have data."""
     bars = replace(outcomes.OUTCOMES_OF_CELLS, panels=tuple(outcomes.bars(cells)))
     curves = (replace(figure, panels=tuple(panels(cells))) for figure, panels in _CURVES)
     made: tuple[Figure, ...] = (matrix(cells), *curves, bars)

@@ -11,7 +11,7 @@ from ..cells import Cells, Indices, Slice
 from ..figures import Axis, Curve, CurveFigure, Panel
 from .curves import LEAST_SHOWN, sampled
 
-# Points of all curves of the page together.
+# Limit on the points of all curves of the page together.
 MOST_TRACE_POINTS = 60_000
 
 TRACES = CurveFigure(
@@ -47,7 +47,7 @@ def traces(cells: Cells) -> Iterator[Panel]:
 
 
 def _first_instances(cells: Cells, part: Slice) -> list[tuple[int, int]]:
-    """Problems to choose from, with the place on the slice of the first instance of each."""
+    """Problems to choose from, with the position of the first instance of each on the slice."""
     owner = cells.problem[part.instances]
     return [(problem, int(np.argmax(owner == problem))) for problem in sampled(owner)]
 

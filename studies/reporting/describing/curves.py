@@ -8,7 +8,7 @@ from ..cells import Floats, Indices
 from ..figures import Curve
 
 MOST_PROBLEMS = 40
-# Smallest residual or error that a logarithmic axis shows; zero would have no place on it.
+# Smallest residual or error that a logarithmic axis shows; it cannot show zero.
 LEAST_SHOWN = 1e-18
 
 
@@ -31,7 +31,7 @@ def median_of_known(values: Floats) -> Floats:
 
 
 def known_points(x: Floats, heights: Floats) -> tuple[Curve, ...]:
-    """A curve for each solver, a column of `heights` over `x`, of the points that are known."""
+    """A curve of known points for each solver, a column of `heights` over `x`."""
     return tuple(
         Curve(s, x[known], heights[known, s])
         for s in range(heights.shape[1])

@@ -11,7 +11,7 @@ from ...profiles import Steps, data_profile, evaluations_to_reach, performance_p
 from ..cells import Cells, Floats, Indices, Slice
 from ..figures import Axis, Curve, CurveFigure, Panel
 
-# Points of a curve on the page.
+# Limit on the jumps of a curve.
 MOST_JUMPS = 150
 REDUCTIONS = (1e-7, 1e-5, 1e-3, 1e-1)
 
