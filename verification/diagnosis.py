@@ -1,9 +1,9 @@
-"""Which of the usual bugs a wrong gradient is: each is computed, and the one that matches is named.
+"""Diagnosis of a wrong gradient: the gradients of usual bugs are computed, and the matching one is named.
 
-A gradient is wrong in one of two places. Its adjoint is: then it equals the gradient from another
-vector `u`, of a short list (no transpose, a truncated series, a stale Jacobian, …). Or what comes after
-is: then it equals the right gradient times a factor, with rows or axes exchanged, or right but for some
-entries. A match must explain all but a hundredth of the error, for every cotangent.
+A gradient is wrong in one of two places. With a wrong adjoint it equals the gradient from another vector `u`,
+of a short list (no transpose, a truncated series, a stale Jacobian, …). With a wrong step after the adjoint
+it equals the right gradient times a factor, with rows or axes exchanged, or except for some entries. A match
+must explain all but a hundredth of the error, for every cotangent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Adjoint = Callable[[Tensor], Tensor]
 
 
 def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:
-    """The likely cause for each of the wrong slots of an output, where there is a usual one.
+    """The likely cause for each wrong slot of an output, if it is a usual one.
 
     Args:
         session: The verification.
@@ -124,14 +124,14 @@ def _in_the_adjoint(session: Session, o: int, s: int) -> str:
 
 
 def _sign(blocks: Blocks) -> float:
-    """1 for a residual `z − f(z)`, −1 for `f(z) − z`: the bugs are those of the former."""
+    """Sign of the residual: 1 for `z − f(z)`, which the bugs assume, −1 for `f(z) − z`."""
     return -1.0 if float(blocks.matrix.diagonal(dim1=-2, dim2=-1).sum()) < 0 else 1.0
 
 
 def _candidates(
     session: Session, root: Root, blocks: Blocks
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensors]]]:
-    """Names of usual bugs, and the gradients in all slots that they give."""
+    """Usual bugs by name, with their gradients in all slots."""
     sign = _sign(blocks)
     A, inverse = sign * blocks.matrix, sign * blocks.inverse
     identity = torch.eye(A.shape[-1], dtype=A.dtype)
@@ -188,7 +188,7 @@ Family = Callable[[float], Callable[[Tensor], Tensors]]
 
 
 def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tuple[str, Family]]:
-    """Bugs with a strength: none at 0."""
+    """Bugs with a strength, without effect at strength 0."""
     identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
 
     def changed(matrix: Callable[[float], Tensor]) -> Family:
@@ -220,7 +220,7 @@ def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tup
 def _fitted(
     family: Family, s: int, weights: list[Tensor], says: list[Tensor], right: list[Tensor]
 ) -> float | None:
-    """The strength at which a family of bugs gives the gradients, by Gauss-Newton, if any."""
+    """The strength at which a family of bugs gives the gradients, by Gauss-Newton; `None` for no such strength."""
     target = torch.cat([g.reshape(-1) for g in says])
 
     def gradients(strength: float) -> list[Tensor]:
@@ -240,7 +240,7 @@ def _fitted(
             if not abs(strength) < 1:
                 return None
         return strength if _matches(says, right, gradients(strength)) else None
-    except (ArithmeticError, RuntimeError):  # Singular on the way.
+    except (ArithmeticError, RuntimeError):  # The equation became singular during the iteration.
         return None
 
 
@@ -252,7 +252,7 @@ def _series(
     says: list[Tensor],
     right: list[Tensor],
 ) -> str:
-    """A Neumann series cut off after some terms, or stopped by a tolerance."""
+    """Diagnosis of a Neumann series that is cut off after some terms, or stopped by a tolerance."""
     identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
     J = (identity - sign * blocks.matrix).mT
     found = []
@@ -280,7 +280,7 @@ def _series(
 
 
 def _in_places(session: Session, o: int, s: int) -> str:
-    """Right everywhere but in one entry or one row."""
+    """Diagnosis of a gradient that is wrong in one entry or one row alone."""
     for k in range(session.cotangents):
         right = session.implicit(k, o)[1][s]
         error = (session.gradients[k][o][s].double() - right).abs()
@@ -298,7 +298,7 @@ def _in_places(session: Session, o: int, s: int) -> str:
 
 
 def _of_differences(session: Session, o: int, s: int) -> str:
-    """Without the equation: a zero, or a factor that is the same along every direction."""
+    """Diagnosis without the equation: a zero, or the same factor along every direction."""
     if all(not bool(session.gradients[k][o][s].any()) for k in range(session.cotangents)):
         return "the gradient is zero: the tensor was dropped or detached"
     factors, uncertain = [], 0.0

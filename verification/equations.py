@@ -1,8 +1,8 @@
-"""The equation `F(z, inputs) = 0` behind a layer's output, where it is known.
+"""Known equations `F(z, inputs) = 0` behind a layer's output.
 
-It is known of every `ImplicitLayer`, and of any layer whose user gives `residual=`. The unknown is the
+The equation of every `ImplicitLayer` is known, and that of any layer with `residual=`. The unknown is the
 layer's output, flattened in rows of independent systems if the Jacobian turns out to be block diagonal.
-All of it runs in float64.
+Evaluations are in float64.
 
 The package evaluates and differentiates equations too. That is repeated here on purpose: an oracle must
 not share code with the layers that it judges.
@@ -46,7 +46,7 @@ class KnownEquation:
     Args:
         residual: Called as `residual(z, *inputs)` with `z` in the structure of the layer's output.
         subject: The layer.
-        tape: A call of it: gives structure and shapes.
+        tape: A call of the layer, for structure and shapes.
     """
 
     def __init__(self, residual: Residual, subject: Subject, tape: Tape) -> None:
@@ -88,7 +88,7 @@ class KnownEquation:
             return self._evaluate(z, values)
 
     def products_at(self, z: Tensor, values: Sequence[Tensor] | None = None) -> JacobianProducts:
-        """`F` at `z`, with derivatives in `z` and the slots, at their own values or at others."""
+        """Derivatives of `F` in `z` and the slots, at the slots' own values or at others."""
         own = values is None and not self._narrow
         with torch.enable_grad():
             z = z.detach().requires_grad_()

@@ -1,7 +1,7 @@
-"""Which component is wrong, where only directional derivatives are known: by bisection.
+"""Localisation of a wrong component by bisection, from directional derivatives alone.
 
 A direction along which the layer and finite differences disagree is cut in half; the half with the
-larger disagreement is cut again. One component is left after `log₂ n` rounds, whatever the size.
+larger disagreement is cut again. One of `n` components is left after `log₂ n` rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .verdict import Verdict
 def localised(
     session: Session, o: int, s: int, evidence: tuple[Evidence, ...]
 ) -> tuple[Evidence, ...]:
-    """The same evidence, with the worst component where only differences see an error."""
+    """The same evidence, with the worst component added if only differences see an error."""
     verdict, deciding = combine(evidence)
     if verdict is not Verdict.WRONG or deciding is None or deciding.worst is not None:
         return evidence
@@ -33,7 +33,7 @@ def localised(
 
 
 def _bisect(session: Session, o: int, s: int) -> Component | None:
-    # Signs, a direction without small entries; and the first cotangent, whose column this is.
+    # Signs form a direction without small entries. The column is that of the first cotangent.
     direction, column = session.direction(s, 2), o * session.cotangents
     gradient = session.gradients[0][o][s].double().reshape(-1)
 
@@ -50,7 +50,7 @@ def _bisect(session: Session, o: int, s: int) -> Component | None:
         whole = sees(part)
         while len(part) > 1:
             first, second = part.tensor_split(2)
-            # Derivatives along the halves add up to that along the whole.
+            # The derivatives along the halves add up to the one along the whole.
             along_first = sees(first)
             along_second = whole - along_first
             if abs(says(first) - along_first) >= abs(says(second) - along_second):

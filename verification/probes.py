@@ -1,4 +1,4 @@
-"""Random directions of probes: seeded, drawn on the CPU, the same for every dtype and device."""
+"""Random probe directions, seeded and drawn on the CPU, so that they are the same on every device."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def root_mean_square(value: Tensor) -> float:
 def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """A direction of root-mean-square size about one.
 
-    Gaussian directions weigh all components alike; scaled ones spread them over four decades, so
-    that small components are not drowned by large ones; signs weigh them exactly alike.
+    Gaussian directions weigh all components alike. Scaled ones spread the weights over four decades, so
+    that large components do not hide small ones. Signs weigh them exactly alike.
 
     Examples:
         >>> generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""`verify`: runs the checks on a layer and gathers what they found."""
+"""`verify`: run the checks on a layer and collect their findings."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def verify(
 ) -> Report:
     """Examine the gradients of any differentiable layer.
 
-    Checked are the derivatives of every floating-point output in every input that requires gradients,
-    every parameter, and every leaf tensor that the layer closes over. Where the layer's equation is
-    known (an `ImplicitLayer`, or `residual=`), its output is polished to rounding in float64, so that
-    the solver's own error and the derivative's are told apart.
+    The checks cover the derivatives of every floating-point output in every input that requires gradients,
+    every parameter, and every leaf tensor that the layer closes over. If the layer's equation is known (an
+    `ImplicitLayer`, or `residual=`), its output is polished to rounding in float64, which separates the
+    solver's own error from the derivative's.
 
     Args:
         layer: A module, function, or `apply` of an autograd function, called as `layer(*inputs)`.
         inputs: A tensor, a tuple of arguments (pytrees), or a dictionary of named arguments.
         residual: The equation that the output solves, called as `residual(z, *inputs)`, zero at
             the output; `z` has the structure of the output.
-        tighten: For an iteration whose equation is not known: called with a factor below 1, returns the
+        tighten: For an iteration with an unknown equation. Called with a factor below 1, it returns the
             layer with its tolerance multiplied by it (or with as many more steps), on the same
-            parameters. Differences are then taken of ever tighter layers. Not needed with `residual`.
-        seed: Of all probes, and of the random state that every call of the layer sees.
+            parameters. Differences are then taken of ever tighter layers. It is not needed with `residual`.
+        seed: Seed of all probes, and of the random state of every call of the layer.
         effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
             the gradient.
-        time_limit: Seconds that all calls of the layer may take together; a layer that hangs is then
-            interrupted (in the main thread, where the system has signals) and `UNRELIABLE`.
+        time_limit: Seconds that all calls of the layer may take together. A layer that hangs is then
+            interrupted (in the main thread, on systems with signals) and `UNRELIABLE`.
 
     Returns:
-        The verdicts with their evidence. It never raises for what the layer does.
+        The verdicts with their evidence. Errors of the layer are part of the report and never raised.
 
     Raises:
         TypeError: `layer`, `residual` or `tighten` is not callable.
@@ -131,7 +131,7 @@ def _examined(
 
 
 def _look_again(session: Session) -> None:
-    """Whether the same call gives the same output."""
+    """Compare a second call at the same inputs with the first."""
     first = session.tape.values
     try:
         second = session.subject.tape().values
@@ -171,7 +171,7 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
         except LayerError as error:
             evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
     if no_root:
-        # Where the solution has no derivative, what the layer gives need not be consistent either.
+        # If the solution has no derivative, the layer's gradients need not be consistent either.
         evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
     if "implicit reference" in ran:
         doubtful = reference_holds(session)
@@ -225,7 +225,7 @@ def _again(session: Session, effort: Effort, output: str, slot: str) -> str:
 
 @contextmanager
 def _undisturbed(layer: object) -> Iterator[None]:
-    """Buffers and the training flag of a module as they were, whatever happens in between."""
+    """Restore the buffers of a module afterwards."""
     if not isinstance(layer, nn.Module):
         yield
         return

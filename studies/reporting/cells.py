@@ -165,8 +165,8 @@ class Cells:
     def costs(self, part: Slice, name: str) -> tuple[Floats, NDArray[np.bool_]]:
         """Costs of cells, `inf` if failed or not run, and a mask of the instances with known costs.
 
-        Instances that were solved without measuring the cost are left out. A cell without an evaluation counts
-        as one evaluation, since ratios need positive costs.
+        Instances that were solved without measuring the cost are left out. A cell without evaluations
+        counts as one evaluation, since ratios need positive costs.
         """
         solved, values = self.solved(part), self.values(part, name)
         known = np.asarray(~(solved & np.isnan(values)).any(axis=1))

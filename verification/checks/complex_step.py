@@ -1,9 +1,9 @@
-"""Check: the complex step, a derivative without cancellation where the layer takes complex inputs.
+"""Check: the complex step, a derivative without cancellation, for layers that take complex inputs.
 
 For an analytic function `Im f(x + i h v) / h = ⟨∇f, v⟩ + O(h²)` for every `h`, however small (Squire &
-Trapp 1998, equation 2.3; Martins, Sturdza & Alonso 2003). It holds where the Cauchy–Riemann equations do:
-not for absolute values, conjugates, or real parts. So it is believed where two steps agree and finite
-differences do not contradict.
+Trapp 1998, equation 2.3; Martins, Sturdza & Alonso 2003). It needs the Cauchy–Riemann equations,
+which absolute values, conjugates and real parts violate. So it is accepted if two steps agree and finite
+differences are consistent with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def complex_step(session: Session) -> list[Evidence]:
     """One piece of evidence for each output, input, cotangent and direction.
 
     Raises:
-        NotExercisedError: The layer takes no complex inputs, is not analytic, or its equation is known
+        NotExercisedError: The layer takes no complex inputs, is not analytic, or has a known equation
             (then the implicit reference is as tight).
     """
     if session.residual is not None:

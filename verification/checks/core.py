@@ -1,4 +1,4 @@
-"""The checks that every verification runs, and that are run again where a layer is explored."""
+"""Core checks: every verification runs them, and exploring checks run them again at other inputs."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ CORE: dict[str, Check] = {
     "linearity in the cotangent": linearity,
     "forward against reverse mode": forward_mode,
 }
-"""By name."""
+"""Core checks by name."""

@@ -1,8 +1,8 @@
 """Checks: the layer at other inputs, in another dtype, on another device, in evaluation mode.
 
 A bug may show only where a nonlinearity saturates, in single precision, or once a cached factor is
-stale. The core checks are run there anew. What they find wrong, or correct, counts; where they cannot
-tell (the layer diverges there, say), nothing is said of the layer here.
+stale. The core checks run again there. Verdicts of wrong and correct count. Undecided ones do not: the layer
+may diverge there, which says nothing about it here.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _AWAY, _SATURATED = 0.5, 30.0
 
 
 def another_point(session: Session) -> list[Evidence]:
-    """The same layer, without being made anew, at inputs a size away."""
+    """The same layer object at inputs that have moved by their own size."""
     return _explored(
         session, "another point", lambda value: moved_at_random(value, _AWAY, session.generator(6))
     )
 
 
 def saturated(session: Session) -> list[Evidence]:
-    """Inputs thirty times as large: those with the axis of the batch, where there are any.
+    """Inputs thirty times as large: those with the batch axis, if there are any.
 
-    The others may be parameters, with which the layer would be another.
+    The others may be parameters, which define the layer.
 
     Raises:
-        NotExercisedError: The layer has no values there that could be examined.
+        NotExercisedError: The layer has no usable values there.
     """
     leading = {value.shape[:1] for value in session.tape.values if value.ndim > 1}
     rows = [slot.value for slot in session.slots if slot.value.ndim > 1]
@@ -57,7 +57,7 @@ def single_precision(session: Session) -> list[Evidence]:
     """Inputs and parameters in float32.
 
     Raises:
-        NotExercisedError: They are already, or captured tensors have a dtype of their own.
+        NotExercisedError: They already are, or captured tensors keep their dtype.
     """
     if all(slot.value.dtype != torch.float64 for slot in session.slots):
         raise NotExercisedError("the layer is not examined in float64")
@@ -70,7 +70,7 @@ def other_device(session: Session) -> list[Evidence]:
     """Inputs and parameters on an accelerator.
 
     Raises:
-        NotExercisedError: There is none, or the layer captures tensors that stay where they are.
+        NotExercisedError: There is no accelerator, or the layer captures tensors that keep their device.
     """
     if not torch.cuda.is_available() or any(slot.value.is_cuda for slot in session.slots):
         raise NotExercisedError("there is no other device")
@@ -86,7 +86,7 @@ def evaluation_mode(session: Session) -> list[Evidence]:
     """A module in evaluation mode.
 
     Raises:
-        NotExercisedError: The layer is no module, or is in that mode already.
+        NotExercisedError: The layer is not a module, or is already in that mode.
     """
     layer = session.subject.layer
     if not isinstance(layer, nn.Module) or not any(m.training for m in layer.modules()):
@@ -98,7 +98,7 @@ def evaluation_mode(session: Session) -> list[Evidence]:
 
 
 def _has_two_modes(module: nn.Module) -> bool:
-    """Whether a module may look at its mode: whoever is written elsewhere, and the known ones."""
+    """True if a module may depend on its mode: a module from outside of torch, or a known one of torch."""
     known = type(module).__module__.startswith("torch.nn")
     return not known or type(module).__name__.startswith(("Dropout", "BatchNorm", "RReLU"))
 
@@ -137,7 +137,7 @@ def _explored(
     change: Callable[[Tensor], Tensor],
     layer: Callable[..., Any] | None = None,
 ) -> list[Evidence]:
-    """What the core checks say decidedly of the layer under a change of its inputs."""
+    """Decided evidence of the core checks on the layer under a change of its inputs."""
     residual = session.residual if layer is None else residual_of(layer) or session.residual
     subject = session.subject.at(change, layer, residual)
     try:

@@ -1,10 +1,9 @@
-"""Check: directional finite differences, of the polished root where the equation is known.
+"""Check: directional finite differences, of the polished root if the equation is known.
 
-Differences of a layer's own output see its solver: jumps in the number of iterations, and the slope of
-the truncated iteration where that number stays. Differences of the root see neither. They also
-examine the implicit reference itself, whose only source is autograd through the equation. Without an
-equation, but with a knob that tightens the tolerance, differences of ever tighter layers are taken until
-they settle.
+Differences of a layer's own output see its solver: jumps in the number of iterations, and between them the
+slope of the truncated iteration. Differences of the root see neither. They also examine the implicit
+reference itself, which comes from autograd through the equation alone. Without an equation, but with a way
+to tighten the tolerance, differences of ever tighter layers are taken until they converge.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from ..subject import LayerError, Subject, Tensors
 
 NAME = "finite differences"
 TRUST = 4.0
-"""Differences are believed up to this multiple of the error they state."""
+"""The true error of differences may exceed their estimate by up to this factor."""
 _UNFINISHED = 64.0
-"""Noise above this multiple of rounding is an iteration that stops at a tolerance."""
+"""Noise above this multiple of rounding indicates an iteration that stops at a tolerance."""
 _LAG = 1e3
-"""By how much more than its values an unfinished iteration may have a wrong gradient."""
+"""The relative error of an unfinished iteration's gradient is at most this multiple of that of its values."""
 _KINK = 1e-6
 PROJECTED = 3.0
-"""By how much the product of an error with a Gaussian direction may exceed the error's norm."""
+"""The product of an error with a Gaussian direction is at most this multiple of the error's norm."""
 _SHRINKS = 0.5
-"""Changes from a tolerance to the next that shrink less than this settle on nothing."""
+"""Changes between tolerances must shrink to below this fraction, or the values do not converge."""
 
 Moved = Callable[[int, Tensor, float], Tensors]
 """The outputs with one slot moved by a multiple of a direction."""
@@ -45,7 +44,7 @@ class Measured:
 
     Attributes:
         slope: The derivatives.
-        size: Sizes of the terms that were added for each column, the scale of rounding.
+        size: Sum of the sizes of the terms in each column, the scale of rounding.
     """
 
     slope: Slope
@@ -87,12 +86,12 @@ def noise_of_layer(session: Session) -> float:
 
 
 def doubt_of_another_call(session: Session) -> float:
-    """The part of a gradient by which another call may differ, since it may end at another iterate."""
+    """Relative difference of gradients between two calls, which may end at different iterates."""
     return 0.0 if session.solver_is_known else _LAG * noise_of_layer(session)
 
 
 def reference_holds(session: Session) -> str:
-    """Why the implicit reference is not to be believed, or nothing: it is itself differenced.
+    """Reason to distrust the implicit reference, by differences of the root; empty if there is none.
 
     Raises:
         NotExercisedError: There is no implicit reference.
@@ -121,7 +120,7 @@ def measured(session: Session, s: int, kind: int) -> Measured:
     """Derivatives of all `⟨cotangent, output⟩` along a direction of one slot, kept for other checks.
 
     Raises:
-        ArithmeticError: They cannot be measured.
+        ArithmeticError: No spacing gives values.
     """
     key = (s, kind)
     if key not in session.measured:
@@ -131,10 +130,10 @@ def measured(session: Session, s: int, kind: int) -> Measured:
 
 
 def measure(session: Session, s: int, direction: Tensor) -> Measured:
-    """The same along any direction: of the root, of the tightened layer, or of the layer.
+    """Derivatives along any direction: of the root, of the tightened layer, or of the layer.
 
     Raises:
-        ArithmeticError: They cannot be measured.
+        ArithmeticError: No spacing gives values.
     """
     root = polished_root(session)
     if root is not None:
@@ -147,8 +146,8 @@ def measure(session: Session, s: int, direction: Tensor) -> Measured:
 def _settled(session: Session, s: int, direction: Tensor) -> Measured:
     """Derivatives of ever tighter layers, extrapolated as a geometric series of changes.
 
-    With changes that shrink by `ρ`, what is left after the last one is `ρ/(1 − ρ)` times it (Aitken
-    1926); it is added to the value, and to the error.
+    If changes shrink by `ρ`, the remainder after the last one is `ρ/(1 − ρ)` times it (Aitken 1926). The
+    remainder is added to the value, and to the error.
     """
     found: Measured | None = None
     change = before = np.inf
@@ -162,7 +161,7 @@ def _settled(session: Session, s: int, direction: Tensor) -> Measured:
             before, change = change, np.abs(step)
             ratio = np.clip(change / np.maximum(before, 1e-300), 0.0, 0.99)
             left = np.where(change == 0, 0.0, step * ratio / (1 - ratio))
-            # The first change has nothing to be compared with: all of it may be left.
+            # The first change has no predecessor: the remainder may be as large as the change.
             left_at_most = np.where(np.isfinite(before), np.abs(left), change)
             restless = (ratio > _SHRINKS) & (change > TRUST * now.slope.error)
             error = now.slope.error + np.where(restless, change / (1 - ratio), left_at_most)
@@ -206,12 +205,12 @@ def projected(session: Session, outputs: Sequence[Tensor]) -> np.ndarray:
 
 
 def shifted(values: Sequence[Tensor], s: int, step: Tensor) -> list[Tensor]:
-    """Values of all slots, that of one of them moved."""
+    """Values of all slots, with one of them moved."""
     return [value + step if i == s else value for i, value in enumerate(values)]
 
 
 def moved_outputs(session: Session) -> Moved:
-    """The outputs of the root, of the tightest layer, or of the layer, whichever is known best."""
+    """The most accurate known outputs: of the root, of the tightest layer, or of the layer."""
     root = polished_root(session)
     if root is not None:
         return moved_root(root)
@@ -301,7 +300,7 @@ def _evidence(
             "the layer has a kink here"
         )
     elif bool(slopes.constant[column]) and error <= floor:
-        scale = 0.0  # Nothing moved, and the layer says so too.
+        scale = 0.0  # Neither the outputs nor the gradient show a dependence.
     return Evidence(
         check=_name(session),
         output=session.outputs[o],
@@ -317,7 +316,7 @@ def _evidence(
 
 
 def polished_root(session: Session) -> Root | None:
-    """The polished root, or `None` where the equation is not known or not solved."""
+    """The polished root, or `None` if the equation is unknown or unsolved."""
     try:
         return session.roots[1]
     except NotExercisedError:
@@ -325,7 +324,7 @@ def polished_root(session: Session) -> Root | None:
 
 
 def columns_of(session: Session) -> list[tuple[int, int]]:
-    """The cotangents and outputs, `(k, o)`, of the columns of what is measured."""
+    """The cotangents and outputs, `(k, o)`, of the measured columns."""
     return [(k, o) for o in range(len(session.outputs)) for k in range(session.cotangents)]
 
 

@@ -11,13 +11,13 @@ from ..subject.forward_mode import pushforward
 from .finite_differences import PROJECTED, doubt_of_another_call
 
 _FACTOR = 2.0**20
-"""A power of two, so that scaling by it rounds nothing."""
+"""A power of two, so that scaling by it is exact."""
 
 
 def linearity(session: Session) -> list[Evidence]:
     """The gradient is linear in the cotangent: `g(t (w + 3 w′)) = t (g(w) + 3 g(w′))`, `t` tiny and huge.
 
-    An adjoint solve with an absolute tolerance, a fixed regularisation, a cut-off or a clip breaks it.
+    An adjoint solve with an absolute tolerance, a fixed regularisation, a cut-off or a clip violates it.
     """
     return [
         piece
@@ -85,7 +85,7 @@ def forward_mode(session: Session) -> list[Evidence]:
                         floor=2 * session.relative_floor(o, s) * scale + session.underflow(o, s),
                         slack=PROJECTED * session.known_slack(o, s),
                         lag=session.lag,
-                        # Forward mode is another call, which may end elsewhere.
+                        # Forward mode is another call, which may end at another iterate.
                         doubt=doubt * scale,
                         reference=False,
                     )

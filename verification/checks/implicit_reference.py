@@ -1,9 +1,9 @@
 """Check: the layer's gradients against the implicit function theorem, solved directly.
 
-Independent of the layer's solver, its adjoint solver and its derivative rule: only the equation's
-function and autograd through one evaluation of it are used, in float64, with dense matrices where
-they fit. Taken at the layer's own output and at the polished one, from the same call; the distance
-of the two is the solver's part (slack).
+The reference is independent of the layer's solver, its adjoint solver and its derivative rule. It uses only
+the equation's function and autograd through one evaluation of it, in float64, with dense matrices if they
+fit. It is taken at the layer's own output and at the polished one, from the same call. The distance of the
+two is the solver's part (slack).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def implicit_reference(session: Session) -> list[Evidence]:
     """One piece of evidence for each output, slot and cotangent.
 
     Raises:
-        NotExercisedError: The equation is not known, or has no derivative here.
+        NotExercisedError: The equation is unknown, or has no derivative here.
     """
     found = []
     for o, output in enumerate(session.outputs):

@@ -1,7 +1,7 @@
-"""Check: whether what is saved for the backward pass grows with the number of iterations.
+"""Check: growth of the memory for the backward pass with the number of iterations.
 
-An implicit derivative needs the solution alone; a network that autograd records needs every iterate. It
-is no error either way, and is noted.
+An implicit derivative needs the solution alone; a network that autograd records needs every iterate. Either
+is correct, so the result is a note.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FEW, _MANY = 4, 16
 
 
 def memory_of_iterations(session: Session) -> list[Evidence]:
-    """No evidence, but a note with the bytes saved after few and after many iterations.
+    """Note the bytes saved after few and after many iterations; there is no evidence.
 
     Raises:
         NotExercisedError: The number of iterations cannot be changed.
@@ -58,7 +58,7 @@ def _pair(session: Session) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
 
 
 def _limited(layer: ImplicitLayer, steps: int) -> Callable[..., Any]:
-    """The layer with exactly so many iterations, where it does not meet its tolerance earlier."""
+    """The layer limited to this number of iterations."""
     limited = copy.copy(layer)
     stopping = replace(layer.settings.stopping or Stopping(), max_steps=steps)
     limited.settings = replace(layer.settings, stopping=stopping, on_failure="accept")

@@ -1,10 +1,10 @@
 """Check: derivatives of the gradient, in both orders of modes, against differences of gradients.
 
-For `G(x) = ⟨p, ∇⟨w, y(x)⟩⟩` with fixed probes `w` and `p`, the derivative of `G` along a direction that a
-second backward pass gives (reverse over reverse), and the one that tangents carried through the backward
-pass give (forward over reverse), are compared with finite differences of `G`: of the implicit gradient at
-the polished root where the equation is known, else of the layer's own gradient. A gradient without a
-graph, or without a tangent, has the derivative zero, as whoever differentiates it silently gets.
+Let `G(x) = ⟨p, ∇⟨w, y(x)⟩⟩` with fixed probes `w` and `p`. Its derivative along a direction comes from a
+second backward pass (reverse over reverse), and from tangents carried through the backward pass (forward
+over reverse). Both are compared with finite differences of `G`: of the implicit gradient at the polished root
+if the equation is known, else of the layer's own gradient. A gradient without a graph, or without a tangent,
+has the derivative zero, which autograd returns for it silently.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .finite_differences import TRUST, shifted
 
 NAME = "second order"
 SOLVES = 10.0
-"""A second derivative takes several adjoint solves, one after another."""
+"""Factor on the floor of first derivatives, since a second one takes several adjoint solves in sequence."""
 
 
 def label(output: str) -> str:
-    """How findings name the gradient of an output."""
+    """Name of an output's gradient in findings."""
     return f"{output}, {NAME}"
 
 
@@ -73,7 +73,7 @@ def forward_over_reverse(session: Session) -> list[Evidence]:
             except NoForwardModeError as error:
                 reason = str(error)
                 continue
-            # ⟨p, H v⟩ as it comes, spread along v so that it reads as a gradient.
+            # The number ⟨p, H v⟩, spread along v so that its form is that of a gradient.
             inner = sum(
                 float((p * g.double()).sum())
                 for p, g, part in zip(probes, moved, session.slots, strict=True)
@@ -102,7 +102,7 @@ def second_derivatives(session: Session, o: int, s: int) -> float:
     """`⟨v, H v⟩` of the first cotangent along the first direction of a slot, by a second backward pass.
 
     Raises:
-        NotExercisedError: The layer refuses it.
+        NotExercisedError: The layer refuses a second backward pass.
     """
     return float((_product(session, o, s, 0) * session.direction(s, 0).double()).sum())
 
@@ -116,7 +116,7 @@ def _product(session: Session, o: int, s: int, kind: int) -> Tensor:
 def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
     """The gradient of `G` by a second backward pass, in every slot."""
     tape = session.subject.tape()
-    # A cotangent that is itself differentiated, as that of a nonlinear loss is: only then does a
+    # A cotangent that is itself differentiated, as that of a nonlinear loss: only then does a
     # function marked once_differentiable refuse.
     cotangent = session.probes[0][o].clone().requires_grad_()
     try:
@@ -140,9 +140,9 @@ def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
 
 
 def _refuses(value: Tensor) -> bool:
-    """Whether the graph holds a node that raises when it is reached.
+    """True if the graph holds a node that raises when it is reached.
 
-    It need not be reached on the way to the inputs, and would then pass for a zero derivative.
+    A node off the path to the inputs does not raise, and the derivative would be taken for zero.
     """
     seen: set[object] = set()
     stack = [value.grad_fn]
@@ -166,7 +166,7 @@ def _against_differences(
     mode: str,
     inputs_only: bool = False,
 ) -> Evidence:
-    """A derivative of `G` in one slot beside differences of `G` along a direction of it."""
+    """Evidence on a derivative of `G` in one slot, from differences of `G` along a direction."""
     name = f"{NAME}, {mode}"
     output, slot = label(session.outputs[o]), session.slots[s].name
     try:
@@ -204,7 +204,7 @@ def _symmetry(session: Session, o: int, s: int) -> Evidence:
 
 
 def _differences(session: Session, o: int, s: int, inputs_only: bool) -> Slope:
-    """Differences of `G`, the same for both modes where all slots are inputs."""
+    """Differences of `G`, shared by both modes if all slots are inputs."""
     left_out = inputs_only and any(slot.position is None for slot in session.slots)
 
     def measured() -> Slope:
@@ -221,12 +221,12 @@ def _relative(session: Session, o: int, s: int) -> float:
 
 
 def _natural(session: Session, o: int, s: int) -> float:
-    """The size that second derivatives have if the gradient changes over the size of a slot."""
+    """Typical size of second derivatives: the gradient changes over the size of a slot."""
     return max(float(g.double().norm()) for g in session.gradients[0][o]) / session.size(s)
 
 
 def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
-    """`G` as a function of the multiple of the direction that one slot is moved by."""
+    """`G` as a function of the step of one slot along a direction."""
     probes = [
         torch.zeros_like(probe) if inputs_only and slot.position is None else probe
         for probe, slot in zip(probes_of(session), session.slots, strict=True)

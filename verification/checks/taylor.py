@@ -1,10 +1,10 @@
-"""Check: the orders at which Taylor remainders vanish.
+"""Check: the orders of Taylor remainders.
 
-With `φ(t) = ⟨w, y(x + t v)⟩`, the remainders `φ(t) − φ(0)`, that less `t ⟨g, v⟩`, and that less
-`½ t² ⟨v, H v⟩` fall like `t`, `t²` and `t³` if the gradient `g` and the second derivative `H` are right
-(Farrell et al. 2013, section 6; Griewank & Walther 2008). The order is fitted to the remainders above the
-noise floor and above what the floor and slack of `g` and `H` explain, with a confidence interval; an order
-that is lower with confidence is an error, as large as the slowest term.
+Let `φ(t) = ⟨w, y(x + t v)⟩`. The remainders of orders 0, 1 and 2, `φ(t) − φ(0)`, then less `t ⟨g, v⟩`, then
+less `½ t² ⟨v, H v⟩`, fall like `t`, `t²` and `t³` if the gradient `g` and the second derivative `H` are right
+(Farrell et al. 2013, section 6; Griewank & Walther 2008). The order is fitted, with a
+confidence interval, to remainders above the noise floor and above the part that floor and slack of `g` and
+`H` explain. An order that is lower with confidence is an error, as large as the slowest term.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .second_order import SOLVES, label, second_derivatives
 NAME = "Taylor remainders"
 _STEPS = np.geomspace(1e-5, 1e-1, 13)
 _ABOVE = 1e2
-"""Remainders are used from this multiple of the noise on."""
+"""Only remainders above this multiple of the noise are used."""
 _FEWEST = 4
 
 
 def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Estimate:
     """The order of `remainders`, all positive, in `t`, with an interval of 99 % confidence.
 
-    A remainder that changes its sign does not upset the fit.
+    The fit is robust to a remainder that changes its sign.
 
     Examples:
         >>> t = np.geomspace(1e-3, 1e-1, 8)
@@ -44,7 +44,7 @@ def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Estimate:
 
 
 def taylor(session: Session) -> list[Evidence]:
-    """A piece of evidence for each output and slot, and one more where there are second derivatives.
+    """A piece of evidence for each output and slot, and another one for second derivatives.
 
     Raises:
         NotExercisedError: No remainder rises above the noise.
@@ -75,7 +75,7 @@ def taylor(session: Session) -> list[Evidence]:
 
 
 def _rounding(session: Session, s: int) -> float:
-    """Of the values: those of a polished root are in float64, whatever the layer is."""
+    """Precision of the values; those of a polished root are in float64."""
     if session.residual is not None:
         condition = session.roots[1].inverse.condition or 1.0
         return float(np.finfo(float).eps) * condition

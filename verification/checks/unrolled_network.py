@@ -1,8 +1,8 @@
 """Check: the weight-tied unrolled network of a fixed-point layer, from a cold start, at a fixed depth.
 
-Where the map contracts, the network's gradient tends to the layer's; autograd records every step, so it
-owes nothing to the implicit function theorem. The depth is that at which the spectral radius at the root
-leaves an error below rounding, and what the network itself lacks counts as its own.
+If the map contracts, the network's gradient converges to the layer's. Autograd records every step, so the
+gradient is independent of the implicit function theorem. The depth is chosen by the spectral radius at the
+root, so that the truncation error is below rounding; the network's own distance from the root is allowed for.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _DEEPEST = 400
 
 
 def unrolled_network(session: Session) -> list[Evidence]:
-    """One piece of evidence for each output and slot, with the rate of approach in its detail.
+    """One piece of evidence for each output and slot, with the rate of convergence in its detail.
 
     Raises:
-        NotExercisedError: The layer is no fixed-point layer of this package, or its map does not contract.
+        NotExercisedError: The layer is not a fixed-point layer of this package, or its map does not contract.
     """
     layer = session.subject.layer
     if not isinstance(layer, ImplicitLayer) or layer.settings.form != "fixed_point":

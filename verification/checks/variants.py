@@ -1,9 +1,9 @@
-"""Checks: the same computation presented otherwise has the same gradients.
+"""Checks: equivalent computations have the same gradients.
 
-Memory layout, expanded tensors, a second backward pass on one graph, the order of the rows of a batch, one
-row alone, none, `vmap`, one tensor in the place of two, a call after another, another start of the
-iteration: a derivative that depends on any of them is wrong in one of the two. Rows are compared only
-where the layer's values say that rows are independent.
+They vary the memory layout, expanded tensors, a second backward pass on one graph, the order of a batch,
+single and missing rows, `vmap`, one tensor in place of two, earlier calls and the start of the iteration. A
+derivative that depends on any of these is wrong in one of the two. Rows are compared only if the layer's
+values show that rows are independent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..subject import LayerError, Tape
 
 _LAG = 1e3
 _INDEPENDENT = 1e-3
-"""Outputs of one row that differ by more with its neighbours depend on them."""
+"""If the outputs of a row change by more than this with its neighbours, rows are dependent."""
 _OTHER_START = 0.1
 
 
@@ -38,10 +38,10 @@ def second_backward(session: Session) -> list[Evidence]:
 
 
 def memory_layout(session: Session) -> list[Evidence]:
-    """Inputs that are not contiguous give the same gradients.
+    """Non-contiguous inputs give the same gradients.
 
     Raises:
-        NotExercisedError: No input has two axes.
+        NotExercisedError: All inputs have fewer than two axes.
     """
     values = [
         _strided(slot.value) if slot.position is not None else slot.value for slot in session.slots
@@ -90,7 +90,7 @@ def rows(session: Session) -> list[Evidence]:
 
 
 def empty_batch(session: Session) -> list[Evidence]:
-    """A batch of no rows gives every other tensor the gradient zero.
+    """An empty batch gives every other tensor a gradient of zero.
 
     Raises:
         NotExercisedError: Inputs and outputs share no batch axis, or the layer takes no empty batch.
@@ -158,7 +158,7 @@ def tied_inputs(session: Session) -> list[Evidence]:
     """One tensor in the place of two inputs gets the sum of their gradients.
 
     Raises:
-        NotExercisedError: No two inputs have the same shape and dtype.
+        NotExercisedError: All inputs differ in shape or dtype.
     """
     first, second = _alike(session)
     shared = session.slots[first].value
@@ -187,10 +187,10 @@ def after_another_call(session: Session) -> list[Evidence]:
 
 
 def start_of_the_iteration(session: Session) -> list[Evidence]:
-    """Gradients do not depend on where the iteration of an `ImplicitLayer` starts.
+    """Gradients do not depend on the start of the iteration of an `ImplicitLayer`.
 
     Raises:
-        NotExercisedError: The layer is none.
+        NotExercisedError: The layer is not an `ImplicitLayer`.
     """
     layer = session.subject.layer
     if not isinstance(layer, ImplicitLayer):
@@ -198,7 +198,7 @@ def start_of_the_iteration(session: Session) -> list[Evidence]:
     moved = copy.copy(layer)
     generator = session.generator(8)
 
-    # Near the solution, so that an equation with several gives the same.
+    # Near the solution, so that the same one of several solutions is found.
     start = tree_map(
         lambda leaf: moved_at_random(leaf.detach(), _OTHER_START, generator), session.tape.whole
     )
@@ -241,7 +241,7 @@ def _rows(session: Session, name: str, own: frozenset[int], index: Tensor) -> li
 def _batch(session: Session) -> tuple[int, frozenset[int]]:
     """The size of the batch, and the inputs that have its axis first.
 
-    An input that has another axis of that size first is told by the values, which then do not agree.
+    If the first axis of an input only happens to have that size, values differ, and the check is left out.
     """
     sizes = {value.shape[0] if value.ndim > 1 else 0 for value in session.tape.values}
     batch = sizes.pop() if len(sizes) == 1 else 0
@@ -258,7 +258,7 @@ def _batch(session: Session) -> tuple[int, frozenset[int]]:
 
 
 def _chosen(session: Session, own: frozenset[int], index: Tensor) -> list[Tensor]:
-    """Rows of the inputs that have them."""
+    """Rows of the inputs that have a batch axis."""
     return [slot.value[index] if s in own else slot.value for s, slot in enumerate(session.slots)]
 
 
@@ -306,8 +306,8 @@ def _compared(
 ) -> list[Evidence]:
     """Evidence for every slot.
 
-    Another call may have ended at another iterate: `distance` is the relative one of the values,
-    and a gradient lags behind its value.
+    Another call may have ended at another iterate. `distance` is the relative distance of the values, and a
+    gradient converges later than its value.
     """
     found = []
     for s, slot in enumerate(session.slots):

@@ -17,7 +17,7 @@ def pushforward(subject: Subject, tangents: Sequence[Tensor]) -> Tensors:
     """Tangents of the outputs in forward mode.
 
     Raises:
-        NoForwardModeError: The layer has none, or a slot of it is no input.
+        NoForwardModeError: The layer has none, or a captured tensor has a tangent.
     """
     _check_tangents(subject, tangents)
     with forward_ad.dual_level():
@@ -67,7 +67,7 @@ def _check_tangents(subject: Subject, tangents: Sequence[Tensor]) -> None:
 def _dual_call(
     subject: Subject, tangents: Sequence[Tensor]
 ) -> tuple[dict[int | None, Tensor], Tensors]:
-    """The inputs as dual numbers, by position, and the outputs; inside of a dual level."""
+    """The inputs as dual numbers, by position, and the outputs; for use inside of a dual level."""
     duals: dict[int | None, Tensor] = {
         slot.position: forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
         for slot, tangent in zip(subject.slots, tangents, strict=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 @contextmanager
 def random_state(seed: int) -> Iterator[None]:
     """Set the random state to that of a seed while active, and restore it afterwards."""
-    # Not torch.manual_seed, which takes longer than a small layer where accelerators sleep.
+    # torch.manual_seed would take longer than a small layer if accelerators are not initialised.
     awake = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=awake):
         torch.set_rng_state(_state_of(seed))

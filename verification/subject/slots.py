@@ -16,8 +16,8 @@ class Slot:
     Attributes:
         name: `"input 0"`, `"parameter linear.weight"`, `"captured w"`.
         value: Its value, detached.
-        position: Where it is among the leaves of the inputs, or `None`.
-        leaf: The tensor itself, where it is not an input.
+        position: Its position among the leaves of the inputs; `None` for a captured tensor.
+        leaf: The captured tensor itself; `None` for an input.
     """
 
     name: str

@@ -20,7 +20,7 @@ class Inputs:
     Attributes:
         names: Name of each leaf, such as `"input 0"`.
         leaves: The leaves, tensors detached.
-        named: Whether arguments are named.
+        named: True for named arguments.
         spec: Structure of the arguments.
     """
 
@@ -87,7 +87,7 @@ class Outputs:
         """The floating-point outputs in what the layer, or a residual, returned.
 
         Raises:
-            LayerError: Its structure is another one.
+            LayerError: The structure differs from that of the first call.
         """
         paths, spec = tree_flatten_with_path(whole)
         if spec != self.spec:
@@ -104,7 +104,7 @@ class Outputs:
 
 
 def _path(path: Any) -> str:
-    """`0` for the first of several, `0['a']` for an entry of a dictionary in it, `` for the only one."""
+    """Text of a path: `0` for the first of several, `0['a']` for an entry in it, `` for the only one."""
     if not path:
         return ""
     first, *rest = path

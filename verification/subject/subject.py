@@ -1,9 +1,9 @@
-"""Any layer as a flat function: tensors in named slots in, output tensors out.
+"""Subject of a verification: any layer as a flat function from tensors in named slots to output tensors.
 
 A slot is a tensor that the outputs may depend on: an input that requires gradients, a parameter, a
-tensor that the layer closes over. Inputs are replaced in the call; the others are written into in place,
-so that a layer sees them however it reaches them, and restored afterwards. Every call runs under the
-same random state.
+tensor that the layer closes over. Inputs are replaced in the call. The others are overwritten in place, so
+that a layer sees them however it reaches them, and restored afterwards. Every call runs under the same
+random state.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Subject:
     Args:
         layer: Called as `layer(*inputs)`.
         inputs: A tensor, a tuple or list of arguments (pytrees), or a dictionary of named arguments.
-        seed: Of the random state that every call sees.
-        equation: The layer's residual, whose tensors count as the layer's.
-        time_limit: Of all calls together.
+        seed: Seed of the random state of every call.
+        equation: The layer's residual; tensors that it captures count as the layer's.
+        time_limit: Limit for all calls together.
 
     Attributes:
         inputs: Structure of the inputs.
-        structure: That of the outputs, once they are discovered.
-        slots: What the layer may be differentiated in.
+        structure: Structure of the outputs, once discovered.
+        slots: Tensors that the layer may be differentiated in.
         outputs: Names of the floating-point outputs.
-        ignored: What is not checked, in words.
-        calls: How often the layer has been called, those of its `like` and `at` included.
+        ignored: Descriptions of tensors that are not checked.
+        calls: Number of calls of the layer, those of its `like` and `at` included.
         warnings: First lines of the warnings that it raised.
     """
 
@@ -85,7 +85,7 @@ class Subject:
         """Another layer in the place of this one, with the same slots, and its first call.
 
         Raises:
-            LayerError: It does not use the tensors that this one captures.
+            LayerError: It does not use all tensors that this one captures.
         """
         if not callable(layer):
             raise LayerError(f"it must be a layer, got {layer!r}")
@@ -105,10 +105,10 @@ class Subject:
         layer: Callable[..., Any] | None = None,
         equation: object = None,
     ) -> Subject:
-        """The layer, or another, at other values of the inputs, yet to be discovered.
+        """The layer, or another, at other values of the inputs; call `discover` on it.
 
         Args:
-            change: Gives the new value of every floating-point input.
+            change: Returns the new value of every floating-point input.
             layer: Another layer.
             equation: Its residual.
         """
@@ -144,7 +144,7 @@ class Subject:
         return Tape(outputs, tuple(tensors), outputs)
 
     def discover(self) -> Tape:
-        """The first call: finds outputs and captured tensors.
+        """The first call, which finds outputs and captured tensors.
 
         Raises:
             LayerError: The layer raised, or returned no floating-point tensor.
@@ -248,7 +248,7 @@ class Subject:
         return tensors, self._apply(leaves)
 
     def _filled(self, values: Sequence[Tensor]) -> tuple[list[Any], Tensors]:
-        """The leaves of the inputs with other values, and those among them that are in slots."""
+        """The leaves of the inputs with other values, and the tensors among them that are in slots."""
         leaves = list(self.inputs.leaves)
         tensors = []
         for slot, value in zip(self.slots, values, strict=True):
@@ -275,7 +275,7 @@ class Subject:
 
 
 def _same_strides(value: Tensor) -> Tensor:
-    """A copy that a layer may not tell from `value`: strided and expanded alike."""
+    """A copy that a layer cannot distinguish from `value`: strided and expanded alike."""
     if any(
         stride == 0 and size > 1 for size, stride in zip(value.shape, value.stride(), strict=True)
     ):

@@ -16,11 +16,11 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Tape:
-    """One call of the layer, and its derivatives as autograd gives them.
+    """One call of the layer, and its derivatives by autograd.
 
     Attributes:
         outputs: The floating-point outputs, attached.
-        tensors: What stands in each slot.
+        tensors: The tensor in each slot.
         whole: The output as the layer returned it.
     """
 
@@ -34,15 +34,15 @@ class Tape:
 
     @property
     def finite(self) -> bool:
-        """Whether all outputs are."""
+        """True if all outputs are finite."""
         return all(bool(torch.isfinite(value).all()) for value in self.values)
 
     def connected(self) -> tuple[bool, ...]:
-        """For each output whether it has an autograd graph at all."""
+        """Mask of the outputs with an autograd graph."""
         return tuple(output.requires_grad for output in self.outputs)
 
     def pullback(self, cotangents: Sequence[Tensor | None], create_graph: bool = False) -> Tensors:
-        """Gradients of `Σ ⟨cotangent, output⟩` in every slot; a missing graph gives zero.
+        """Gradients of `Σ ⟨cotangent, output⟩` in every slot; zero for a missing graph.
 
         Raises:
             LayerError: The backward pass raised.
