@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Cell(nn.Module, ABC):
     """A layer as a map of its states.
 
-    Its weights and masks are formed once in a forward pass and handed to `map` as arguments, so that
-    every iteration and its adjoint see the same, and parameters get their gradient once.
+    Weights and masks are formed once in a forward pass and passed to `map` as arguments. So every iteration
+    and its adjoint use the same ones, and parameters get their gradient once.
 
     Attributes:
         state: Features of a state.
@@ -22,7 +22,7 @@ class Cell(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> Any:
-        """The weights as they are applied: a pytree of tensors."""
+        """The applied weights, a pytree of tensors."""
 
     @abstractmethod
     def masks(self, injection: Tensor) -> Any:
@@ -32,7 +32,7 @@ class Cell(nn.Module, ABC):
     def inputs(
         self, weights: Any, masks: Any, injection: Tensor, history: Tensor, history_inputs: Tensor
     ) -> Any:
-        """All else that `map` depends on, at positions after those of the history."""
+        """The other arguments of `map`, at positions after those of the history."""
 
     @abstractmethod
     def map(self, z: Tensor, weights: Any, inputs: Any) -> Tensor:
@@ -40,7 +40,7 @@ class Cell(nn.Module, ABC):
 
 
 class Pass(NamedTuple):
-    """A cell with what is drawn and formed once in a forward pass."""
+    """A cell with its weights and masks of one forward pass."""
 
     cell: Cell
     weights: Any

@@ -10,15 +10,14 @@ from torch import Tensor
 
 
 class Memory(NamedTuple):
-    """The end of what a model has read, constant for derivatives.
+    """Last states and inputs of the text so far, constant for derivatives.
 
-    States and what was injected with them are kept and detached together: neither means anything
-    without the other.
+    States and the inputs injected with them belong together, and are kept and detached together.
 
     Attributes:
-        states: For each layer with weights of its own, the states at the last positions,
-            `(batch, positions, state)`; one tensor for an equilibrium.
-        inputs: What belongs to these positions of the input, `(batch, positions, features)`.
+        states: States at the last positions, `(batch, positions, state)`, for each layer with separate
+            weights; one tensor for an equilibrium.
+        inputs: Inputs at these positions, `(batch, positions, features)`.
 
     Examples:
         >>> import torch
@@ -62,7 +61,7 @@ class Memory(NamedTuple):
         return Memory(states, joined(self.inputs, inputs)).last(kept)
 
     def last(self, kept: int) -> Memory:
-        """The last `kept` positions; all of them if there are no more."""
+        """The last `kept` positions, or all if there are fewer."""
 
         def end(x: Tensor) -> Tensor:
             return x[:, max(x.shape[1] - kept, 0) :]

@@ -13,14 +13,14 @@ from .memory import Memory
 
 @dataclass(frozen=True)
 class Piece:
-    """States of consecutive positions, and the one map that they come from.
+    """States of consecutive positions, and the map that they are a fixed point of.
 
     Attributes:
         value: The states, `(batch, time, state)`, with their graph.
         function: The map `z ↦ f(z)` of this pass, with weights, masks and injection filled in,
             differentiable in them.
-        solution: How the solve ended, detached, if there was one; `solution.adjoints` is filled by the
-            backward pass.
+        solution: The solution of the solve, detached; `None` without a solve. The backward pass fills
+            `solution.adjoints`.
 
     Examples:
         >>> import implicitly, torch
@@ -40,11 +40,11 @@ class Output:
     """The result of a forward pass.
 
     Attributes:
-        hidden: What the vocabulary predicts the next tokens from, `(batch, time, features)`.
-        memory: To be given with the tokens that follow.
+        hidden: Features that the vocabulary predicts the next tokens from, `(batch, time, features)`.
+        memory: Memory for the tokens that follow.
         states: The states at all positions, `(batch, time, state)`, with their graph.
-        pieces: The states with their map, for each subsequence; none for stacked layers, of which each has
-            its own.
+        pieces: The states with their map, for each subsequence; empty for stacked layers, which have
+            separate maps.
 
     Examples:
         >>> import torch
@@ -61,12 +61,12 @@ class Output:
 
     @property
     def solutions(self) -> tuple[Solution, ...]:
-        """How each of the solves has ended; none at a finite depth."""
+        """The solution of each solve; empty at a finite depth."""
         return tuple(piece.solution for piece in self.pieces if piece.solution is not None)
 
     @property
     def converged(self) -> bool:
-        """Whether every system of every solve has met its tolerance."""
+        """True if every system of every solve has converged."""
         return all(bool(solution.converged.all()) for solution in self.solutions)
 
     @property

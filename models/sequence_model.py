@@ -1,7 +1,7 @@
-"""What every language model here does: embed, inject, find the states, predict, remember.
+"""Base of the language models: embed, inject, find the states, predict, remember.
 
-A model brings cells, a vocabulary and an injection. This module runs them: to the equilibrium, in one
-piece or in subsequences, or through a number of layers, with the same memory in all cases.
+A model defines cells, a vocabulary and an injection. The base runs them to the equilibrium, in one piece or
+in subsequences, or through a number of layers; the memory is the same in all cases.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class SequenceModel(nn.Module, ABC):
     """A language model with cells, a tied vocabulary and a memory.
 
     Args:
-        depth: Whether states are an equilibrium or come from a number of layers.
-        vocabulary: Embeds and predicts.
+        depth: An equilibrium, or a number of layers.
+        vocabulary: The vocabulary, which embeds and predicts tokens.
         cell: Makes a cell; it is called once, or as often as `depth` stacks.
     """
 
@@ -37,7 +37,7 @@ class SequenceModel(nn.Module, ABC):
         self.vocabulary = vocabulary
         self.cells = nn.ModuleList(cell() for _ in range(number_of_cells(depth)))
 
-    # --- What a model brings ---------------------------------------------------------------------
+    # --- Parts that a model defines --------------------------------------------------------------
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
@@ -45,11 +45,11 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def inject(self, embedded: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """What is injected at each position, and what a memory keeps of its input."""
+        """The injection at each position, and the part of it that a memory keeps."""
 
     @abstractmethod
     def read_out(self, states: Tensor) -> Tensor:
-        """What the vocabulary predicts from, with dropout."""
+        """Features for the vocabulary's predictions, with dropout."""
 
     @abstractmethod
     def empty_memory(self, batch: int) -> Memory:
@@ -57,17 +57,17 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def kept(self, keep: int | None) -> int:
-        """Positions to keep in memory, `None` for those of the options; an error if not possible."""
+        """Positions to keep in memory; `None` stands for those of the options. Invalid numbers raise."""
 
     @property
     @abstractmethod
     def most_kept(self) -> int:
-        """The most positions that can be of use in memory."""
+        """Largest useful number of positions in memory."""
 
     def check_length(self, memory: int, length: int) -> None:
         """Raise a `ValueError` if the positions do not suffice."""
 
-    # --- What all do -----------------------------------------------------------------------------
+    # --- Parts that are common -------------------------------------------------------------------
 
     def forward(
         self,
@@ -82,11 +82,11 @@ class SequenceModel(nn.Module, ABC):
 
         Args:
             tokens: `(batch, time)`, integers.
-            memory: That of the output for the tokens before; `None` at the beginning.
-            depth: Apply the cell so often, in place of what the options say: the unrolled network
-                with the same parameters, to warm up on. Not for stacked layers.
-            start: Where the iteration begins, `(batch, time, state)`; `None` for zeros.
-            keep: Positions to remember; `None` for what the options say.
+            memory: The memory in the output for the preceding tokens; `None` at the beginning.
+            depth: Number of applications of the cell, in place of that of the options: the unrolled network
+                with the same parameters, for warming up. It is not for stacked layers.
+            start: Start of the iteration, `(batch, time, state)`; `None` for zeros.
+            keep: Positions to remember; `None` for those of the options.
 
         Raises:
             TypeError: `tokens` are not integers, or `memory` is not a `Memory`.
@@ -112,11 +112,11 @@ class SequenceModel(nn.Module, ABC):
     def loss(
         self, tokens: Tensor, targets: Tensor, memory: Memory | None = None, **options: Any
     ) -> tuple[Tensor, Output]:
-        """The mean negative log-probability of `targets`, and the output that it comes from.
+        """The mean negative log-probability of `targets`, with the output of the pass.
 
         Args:
             tokens: `(batch, time)`.
-            targets: The tokens to be predicted, `(batch, time)`.
+            targets: The tokens to predict, `(batch, time)`.
             memory: See `forward`.
             options: `depth`, `start` and `keep` of `forward`.
         """
@@ -139,7 +139,7 @@ class SequenceModel(nn.Module, ABC):
     def log_probabilities(
         self, tokens: Tensor, memory: Memory | None = None, **options: Any
     ) -> tuple[Tensor, Output]:
-        """Log-probabilities of the token after each, `(batch, time, vocabulary)`; see `loss`."""
+        """Log-probabilities of each next token, `(batch, time, vocabulary)`; see `loss`."""
         output = self(tokens, memory, **options)
         return self.vocabulary.log_probabilities(output.hidden), output
 
@@ -153,16 +153,16 @@ class SequenceModel(nn.Module, ABC):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Tokens that follow a prompt, one by one, each solve started from the equilibrium before.
+        """Generate tokens after a prompt one by one; each solve starts from the last equilibrium.
 
-        Dropout is off meanwhile. What is remembered is all that the positions or the context allow.
+        Dropout is off. The memory is as long as the positions or the context allow.
 
         Args:
             prompt: `(batch, time)`.
-            steps: How many tokens to add.
-            memory: Of what came before the prompt.
+            steps: Number of tokens to generate.
+            memory: Memory of the text before the prompt.
             temperature: Scores are divided by it; 0 takes the most probable token.
-            generator: Draws the tokens.
+            generator: Random generator for the tokens.
 
         Returns:
             The new tokens, `(batch, steps)`.
@@ -229,7 +229,7 @@ class SequenceModel(nn.Module, ABC):
                     f"{wanted.shape[2]}"
                 )
         self.check_length(memory.inputs.shape[1], length)
-        # Constants: a memory which had a graph would grow from pass to pass.
+        # Detached, since a graph in the memory would grow from pass to pass.
         return memory.detach()
 
 

@@ -29,8 +29,8 @@ class Found(NamedTuple):
     """States of a pass.
 
     Attributes:
-        states: At all positions, after the last layer, `(batch, time, state)`.
-        levels: States for the memory, one tensor for each layer with weights of its own.
+        states: States at all positions after the last layer, `(batch, time, state)`.
+        levels: States for the memory, one tensor for each layer with separate weights.
         pieces: The states with their map, one for each subsequence.
     """
 
@@ -43,7 +43,7 @@ class Given(NamedTuple):
     """Input of a pass.
 
     Attributes:
-        injection: Injected at each position, `(batch, time, features)`.
+        injection: Features injected at each position, `(batch, time, features)`.
         remembered: The part of the input that a memory keeps, `(batch, time, features)`.
         memory: The memory before the first position.
     """
@@ -54,7 +54,7 @@ class Given(NamedTuple):
 
 
 def find(how: Depth, passes: list[Pass], z: Tensor, given: Given, depth: int | None) -> Found:
-    """The states as `how` says, from the start `z`; `depth` layers with shared weights where it is given."""
+    """Find the states for `how` from the start `z`; a given `depth` unrolls shared layers instead."""
     if isinstance(how, Stacked):
         if depth is not None:
             raise ValueError("stacked layers have a depth of their own: leave depth out")
@@ -65,7 +65,7 @@ def find(how: Depth, passes: list[Pass], z: Tensor, given: Given, depth: int | N
 
 
 def _solve(how: Equilibrium, part: Pass, z: Tensor, given: Given) -> Found:
-    """The equilibrium, piece after piece; each is the history of the next."""
+    """The equilibrium, solved piece after piece; each is the history of the next."""
     injection, length = given.injection, given.injection.shape[1]
     size, token = how.subsequence or length, how.coefficients == "token"
     history, history_inputs = given.memory.states[0], given.memory.inputs
@@ -107,7 +107,7 @@ def _unroll(part: Pass, z: Tensor, given: Given, layers: int | None) -> Found:
 
 
 def _stack(passes: list[Pass], z: Tensor, given: Given) -> Found:
-    """The states after layers with weights of their own; the memory keeps the input of each layer."""
+    """The states after layers with separate weights; the memory keeps the input of each layer."""
     levels = []
     for part, history in zip(passes, given.memory.states, strict=True):
         levels.append(z)
@@ -117,7 +117,7 @@ def _stack(passes: list[Pass], z: Tensor, given: Given) -> Found:
 
 
 def floored(stopping: Stopping, dtype: torch.dtype, units: float = _REACHABLE_UNITS) -> Stopping:
-    """`stopping` with a relative tolerance that a cell computed in half precision can reach.
+    """Raise the relative tolerance of `stopping` to one that a cell in half precision can reach.
 
     Examples:
         >>> floored(Stopping(rtol=1e-4), torch.bfloat16).rtol, floored(Stopping(), torch.float32).rtol
@@ -137,7 +137,7 @@ def _floored_gradient(gradient: Gradient, dtype: torch.dtype) -> Gradient:
 def _filled(
     function: Callable[..., Tensor], weights: Any, inputs: Any, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """`function` of its first argument, wherever it is called in the precision of this pass."""
+    """`function` of its first argument alone, always in the precision of this pass."""
     surroundings = Autocast.current(device.type)
 
     def filled(z: Tensor) -> Tensor:

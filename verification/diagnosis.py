@@ -220,7 +220,7 @@ def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tup
 def _fitted(
     family: Family, s: int, weights: list[Tensor], says: list[Tensor], right: list[Tensor]
 ) -> float | None:
-    """The strength at which a family of bugs gives the gradients, by Gauss-Newton; `None` for no such strength."""
+    """The strength at which a family of bugs gives the gradients, by Gauss-Newton, or `None`."""
     target = torch.cat([g.reshape(-1) for g in says])
 
     def gradients(strength: float) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""Frozen options from the fields of a YAML file, and back.
+"""Conversion of frozen options from and to the fields of a YAML file.
 
-A class of options is a mapping of its fields. Where a field may be of several classes, `name` says which, in
-small letters (`name: newton-krylov`); the name alone stands for the defaults.
+A class of options is a mapping of its fields. If a field may be of several classes, `name` selects one in
+lower case (`name: newton-krylov`); the name alone stands for the defaults.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def build(
     otherwise: Any = None,
     **fixed: object,
 ) -> Any:
-    """A value of a type hint, from what YAML gives for it.
+    """An instance for a type hint, built from the content of YAML.
 
     Args:
         kind: A class of options, a base of solvers or of gradient modes, or a union of such.
         given: A mapping of fields, or the name of a kind.
-        place: Where it stands in the configuration, for error messages.
-        within: Whether the places of its fields begin with its own.
-        otherwise: The class of its default, for fields without a name.
-        fixed: Fields that the configuration does not give.
+        place: Its place in the configuration, for error messages.
+        within: True if the places of its fields begin with its own.
+        otherwise: The class of the default, for fields without a name.
+        fixed: Fields that do not come from the configuration.
 
     Raises:
         ConfigurationError: A kind or field is unknown (the nearest is named), missing or out of range.
@@ -99,7 +99,7 @@ def build(
 
 
 def as_fields(options: Any, hint: Any = None, leave_out: tuple[str, ...] = ()) -> Any:
-    """Fields that `build` makes the same options of: all that differ from their defaults.
+    """Fields from which `build` makes the same options: those that differ from their defaults.
 
     Examples:
         >>> from implicitly import Anderson, Solver
@@ -120,9 +120,9 @@ def as_fields(options: Any, hint: Any = None, leave_out: tuple[str, ...] = ()) -
 
 
 def _chosen(kinds: Mapping[str, type], fields: dict[str, Any], place: str, otherwise: Any) -> Any:
-    """The class that `name` names, or that of the default, or the only one there is."""
+    """The class of `name`, or of the default, or the only one."""
     alone = next(iter(kinds.values())) if len(kinds) == 1 else None
-    # A single class may be named or not, unless it has a field of that name.
+    # The name of a single class is optional, unless the class has a field `name`.
     if alone is not None and ("name" not in fields or "name" in fields_of(alone)):
         return alone
     listed = ", ".join(kinds)
@@ -147,7 +147,7 @@ def _value(hint: Any, given: object, place: str, otherwise: Any) -> Any:
         return build(hint, given, place, otherwise=otherwise)
     if isinstance(given, list):
         return tuple(_value(Any, one, place, None) for one in given)
-    # YAML reads 1e-3, which has no point, as text.
+    # YAML reads 1e-3 as text, since it has no decimal point.
     if isinstance(given, str) and takes(hint, float) and not takes(hint, str):
         try:
             return float(given)

@@ -18,8 +18,8 @@ from .options import TransformerOptions
 class Transformer(SequenceModel):
     """A transformer language model with relative attention, memory and tied vocabulary.
 
-    `options.depth` says whether its states are an equilibrium, or come from layers with shared or with
-    own weights; cells, vocabulary and memory are the same. Embeddings, times `√width`, are injected
+    By `options.depth` its states are an equilibrium, or come from layers with shared or with separate
+    weights; cells, vocabulary and memory are the same. Embeddings, times `√width`, are injected
     into the queries, keys and values of every layer.
 
     Args:
@@ -89,13 +89,13 @@ class Transformer(SequenceModel):
 
 
 class DEQTransformer(Transformer):
-    """The transformer whose states are the equilibrium of its cell.
+    """A transformer whose states are the equilibrium of its cell.
 
     Args:
         options: Sizes, rates and an `Equilibrium` as depth.
 
     Raises:
-        TypeError: `options.depth` is a finite one.
+        TypeError: `options.depth` is finite.
 
     Source: Bai, Kolter & Koltun 2019, section 4.
 
