@@ -1,4 +1,4 @@
-"""What `implicitly evaluate` does."""
+"""Work of `implicitly evaluate`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def show(
 
 
 def _checkpoint(run: Path) -> Path:
-    """The checkpoint itself, or the best of a run, or its latest."""
+    """The given checkpoint, or the best of a run, or else its latest."""
     from ..models import training
 
     if not run.is_dir():
@@ -97,7 +97,7 @@ def _table(rows: Sequence[Any]) -> Table:
     table = Table(*_COLUMNS, box=None, header_style="bold")
     for row in rows:
         setting, value, perplexity, loss, evaluations, residual, unsolved, seconds = _values(*row)
-        # A limit has a tolerance of 0, which nothing meets.
+        # With a limit the tolerance is 0, which cannot be met.
         share = "" if setting == "limit" else f"{unsolved:.1%}"
         table.add_row(
             setting, "" if value is None else f"{value:g}", f"{perplexity:.5g}", f"{loss:.5g}",

@@ -1,4 +1,4 @@
-"""Exit statuses of commands, and faults said in one line in place of a traceback."""
+"""Exit statuses of commands; expected errors print one line in place of a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class End(NamedTuple):
 FAULT = End(2)
 DIVERGED = End(1, "Diverged: {}")
 INTERRUPTED = End(130, "Stopped; --resume goes on from the last checkpoint", style="")
-# By the name of the verdict: importing the verifier would import PyTorch for every command.
+# Keys are names of verdicts, since importing the verifier would import PyTorch for every command.
 VERDICTS = {"CORRECT": 0, "WRONG": 1, "UNCONVERGED": 3, "UNRELIABLE": 4}
 
 

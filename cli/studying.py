@@ -1,4 +1,4 @@
-"""What the commands of `implicitly study` do."""
+"""Work of the commands of `implicitly study`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_study(console: Console, configuration: str, store: Path, jobs: int, thre
 
 @study_command
 def resume_study(console: Console, study: str, store: Path, jobs: int, threads: int) -> None:
-    """Run what is left of a study, with a progress bar."""
+    """Run the remaining cells of a study with a progress bar."""
     _watched(
         console,
         store,
@@ -47,7 +47,7 @@ def resume_study(console: Console, study: str, store: Path, jobs: int, threads: 
 
 @study_command
 def show_status(console: Console, store: Path) -> None:
-    """Print how far the studies of a store are."""
+    """Print the progress of the studies of a store."""
     table = Table("study", "cells", "left", *OUTCOMES, box=None, header_style="bold")
     for progress in studies.status(studies.Store(store, create=False)):
         counts = [str(progress.outcomes.get(outcome, 0)) for outcome in OUTCOMES]
@@ -76,14 +76,14 @@ def write_report(
 
 @study_command
 def show_comparison(console: Console, a: str, b: str, store: Path) -> None:
-    """Print what differs between two studies."""
+    """Print the differences of two studies."""
     comparison = studies.compare(_rows(a, store), _rows(b, store), names=(a, b))
     console.print(str(comparison), markup=False, soft_wrap=True)
 
 
 @study_command
 def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
-    """Print what can be named."""
+    """Print the known names, or the shipped studies."""
     from ..studies.catalogue import Catalogue
 
     catalogue = Catalogue()
@@ -96,7 +96,7 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
             settings, _ = studies.load(name)
             try:
                 cells = str(len(settings.cells()))
-            except studies.StudyError as error:  # A library is missing, and the message says which.
+            except studies.StudyError as error:  # The message names the missing library.
                 cells = f"– ({error})"
             table.add_row(name, cells, settings.description.strip())
         console.print(table)
@@ -110,14 +110,14 @@ def export_rows(console: Console, study: str, file: Path, store: Path) -> None:
 
 
 def _rows(name: str, store: Path) -> Any:
-    """The rows of `STUDY`, or of `STORE:STUDY`."""
+    """Rows of `STUDY`, or of `STORE:STUDY`."""
     folder, colon, study = name.rpartition(":")
     opened = studies.Store(Path(folder) if colon else store, create=False)
     return opened.rows(study)
 
 
 def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summary]) -> None:
-    """Run with a progress bar, then say what came of it and how to go on."""
+    """Run with a progress bar, then print the result and the next command."""
     counts: Counter[str] = Counter()
     with Progress(
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Test problems by name and by tag."""
+"""Registry of test problems by name and by tag."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CLASSES: dict[str, type[TestProblem]] = {}
 
 
 def register(problem: Class) -> Class:
-    """Make a class of test problems known by its name; usable as a decorator.
+    """Register a class of test problems by its name; usable as a decorator.
 
     Raises:
-        TypeError: It is not a complete subclass of `TestProblem`.
+        TypeError: The class is not a complete subclass of `TestProblem`.
         ValueError: Another class has the name.
 
     Examples:
@@ -67,7 +67,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
 
 
 def all(tag: str | None = None) -> list[TestProblem]:
-    """Every problem, or every one with `tag`, with its default parameters, in the order of `names`.
+    """All problems, or those with `tag`, with their default parameters, in the order of `names`.
 
     Raises:
         ValueError: No problem has this tag (the nearest is named).
@@ -99,7 +99,7 @@ def names(tag: str | None = None) -> list[str]:
 
 
 def tags() -> list[str]:
-    """Every tag that a problem has.
+    """All tags of problems.
 
     Examples:
         >>> from implicitly import problems

@@ -6,17 +6,17 @@ import importlib.util
 
 
 def can_draw() -> bool:
-    """Whether figures can be drawn."""
+    """True if figures can be drawn."""
     return _installed("matplotlib")
 
 
 def can_train() -> bool:
-    """Whether sequence models can be trained."""
+    """True if sequence models can be trained."""
     return _installed("lightning", "tensorboard", "yaml")
 
 
 def can_study() -> bool:
-    """Whether studies can be run."""
+    """True if studies can be run."""
     return _installed("joblib", "pandas", "plotly", "psutil", "pyarrow", "pydantic", "yaml")
 
 

@@ -1,4 +1,4 @@
-"""The figure of results; needs matplotlib (`implicitly[figures]`)."""
+"""Figure of results; it needs matplotlib (`implicitly[figures]`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ...studies.reporting.styling import COLOURS
 from .checks import MemoryStudy, SolverReport
 
-# Markers repeat the distinction of the colours.
+# Markers distinguish the solvers like the colours.
 _COLOURS = COLOURS[:4]
 _MARKERS = ("o", "s", "^", "D")
 _NEUTRAL = "#555555"
@@ -52,7 +52,7 @@ def _draw_agreement(axes: Any, reports: Sequence[SolverReport], spectral_radius:
             markerfacecolor="none", label=report.run.name,
         )  # fmt: skip
     study = reports[0].unrolled
-    # Through the last point above the floor: the theory gives the slope, not the height.
+    # Through the last point above the floor, since theory predicts the slope only.
     anchor = max(i for i, error in enumerate(study.errors) if error > 10 * study.floor)
     depth, error = study.depths[anchor], study.errors[anchor]
     line = [(k, error * k / depth * spectral_radius ** (k - depth)) for k in range(1, depth + 1)]

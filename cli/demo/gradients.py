@@ -1,4 +1,4 @@
-"""Is a gradient right? Finite differences with a known noise floor, and the unrolled network."""
+"""Checks of a gradient: finite differences with a known noise floor, and the unrolled network."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ...verification.probes import probe, root_mean_square
 Tensors = tuple[Tensor, ...]
 Loss = Callable[[Tensors], Tensor]
 
-# Relative error of a directional derivative below which no further spacing is tried.
+# Target for the relative error of a directional derivative; further spacings are tried until it is met.
 _ACCURATE = 1e-11
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """A gradient beside central differences along random directions.
+    """Comparison of a gradient with central differences along random directions.
 
     Attributes:
         error: Distance of the directional derivatives, relative to the measured ones.
-        floor: What the differences themselves may be wrong by, in the same unit: the noise floor.
-        threshold: The floor and the gradient's own tolerance together.
+        floor: Noise floor: relative error of the differences themselves.
+        threshold: Sum of the floor and the gradient's own tolerance.
     """
 
     error: float
@@ -65,11 +65,11 @@ def check_gradient(
 
     Args:
         loss: A smooth scalar function.
-        at: Where the gradient was taken.
+        at: Point of the gradient.
         gradient: The gradient to check, in the shapes of `at`.
-        directions: Along what to differentiate, each in the shapes of `at`.
-        noise: By how much a value of `loss` may be wrong.
-        uncertainty: By how much `gradient` may be wrong, as a part of itself.
+        directions: Directions to differentiate along, each in the shapes of `at`.
+        noise: Bound on the error of a value of `loss`.
+        uncertainty: Bound on the relative error of `gradient`.
     """
     with torch.no_grad():
         measured = [directional_derivative(loss, at, v, noise=noise) for v in directions]
@@ -88,8 +88,8 @@ def directional_derivative(
 ) -> tuple[float, float]:
     """The derivative of `loss` along `direction`, and a bound on its error.
 
-    Finite differences of the verifier measure their own error; it cannot be smaller than the known noise of
-    the loss at the widest spacing.
+    The verifier's finite differences estimate their own error. The known noise of the loss, at the widest
+    spacing, is added to it.
     """
 
     def sample(t: float) -> np.ndarray:
@@ -113,7 +113,7 @@ class DepthStudy:
         depths: Layers of the unrolled networks, increasing.
         errors: Distance at each depth, relative to the exact gradient.
         contraction: A bound on the norm of the cell's Jacobian.
-        floor: What the exact gradient may be wrong by.
+        floor: Error of the exact gradient.
     """
 
     depths: tuple[int, ...]
@@ -123,7 +123,7 @@ class DepthStudy:
 
     @property
     def geometric(self) -> bool:
-        """Whether twice the depth `k` always multiplied the error by `2 γᵏ` or less.
+        """True if doubling a depth `k` always multiplied the error by `2 γᵏ` or less.
 
         The error at depth `k` is of the order `k γᵏ`: a truncated series, and `k` derivatives taken
         at iterates on their way to the solution.
@@ -137,7 +137,7 @@ class DepthStudy:
 
     @property
     def rate(self) -> float:
-        """The `ρ` for which `k ρᵏ` fits the errors above the floor best, from depth 4 on."""
+        """Best fit of `k ρᵏ` to the errors above the floor from depth 4 on: the `ρ`."""
         points = [
             (k, math.log(error / k))
             for k, error in zip(self.depths, self.errors, strict=True)

@@ -1,4 +1,4 @@
-"""A DEQ-Transformer trained beside the unrolled network with the same parameters."""
+"""Training of a DEQ-Transformer, beside the unrolled network with the same parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LAYERS = 8
 
 @dataclass(frozen=True)
 class _Trained:
-    """What came of one model."""
+    """Result of training one model."""
 
     name: str
     parameters: int
@@ -40,18 +40,18 @@ def train_sequence_models(
     beats_counting: bool,
     seed: int,
 ) -> list[str]:
-    """Train both, and print what each learned and took.
+    """Train both models, and print their quality and cost.
 
     Args:
-        console: Where to print.
+        console: Console to print to.
         corpus: The text.
-        characters: How much of the standard library it holds.
+        characters: Number of characters of the standard library.
         changes: To the configuration `demo`, for a smaller run.
-        beats_counting: Whether they must be better than counting characters, and not only than chance.
-        seed: Of both runs.
+        beats_counting: True if they must be better than counting characters; else, than chance.
+        seed: Seed of both runs.
 
     Returns:
-        What went wrong: a model that learned too little.
+        Failures: models that learned too little.
     """
     changes = (*changes, f"data.characters={characters}", f"seed={seed}")
     unrolled = f"model.depth={{name: weight-tied, depth: {_LAYERS}}}"

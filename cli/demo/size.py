@@ -1,4 +1,4 @@
-"""How large the demonstration is."""
+"""Size of the demonstration."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers that decide how long the demonstration takes.
+    """Numbers that determine the duration of the demonstration.
 
     Attributes:
-        characters: Read from the standard library, about.
+        characters: Approximate number of characters of the standard library.
         context: Characters that the network sees.
         embedding: Size of a character's embedding.
         state: Size of the unknown `z`.
@@ -25,8 +25,8 @@ class Size:
         repeats: Timed solves.
         trained: Changes to the configuration `demo` of the sequence models.
         studied: Problems of the study.
-        beats_pairs: Whether training is long enough to beat counting pairs, and not only characters; and
-            for the sequence models to beat counting characters, and not only chance.
+        beats_pairs: True if the network must beat counting pairs, and the sequence models counting
+            characters. Otherwise they must beat counting characters, and chance.
     """
 
     characters: int

@@ -1,4 +1,4 @@
-"""A small study of solvers: run, stored, and reported on a page."""
+"""Small study of solvers: run, store and report it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SOLVERS = ("polyalgorithm[remember=false]", "newton-krylov", "broyden", "anderso
 def small_study(
     console: Console, folder: Path, problems: tuple[str, ...], jobs: int = 2
 ) -> list[str]:
-    """Run a study of five solvers, print what each solved, and name its report.
+    """Run a study of five solvers, print the number of problems each solves, and name the report.
 
     Args:
-        console: Where to print.
-        folder: For the rows, which are used again, and the report.
+        console: Console to print to.
+        folder: Folder for the report and the rows, which are reused.
         problems: Selections of problems.
         jobs: Cells run at once.
 
     Returns:
-        What went wrong: claims of success that the study denies.
+        Failures: claims of success that the study contradicts.
     """
     # Imported here because it is an extra.
     from ... import studies

@@ -17,7 +17,7 @@ class Bratu(OnUnitSquare):
     """`−Δu = λ eᵘ` on the unit square, zero at its boundary, by the five-point formula times `h²`.
 
     Attributes:
-        strength: `λ`. Solutions come in pairs, which meet near 6.808; above there are none.
+        strength: `λ`. There are two solutions below about 6.808, where they meet, and none above.
     """
 
     strength: float = 5.0

@@ -18,8 +18,7 @@ from .unit_square import OnUnitSquare
 class ConvectionDiffusion(OnUnitSquare):
     """`−Δu + c u (u_x + u_y) = g` on the unit square by central differences, times `h²`.
 
-    `g` is chosen so that `u* = 10 x y (1−x)(1−y) e^{x^4.5}` solves the difference equations themselves,
-    not only to the order of the differences.
+    `g` is chosen so that `u* = 10 x y (1−x)(1−y) e^{x^4.5}` solves the difference equations exactly.
 
     Attributes:
         convection: `c`.

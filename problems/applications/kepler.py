@@ -16,14 +16,14 @@ _GOLDEN_RATIO = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Kepler(TestProblem):
-    """`E − e sin E = M`, one unknown for each of `count` orbits, which are independent systems.
+    """`E − e sin E = M`, with one unknown for each of `count` independent orbits.
 
     Eccentricities grow to the largest; anomalies are spread over (0, π) by a quasi-random sequence, and `M`
     follows from `E`. From the start `min(M + e, π)` Newton's method falls monotonically.
 
     Attributes:
-        count: How many orbits.
-        largest_eccentricity: In [0, 1).
+        count: Number of orbits.
+        largest_eccentricity: Largest eccentricity, in [0, 1).
     """
 
     count: int = 100

@@ -14,7 +14,7 @@ from ..problem import TestProblem
 
 @dataclass(frozen=True)
 class OnUnitSquare(TestProblem):
-    """A disturbed Poisson equation on a square grid, with zero as its standard start."""
+    """A perturbed Poisson equation on a square grid, with zero as its standard start."""
 
     tags = ("application", "scalable")
     sizes = "m² with m ≥ 1"

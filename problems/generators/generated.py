@@ -1,4 +1,4 @@
-"""What generated problems share: numbers drawn once, on the host in float64, for every dtype and device."""
+"""Base of generated problems, whose numbers are drawn once, on the host in float64."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Array = NDArray[np.float64]
 class Generated(TestProblem):
     """A fixed point `z = f(z)` that is drawn from a seed, with a root chosen beforehand.
 
-    `draw` gives the arrays that `function` takes as arguments; the last one is the root. A call without
-    arguments uses the same, drawn once. Matrices are dense.
+    `draw` returns the arguments of `function` as arrays, and the root as the last one. A call without
+    arguments uses the same arrays, drawn once. Matrices are dense.
 
     Attributes:
-        seed: Of the generator.
+        seed: Seed of the generator.
     """
 
     seed: int = 0
@@ -79,5 +79,5 @@ def _drawn(problem: Generated, n: int) -> tuple[Array, ...]:
 
 
 def orthogonal(n: int, generator: np.random.Generator) -> Array:
-    """A random orthogonal matrix, uniformly distributed but for signs (Stewart 1980)."""
+    """A random orthogonal matrix, uniformly distributed up to signs (Stewart 1980)."""
     return np.asarray(np.linalg.qr(generator.standard_normal((n, n)))[0], dtype=np.float64)
