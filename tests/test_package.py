@@ -64,17 +64,29 @@ def imports_of(path: Path) -> set[str]:
 
 
 ALLOWED = {
-    # Dependencies point one way: cli → studies → verification → problems → implicit → solvers.
+    # Dependencies point one way: cli → studies → verification → problems → implicit → solvers → options.
+    "options": ("implicitly.options",),
     "solvers": ("implicitly.solvers",),
     "implicit": ("implicitly.implicit", "implicitly.solvers"),
-    "problems": ("implicitly.problems", "implicitly.implicit", "implicitly.solvers"),
-    "models": ("implicitly.models", "implicitly.implicit", "implicitly.solvers"),
+    "problems": (
+        "implicitly.problems",
+        "implicitly.implicit",
+        "implicitly.solvers",
+        "implicitly.options",
+    ),
+    "models": (
+        "implicitly.models",
+        "implicitly.implicit",
+        "implicitly.solvers",
+        "implicitly.options",
+    ),
     "studies": (
         "implicitly.studies",
         "implicitly.verification",
         "implicitly.problems",
         "implicitly.implicit",
         "implicitly.solvers",
+        "implicitly.options",
     ),
     "verification": (
         "implicitly.verification",
