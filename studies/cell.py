@@ -50,10 +50,10 @@ class Cell:
         adjoint: The solver of the adjoint equation.
         tolerance: The largest entry of the residual that counts as solved.
         relative: True if the tolerance is relative to the initial residual.
-        seed: Of the problem, or, where the problem is not drawn from one, of the start: 0 is the
-            standard start.
-        dtype: Of the unknown.
-        device: Of the unknown.
+        seed: Seed of a generated problem. For other problems, seed of the start; 0 is the standard
+            start.
+        dtype: Dtype of the unknown.
+        device: Device of the unknown.
         limits: Limits of the run.
         own: The user's file of problems and solvers.
     """

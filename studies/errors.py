@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StudyError(ValueError):
-    """A study that cannot be run as it is written; the message names what is valid.
+    """A study is invalid; the message names valid choices.
 
     Examples:
         >>> from implicitly.studies import StudyError
@@ -14,7 +14,7 @@ class StudyError(ValueError):
 
 
 class StoreError(RuntimeError):
-    """A store that cannot be read or written; the message says what to do.
+    """A store is not readable or writable; the message says what to do.
 
     Examples:
         >>> from implicitly.studies import StoreError

@@ -61,7 +61,7 @@ class Session:
         cotangents: Number of cotangents drawn for each output.
         directions: Number of directions drawn for each slot.
         full: True if the verification may take seconds.
-        seed: Of all probes.
+        seed: Seed of all probes.
         notes: Observations for the report.
         repeat: Relative distance between two calls at the same inputs.
         measured: Directional differences already taken, by slot and kind of direction.

@@ -16,7 +16,7 @@ class Size:
         state: Size of the unknown `z`.
         batch: Windows in a training step.
         training_steps: Steps of Adam.
-        learning_rate: Its largest learning rate.
+        learning_rate: Largest learning rate of Adam.
         contraction: Limit on the norm of the cell's weights.
         validation: Held-out windows for the loss.
         checked: Held-out windows for the checks.

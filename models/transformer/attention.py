@@ -69,7 +69,7 @@ def relative_attention(
     Args:
         queries: `(batch, heads, T, width)`.
         keys: `(batch, heads, K, width)`, the last `T` of them at the positions of the queries.
-        values: Like the keys.
+        values: Values, shaped like the keys.
         positions: `R`, `(heads, K, width)`, for the distances `K − 1, …, 0`.
         content_bias: `u`, `(heads, width)`.
         position_bias: `v`, `(heads, width)`.

@@ -1,4 +1,4 @@
-"""Methods of other libraries by themselves, on the study's own function, counted and checked from outside."""
+"""Methods of other libraries by themselves, on the study's function, counted and checked from outside."""
 
 from __future__ import annotations
 

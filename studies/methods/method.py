@@ -16,7 +16,7 @@ class Attempt:
     """Result of a method as the method reports it; the study rechecks it.
 
     Attributes:
-        value: The unknown, or `None` if nothing came back.
+        value: The unknown; `None` without a result.
         claimed: True if the method reports every system as solved.
         status: Its status, in a word.
         residual: The residual norm that it reports.

@@ -45,14 +45,14 @@ def bootstrap(
     statistic receives how often each problem is in a sample, as weights.
 
     Args:
-        statistic: From counts of shape `(samples, problems)` to values of shape `(samples, ...)`; see `mean`
+        statistic: Function from counts of shape `(samples, problems)` to values of shape `(samples, ...)`; see `mean`
             and `median`. NaN where it is undefined.
         problems: Their number.
         level: Nominal coverage.
         method: `"percentile"`, or `"bca"`: corrected for bias and for skewness by the jackknife (Efron 1987;
             Efron & Tibshirani 1993, equations 14.9 to 14.15).
         resamples: Samples that are drawn.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Estimate and bounds. With a single problem the bounds are NaN.

@@ -16,7 +16,7 @@ def thin_trace(evaluations: Array, residuals: Array, most: int) -> tuple[Array, 
     Args:
         evaluations: Ascending, shape `(entries,)`.
         residuals: Descending and not negative, shape `(entries,)`.
-        most: At least 2.
+        most: Largest number of points, at least 2.
 
     Returns:
         The evaluations and residuals kept.

@@ -81,8 +81,8 @@ def compare(
         rows_a: Rows as `Store.rows` returns them.
         rows_b: Rows to compare with.
         names: Names for the two.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The comparison; `print` it, or write its `tables`.

@@ -58,7 +58,7 @@ def drawn(
 
     Args:
         figure: The figure.
-        cells: For names and families.
+        cells: Cells, for names and families.
         highlighted: Solvers in colour.
 
     Yields:

@@ -54,12 +54,12 @@ def report(
     Args:
         rows: Rows as `Store.rows` returns them.
         path: The folder; it is created if missing. Files of the same names are replaced.
-        formats: Of `"html"`, `"png"`, `"svg"`, `"pdf"`, `"md"`, `"tex"`, `"csv"`.
+        formats: Formats among `"html"`, `"png"`, `"svg"`, `"pdf"`, `"md"`, `"tex"`, `"csv"`.
         plan: The study's plan, for the exact configuration, the machine and the number of cells planned.
         title: Heading; `None` for the study's name.
         command: The command to show that reproduces these results; `None` for that of the plan.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The files written, the page first.

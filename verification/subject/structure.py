@@ -52,9 +52,9 @@ class Outputs:
 
     Attributes:
         names: Their names, such as `"output 0"`.
-        positions: Their positions among the leaves of what the layer returned.
+        positions: Their positions among the leaves of the layer's value.
         ignored: Descriptions of the other leaves.
-        spec: Structure of what the layer returned.
+        spec: Structure of the layer's value.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class Outputs:
 
     @staticmethod
     def of(whole: Any) -> Outputs:
-        """Structure of what a layer returned.
+        """Structure of a layer's value.
 
         Raises:
             LayerError: It holds no floating-point tensor.
@@ -84,7 +84,7 @@ class Outputs:
         return Outputs(tuple(found.values()), tuple(found), tuple(ignored), spec)
 
     def tensors(self, whole: Any) -> Tensors:
-        """The floating-point outputs in what the layer, or a residual, returned.
+        """The floating-point outputs in the value of the layer or of a residual.
 
         Raises:
             LayerError: The structure differs from that of the first call.
@@ -95,7 +95,7 @@ class Outputs:
         return tuple(paths[position][1] for position in self.positions)
 
     def filled(self, whole: Any, outputs: Sequence[Tensor]) -> Any:
-        """The structure that the layer returned, with other floating-point tensors in it."""
+        """The layer's value with other floating-point tensors in its structure."""
         leaves, spec = tree_flatten_with_path(whole)
         filled = [leaf for _, leaf in leaves]
         for position, output in zip(self.positions, outputs, strict=True):

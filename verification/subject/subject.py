@@ -227,11 +227,11 @@ class Subject:
         return self.output_leaves(self._apply(leaves))
 
     def output_leaves(self, whole: Any) -> Tensors:
-        """The floating-point outputs in what the layer, or a residual, returned."""
+        """The floating-point outputs in the value of the layer or of a residual."""
         return self.structure.tensors(whole) if self.structure is not None else ()
 
     def rebuild_output(self, whole: Any, outputs: Sequence[Tensor]) -> Any:
-        """The structure that the layer returned, with other floating-point tensors in it."""
+        """The layer's value with other floating-point tensors in its structure."""
         return whole if self.structure is None else self.structure.filled(whole, outputs)
 
     @property
