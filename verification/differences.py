@@ -171,7 +171,7 @@ def _best(stencils: Sequence[_Stencil]) -> Slope:
 def _jump(stencils: Sequence[_Stencil]) -> Array:
     """The jump of the slope at 0: a second difference over `h` that is independent of `h`.
 
-    It falls with `h` for a smooth function, and grows as `1/h` for noise.
+    The second difference falls with `h` for a smooth function, and grows as `1/h` for noise.
     """
     ordered = sorted(stencils, key=lambda s: s.spacing)
     if len(ordered) < 2:

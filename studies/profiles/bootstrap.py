@@ -45,8 +45,8 @@ def bootstrap(
     statistic receives how often each problem is in a sample, as weights.
 
     Args:
-        statistic: Function from counts of shape `(samples, problems)` to values of shape `(samples, ...)`; see `mean`
-            and `median`. NaN where it is undefined.
+        statistic: Function from counts of shape `(samples, problems)` to values of shape
+            `(samples, ...)`; see `mean` and `median`. It is NaN where undefined.
         problems: Their number.
         level: Nominal coverage.
         method: `"percentile"`, or `"bca"`: corrected for bias and for skewness by the jackknife (Efron 1987;
