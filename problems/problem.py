@@ -13,6 +13,7 @@ from torch import Tensor
 from ..solvers.options import Options, is_integer, is_positive
 from ..solvers.problem import Form
 
+Device = torch.device | str | None
 _LARGEST_SEARCHED = 10_000
 
 
@@ -116,10 +117,7 @@ class TestProblem(Options, ABC):
         return n == self.standard_size
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, ...]:
         """The parameters as tensors, for `function(z, *args)`; `function(z)` uses its own."""
         self.size(n)
@@ -128,10 +126,7 @@ class TestProblem(Options, ABC):
         return (torch.tensor(getattr(self, self.argument), dtype=dtype, device=device),)
 
     def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Callable[[Tensor], Tensor] | None:
         """An approximate inverse of `∂r/∂z` on flat `(batch, n)` tensors, for `GMRES`.
 
@@ -146,10 +141,7 @@ class TestProblem(Options, ABC):
         return value - z if self.form == "fixed_point" else value
 
     def start(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Tensor:
         """The standard start times `start_scale`, `(*batch_shape, n)`; `n=None` for the standard size.
 
@@ -162,10 +154,7 @@ class TestProblem(Options, ABC):
         return (self.start_scale * first).to(dtype=dtype, device=device)
 
     def roots(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Root, ...]:
         """Every known solution, `(*batch_shape, n)` each; `remark` mentions others.
 

@@ -19,7 +19,7 @@ from ..grid import (
     sine_transform,
     sine_transform_2d,
 )
-from ..problem import TestProblem
+from ..problem import Device, TestProblem
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ class DrivenCavity(TestProblem):
         return torch.zeros(n, dtype=torch.float64)
 
     def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Callable[[Tensor], Tensor]:
         """The inverse for `Re = 0`, walls included: the other terms are a compact perturbation."""
         m = side(self.size(n), 2)

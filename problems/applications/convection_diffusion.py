@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from ...solvers.options import is_number
 from ..grid import differences, five_point, nodes, side
-from ..problem import Root
+from ..problem import Device, Root
 from .unit_square import OnUnitSquare
 
 
@@ -37,10 +37,7 @@ class ConvectionDiffusion(OnUnitSquare):
             raise ValueError(f"convection must be a number ≥ 0, got {self.convection!r}")
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor]:
         """`h² g`, `(n,)`."""
         size = self.size(n)

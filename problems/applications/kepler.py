@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...solvers.options import is_integer, is_number
-from ..problem import Root, TestProblem
+from ..problem import Device, Root, TestProblem
 
 _GOLDEN_RATIO = 0.6180339887498949
 
@@ -54,10 +54,7 @@ class Kepler(TestProblem):
         return eccentricity, math.pi * ((index * _GOLDEN_RATIO) % 1.0)
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, Tensor]:
         """Eccentricities and mean anomalies, `(count, 1)` each."""
         self.size(n)

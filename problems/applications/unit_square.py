@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..grid import inverse_laplacian, is_square
-from ..problem import TestProblem
+from ..problem import Device, TestProblem
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,7 @@ class OnUnitSquare(TestProblem):
         return torch.zeros(n, dtype=torch.float64)
 
     def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Callable[[Tensor], Tensor]:
         """The inverse Laplacian: all other terms are a compact perturbation of it."""
         return inverse_laplacian(self.size(n), dtype, device)

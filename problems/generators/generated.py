@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...solvers.options import is_integer
 from ...solvers.problem import Form
-from ..problem import Root, TestProblem
+from ..problem import Device, Root, TestProblem
 
 Array = NDArray[np.float64]
 
@@ -54,10 +54,7 @@ class Generated(TestProblem):
         return n >= 1
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, ...]:
         arrays = _drawn(self, self.size(n))[:-1]
         return tuple(torch.tensor(array, dtype=dtype, device=device) for array in arrays)
