@@ -1,142 +1,41 @@
 """implicitly: functions defined by an equation instead of by a sequence of operations.
 
 `root` and `fixed_point` solve an equation and differentiate its solution to every order; any solver
-may find it. `ImplicitLayer` is the same as a PyTorch module.
+may find it. `ImplicitLayer` is the same as a PyTorch module. Everything public of `implicitly.implicit`
+and `implicitly.solvers`, also what solvers and gradient modes of your own build on, is found here.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .implicit import (
-        CapturedTensorError,
-        ComplexStepError,
-        Exact,
-        ImplicitLayer,
-        JacobianFree,
-        Neumann,
-        NumbaEquation,
-        Phantom,
-        ReconstructionError,
-        ReuseInverse,
-        Reversible,
-        Unrolled,
-        fixed_point,
-        recurrence,
-        root,
-    )
-    from .solvers import (
-        CG,
-        DFSANE,
-        GMRES,
-        LSMR,
-        Aitken,
-        Anderson,
-        BiCGStab,
-        Bracketing,
-        Broyden,
-        CausalNewton,
-        CompilationError,
-        DenseLU,
-        FixedPointIteration,
-        Homotopy,
-        LevenbergMarquardt,
-        LineSearch,
-        NeumannSeries,
-        Newton,
-        NewtonKrylov,
-        NonmonotoneLineSearch,
-        NumbaRoot,
-        Polyalgorithm,
-        PseudoTransient,
-        ReversibleIteration,
-        ScipyRoot,
-        ScipyRootScalar,
-        Solution,
-        SolveError,
-        Solver,
-        SolveWarning,
-        SparseLU,
-        Status,
-        SteadyState,
-        Steffensen,
-        Stopping,
-        TrustRegion,
-        Winner,
-    )
+    from .implicit import *  # noqa: F403
+    from .solvers import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CG",
-    "DFSANE",
-    "GMRES",
-    "LSMR",
-    "Aitken",
-    "Anderson",
-    "BiCGStab",
-    "Bracketing",
-    "Broyden",
-    "CapturedTensorError",
-    "CausalNewton",
-    "CompilationError",
-    "ComplexStepError",
-    "DenseLU",
-    "Exact",
-    "FixedPointIteration",
-    "Homotopy",
-    "ImplicitLayer",
-    "JacobianFree",
-    "LevenbergMarquardt",
-    "LineSearch",
-    "Neumann",
-    "NeumannSeries",
-    "Newton",
-    "NewtonKrylov",
-    "NonmonotoneLineSearch",
-    "NumbaEquation",
-    "NumbaRoot",
-    "Phantom",
-    "Polyalgorithm",
-    "PseudoTransient",
-    "ReconstructionError",
-    "ReuseInverse",
-    "Reversible",
-    "ReversibleIteration",
-    "ScipyRoot",
-    "ScipyRootScalar",
-    "Solution",
-    "SolveError",
-    "SolveWarning",
-    "Solver",
-    "SparseLU",
-    "Status",
-    "SteadyState",
-    "Steffensen",
-    "Stopping",
-    "TrustRegion",
-    "Unrolled",
-    "Winner",
-    "fixed_point",
-    "recurrence",
-    "root",
-]
-
-_SUBPACKAGES = ("implicit", "models", "problems", "solvers", "studies", "verification")
+_HOMES = ("implicit", "solvers")
+_SUBPACKAGES = (*_HOMES, "models", "problems", "studies", "verification")
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for when it is: PyTorch takes seconds, and help needs none."""
+def __getattr__(name: str) -> Any:
+    """Import names when they are asked for: PyTorch takes seconds, and help needs none."""
     if name in _SUBPACKAGES:
         return import_module(f".{name}", __name__)
-    if name in __all__:
-        home = import_module(".implicit", __name__)
-        if not hasattr(home, name):
-            home = import_module(".solvers", __name__)
-        globals()[name] = value = getattr(home, name)
-        return value
+    homes = [] if name.startswith("_") and name != "__all__" else _homes()
+    if name == "__all__":
+        return sorted(public for home in homes for public in home.__all__)
+    for home in homes:
+        if name in home.__all__:
+            globals()[name] = value = getattr(home, name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _homes() -> list[ModuleType]:
+    return [import_module(f".{home}", __name__) for home in _HOMES]
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBPACKAGES})
+    return sorted({*globals(), *__getattr__("__all__"), *_SUBPACKAGES})

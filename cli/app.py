@@ -1,4 +1,4 @@
-"""The command line: options and their help, nothing else."""
+"""Command line: options and their help; other modules do the work."""
 
 from __future__ import annotations
 

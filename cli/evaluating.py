@@ -1,4 +1,4 @@
-"""What `implicitly evaluate` does."""
+"""Work of `implicitly evaluate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .exits import with_exit_status
+from .exits import model_command
 
 _TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 _LIMITS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
@@ -26,7 +26,7 @@ _COLUMNS = (
 )
 
 
-@with_exit_status
+@model_command
 def show(
     console: Console,
     run: Path,
@@ -75,7 +75,7 @@ def show(
 
 
 def _checkpoint(run: Path) -> Path:
-    """The checkpoint itself, or the best of a run, or its latest."""
+    """The given checkpoint, or the best of a run, or else its latest."""
     from ..models import training
 
     if not run.is_dir():
@@ -97,7 +97,7 @@ def _table(rows: Sequence[Any]) -> Table:
     table = Table(*_COLUMNS, box=None, header_style="bold")
     for row in rows:
         setting, value, perplexity, loss, evaluations, residual, unsolved, seconds = _values(*row)
-        # A limit has a tolerance of 0, which nothing meets.
+        # With a limit the tolerance is 0, which cannot be met.
         share = "" if setting == "limit" else f"{unsolved:.1%}"
         table.add_row(
             setting, "" if value is None else f"{value:g}", f"{perplexity:.5g}", f"{loss:.5g}",

@@ -1,47 +1,86 @@
-"""Commands of models: faults are said in one line, with an exit status."""
+"""Exit statuses of commands; expected errors print one line in place of a traceback."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, NamedTuple, ParamSpec
 
 from rich.console import Console
-
-DIVERGED, FAULT, INTERRUPTED = 1, 2, 130
 
 _Arguments = ParamSpec("_Arguments")
 
 
-def with_exit_status(
+class End(NamedTuple):
+    """End of a command that an exception stops: its exit status, and the line that is printed."""
+
+    status: int
+    said: str = "Error: {}"
+    style: str = "red"
+
+
+FAULT = End(2)
+DIVERGED = End(1, "Diverged: {}")
+INTERRUPTED = End(130, "Stopped; --resume goes on from the last checkpoint", style="")
+# Keys are names of verdicts, since importing the verifier would import PyTorch for every command.
+VERDICTS = {"CORRECT": 0, "WRONG": 1, "UNCONVERGED": 3, "UNRELIABLE": 4}
+
+
+def model_command(
     command: Callable[Concatenate[Console, _Arguments], None],
 ) -> Callable[_Arguments, int]:
-    """A command that gives its exit status, and says what the user can mend without a traceback."""
+    """A command of models that returns its exit status."""
+    return _with_exit_status(command, _ends_of_models)
 
+
+def study_command(
+    command: Callable[Concatenate[Console, _Arguments], None],
+) -> Callable[_Arguments, int]:
+    """A command of studies that returns its exit status."""
+    return _with_exit_status(command, _ends_of_studies)
+
+
+def _ends_of_models() -> Mapping[type[BaseException], End]:
+    # Imported here because it is an extra.
+    from ..models.data import CorpusError
+    from ..models.training import CheckpointError, ConfigurationError, TrainingDivergedError
+
+    return {
+        TrainingDivergedError: DIVERGED,
+        CheckpointError: FAULT,
+        ConfigurationError: FAULT,
+        CorpusError: FAULT,
+        KeyboardInterrupt: INTERRUPTED,
+    }
+
+
+def _ends_of_studies() -> Mapping[type[BaseException], End]:
+    from ..studies import StoreError, StudyError
+
+    return {StudyError: FAULT, StoreError: FAULT}
+
+
+def _with_exit_status(
+    command: Callable[Concatenate[Console, _Arguments], None],
+    ends_by_exception: Callable[[], Mapping[type[BaseException], End]],
+) -> Callable[_Arguments, int]:
     @wraps(command)
     def carried_out(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> int:
         console = Console()
         try:
-            from ..models.data import CorpusError
-            from ..models.training import (
-                CheckpointError,
-                ConfigurationError,
-                TrainingDivergedError,
-            )
+            ends = ends_by_exception()
         except ImportError as error:
-            console.print(f"Error: {error}", markup=False, soft_wrap=True, style="red")
-            return FAULT
+            return _ended(console, FAULT, error)
         try:
             command(console, *arguments, **options)
-        except TrainingDivergedError as error:
-            console.print(f"Diverged: {error}", markup=False, soft_wrap=True, style="red")
-            return DIVERGED
-        except (CheckpointError, ConfigurationError, CorpusError) as error:
-            console.print(f"Error: {error}", markup=False, soft_wrap=True, style="red")
-            return FAULT
-        except KeyboardInterrupt:
-            console.print("Stopped; --resume goes on from the last checkpoint")
-            return INTERRUPTED
+        except tuple(ends) as error:
+            end = next(end for kind, end in ends.items() if isinstance(error, kind))
+            return _ended(console, end, error)
         return 0
 
     return carried_out
+
+
+def _ended(console: Console, end: End, error: BaseException) -> int:
+    console.print(end.said.format(error), markup=False, soft_wrap=True, style=end.style or None)
+    return end.status

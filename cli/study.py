@@ -1,4 +1,4 @@
-"""`implicitly study`: options and their help; what is done is in `studying`."""
+"""`implicitly study`: options and their help; the work is in `studying`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Format(str, Enum):
     CSV = "csv"
 
 
-# What takes seconds to import is imported where a command is carried out.
+# Commands import slow packages only when they run.
 
 
 @app.command()

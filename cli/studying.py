@@ -1,13 +1,12 @@
-"""What the commands of `implicitly study` do."""
+"""Work of the commands of `implicitly study`."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,37 +14,16 @@ from rich.table import Table
 
 from .. import studies
 from ..studies.row import OUTCOMES, Row
+from .exits import study_command
 
 if TYPE_CHECKING:
     from ..studies.reporting import Format
     from ..studies.running import OnRow
 
-_FAULT = 2
 _SHOWN_IN_BAR = ("solved", "not solved", "timed out")
 
 
-_Arguments = ParamSpec("_Arguments")
-
-
-def _with_exit_status(
-    command: Callable[Concatenate[Console, _Arguments], None],
-) -> Callable[_Arguments, int]:
-    """A command that gives its exit status, and says a fault of the user's or of the store in one line."""
-
-    @wraps(command)
-    def carried_out(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> int:
-        console = Console()
-        try:
-            command(console, *arguments, **options)
-        except (studies.StudyError, studies.StoreError) as error:
-            console.print(f"Error: {error}", markup=False, soft_wrap=True, style="red")
-            return _FAULT
-        return 0
-
-    return carried_out
-
-
-@_with_exit_status
+@study_command
 def run_study(console: Console, configuration: str, store: Path, jobs: int, threads: int) -> None:
     """Run a study with a progress bar."""
     _watched(
@@ -55,9 +33,9 @@ def run_study(console: Console, configuration: str, store: Path, jobs: int, thre
     )
 
 
-@_with_exit_status
+@study_command
 def resume_study(console: Console, study: str, store: Path, jobs: int, threads: int) -> None:
-    """Run what is left of a study, with a progress bar."""
+    """Run the remaining cells of a study with a progress bar."""
     _watched(
         console,
         store,
@@ -67,9 +45,9 @@ def resume_study(console: Console, study: str, store: Path, jobs: int, threads: 
     )
 
 
-@_with_exit_status
+@study_command
 def show_status(console: Console, store: Path) -> None:
-    """Print how far the studies of a store are."""
+    """Print the progress of the studies of a store."""
     table = Table("study", "cells", "left", *OUTCOMES, box=None, header_style="bold")
     for progress in studies.status(studies.Store(store, create=False)):
         counts = [str(progress.outcomes.get(outcome, 0)) for outcome in OUTCOMES]
@@ -77,7 +55,7 @@ def show_status(console: Console, store: Path) -> None:
     console.print(table)
 
 
-@_with_exit_status
+@study_command
 def write_report(
     console: Console, study: str, store: Path, output: Path | None, formats: Sequence[str]
 ) -> None:
@@ -96,16 +74,16 @@ def write_report(
     console.print(f"{len(files)} files in {folder}, first {files[0]}")
 
 
-@_with_exit_status
+@study_command
 def show_comparison(console: Console, a: str, b: str, store: Path) -> None:
-    """Print what differs between two studies."""
+    """Print the differences of two studies."""
     comparison = studies.compare(_rows(a, store), _rows(b, store), names=(a, b))
     console.print(str(comparison), markup=False, soft_wrap=True)
 
 
-@_with_exit_status
+@study_command
 def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
-    """Print what can be named."""
+    """Print the known names, or the shipped studies."""
     from ..studies.catalogue import Catalogue
 
     catalogue = Catalogue()
@@ -118,13 +96,13 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
             settings, _ = studies.load(name)
             try:
                 cells = str(len(settings.cells()))
-            except studies.StudyError as error:  # A library is missing, and the message says which.
+            except studies.StudyError as error:  # The message names the missing library.
                 cells = f"– ({error})"
             table.add_row(name, cells, settings.description.strip())
         console.print(table)
 
 
-@_with_exit_status
+@study_command
 def export_rows(console: Console, study: str, file: Path, store: Path) -> None:
     """Write the rows of a study to one file."""
     rows = studies.Store(store, create=False).rows(study)
@@ -132,14 +110,14 @@ def export_rows(console: Console, study: str, file: Path, store: Path) -> None:
 
 
 def _rows(name: str, store: Path) -> Any:
-    """The rows of `STUDY`, or of `STORE:STUDY`."""
+    """Rows of `STUDY`, or of `STORE:STUDY`."""
     folder, colon, study = name.rpartition(":")
     opened = studies.Store(Path(folder) if colon else store, create=False)
     return opened.rows(study)
 
 
 def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summary]) -> None:
-    """Run with a progress bar, then say what came of it and how to go on."""
+    """Run with a progress bar, then print the result and the next command."""
     counts: Counter[str] = Counter()
     with Progress(
         TextColumn("{task.description}"),

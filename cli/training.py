@@ -1,4 +1,4 @@
-"""What `implicitly train` does."""
+"""Work of `implicitly train`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from .exits import with_exit_status
+from .exits import model_command
 
 
-@with_exit_status
+@model_command
 def run(
     console: Console,
     configuration: str,
@@ -25,7 +25,7 @@ def run(
     nodes: int,
     strategy: Any,
 ) -> None:
-    """Train, with a progress bar, and say where the result is."""
+    """Train with a progress bar, and print where the result is."""
     from ..models import training
 
     if strategy not in ("auto", "ddp", "fsdp"):

@@ -1,4 +1,4 @@
-"""`implicitly verify`: a factory imported by name, its layer verified, an exit status."""
+"""`implicitly verify`: import a factory by name, verify its layer, return an exit status."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ from typing import Any, cast
 import typer
 
 from ..options.options import did_you_mean
-from ..verification import Verdict, as_html, as_json, as_junit
+from ..verification import as_html, as_json, as_junit
 from ..verification import verify as verified
 from ..verification.verifying import EFFORTS, Effort
-
-STATUS = {
-    Verdict.CORRECT: 0,
-    Verdict.WRONG: 1,
-    Verdict.UNCONVERGED: 3,
-    Verdict.UNRELIABLE: 4,
-}
+from .exits import VERDICTS
 
 
 def run(
@@ -33,10 +27,10 @@ def run(
     junit: Path | None = None,
     html: Path | None = None,
 ) -> int:
-    """Verify what the factory returns, print the report, and give the exit status.
+    """Verify the layer of the factory, print the report, and return the exit status.
 
     Raises:
-        typer.BadParameter: The target or the effort is none.
+        typer.BadParameter: The target or the effort is invalid.
     """
     if effort not in EFFORTS:
         raise typer.BadParameter(f"--effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
@@ -54,14 +48,14 @@ def run(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(export(report), encoding="utf-8")
-    return STATUS[report.verdict]
+    return VERDICTS[report.verdict.name]
 
 
 def _made(target: str) -> tuple[Any, ...]:
     module_name, colon, name = target.partition(":")
     if not (module_name and colon and name):
         raise typer.BadParameter(f"expected package.module:factory, got {target!r}")
-    sys.path.insert(0, os.getcwd())  # As `python -m` does.
+    sys.path.insert(0, os.getcwd())  # Like `python -m`.
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -7,30 +7,42 @@ from .functional import fixed_point, root
 from .gradients import (
     Exact,
     Gradient,
+    ImplicitGradient,
     JacobianFree,
+    LinearSolve,
     Neumann,
     Phantom,
     ReconstructionError,
+    Recording,
     ReuseInverse,
     Reversible,
+    TapedGradient,
     Unrolled,
 )
 from .layer import ImplicitLayer
 from .recurrence import recurrence
+from .surroundings.tracing import TracingError
+from .surroundings.writes import InPlaceError
 
 __all__ = [
     "CapturedTensorError",
     "ComplexStepError",
     "Exact",
     "Gradient",
+    "ImplicitGradient",
     "ImplicitLayer",
+    "InPlaceError",
     "JacobianFree",
+    "LinearSolve",
     "Neumann",
     "NumbaEquation",
     "Phantom",
     "ReconstructionError",
+    "Recording",
     "ReuseInverse",
     "Reversible",
+    "TapedGradient",
+    "TracingError",
     "Unrolled",
     "fixed_point",
     "recurrence",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..solvers import Solution, Solver, Stopping
+from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
 from .functional import solve_equation
 from .gradients import Gradient
@@ -37,9 +37,10 @@ class ImplicitLayer(nn.Module):
         on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved.
         init: Gives the start from the inputs; `None` for zeros like the first input.
         linear: `f` is affine in `z`.
-        batched_inputs: For each input whether its first axis indexes the systems (needs
+        batched_args: For each input whether its first axis indexes the systems (needs
             `batch_dims=1`); then finished systems are dropped from the evaluation.
         trace: Record the residual norms of every check in `solution.trace`.
+        callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
 
     Attributes:
@@ -81,8 +82,9 @@ class ImplicitLayer(nn.Module):
         on_failure: FailurePolicy = "raise",
         init: Callable[..., Any] | None = None,
         linear: bool = False,
-        batched_inputs: Sequence[bool] | None = None,
+        batched_args: Sequence[bool] | None = None,
         trace: bool = False,
+        callback: Callback | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -93,7 +95,8 @@ class ImplicitLayer(nn.Module):
         self.init = init
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
-            None if batched_inputs is None else tuple(batched_inputs), trace, causal=causal,
+            None if batched_args is None else tuple(batched_args), trace, callback,
+            causal,
         )  # fmt: skip
         self.solution: Solution | None = None
 

@@ -2,7 +2,8 @@
 
 from .counting import ParameterCount, count_parameters
 from .depth import Equilibrium, Stacked, WeightTied, by_scan
-from .output import Memory, Output, Piece
+from .memory import Memory
+from .output import Output, Piece
 from .recurrent import EquilibriumRNN, RecurrentOptions
 from .sequence_model import SequenceModel
 from .stability import jacobian_penalty, residual_penalty, spectral_radius

@@ -1,4 +1,4 @@
-"""Options and inputs of models, checked where they come in."""
+"""Validation of options and inputs of models."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def check_kind_of_depth(depth: object) -> None:
 
 
 def check_equilibrium(model: str, general: str, depth: object) -> None:
-    """Raise a `TypeError` unless a model that is one at equilibrium gets an `Equilibrium`."""
+    """Raise a `TypeError` unless the depth of an equilibrium model is an `Equilibrium`."""
     if not isinstance(depth, Equilibrium):
         raise TypeError(f"{model} needs depth=Equilibrium(...), got {depth!r}; {general} takes any")
 
 
 def check_tokens(name: str, tokens: object, vocabulary: int) -> Tensor:
-    """`tokens` if they are `(batch, time)` integers from 0 to `vocabulary − 1`, else an error."""
+    """The tokens, after checking that they are `(batch, time)` integers from 0 to `vocabulary − 1`."""
     if not isinstance(tokens, Tensor):
         raise TypeError(f"{name} must be a tensor of integers, got {type(tokens).__name__}")
     if tokens.dtype not in (torch.int64, torch.int32):

@@ -1,7 +1,7 @@
 """Sizes of the paper's models.
 
-The iteration limits are those of the authors' scripts; what is not solved within them is accepted, as
-there. Where the paper leaves a size open the remark says how it was chosen.
+The iteration limits are those of the authors' scripts. Systems that are unsolved within them are accepted,
+as there. If the paper leaves a size open, the remark says how it was chosen.
 
 Source: Bai, Kolter & Koltun 2019, tables 1–3 and appendix; scripts in locuslab/deq.
 """
@@ -44,8 +44,8 @@ TRANSFORMER_WIKITEXT103 = TransformerOptions(
     deviation=0.02,
     depth=limited(30, 35),
 )
-"""110M parameters, 71M outside of the vocabulary. The paper says nothing of the tables' width; 1024 is the
-one of Transformer-XL that gives its count. The script released later has 700: 97M."""
+"""110M parameters, 71M outside of the vocabulary. The paper omits the tables' width; 1024 is that of
+Transformer-XL and gives the paper's count. The script released later has 700: 97M."""
 
 TRELLISNET_WIKITEXT103 = TrellisNetOptions(
     vocabulary=267735,
@@ -57,8 +57,8 @@ TRELLISNET_WIKITEXT103 = TrellisNetOptions(
     cutoffs=(2800, 20000, 76000),
     depth=limited(45, 45, subsequence=50),
 )
-"""174M parameters, 40M outside of the vocabulary, by the sizes of the script; the paper's table says 180M and
-45M, which no published sizes give."""
+"""174M parameters, 40M outside of the vocabulary, by the sizes of the script. The paper's table says 180M
+and 45M, which do not follow from any published sizes."""
 
 TRELLISNET_PTB = TrellisNetOptions(
     vocabulary=10000,
@@ -71,9 +71,9 @@ TRELLISNET_PTB = TrellisNetOptions(
     weight_dropout=0.5,
     depth=limited(45, 45),
 )
-"""24M parameters, 20M outside of the vocabulary; rates of TrellisNet, as the paper says."""
+"""24M parameters, 20M outside of the vocabulary; rates of TrellisNet, as in the paper."""
 
 TRANSFORMER_COPY_MEMORY = TransformerOptions(
     vocabulary=10, width=28, heads=4, inner=120, depth=limited(30, 35)
 )
-"""About 14K parameters, as in the paper, which gives no sizes."""
+"""About 14K parameters, as in the paper, which omits the sizes."""

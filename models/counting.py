@@ -1,4 +1,4 @@
-"""How many parameters a model has."""
+"""Number of parameters of a model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class ParameterCount(NamedTuple):
     """Numbers of parameters.
 
     Attributes:
-        total: All of them.
-        model: Those outside of the vocabulary's tables, projections and biases.
+        total: All parameters.
+        model: Parameters outside of the vocabulary's tables, projections and biases.
     """
 
     total: int
@@ -20,7 +20,7 @@ class ParameterCount(NamedTuple):
 
 
 def count_parameters(model: SequenceModel) -> ParameterCount:
-    """The parameters of a model, each counted once; on the meta device nothing is allocated.
+    """Count the parameters of a model, each once; a model on the meta device allocates no memory.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""How deep a model is: to its equilibrium, or a number of layers."""
+"""Depth of a model: its equilibrium, or a number of layers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def _adjoint() -> Gradient:
 
 @dataclass(frozen=True)
 class Equilibrium(Options):
-    """The states are the fixed point of one cell: infinitely many layers that share their weights.
+    """Depth at equilibrium: the fixed point of a cell, like infinitely many layers with shared weights.
 
     Attributes:
-        solver: Finds the states.
+        solver: The solver of the states.
         stopping: Its tolerances and limits.
-        gradient: How derivatives are formed.
-        coefficients: `"token"`: every time step has step lengths and stopping of its own, so that the
-            future changes nothing of the past at any iteration. `"sequence"`: a sequence is one
-            system, as solvers that run whole need it (`CausalNewton`, which is causal all the same);
-            with others the past depends on the future until all has converged.
-        subsequence: Long sequences are solved in pieces of this many time steps, each of which gives
-            the next its history; `None` for all at once. Derivatives pass from piece to piece.
-        on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved. The status of all is
-            in `Output.solutions` in any case.
-        trace: Record the residual norms of every iteration in the solutions.
+        gradient: The gradient mode.
+        coefficients: `"token"`: every time step has its own step lengths and stopping, so that the past is
+            independent of the future at every iteration. `"sequence"`: a sequence is one system, as
+            solvers that run whole need it (`CausalNewton`, which is causal nevertheless). With other
+            solvers the past then depends on the future until all time steps have converged.
+        subsequence: Time steps of the pieces that long sequences are solved in; `None` for all at once.
+            Each piece is the history of the next, and derivatives pass from piece to piece.
+        on_failure: `"raise"`, `"warn"` or `"accept"` for an unsolved system. `Output.solutions` has the
+            status of all systems in any case.
+        trace: True to record the residual norms of every iteration in the solutions.
 
     Raises:
         TypeError: An option has the wrong type, or the solver runs whole with `"token"`.
@@ -75,9 +75,9 @@ class Equilibrium(Options):
 
 
 def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
-    """An equilibrium that is solved, as its adjoint is, by Newton's method with a scan over time.
+    """An equilibrium solved by Newton's method with a scan over time, and its adjoint likewise.
 
-    For cells in which a time step depends on itself and the one before.
+    It is for cells in which a time step depends on itself and its predecessor.
 
     Args:
         block: Features of a state.
@@ -100,7 +100,7 @@ def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
 
 @dataclass(frozen=True)
 class WeightTied(Options):
-    """`depth` layers with the same weights: the equilibrium's cell, unrolled.
+    """Depth of `depth` layers with the same weights: the equilibrium's cell, unrolled.
 
     Attributes:
         depth: Number of applications of the cell.
@@ -121,7 +121,7 @@ class WeightTied(Options):
 
 @dataclass(frozen=True)
 class Stacked(Options):
-    """`depth` layers, each a cell with weights of its own: an ordinary deep network.
+    """Depth of `depth` layers with separate weights: an ordinary deep network.
 
     Attributes:
         depth: Number of cells.
@@ -144,7 +144,7 @@ Depth = Equilibrium | WeightTied | Stacked
 
 
 def number_of_cells(depth: Depth) -> int:
-    """Cells with weights of their own.
+    """Number of cells with separate weights.
 
     Examples:
         >>> number_of_cells(Stacked(4)), number_of_cells(WeightTied(4))

@@ -1,4 +1,4 @@
-"""Variational dropout: masks that are drawn once in a forward pass.
+"""Variational dropout: masks drawn once in a forward pass.
 
 A mask is an argument of the equation, the same in every iteration of the solve, in its adjoint and at
 every time step (Gal & Ghahramani 2016). Sharing over time keeps it small beside the activations.
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def draw_mask(shape: tuple[int, ...], rate: float, like: Tensor, training: bool) -> Tensor | None:
-    """Zeros with probability `rate` and `1 / (1 − rate)` elsewhere; `None` where nothing is dropped.
+    """A mask of zeros with probability `rate`, else `1 / (1 − rate)`; `None` without dropout.
 
     Args:
         shape: The shape of the mask.
         rate: The probability of a zero, in `[0, 1)`.
-        like: Gives dtype and device.
-        training: Masks are drawn in training only.
+        like: Tensor of the wanted dtype and device.
+        training: True in training; else there is no mask.
 
     Examples:
         >>> mask = draw_mask((2, 1, 100), 0.5, torch.zeros(1), training=True)
@@ -33,5 +33,5 @@ def draw_mask(shape: tuple[int, ...], rate: float, like: Tensor, training: bool)
 
 
 def apply_mask(x: Tensor, mask: Tensor | None) -> Tensor:
-    """`x` times the mask, if there is one."""
+    """Multiply `x` by the mask, if there is one."""
     return x if mask is None else x * mask

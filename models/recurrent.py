@@ -1,4 +1,4 @@
-"""A third model on one page: a recurrent network whose states of all times are found together."""
+"""Recurrent network whose states of all times are solved for together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
 from ..options.options import Options
+from .cell import Cell
 from .checks import check_kind_of_depth, check_sizes
-from .depth import Depth, by_scan, number_of_cells
-from .output import Memory
-from .sequence_model import Cell, SequenceModel
+from .depth import Depth, by_scan
+from .memory import Memory
+from .sequence_model import SequenceModel
 from .vocabulary import PlainVocabulary
 
 
@@ -29,7 +30,7 @@ class RecurrentOptions(Options):
 
     Raises:
         ValueError: An option is out of range.
-        TypeError: `depth` is of no such kind.
+        TypeError: `depth` is of another kind.
 
     Examples:
         >>> RecurrentOptions(vocabulary=10).states.solver.block
@@ -46,7 +47,7 @@ class RecurrentOptions(Options):
 
     @property
     def states(self) -> Depth:
-        """How the states are found."""
+        """Depth of the states."""
         return by_scan(self.width, rtol=1e-5) if self.depth is None else self.depth
 
 
@@ -58,7 +59,7 @@ class GRUWeights(NamedTuple):
 
 
 class GRUInputs(NamedTuple):
-    """What the map depends on besides states and weights.
+    """Arguments of the map besides states and weights.
 
     Attributes:
         injection: Added to the gates, `(batch, T, 3 · width)`.
@@ -74,7 +75,7 @@ class GRUCell(Cell):
 
         r = σ(U_r + W_r h_{t−1}),  u = σ(U_u + W_u h_{t−1}),  n = tanh(U_n + r W_n h_{t−1})
 
-    with `U` the injection. Every time step knows the one before it, so that `k` applications make the
+    with `U` the injection. Every time step depends on its predecessor, so `k` applications make the
     first `k` exact, and the equilibrium is the recurrence.
 
     Source: Cho et al. 2014.
@@ -119,8 +120,8 @@ class GRUCell(Cell):
 class EquilibriumRNN(SequenceModel):
     """A gated recurrent language model whose states of all times are one equation.
 
-    By default Newton's method with a scan over time solves it, and its adjoint: a few evaluations of the
-    cell on all times at once in place of one for each time. The memory is the last state.
+    By default Newton's method with a scan over time solves it, and its adjoint. It takes a few evaluations of
+    the cell on all times at once, instead of one for each time. The memory is the last state.
 
     Args:
         options: Sizes and depth.
@@ -136,8 +137,7 @@ class EquilibriumRNN(SequenceModel):
 
     def __init__(self, options: RecurrentOptions) -> None:
         vocabulary = PlainVocabulary(options.vocabulary, options.width, scale=options.width**0.5)
-        cells = [GRUCell(options.width) for _ in range(number_of_cells(options.states))]
-        super().__init__(options.states, vocabulary, cells)
+        super().__init__(options.states, vocabulary, lambda: GRUCell(options.width))
         self.options = options
         self.injection = nn.Linear(options.width, 3 * options.width)
 

@@ -1,4 +1,4 @@
-"""What keeps an equilibrium easy to find in training, and a measure of how easy it is."""
+"""Penalties that keep an equilibrium easy to find in training, and the spectral radius, which measures it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _STEPS = 12
 
 
 def jacobian_penalty(piece: Piece, samples: int = 1) -> Tensor:
-    """An estimate of `‖∂f/∂z‖²_F / d` at the states found, differentiable in the parameters.
+    """Estimate of `‖∂f/∂z‖²_F / d` at the states found, differentiable in the parameters.
 
     `‖εᵀ ∂f/∂z‖² / (M d)` with `ε ~ N(0, I)`, where `d` is the number of entries of all states. The states
     count as constant.
 
     Args:
-        piece: Of an output.
-        samples: Noise vectors, `M`.
+        piece: A piece of an output.
+        samples: Number of noise vectors, `M`.
 
     Source: Bai, Koltun & Kolter 2021 (arXiv:2106.14342), equation 6.
 
@@ -44,13 +44,13 @@ def jacobian_penalty(piece: Piece, samples: int = 1) -> Tensor:
 
 
 def residual_penalty(piece: Piece) -> Tensor:
-    """The mean square of `f(z) − z` at the states found, differentiable in states and parameters.
+    """Mean square of `f(z) − z` at the states found, differentiable in states and parameters.
 
-    For states that iterations with a graph have led to: it asks of a network that is unrolled to a few
-    layers that further ones would change nothing.
+    It is for states from iterations with a graph: it trains a network of a few layers to be near its
+    equilibrium, so that further layers would change little.
 
     Args:
-        piece: Of an output.
+        piece: A piece of an output.
 
     Examples:
         >>> from implicitly.models import Piece
@@ -67,17 +67,17 @@ def spectral_radius(
     steps: int = _STEPS,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """An estimate of the spectral radius of `∂f/∂z` for each sequence of a batch, `(batch,)`.
+    """Estimate of the spectral radius of `∂f/∂z` for each sequence of a batch, `(batch,)`.
 
-    By the power method. The last three vectors `v, Jv, J²v` give the roots of `J²v = a Jv + b v`
+    It uses the power method. The last three vectors `v, Jv, J²v` give the roots of `J²v = a Jv + b v`
     in the sense of least squares: exact for a single dominating eigenvalue, for two of opposite sign,
     and for a complex pair, for which a Rayleigh quotient shows the real part alone.
 
     Args:
-        function: The map; sequences must not depend on each other.
-        z: Where its Jacobian is taken, `(batch, …)`.
+        function: The map; sequences must be independent of each other.
+        z: Point of the Jacobian, `(batch, …)`.
         steps: Products with the Jacobian before the last two.
-        generator: Draws the first vector.
+        generator: Random generator for the first vector.
 
     Source: Wilkinson 1965, chapter 9, section 13 (complex conjugate eigenvalues).
 
@@ -105,7 +105,7 @@ def spectral_radius(
     first = product(v)
     second = product(first)
     basis = torch.stack((first.flatten(1), v.flatten(1)), dim=2).double()
-    # Where both are parallel the least-norm solution has the same dominating root.
+    # If both vectors are parallel, the least-norm solution has the same dominating root.
     a, b = (
         torch.linalg.lstsq(
             basis.cpu(), second.flatten(1).unsqueeze(2).double().cpu(), driver="gelsd"

@@ -1,7 +1,7 @@
 """Linear maps with normalised weights, `w = g v / ‖v‖` for each row.
 
-The weight is formed when it is asked for, once in a forward pass, and handed to the equation as an
-argument: nothing is cached, so that copies and loaded states are never stale.
+The weight is formed once in a forward pass and passed to the equation as an argument. It is not cached, so
+copies and loaded states cannot be stale.
 
 Source: Salimans & Kingma 2016.
 """
@@ -21,10 +21,10 @@ def linear(
     """A linear map with weights from `N(0, deviation²)` and a bias of zeros at the start.
 
     Args:
-        inputs: Features that come in.
-        outputs: Features that go out.
-        bias: Whether there is a bias.
-        normalised: Whether rows are parametrised by direction and length.
+        inputs: Number of input features.
+        outputs: Number of output features.
+        bias: True for a bias.
+        normalised: True to parametrise rows by direction and length.
         deviation: Standard deviation of the weights.
 
     Examples:
@@ -42,7 +42,7 @@ def linear(
 
 
 def weight_of(layer: nn.Linear, dropout: float = 0.0, training: bool = False) -> Tensor:
-    """The weight of a `linear`; with entries of its directions dropped, where that is asked for.
+    """The weight of a `linear`, with a share of the entries of its directions dropped in training.
 
     Source of dropping weights: Wan et al. 2013; Merity et al. 2018 (weights of a recurrence).
     """

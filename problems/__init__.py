@@ -1,7 +1,8 @@
 """Equations with known answers, by name: classical test problems, scalable ones, generators.
 
-`problems.get("powell-singular")` gives one, `problems.all(tag="classical")` many, `problems.names()`
-what there is. A problem has a `residual`, a standard `start` and every known solution (`roots`).
+`problems.get("powell-singular")` returns one, `problems.all(tag="classical")` many, and
+`problems.names()` all names. A problem has a `residual`, a standard `start` and every known solution
+(`roots`).
 """
 
 from . import applications, classical, generators

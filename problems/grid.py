@@ -21,7 +21,7 @@ def side(n: int, fields: int = 1) -> int:
 
 
 def is_square(n: int, fields: int = 1) -> bool:
-    """Whether `n = fields · m²` for some `m ≥ 1`."""
+    """True if `n = fields · m²` for some `m ≥ 1`."""
     return n >= fields and fields * side(n, fields) ** 2 == n
 
 
@@ -32,7 +32,7 @@ def nodes(m: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def five_point(u: Tensor, walls: Tensor | None = None) -> Tensor:
-    """`4u − Σ neighbours`; outside the grid `u` is zero, or what `walls` has, `(..., m+2, m+2)`."""
+    """`4u − Σ neighbours`; outside the grid `u` is zero, or as in `walls`, `(..., m+2, m+2)`."""
     wide = pad(u, (1, 1, 1, 1)) if walls is None else walls
     return 4 * u - (
         wide[..., 1:-1, 2:] + wide[..., 1:-1, :-2] + wide[..., 2:, 1:-1] + wide[..., :-2, 1:-1]
@@ -48,9 +48,9 @@ def differences(wide: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sine_transform(x: Tensor) -> Tensor:
-    """`S x` along the last axis, `S_jk = √(2/(m+1)) sin(π j k/(m+1))`: orthogonal, its own inverse.
+    """Sine transform `S x` along the last axis; `S_jk = √(2/(m+1)) sin(π j k/(m+1))` is its own inverse.
 
-    The imaginary part of a Fourier transform of length `2(m+1)` (Van Loan 1992, section 4.4).
+    It is the imaginary part of a Fourier transform of length `2(m+1)` (Van Loan 1992, section 4.4).
     """
     m = x.shape[-1]
     transform = torch.fft.rfft(pad(x, (1, 0)), n=2 * (m + 1))
@@ -63,14 +63,14 @@ def sine_transform_2d(f: Tensor) -> Tensor:
 
 
 def eigenvalues(m: int, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
-    """Those of the second difference `(−1, 2, −1)` on `m` nodes."""
+    """Eigenvalues of the second difference `(−1, 2, −1)` on `m` nodes."""
     index = torch.arange(1, m + 1, dtype=dtype, device=device)
     return 4 * torch.sin(math.pi * index / (2 * (m + 1))) ** 2
 
 
 @dataclass(frozen=True)
 class FastPoisson:
-    """Solves `4u − Σ neighbours = f` on an `m × m` grid with `u = 0` outside, in `O(m² log m)`.
+    """Solver of `4u − Σ neighbours = f` on an `m × m` grid with `u = 0` outside, in `O(m² log m)`.
 
     Attributes:
         inverse: The reciprocal eigenvalues, `(m, m)`.

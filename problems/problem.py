@@ -1,4 +1,4 @@
-"""A test problem: an equation with its standard start, its known solutions and where it comes from."""
+"""Test problem: an equation with its standard start, known solutions and source."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..options.options import Options, is_integer, is_positive
 from ..solvers.interface.problem import Form
 
+Device = torch.device | str | None
 _LARGEST_SEARCHED = 10_000
 
 
@@ -22,7 +23,7 @@ class Root:
 
     Attributes:
         value: The solution, `(n,)`, or one per system, `(*batch_shape, n)`: the exact one, rounded.
-        singular: Whether the Jacobian of the residual there is singular.
+        singular: True if the Jacobian of the residual is singular there.
 
     Examples:
         >>> from implicitly import problems
@@ -43,21 +44,21 @@ class Root:
 class TestProblem(Options, ABC):
     """An equation with a standard start and known solutions; its options are its parameters.
 
-    A problem writes `function`, `first` and, where solutions are known, `known`. All tensors have the
+    A problem defines `function`, `first` and, for known solutions, `known`. All tensors have the
     unknowns along their last axis; leading axes index independent systems of the same equation.
 
     Attributes:
-        start_scale: The start is the standard one times this: 10 and 100 are usual for starts from
-            farther away (Moré, Garbow & Hillstrom 1981).
+        start_scale: Factor on the standard start; 10 and 100 are usual for distant starts (Moré, Garbow &
+            Hillstrom 1981).
 
     Class attributes:
-        name: What the registry knows it by.
-        tags: Groups that it belongs to.
+        name: Name in the registry.
+        tags: Groups of the problem.
         source: Author, year and number or equation.
         form: `"root"`, `F(z) = 0`, or `"fixed_point"`, `z = f(z)`.
         standard_size: The number of unknowns of the literature.
-        sizes: Which numbers of unknowns it allows, in words.
-        remark: What else is known of its solutions.
+        sizes: Allowed numbers of unknowns, in words.
+        remark: A remark on its solutions.
         argument: The parameter that `args` gives as a tensor, or `None`.
 
     Examples:
@@ -77,7 +78,7 @@ class TestProblem(Options, ABC):
         [1.0, 0.0]
     """
 
-    __test__: ClassVar[bool] = False  # Not a test for pytest to collect.
+    __test__: ClassVar[bool] = False  # pytest must not collect this class.
 
     name: ClassVar[str]
     source: ClassVar[str]
@@ -96,7 +97,7 @@ class TestProblem(Options, ABC):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Leading axes of the start, over independent systems that are solved together."""
+        """Leading axes of the start, for independent systems that are solved together."""
         return ()
 
     @abstractmethod
@@ -112,30 +113,24 @@ class TestProblem(Options, ABC):
         return ()
 
     def allows(self, n: int) -> bool:
-        """Whether the problem exists with `n` unknowns, `n ≥ 1`."""
+        """True if the problem exists with `n` unknowns, `n ≥ 1`."""
         return n == self.standard_size
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, ...]:
-        """The parameters as tensors, for `function(z, *args)`; without them it uses its own."""
+        """The parameters as tensors, for `function(z, *args)`; `function(z)` uses its own."""
         self.size(n)
         if self.argument is None:
             return ()
         return (torch.tensor(getattr(self, self.argument), dtype=dtype, device=device),)
 
     def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Callable[[Tensor], Tensor] | None:
-        """An approximate inverse of `∂r/∂z` on flat `(batch, n)` tensors, as `GMRES` takes it.
+        """An approximate inverse of `∂r/∂z` on flat `(batch, n)` tensors, for `GMRES`.
 
-        `r` is the solvers' residual, `−F(z)` or `f(z) − z`. `None` where none is needed or known.
+        `r` is the solvers' residual, `−F(z)` or `f(z) − z`. It is `None` if it is unknown or unnecessary.
         """
         self.size(n)
         return None
@@ -146,10 +141,7 @@ class TestProblem(Options, ABC):
         return value - z if self.form == "fixed_point" else value
 
     def start(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Tensor:
         """The standard start times `start_scale`, `(*batch_shape, n)`; `n=None` for the standard size.
 
@@ -162,12 +154,9 @@ class TestProblem(Options, ABC):
         return (self.start_scale * first).to(dtype=dtype, device=device)
 
     def roots(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Root, ...]:
-        """Every known solution, `(*batch_shape, n)` each; `remark` says what else there is.
+        """Every known solution, `(*batch_shape, n)` each; `remark` mentions others.
 
         Raises:
             ValueError: The problem does not exist with `n` unknowns.
@@ -178,7 +167,7 @@ class TestProblem(Options, ABC):
         )
 
     def size(self, n: int | None = None) -> int:
-        """`n`, checked, or the standard size.
+        """The number of unknowns: `n` after a check, or the standard size.
 
         Raises:
             ValueError: The problem does not exist with `n` unknowns.

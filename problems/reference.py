@@ -1,4 +1,4 @@
-"""Newton's method in NumPy for known solutions that have no closed form; no solver of the package."""
+"""Newton's method in NumPy, independent of the package's solvers, for solutions without a closed form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_STEPS = 100
 
 
 def dense_newton(residual: Callable[[Array], tuple[Array, Array]], z: Array) -> Array:
-    """The root near `z` to rounding; `residual` gives `F` and its Jacobian."""
+    """The root near `z` to rounding; `residual` returns `F` and its Jacobian."""
 
     def step(z: Array) -> Array:
         value, jacobian = residual(z)
@@ -26,7 +26,7 @@ def dense_newton(residual: Callable[[Array], tuple[Array, Array]], z: Array) -> 
 def banded_newton(
     residual: Callable[[Array], tuple[Array, Array]], z: Array, lower: int, upper: int
 ) -> Array:
-    """The same for a banded Jacobian, stored by diagonals as `scipy.linalg.solve_banded` takes it."""
+    """The same for a banded Jacobian, stored by diagonals for `scipy.linalg.solve_banded`."""
 
     def step(z: Array) -> Array:
         value, diagonals = residual(z)
@@ -36,7 +36,7 @@ def banded_newton(
 
 
 def _newton(step: Callable[[Array], Array], z: Array) -> Array:
-    """Steps until they no longer become smaller: then they are rounding errors."""
+    """Apply steps until they stop shrinking and are rounding errors."""
     last = np.inf
     for _ in range(_MOST_STEPS):
         move = step(z)

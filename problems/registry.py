@@ -1,12 +1,12 @@
-"""Test problems by name and by tag."""
+"""Registry of test problems by name and by tag."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
+from ..options.text import nearest
 from .problem import TestProblem
 
 Class = TypeVar("Class", bound=type[TestProblem])
@@ -15,10 +15,10 @@ _CLASSES: dict[str, type[TestProblem]] = {}
 
 
 def register(problem: Class) -> Class:
-    """Make a class of test problems known by its name; usable as a decorator.
+    """Register a class of test problems by its name; usable as a decorator.
 
     Raises:
-        TypeError: It is not a complete subclass of `TestProblem`.
+        TypeError: The class is not a complete subclass of `TestProblem`.
         ValueError: Another class has the name.
 
     Examples:
@@ -67,7 +67,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
 
 
 def all(tag: str | None = None) -> list[TestProblem]:
-    """Every problem, or every one with `tag`, with its default parameters, in the order of `names`.
+    """All problems, or those with `tag`, with their default parameters, in the order of `names`.
 
     Raises:
         ValueError: No problem has this tag (the nearest is named).
@@ -99,7 +99,7 @@ def names(tag: str | None = None) -> list[str]:
 
 
 def tags() -> list[str]:
-    """Every tag that a problem has.
+    """All tags of problems.
 
     Examples:
         >>> from implicitly import problems
@@ -107,12 +107,6 @@ def tags() -> list[str]:
         True
     """
     return sorted({tag for problem in _CLASSES.values() for tag in problem.tags})
-
-
-def nearest(given: object, valid: Iterable[str]) -> str:
-    """`"; the nearest is 'name'"`, to end what is said of a name that is not valid; empty if none is."""
-    close = difflib.get_close_matches(str(given), list(valid), n=1, cutoff=0.0)
-    return f"; the nearest is {close[0]!r}" if close else ""
 
 
 def unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .configuration import Configuration, load, shipped
+    from .configuration import StudyConfiguration, load, shipped
     from .errors import StoreError, StoreWarning, StudyError
     from .overview import Progress, export, status
     from .reporting import Comparison, compare, report
@@ -16,13 +16,13 @@ __all__ = [
     "COLUMNS",
     "OUTCOMES",
     "Comparison",
-    "Configuration",
     "Plan",
     "Progress",
     "Row",
     "Store",
     "StoreError",
     "StoreWarning",
+    "StudyConfiguration",
     "StudyError",
     "Summary",
     "compare",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "configuration": ("Configuration", "load", "shipped"),
+    "configuration": ("StudyConfiguration", "load", "shipped"),
     "errors": ("StoreError", "StoreWarning", "StudyError"),
     "overview": ("Progress", "export", "status"),
     "reporting": ("Comparison", "compare", "report"),
@@ -47,7 +47,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is: rows are read and reported without PyTorch."""
+    """Import a name at its first use, so that rows are read and reported without PyTorch."""
     for home, names in _HOMES.items():
         if name in names:
             value: object = getattr(import_module(f".{home}", __name__), name)

@@ -1,4 +1,4 @@
-"""Everything that a study can name: problems, solvers, gradient modes."""
+"""Catalogue of the problems, solvers and gradient modes that a study can name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..problems import get as problem_called
 from ..problems import names as problem_names
 from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
+from .building import build
 from .errors import StudyError
 from .methods.alone import Alone, Library
 from .methods.jax_peers import JAXOPT, OPTIMISTIX
@@ -30,9 +31,8 @@ from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import SCIPY
 from .methods.torch_peers import TORCHDEQ, XITORCH
 from .selection import Choice, Names
-from .written import build
 
-# Solvers of the package by what they are, of nonlinear and of linear equations.
+# Tags of the package's solvers: its own, adapters to other libraries, linear ones.
 NATIVE, ADAPTER, LINEAR = "native", "adapter", "linear"
 
 
@@ -45,14 +45,14 @@ _MODES: dict[str, type[Gradient]] = public_kinds(gradients, Gradient)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What can be chosen, with what a file of one's own adds.
+    """Names that can be chosen, with those that a user's file adds.
 
     Attributes:
-        own: The file, which registers problems and may have `solvers`, a dictionary from names to
-            solvers of this package or methods of one's own.
+        own: The user's file, which registers problems and may have `solvers`, a dictionary from names to
+            solvers of this package or to methods.
 
     Raises:
-        StudyError: The file cannot be run, or its solvers are none.
+        StudyError: The file cannot be run, or its `solvers` are not solvers.
     """
 
     own: str | None = None
@@ -63,7 +63,7 @@ class Catalogue:
 
     @cached_property
     def module(self) -> ModuleType | None:
-        """The file of one's own, run."""
+        """The user's file as a module."""
         return None if self.own is None else _run(Path(self.own))
 
     @cached_property
@@ -83,26 +83,26 @@ class Catalogue:
 
     @property
     def problems(self) -> Names:
-        """The problems that can be named."""
+        """Names of problems."""
         return Names("problem", problem_names(), problem_names, "implicitly study list --problems")
 
     @property
     def solvers(self) -> Names:
-        """The solvers that can be named."""
+        """Names of solvers."""
         return Names("solver", list(self._solver_tags), self._tagged, _LIST_SOLVERS)
 
     @property
     def gradients(self) -> Names:
-        """The gradient modes that can be named."""
+        """Names of gradient modes."""
         return Names("gradient mode", list(_MODES), lambda tag: ())
 
     def parameters(self, name: str) -> list[str]:
-        """Names of a problem's parameters, its size `n` first."""
+        """Names of a problem's parameters, with its size `n` first."""
         fields = dataclasses.fields(problem_called(name))
         return ["n", *(parameter.name for parameter in fields if parameter.init)]
 
     def problem(self, choice: Choice, seed: int) -> tuple[TestProblem, int]:
-        """A problem and its size; `seed` is its own where it is drawn from one.
+        """A problem and its size; a generated problem is drawn from `seed`.
 
         Raises:
             StudyError: No such parameter (the nearest is named), or a value is out of range.
@@ -125,11 +125,11 @@ class Catalogue:
     def method(
         self, choice: Choice, gradient: Choice | None = None, adjoint: Choice | None = None
     ) -> Method:
-        """What solves: a solver, or another library.
+        """A method: a solver of this package, or another library.
 
         Raises:
             StudyError: No such option (the nearest is named), a value out of range, or a gradient is
-                asked of what gives none.
+                requested from a method without gradients.
         """
 
         def make() -> Method:
@@ -159,7 +159,7 @@ class Catalogue:
         """A solver of this package.
 
         Raises:
-            StudyError: It is none, or its options are wrong.
+            StudyError: The choice is not a solver of this package, or its options are wrong.
         """
         method = self._method(choice)
         if not isinstance(method, Native):
@@ -183,7 +183,7 @@ class Catalogue:
 
     @cached_property
     def _libraries(self) -> dict[str, Callable[[dict[str, Any]], Method]]:
-        """Other libraries by themselves."""
+        """Methods of other libraries by name."""
         return {
             f"{library.name}:{name}": partial(Alone, library, name)
             for library in _LIBRARIES
@@ -211,7 +211,7 @@ class Catalogue:
 
 
 def _run(file: Path) -> ModuleType:
-    """A file as a module of its own, run once in a process."""
+    """A file as a module; it runs once in a process."""
     name = f"implicitly_study_{file.stem}"
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(file):

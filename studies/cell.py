@@ -1,4 +1,4 @@
-"""One cell of a study: what is run, and the key that its result is known by."""
+"""Cell of a study: one run, and the key of its result."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..options.text import written
 from ..problems import TestProblem
 from .catalogue import Catalogue
 from .environment import versions
 from .selection import Choice
-from .written import written
 
-# To be raised when the same run would be measured differently.
+# Raise this number when a change makes the same run give other measurements.
 _MEASURE = 1
 _KEY_LENGTH = 32
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a cell may use.
+    """Limits of a cell.
 
     Attributes:
         evaluations: Evaluations of the function.
         seconds: Wall time of one solve.
         memory: Bytes beyond those of the process before the cell.
-        repeats: Timed solves after the first; 0 takes no times.
+        repeats: Timed solves after the first; 0 for no times.
     """
 
     evaluations: int
@@ -49,13 +49,13 @@ class Cell:
         gradient: The gradient mode, where a gradient is taken.
         adjoint: The solver of the adjoint equation.
         tolerance: The largest entry of the residual that counts as solved.
-        relative: Whether the tolerance is a share of the residual at the start.
-        seed: Of the problem, or, where the problem is not drawn from one, of the start: 0 is the
-            standard start.
-        dtype: Of the unknown.
-        device: Of the unknown.
-        limits: What it may use.
-        own: A file of problems and solvers of one's own.
+        relative: True if the tolerance is relative to the initial residual.
+        seed: Seed of a generated problem. For other problems, seed of the start; 0 is the standard
+            start.
+        dtype: Dtype of the unknown.
+        device: Device of the unknown.
+        limits: Limits of the run.
+        own: The user's file of problems and solvers.
     """
 
     problem: Choice
@@ -71,7 +71,7 @@ class Cell:
     own: str | None = None
 
     def identity(self, catalogue: Catalogue) -> dict[str, Any]:
-        """The columns of its row that say what it is, `key` among them.
+        """The columns of its row that define it, `key` among them.
 
         Raises:
             StudyError: A name or an option is wrong.
@@ -110,12 +110,12 @@ class Cell:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What it has in common with the cells that it is timed beside."""
+        """Key of the group of cells that are timed in turn."""
         return (self.problem, self.tolerance, self.seed, self.dtype)
 
 
 def _options(problem: TestProblem) -> str:
-    """Parameters that are not the defaults, in JSON; the seed has a column of its own."""
+    """Parameters other than the defaults, in JSON; the seed has its own column."""
     given = {
         field.name: getattr(problem, field.name)
         for field in dataclasses.fields(problem)

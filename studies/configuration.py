@@ -1,4 +1,4 @@
-"""What a study is to compare: read, checked, and taken apart into cells."""
+"""Configuration of a study: read, checked, and expanded into cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..problems.registry import nearest
+from ..options.text import nearest
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError
@@ -19,34 +19,34 @@ from .selection import all_chosen, not_called
 SHIPPED = Path(__file__).parent / "shipped"
 
 
-class Configuration(BaseModel):
+class StudyConfiguration(BaseModel):
     """A study: every problem with every solver, at every tolerance, seed and dtype.
 
     Attributes:
-        name: The name of the study, which its store knows it by.
-        description: What it is to show.
+        name: The name of the study, also in its store.
+        description: Purpose of the study.
         problems: Selections of problems; sizes and parameters in brackets.
         solvers: Selections of solvers.
         tolerances: Largest entries of the residual that count as solved.
-        target: Whether a tolerance is `"absolute"` or `"relative"`, a share of the residual at the start.
-        seeds: Seeds of generated problems; for others of a start that is moved, by a tenth of `1 + |z0|`
-            times normal numbers, except for seed 0.
+        target: `"absolute"`, or `"relative"` for tolerances relative to the initial residual.
+        seeds: Seeds of generated problems, or of a perturbed start of other problems: normal numbers times
+            a tenth of `1 + |z0|` are added, except for seed 0.
         dtypes: `"float64"`, `"float32"`, …
-        device: Where the unknown lives.
-        gradients: Selections of gradient modes: a gradient is taken with each.
+        device: Device of the unknown.
+        gradients: Selections of gradient modes; each gives a gradient of every cell.
         adjoint_solvers: Selections of solvers for the adjoint equation of the mode `exact`.
         max_evaluations: Evaluations of the function that a solve may use.
         time_limit: Seconds that a solve may take.
-        memory_limit: Megabytes that it may allocate.
+        memory_limit: Megabytes that a cell may allocate.
         repeats: Timed solves of each cell; with any, cells run one at a time.
 
     Raises:
-        pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` say it
-            in a `StudyError`.
+        pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` raise
+            a `StudyError` instead.
 
     Examples:
-        >>> from implicitly.studies import Configuration
-        >>> study = Configuration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
+        >>> from implicitly.studies import StudyConfiguration
+        >>> study = StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton", "scipy:hybr"])
         >>> [cell.solver.text for cell in study.cells()]
         ['newton', 'scipy:hybr']
     """
@@ -89,11 +89,11 @@ class Configuration(BaseModel):
     def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
         """Every cell, in the order of the problems.
 
-        A gradient mode that cannot go with a solver (`reuse-inverse` with one that learns no inverse) is
-        left out with it, and is an error if it goes with none.
+        Combinations of a solver and a gradient mode that do not fit are left out (`reuse-inverse` needs a
+        solver that learns an inverse). A mode that fits no solver is an error.
 
         Args:
-            catalogue: What names stand for; `None` for a new one. It keeps what it has built.
+            catalogue: The catalogue of names, which keeps the objects it has built; `None` for a new one.
 
         Raises:
             StudyError: A problem, solver, mode, tag or option is unknown; the nearest is named.
@@ -136,7 +136,7 @@ class Configuration(BaseModel):
 
 
 def _refusal(cell: Cell, catalogue: Catalogue) -> str | None:
-    """Why a gradient mode cannot go with a solver, or nothing."""
+    """Reason why the gradient mode does not fit the solver; `None` if it fits."""
     problem, _ = catalogue.problem(cell.problem, cell.seed)
     method = catalogue.method(cell.solver, cell.gradient, cell.adjoint)
     return method.refusal(problem.form) if isinstance(method, Native) else None
@@ -153,16 +153,16 @@ def shipped() -> list[str]:
     return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
 
 
-def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]:
-    """A configuration and its text: of a YAML file, of a Python file, or of a study that is shipped.
+def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfiguration, str]:
+    """A configuration and its text, from a YAML file, a Python file, or a shipped study.
 
-    A Python file holds `configuration`, a `Configuration` or a dictionary of its fields; problems that it
-    registers and the dictionary `solvers` can be chosen by name.
+    A Python file holds `configuration`, a `StudyConfiguration` or a dictionary of its fields; problems
+    that it registers and the dictionary `solvers` can be chosen by name.
 
     Raises:
         StudyError: It cannot be read, or a field is unknown or out of range (the nearest is named).
     """
-    if isinstance(configuration, Configuration):
+    if isinstance(configuration, StudyConfiguration):
         return configuration, as_text(configuration)
     file = Path(configuration)
     if not file.suffix and not file.is_file():
@@ -179,7 +179,7 @@ def load(configuration: Configuration | str | Path) -> tuple[Configuration, str]
     return from_text(text, str(file)), text
 
 
-def from_text(text: str, called: str = "the configuration") -> Configuration:
+def from_text(text: str, called: str = "the configuration") -> StudyConfiguration:
     """A configuration from YAML.
 
     Raises:
@@ -192,33 +192,33 @@ def from_text(text: str, called: str = "the configuration") -> Configuration:
     return _of_fields(fields, called)
 
 
-def as_text(configuration: Configuration) -> str:
-    """A configuration in YAML, without what has its default."""
+def as_text(configuration: StudyConfiguration) -> str:
+    """A configuration in YAML, without fields that have their defaults."""
     fields = configuration.model_dump(mode="json", exclude_defaults=True)
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
 
 
-def _of_module(file: Path) -> Configuration:
+def _of_module(file: Path) -> StudyConfiguration:
     file = file.resolve()
     found = getattr(Catalogue(str(file)).module, "configuration", None)
-    if isinstance(found, Configuration):
+    if isinstance(found, StudyConfiguration):
         return found.model_copy(update={"own": str(file)})
     if found is None:
         raise StudyError(f"{file} defines no `configuration`")
     return _of_fields(found, str(file), own=str(file))
 
 
-def _of_fields(fields: object, called: str, own: str | None = None) -> Configuration:
+def _of_fields(fields: object, called: str, own: str | None = None) -> StudyConfiguration:
     if not isinstance(fields, dict):
         raise StudyError(f"{called} must hold fields such as name, problems and solvers")
-    # YAML reads 1e-8, which has no point, as text.
+    # YAML reads 1e-8 as text, since it has no decimal point.
     numbers = fields.get("tolerances")
     if isinstance(numbers, (str, int, float)):
         numbers = [numbers]
     given = {**fields, **({} if numbers is None else {"tolerances": numbers})}
     try:
-        return Configuration(**given, own=own) if own else Configuration(**given)
+        return StudyConfiguration(**given, own=own) if own else StudyConfiguration(**given)
     except ValidationError as error:
         raise StudyError(f"{called}: {'; '.join(map(_said, error.errors()))}") from error
     except TypeError as error:
@@ -228,6 +228,6 @@ def _of_fields(fields: object, called: str, own: str | None = None) -> Configura
 def _said(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = [name for name in Configuration.model_fields if name != "own"]
+        valid = [name for name in StudyConfiguration.model_fields if name != "own"]
         return f"there is no field {place!r}{nearest(place, valid)}, of {', '.join(valid)}"
     return f"{place}: {problem['msg']}, got {problem['input']!r}"

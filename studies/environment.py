@@ -1,4 +1,4 @@
-"""What a study ran on and with."""
+"""Environment of a study: machine and versions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _DIGITS = 12
 def versions(packages: tuple[str, ...] = ()) -> dict[str, str]:
     """Versions of Python, this package, torch, NumPy and further distributions.
 
-    This package's own has a digest of its solvers, problems and derivative rule, so that results of a changed
-    solver are not taken for those of the old one.
+    The version of this package has a digest of its solvers, problems and derivative rule. So results of a
+    changed solver differ from those of the old one.
 
     Examples:
         >>> sorted(versions(("scipy",)))

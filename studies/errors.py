@@ -1,10 +1,10 @@
-"""What goes wrong with a study itself; what goes wrong within a cell is a row."""
+"""Errors of a study itself; an error within a cell becomes a row."""
 
 from __future__ import annotations
 
 
 class StudyError(ValueError):
-    """A study that cannot be run as it is written; the message names what is valid.
+    """A study is invalid; the message names valid choices.
 
     Examples:
         >>> from implicitly.studies import StudyError
@@ -14,7 +14,7 @@ class StudyError(ValueError):
 
 
 class StoreError(RuntimeError):
-    """A store that cannot be read or written; the message names the way out.
+    """A store is not readable or writable; the message says what to do.
 
     Examples:
         >>> from implicitly.studies import StoreError
@@ -24,4 +24,4 @@ class StoreError(RuntimeError):
 
 
 class StoreWarning(UserWarning):
-    """Something of a store was damaged and has been left out or repaired."""
+    """A damaged part of a store was left out or repaired."""

@@ -1,4 +1,4 @@
-"""A process of its own for what may crash, hang or allocate without bound; replaced when it does."""
+"""Separate process for tasks that may crash, hang or exhaust memory; it is replaced when they do."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _THREAD_VARIABLES = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended.
+    """End of a task.
 
     Attributes:
-        how: `"done"`, or what went wrong: `"timed out"`, `"crashed"`, `"out of memory"`, `"error"`.
-        result: What the task gave; what is known of the death.
+        how: `"done"`, or the kind of failure: `"timed out"`, `"crashed"`, `"out of memory"`, `"error"`.
+        result: Result of the task, or a description of the failure.
     """
 
     how: str
@@ -49,10 +49,10 @@ class GuardError(RuntimeError):
 
 
 class Guard:
-    """Runs tasks in a process, one at a time, within their limits.
+    """Runner of tasks in a separate process, one at a time, within their limits.
 
     Args:
-        threads: Threads that libraries may use in it.
+        threads: Threads that libraries may use in the process.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -70,7 +70,7 @@ class Guard:
         connection, process = self._started()
         try:
             connection.send((what, cell))
-        except (BrokenPipeError, ConnectionResetError):  # It died while idle: a new one.
+        except (BrokenPipeError, ConnectionResetError):  # It died while idle.
             self.close()
             connection, process = self._started()
             connection.send((what, cell))
@@ -93,7 +93,7 @@ class Guard:
                 return Ended("timed out", f"not done after {limits.seconds:g} s")
 
     def close(self) -> None:
-        """End the process, and whatever it has started."""
+        """End the process and its children."""
         if self._process is not None:
             _kill(self._process)
         for opened in (self._connection, self._words):
@@ -160,10 +160,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _search_path() -> str:
-    """Where the new process finds this package, and what this one has found."""
+    """Import path of the new process: this package first, then the path of this process."""
     package = str(Path(__file__).parent.parent.parent)
     given = os.environ.get("PYTHONPATH", "")
-    # The package's own parent only where it is imported from there; else it is installed.
+    # The parent folder is needed only if the package is imported from there; else it is installed.
     root = __package__.split(".")[0]
     parents = [package] if (Path(package) / root / "studies").exists() else []
     return os.pathsep.join([*parents, *([given] if given else [])])

@@ -1,4 +1,4 @@
-"""What is measured of one cell, in the process that runs it."""
+"""Measurement of one cell, in the process that runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..problems import TestProblem
 from .catalogue import Catalogue
 from .cell import Cell
-from .methods.equation import BudgetSpentError, Equation, Watch
+from .methods.equation import BudgetSpentError, StudyEquation, Watch
 from .methods.method import Attempt, Method
 from .row import Outcome
 
@@ -25,11 +25,11 @@ _MOVED_BY = 0.1
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell, ready to be run."""
+    """A cell with its equation and method, ready to run."""
 
     problem: TestProblem
     method: Method
-    equation: Equation
+    equation: StudyEquation
     residual_start: float
 
 
@@ -52,15 +52,15 @@ def prepare(cell: Cell, catalogue: Catalogue) -> Prepared:
     start = _largest(problem, z0)
     target = cell.tolerance * (start if cell.relative else 1.0)
     args = problem.args(n, dtype, cell.device) if cell.gradient is not None else ()
-    equation = Equation(problem, z0, target, cell.limits.evaluations, args)
+    equation = StudyEquation(problem, z0, target, cell.limits.evaluations, args)
     return Prepared(problem, method, equation, start)
 
 
 def measure(prepared: Prepared) -> dict[str, Any]:
-    """Run a cell once, recheck what came back, and give the columns of its row from `outcome` on.
+    """Run a cell once, recheck its result, and return the columns of its row from `outcome` on.
 
-    Whatever the method raises is part of the result; only what ends the process, or has to do with
-    memory, is not caught here. Evaluations beyond the limit raise in methods without one of their own.
+    An exception of the method becomes part of the row, unless it ends the process or concerns memory. In
+    methods without a limit on evaluations, an evaluation beyond the study's limit raises.
     """
     _quiet_globals()
     equation = prepared.equation
@@ -71,7 +71,7 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         failure = None
     except MemoryError:
         raise
-    except (Exception, SystemExit) as error:  # A row, whatever it is.
+    except (Exception, SystemExit) as error:  # Every exception becomes a row.
         if out_of_memory(error):
             raise MemoryError(str(error)) from error
         attempt = Attempt(None, False, _status_of(error))
@@ -89,7 +89,7 @@ def timed(prepared: Prepared) -> float:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be allocated."""
+    """True if an exception says that memory could not be allocated."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
@@ -142,13 +142,13 @@ def _outcome(solved: bool, attempt: Attempt, failure: str | None) -> Outcome:
 
 
 def _largest(problem: TestProblem, z: Tensor) -> float:
-    """The largest entry of the residual, by the problem's own function, evaluated for this alone."""
+    """The largest entry of the residual, from an uncounted evaluation of the problem's function."""
     with torch.no_grad():
         return float(problem.residual(z.clone()).double().abs().max())
 
 
 def _nearest_root(problem: TestProblem, z: Tensor) -> tuple[float | None, int | None]:
-    """Root-mean-square distance to the nearest root, of the system that is farthest from one."""
+    """Root-mean-square distance to the nearest root; the largest of all systems."""
     known = problem.roots(z.shape[-1])
     if not known or not bool(torch.isfinite(z).all()):
         return None, None
@@ -163,7 +163,7 @@ def _nearest_root(problem: TestProblem, z: Tensor) -> tuple[float | None, int | 
 
 
 def _spent(error: BaseException | None) -> bool:
-    """Whether an exception comes from the limit on evaluations, however it has been wrapped."""
+    """True if an exception comes from the limit on evaluations, even as the cause of others."""
     while error is not None:
         if isinstance(error, BudgetSpentError) or BudgetSpentError.__name__ in str(error):
             return True
@@ -176,7 +176,7 @@ def _status_of(error: BaseException) -> str:
 
 
 def _quiet_globals() -> None:
-    """What an earlier cell may have changed for all that follow."""
+    """Reset global state that an earlier cell may have changed."""
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""How much memory a cell takes, and a limit on it."""
+"""Memory of a cell: its peak, and a limit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class Memory:
-    """From its making on, the process may allocate `limit` bytes more, and its peak is watched.
+    """Limit of `limit` further bytes on the process, and record of its peak, from construction on.
 
-    The limit is on address space (`RLIMIT_AS`), where the system has one: an allocation beyond it fails
-    where it is asked for. The guard's watch over resident memory is the second line.
+    The limit is on address space (`RLIMIT_AS`) if the system has one: an allocation beyond it fails
+    at once. The guard watches resident memory as a second line.
     """
 
     def __init__(self, limit: int) -> None:
         self._lifted: tuple[int, int] | None = None
         try:
-            _CLEAR.write_text("5")  # Linux: the peak is from here on.
+            _CLEAR.write_text("5")  # On Linux this resets the peak.
         except OSError:
             self._before = None
         else:
@@ -36,14 +36,14 @@ class Memory:
             self._lifted = (soft, hard)
 
     def peak(self) -> int | None:
-        """Resident bytes at the highest, beyond those at the start; `None` where the system does not say."""
+        """Peak of resident bytes beyond those at the start; `None` if the system does not report it."""
         highest = _kilobytes("VmHWM")
         if self._before is None or highest is None:
             return None
         return max(highest - self._before, 0) << 10
 
     def lift(self) -> None:
-        """Take the limit away."""
+        """Lift the limit."""
         if self._lifted is not None:
             import resource
 

@@ -1,4 +1,4 @@
-"""How far studies are, and their rows in other formats."""
+"""Progress of studies, and export of their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is.
+    """Progress of a study.
 
     Attributes:
         study: Its name.
@@ -36,23 +36,23 @@ class Progress:
 
     @property
     def ended(self) -> int:
-        """Cells that have ended, however."""
+        """Number of cells that have ended."""
         return sum(self.outcomes.values())
 
     @property
     def left(self) -> int:
-        """Cells that are still to be run."""
+        """Number of cells still to run."""
         return self.cells - self.ended
 
 
 def status(store: Store) -> list[Progress]:
-    """How far each study of a store is, in the order of the alphabet.
+    """Progress of each study of a store, in alphabetical order.
 
     Examples:
         >>> import tempfile
         >>> from implicitly import studies
         >>> store = studies.Store(tempfile.mkdtemp())
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> _ = studies.run(tiny, store)
         >>> [(progress.study, progress.left) for progress in studies.status(store)]
         [('tiny', 0)]
@@ -68,11 +68,11 @@ def status(store: Store) -> list[Progress]:
 
 
 def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
-    """Write rows, as `Store.rows` gives them, in the format that the ending of `path` names.
+    """Write rows, as `Store.rows` returns them, in the format of the ending of `path`.
 
     Args:
         rows: The rows.
-        path: A file that ends in `.csv`, `.json` (a list of objects) or `.parquet`; its folder is made.
+        path: A file that ends in `.csv`, `.json` (a list of objects) or `.parquet`; its folder is created.
 
     Raises:
         StudyError: Another ending, or the file cannot be written.
@@ -81,7 +81,7 @@ def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
         >>> import tempfile
         >>> from implicitly import studies
         >>> store = studies.Store(tempfile.mkdtemp())
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> _ = studies.run(tiny, store)
         >>> studies.export(store.rows("tiny"), tempfile.mkdtemp() + "/tiny.csv").name
         'tiny.csv'

@@ -1,4 +1,4 @@
-"""One row of a study: what was run, how it ended, and what it cost."""
+"""Row of a study: one run, its outcome and its cost."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ Family = Literal["native", "scipy", "adapter", "peer"]
 
 @dataclass(frozen=True)
 class Row:
-    """How one cell of a study ended, whatever its end; `None` is what this end leaves unknown.
+    """Result of one cell of a study, whatever its outcome; unknown entries are `None`.
 
     Attributes:
         key: Hash of everything that defines the cell.
         study: The study that ran it.
         problem: Name of the problem.
-        problem_options: Its parameters that are not the defaults, in JSON.
+        problem_options: Its parameters other than the defaults, in JSON.
         dimension: Unknowns of one system.
         systems: Independent systems that are solved together.
         form: `"root"` or `"fixed_point"`.
         tags: Groups that the problem belongs to.
-        solver: The solver with the options that are not its defaults, as Python writes it.
+        solver: The solver as Python writes it, without options that have their defaults.
         solver_family: `"native"`, `"adapter"` (another library through this package), `"scipy"` (SciPy by
             itself) or `"peer"` (another library by itself).
-        gradient: The gradient mode with its options, where a gradient was taken.
-        adjoint_solver: The solver of the adjoint equation, where there is one.
-        tolerance: The tolerance asked for.
+        gradient: The gradient mode with its options, if a gradient was taken.
+        adjoint_solver: The solver of the adjoint equation, if there is one.
+        tolerance: The requested tolerance.
         seed: Seed of the problem and of the cotangent.
         dtype: Such as `"float64"`.
         device: Such as `"cpu"`.
-        versions: Versions of the libraries that take part, in JSON.
-        outcome: See `Outcome`; `"false success"` is a success that the recheck denies.
-        status: What the solver said, the most severe of all systems.
+        versions: Versions of the libraries involved, in JSON.
+        outcome: See `Outcome`; `"false success"` is a claimed success that the recheck contradicts.
+        status: Status reported by the solver, the most severe of all systems.
         residual_reported: Largest residual norm that the solver reported, in its own norm.
-        residual: Largest entry of `F` at what came back, evaluated anew.
+        residual: Largest entry of `F` at the result, evaluated anew.
         residual_start: Largest entry of `F` at the start.
-        target: What counts as solved: `residual ≤ target`.
-        distance: From the nearest known root, root-mean-square, the largest of all systems.
-        root: Index of that root among the known ones (of the system farthest from one).
+        target: Largest residual that counts as solved.
+        distance: Root-mean-square distance to the nearest known root, the largest of all systems.
+        root: Index of that root among the known ones.
         evaluations: Values of the equation's function.
         jvps: Products with the Jacobian.
         vjps: Products with its transpose.
         linear_iterations: Products inside of linear solves.
-        steps: Steps of the system that took most.
+        steps: Steps of the slowest system.
         seconds: Median of `seconds_repeats`.
-        seconds_repeats: Wall time of each timed repeat, after a run that is not timed; empty if the study
+        seconds_repeats: Wall time of each timed repeat, after an untimed run; empty if the study
             takes no times.
-        peak_memory: Resident bytes of the process at their highest, beyond those before the cell.
+        peak_memory: Peak of resident bytes of the process, beyond those before the cell.
         history_evaluations: Evaluations at which the smallest residual so far fell by a tenth or more;
-            the last entry is that of the smallest.
+            the last entry belongs to the smallest.
         history_residual: The largest entry of `F` there.
         gradient_error: Distance of the gradient from the dense implicit gradient, relative to its length.
-        exception: What was raised, or what is known of a death.
-        started: When the cell began, in UTC, ISO 8601.
-        ended: When it ended.
+        exception: The exception, or a description of how the process died.
+        started: Start of the cell in UTC, ISO 8601.
+        ended: End of the cell, likewise.
 
     Examples:
         >>> from implicitly.studies import OUTCOMES
@@ -116,12 +116,12 @@ class Row:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The row by column, as Arrow and JSON take it."""
+        """The row by column, for Arrow and JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @staticmethod
     def of(columns: dict[str, Any]) -> Row:
-        """The row with these columns, lists in place of tuples allowed."""
+        """The row with these columns; lists may stand for tuples."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in columns.items()

@@ -1,4 +1,4 @@
-"""Studies run: cells spread over processes, every end made a row, every row stored as it comes."""
+"""Runs of studies: cells in processes, a row for every end, each row stored at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import joblib
 
 from .catalogue import Catalogue
 from .cell import Cell
-from .configuration import Configuration, from_text, load
+from .configuration import StudyConfiguration, from_text, load
 from .environment import environment, versions
 from .errors import StoreError, StudyError
 from .guard import Guard
@@ -29,14 +29,14 @@ OnRow = Callable[[Row, int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to.
+    """Summary of a run.
 
     Attributes:
         study: Name of the study.
         cells: Cells that it consists of.
-        run: Cells that were run now.
-        outcomes: Cells by outcome, those that had been run before included.
-        said: What was found damaged and repaired in the store.
+        run: Cells run this time.
+        outcomes: Cells by outcome, earlier runs included.
+        said: Messages about damage that was repaired in the store.
 
     Examples:
         >>> Summary("tiny", 3, 1, {"solved": 3}).failed
@@ -51,12 +51,12 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Cells that have ended otherwise than solved."""
+        """Number of cells that ended unsolved."""
         return sum(self.outcomes.values()) - self.outcomes.get("solved", 0)
 
 
 def run(
-    configuration: Configuration | str | Path,
+    configuration: StudyConfiguration | str | Path,
     store: Store | str | Path,
     *,
     jobs: int = 1,
@@ -64,20 +64,19 @@ def run(
     backend: str | None = None,
     on_row: OnRow | None = None,
 ) -> Summary:
-    """Run every cell of a study that the store does not have yet.
+    """Run every cell of a study that the store lacks.
 
-    Each cell runs in a process that is ended and replaced when the cell crashes it, outlasts its time or
-    exceeds its memory; whatever the end, it becomes a row. Stopped at any moment, and run again, a study
-    goes on where it was.
+    Each cell runs in a process, which is replaced if the cell crashes it, exceeds its time or exceeds its
+    memory. Every end becomes a row. A study can be stopped at any moment; run it again to continue.
 
     Args:
-        configuration: A `Configuration`, a file (YAML or Python), or the name of a study that is shipped.
-        store: Where rows go.
-        jobs: Cells run at once; 1 if the study takes times, whatever is given.
-        threads: Threads of each.
-        backend: A backend of joblib that carries the cells, such as `"dask"` with a client; `None` for
-            threads of this process, each of which waits for the process that runs its cell.
-        on_row: Called with each row as it is stored, how many cells have ended, and of how many.
+        configuration: A `StudyConfiguration`, a YAML or Python file, or the name of a shipped study.
+        store: The store of rows.
+        jobs: Cells run at once; always 1 if the study takes times.
+        threads: Threads of each cell.
+        backend: A backend of joblib that distributes the cells, such as `"dask"` with a client; `None` for
+            threads of this process, each of which waits for the process of its cell.
+        on_row: Called with each stored row, the number of ended cells, and the number of all cells.
 
     Raises:
         StudyError: The configuration is wrong.
@@ -86,7 +85,7 @@ def run(
     Examples:
         >>> import tempfile
         >>> from implicitly import studies
-        >>> tiny = studies.Configuration(name="tiny", problems=["boggs"], solvers=["newton"])
+        >>> tiny = studies.StudyConfiguration(name="tiny", problems=["boggs"], solvers=["newton"])
         >>> studies.run(tiny, tempfile.mkdtemp()).outcomes
         {'solved': 1}
     """
@@ -103,7 +102,7 @@ def resume(
     backend: str | None = None,
     on_row: OnRow | None = None,
 ) -> Summary:
-    """Run what is left of a study, as it was configured; arguments as for `run`.
+    """Run the remaining cells of a study as it was configured; arguments as for `run`.
 
     Raises:
         StoreError: The store has no such study.
@@ -126,7 +125,7 @@ def _opened(store: Store | str | Path) -> Store:
 
 
 def _run(
-    settings: Configuration,
+    settings: StudyConfiguration,
     text: str,
     place: Store | str | Path,
     jobs: int,
@@ -136,7 +135,7 @@ def _run(
 ) -> Summary:
     catalogue = Catalogue(settings.own)
     cells = settings.cells(catalogue)
-    # Only now: a configuration that is wrong leaves no folder behind.
+    # After the checks, so that a wrong configuration leaves no folder behind.
     store = _opened(place)
     said = store.repair()
     identities = [cell.identity(catalogue) for cell in cells]
@@ -170,12 +169,12 @@ def _rows(
     threads: int,
     backend: str | None,
 ) -> Iterator[Row]:
-    """Rows as they end."""
+    """Rows in the order in which their cells end."""
     if not left:
         return
     timing = any(cell.limits.repeats for cell, _ in left)
     if timing:
-        # Methods are timed in turn on the same problem, so that what slows one down slows all.
+        # Methods are timed in turn on the same problem, so that a disturbance slows all of them.
         units = [list(group) for _, group in groupby(left, key=lambda pair: pair[0].group)]
     else:
         units = [[pair] for pair in left]
@@ -191,7 +190,7 @@ def _rows(
 
 
 def _run_unit(study: str, unit: list[tuple[Cell, dict[str, Any]]], threads: int) -> list[Row]:
-    """The rows of cells that are run one after the other; timed ones then once more, in rounds."""
+    """Rows of cells that run one after the other; timed cells then run again in rounds."""
     guard = _guard(threads)
     seconds: list[list[float]] = [[] for _ in unit]
     try:
@@ -226,7 +225,7 @@ def _measured(guard: Guard, study: str, cell: Cell, identity: dict[str, Any]) ->
 
 
 class _Writer:
-    """Stores rows; what a full disk refuses is kept and tried again with the next."""
+    """Writer of rows; after a failure it keeps its rows and tries again with the next one."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -250,7 +249,7 @@ class _Writer:
         self.store.compact()
 
 
-# Processes that wait for their next cell.
+# Idle processes.
 _IDLE: queue.LifoQueue[Guard] = queue.LifoQueue()
 
 

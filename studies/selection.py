@@ -1,8 +1,8 @@
-"""The language in which a study names problems, solvers and gradient modes.
+"""Selection language of studies: names of problems, solvers and gradient modes.
 
 ```text
 newton                         by name
-scipy:*                        every name that fits the pattern
+scipy:*                        every name that matches the pattern
 tag:classical                  every name with the tag
 anderson[memory=3,10]          one for each value
 anderson[memory=3,10; kind=I]  several options: every combination
@@ -13,22 +13,19 @@ newton[globalisation=line-search[max_trials=5]]   an option that is itself chose
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ..problems.registry import nearest
+from ..options.text import Value, nearest, parted, read_value, write_value
 from .errors import StudyError
 
-Value = str | int | float | bool | None
-_WORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None, "null": None}
 _PATTERN = "*?"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing chosen: its name, and options in place of its defaults.
+    """A chosen name, with options in place of its defaults.
 
     Examples:
         >>> Choice("anderson", (("memory", 10),)).text
@@ -40,22 +37,22 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """As it would be written in a configuration."""
+        """The choice as a configuration writes it."""
         if not self.options:
             return self.name
-        written = (f"{name}={_written(value)}" for name, value in self.options)
+        written = (f"{name}={write_value(value)}" for name, value in self.options)
         return f"{self.name}[{'; '.join(written)}]"
 
 
 @dataclass(frozen=True)
 class Names:
-    """What may be chosen.
+    """Names to choose from.
 
     Attributes:
-        kind: What these are, for error messages: `"solver"`.
+        kind: Kind of the names, for error messages: `"solver"`.
         names: All names.
-        tagged: Gives the names with a tag; raises a `ValueError` that says which tags there are.
-        listed: The command that lists them all, if one does.
+        tagged: Returns the names with a tag; raises a `ValueError` that lists the tags.
+        listed: The command that lists all names, if there is one.
     """
 
     kind: str
@@ -65,7 +62,7 @@ class Names:
 
 
 def chosen(selection: str, among: Names) -> list[Choice]:
-    """Everything that a selection stands for, in the order of `among`.
+    """All choices of a selection, in the order of `among`.
 
     Raises:
         StudyError: No such name or tag (the nearest is named), or the text cannot be read.
@@ -85,15 +82,15 @@ def chosen(selection: str, among: Names) -> list[Choice]:
 
 
 def all_chosen(selections: Iterable[str], among: Names) -> list[Choice]:
-    """Everything that several selections stand for, each once, in the order of the selections."""
+    """All choices of several selections, each once, in the order of the selections."""
     return list(dict.fromkeys(itertools.chain(*(chosen(text, among) for text in selections))))
 
 
 def single(text: str, among: Names) -> Choice:
-    """The one thing that a selection stands for.
+    """The only choice of a selection.
 
     Raises:
-        StudyError: As for `chosen`, or it stands for none or for several.
+        StudyError: As for `chosen`, or the selection has no or several choices.
     """
     found = chosen(text, among)
     if len(found) != 1:
@@ -102,7 +99,7 @@ def single(text: str, among: Names) -> Choice:
 
 
 def not_called(kind: str, given: str, valid: Iterable[str]) -> str:
-    """What to say of a name that is not among the valid ones."""
+    """Message about an unknown name, with the nearest valid one."""
     return f"no {kind} is called {given!r}{nearest(given, valid)}"
 
 
@@ -128,7 +125,7 @@ def _names(name: str, among: Names) -> list[str]:
 
 
 def _split(selection: str) -> tuple[str, str]:
-    """The name, and what is in its brackets."""
+    """The name of a selection, and the text in its brackets."""
     if not isinstance(selection, str) or not selection.strip():
         raise StudyError(f"a selection is a text such as 'anderson[memory=10]', got {selection!r}")
     text = selection.strip()
@@ -145,47 +142,14 @@ def _split(selection: str) -> tuple[str, str]:
 def _grid(selection: str, inside: str) -> list[tuple[tuple[str, Value], ...]]:
     """Every combination of the options in brackets."""
     axes: list[list[tuple[str, Value]]] = []
-    for part in _parted(inside, ";"):
+    for part in parted(inside, ";"):
         name, equals, values = part.partition("=")
         if not equals or not name.strip() or not values.strip():
             raise StudyError(
                 f"{selection!r}: expected option=value or option=value,value between brackets, got {part!r}"
             )
-        axes.append([(name.strip(), _value(value)) for value in _parted(values, ",")])
+        axes.append([(name.strip(), read_value(value)) for value in parted(values, ",")])
     names = [axis[0][0] for axis in axes]
     if len(set(names)) < len(names):
         raise StudyError(f"{selection!r} gives an option twice; its values are parted by commas")
     return list(itertools.product(*axes))
-
-
-def _parted(text: str, by: str) -> list[str]:
-    """The parts of a text between separators that are in no brackets, empty ones left out."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if character == by and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _value(text: str) -> Value:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    if text[:1] in "'\"" and text[-1:] == text[:1] and len(text) > 1:
-        return text[1:-1]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _written(value: Value) -> str:
-    if isinstance(value, str):
-        return json.dumps(value) if _value(value) != value else value
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    )

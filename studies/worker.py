@@ -1,9 +1,9 @@
-"""The process that runs cells: started by `guard.py`, ended by it whenever a cell goes wrong.
+"""Process that runs cells; `guard.py` starts it, and ends it whenever a cell fails.
 
     python -m implicitly.studies.worker DESCRIPTOR THREADS
 
-Tasks arrive on a connection of their own, so that what a method prints spoils nothing. A method may hang
-in C with the interpreter locked: then the kernel ends the process by the alarm, should the guard be dead.
+Tasks arrive on a separate connection, so that the output of a method does no harm. A method may hang in C
+with the interpreter locked. If the guard is dead as well, the alarm makes the kernel end the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GRACE = 30.0
 
 
 def serve(connection: Connection, threads: int) -> None:
-    """Run tasks until the other end of the connection is closed."""
+    """Run tasks until the connection is closed."""
     import torch
 
     from .catalogue import Catalogue
@@ -65,7 +65,7 @@ def _alarm(seconds: float) -> None:
 
 
 def _silence() -> None:
-    """Standard input empty, standard output nowhere; standard error is the guard's file."""
+    """Empty standard input, discard standard output; standard error is the guard's file."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)

@@ -31,13 +31,13 @@ from implicitly.cli.demo.gradients import (
     distance,
     random_direction,
 )
-from implicitly.cli.demo.memory import saved_bytes
 from implicitly.cli.demo.network import EquilibriumNetwork
 from implicitly.cli.demo.objective import Objective
 from implicitly.cli.demo.solving import SOLVERS, SolverRun, largest_residuals, spectral_radius
 from implicitly.cli.demo.text import evenly_spaced, windows
 from implicitly.implicit import Gradient
 from implicitly.models.data import standard_library
+from implicitly.verification.saved import saved_bytes
 from torch import Tensor
 from typer.testing import CliRunner
 

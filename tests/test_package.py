@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -82,6 +83,48 @@ def test_dependencies_point_one_way(folder: str) -> None:
         allowed = tuple(f"implicitly.{name}" for name in (folder, *ALLOWED[folder]))
         wrong = {name for name in own if not name.startswith(allowed)}
         assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_no_import_goes_round_not_even_for_types() -> None:
+    modules = {
+        ".".join(("implicitly", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for folder in (*ALLOWED, "cli")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    imports = {
+        name: {other for other in imports_of(path) if other in modules and other != name}
+        for name, path in modules.items()
+        # A package's face hands names on: it imports its parts, which do not need it.
+        if path.name != "__init__.py"
+    }
+    while leaves := [name for name, found in imports.items() if not found & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert not imports, f"these import each other: {sorted(imports)}"
+
+
+@pytest.mark.parametrize(
+    ("idea", "home"),
+    [
+        ("the threshold", "def threshold(rtol"),
+        ("the root mean square", "def rms("),
+        ("the slowest progress", "SLOWEST_PROGRESS ="),
+        ("the rounding level", "LEVEL_UNITS"),
+        ("the coarsest dtype", "def coarsest("),
+        ("the mapped axis in front", "def in_front("),
+        ("a status is written", "self.status[which] = status"),
+    ],
+)
+def test_an_idea_is_defined_once(idea: str, home: str) -> None:
+    places = [
+        path
+        for folder in ("options", "solvers", "implicit")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(rf"^\s*(\w+, )?{re.escape(home)}", path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert len(places) == 1, f"{idea}: {places}"
 
 
 def test_solvers_know_nothing_of_autograd() -> None:

@@ -1,4 +1,4 @@
-"""Verification of gradients: is the derivative of a layer right, and if not, where and why."""
+"""Verification of gradients: whether the derivative of a layer is right; if it is wrong, where and why."""
 
 from .asserting import GradientError, assert_gradients
 from .evidence import Component, Evidence

@@ -15,7 +15,7 @@ _effort: ContextVar[Effort] = ContextVar("effort", default="fast")
 
 
 class GradientError(AssertionError):
-    """Gradients are not what the test asks for; the report says why.
+    """The verdict on the gradients is not accepted; the report says why.
 
     Attributes:
         report: The report.
@@ -42,14 +42,14 @@ def assert_gradients(
         inputs: See `verify`.
         residual: See `verify`.
         seed: See `verify`.
-        effort: See `verify`; `None` for what `--grad-profile` says, else `"fast"`.
-        accept: Verdicts to pass with. `UNRELIABLE` is none of them: what cannot be told is not green.
+        effort: See `verify`; `None` for that of `--grad-profile`, else `"fast"`.
+        accept: Verdicts that pass. `UNRELIABLE` cannot be accepted: an undecided test must not pass.
 
     Returns:
         The report.
 
     Raises:
-        GradientError: The verdict is another.
+        GradientError: The verdict is not accepted.
         ValueError: `accept` contains `WRONG` or `UNRELIABLE`.
 
     Examples:
@@ -71,7 +71,7 @@ def assert_gradients(
 
 @contextmanager
 def default_effort(effort: Effort) -> Iterator[None]:
-    """What `assert_gradients` takes where the test says nothing.
+    """Default effort of `assert_gradients` while active.
 
     Examples:
         >>> with default_effort("full"):

@@ -1,9 +1,9 @@
-"""Which of the usual bugs a wrong gradient is: each is computed, and the one that matches is named.
+"""Diagnosis of a wrong gradient: the gradients of usual bugs are computed, and the matching one is named.
 
-A gradient is wrong in one of two places. Its adjoint is: then it equals the gradient from another
-vector `u`, of a short list (no transpose, a truncated series, a stale Jacobian, …). Or what comes after
-is: then it equals the right gradient times a factor, with rows or axes exchanged, or right but for some
-entries. A match must explain all but a hundredth of the error, for every cotangent.
+A gradient is wrong in one of two places. With a wrong adjoint it equals the gradient from another vector `u`,
+of a short list (no transpose, a truncated series, a stale Jacobian, …). With a wrong step after the adjoint
+it equals the right gradient times a factor, with rows or axes exchanged, or except for some entries. A match
+must explain all but a hundredth of the error, for every cotangent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .linear import Blocks, inverse_at
 from .polish import Root
-from .setup import NotExercisedError, Setup
+from .session import NotExercisedError, Session
 from .subject import Tensors
 
 _EXPLAINED = 1e-2
@@ -26,33 +26,33 @@ _FIT_DIFFERENCE = 1e-6
 Adjoint = Callable[[Tensor], Tensor]
 
 
-def diagnose(setup: Setup, o: int, wrong: list[int]) -> dict[int, str]:
-    """The likely cause for each of the wrong slots of an output, where there is a usual one.
+def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:
+    """The likely cause for each wrong slot of an output, if it is a usual one.
 
     Args:
-        setup: The verification.
+        session: The verification.
         o: The output.
         wrong: Positions of the slots whose gradient is wrong.
     """
     try:
-        setup.roots  # noqa: B018
+        session.roots  # noqa: B018
     except NotExercisedError:
-        return {s: cause for s in wrong if (cause := _of_differences(setup, o, s))}
+        return {s: cause for s in wrong if (cause := _of_differences(session, o, s))}
     causes: dict[int, str] = {}
     for s in wrong:
         pairs = [
-            (setup.gradients[k][o][s].double(), setup.implicit(k, o)[1][s])
-            for k in range(setup.cotangents)
+            (session.gradients[k][o][s].double(), session.implicit(k, o)[1][s])
+            for k in range(session.cotangents)
         ]
-        if cause := _after_the_adjoint(setup, s, pairs):
+        if cause := _after_the_adjoint(session, s, pairs):
             causes[s] = cause
     if len(causes) == len(wrong) and len(set(causes.values())) == 1:
         return causes
     for s in wrong:
-        if s not in causes and (cause := _in_the_adjoint(setup, o, s)):
+        if s not in causes and (cause := _in_the_adjoint(session, o, s)):
             causes[s] = cause
     for s in wrong:
-        if s not in causes and (cause := _in_places(setup, o, s)):
+        if s not in causes and (cause := _in_places(session, o, s)):
             causes[s] = cause
     return causes
 
@@ -64,7 +64,7 @@ def _matches(says: list[Tensor], right: list[Tensor], candidates: list[Tensor]) 
     )
 
 
-def _after_the_adjoint(setup: Setup, s: int, pairs: list[tuple[Tensor, Tensor]]) -> str:
+def _after_the_adjoint(session: Session, s: int, pairs: list[tuple[Tensor, Tensor]]) -> str:
     says, right = [g for g, _ in pairs], [r for _, r in pairs]
     if all(not bool(g.any()) for g in says):
         return "the gradient is zero: the tensor was dropped or detached"
@@ -72,15 +72,15 @@ def _after_the_adjoint(setup: Setup, s: int, pairs: list[tuple[Tensor, Tensor]])
     size = float(reference.square().sum())
     factor = float((first * reference).sum()) / size if size > 0 else 0.0
     if _matches(says, right, [factor * r for r in right]):
-        return _factor(setup, factor)
+        return _factor(session, factor)
     for name, change in _exchanges(reference):
         if _matches(says, right, [change(r) for r in right]):
             return name
     return ""
 
 
-def _factor(setup: Setup, factor: float) -> str:
-    leading = setup.tape.outputs[0].shape[:1]
+def _factor(session: Session, factor: float) -> str:
+    leading = session.tape.outputs[0].shape[:1]
     batch = leading[0] if leading else 1
     for value, name in (
         (-1.0, "the sign of the gradient"),
@@ -106,32 +106,32 @@ def _exchanges(like: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]
         yield "the batch is averaged", lambda t: t.mean(0, keepdim=True).expand_as(t)
 
 
-def _in_the_adjoint(setup: Setup, o: int, s: int) -> str:
-    _, root = setup.roots
+def _in_the_adjoint(session: Session, o: int, s: int) -> str:
+    _, root = session.roots
     if not isinstance(root.inverse, Blocks):
         return ""
-    probes = range(setup.cotangents)
-    weights = [setup.cotangent(k, o) for k in probes]
-    says = [setup.gradients[k][o][s].double() for k in probes]
-    right = [setup.implicit(k, o)[1][s] for k in probes]
-    for name, gradient in _candidates(setup, root, root.inverse):
+    probes = range(session.cotangents)
+    weights = [session.cotangent(k, o) for k in probes]
+    says = [session.gradients[k][o][s].double() for k in probes]
+    right = [session.implicit(k, o)[1][s] for k in probes]
+    for name, gradient in _candidates(session, root, root.inverse):
         if _matches(says, right, [gradient(w)[s] for w in weights]):
             return name
-    for name, family in _one_parameter(setup, root, root.inverse):
+    for name, family in _one_parameter(session, root, root.inverse):
         if (found := _fitted(family, s, weights, says, right)) is not None:
             return f"{name} (by {found:.3g})"
     return _series(root, root.inverse, s, weights, says, right)
 
 
 def _sign(blocks: Blocks) -> float:
-    """1 for a residual `z − f(z)`, −1 for `f(z) − z`: the bugs are those of the former."""
+    """Sign of the residual: 1 for `z − f(z)`, which the bugs assume, −1 for `f(z) − z`."""
     return -1.0 if float(blocks.matrix.diagonal(dim1=-2, dim2=-1).sum()) < 0 else 1.0
 
 
 def _candidates(
-    setup: Setup, root: Root, blocks: Blocks
+    session: Session, root: Root, blocks: Blocks
 ) -> Iterator[tuple[str, Callable[[Tensor], Tensors]]]:
-    """Names of usual bugs, and the gradients in all slots that they give."""
+    """Usual bugs by name, with their gradients in all slots."""
     sign = _sign(blocks)
     A, inverse = sign * blocks.matrix, sign * blocks.inverse
     identity = torch.eye(A.shape[-1], dtype=A.dtype)
@@ -143,7 +143,7 @@ def _candidates(
         def gradient(w: Tensor) -> Tensors:
             u = torch.empty_like(w)
             u[blocks.order] = by(rows(w)).squeeze(-1)
-            return tuple(-sign * g for g in root.linearization.pullback_slots(u))
+            return tuple(-sign * g for g in root.products.pullback_slots(u))
 
         return gradient
 
@@ -165,30 +165,30 @@ def _candidates(
             "the cotangent is averaged over the batch",
             pulled(lambda w: exact @ w.mean(0, keepdim=True).expand_as(w)),
         )
-    yield from _stale(setup, root)
+    yield from _stale(session, root)
 
 
-def _stale(setup: Setup, root: Root) -> Iterator[tuple[str, Callable[[Tensor], Tensors]]]:
-    at_start = root.equation.linearize(torch.zeros_like(root.z))
+def _stale(session: Session, root: Root) -> Iterator[tuple[str, Callable[[Tensor], Tensors]]]:
+    at_start = root.equation.products_at(torch.zeros_like(root.z))
     yield (
         "the derivative in the inputs is taken at the start",
         lambda w: tuple(-g for g in at_start.pullback_slots(root.inverse.solve_transposed(w))),
     )
     try:
-        stale = inverse_at(root.equation, at_start, setup.generator(4))
+        stale = inverse_at(root.equation, at_start, session.generator(4))
     except ArithmeticError:
         return
     yield (
         "the Jacobian is taken at the start",
-        lambda w: tuple(-g for g in root.linearization.pullback_slots(stale.solve_transposed(w))),
+        lambda w: tuple(-g for g in root.products.pullback_slots(stale.solve_transposed(w))),
     )
 
 
 Family = Callable[[float], Callable[[Tensor], Tensors]]
 
 
-def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[str, Family]]:
-    """Bugs with a strength: none at 0."""
+def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tuple[str, Family]]:
+    """Bugs with a strength, without effect at strength 0."""
     identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
 
     def changed(matrix: Callable[[float], Tensor]) -> Family:
@@ -197,7 +197,7 @@ def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[s
                 u = torch.empty_like(w)
                 rows = w[blocks.order].unsqueeze(-1)
                 u[blocks.order] = torch.linalg.solve(matrix(strength).mT, rows).squeeze(-1)
-                return tuple(-sign * g for g in root.linearization.pullback_slots(u))
+                return tuple(-sign * g for g in root.products.pullback_slots(u))
 
             return gradient
 
@@ -208,10 +208,10 @@ def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[s
     yield "the adjoint is damped", changed(lambda t: A + t * (identity - A))
 
     def stale(strength: float) -> Callable[[Tensor], Tensors]:
-        there = root.equation.linearize((1 - strength) * root.z)
-        inverse = inverse_at(root.equation, there, setup.generator(4))
+        there = root.equation.products_at((1 - strength) * root.z)
+        inverse = inverse_at(root.equation, there, session.generator(4))
         return lambda w: tuple(
-            -g for g in root.linearization.pullback_slots(inverse.solve_transposed(w))
+            -g for g in root.products.pullback_slots(inverse.solve_transposed(w))
         )
 
     yield "the Jacobian is taken at a stale point", stale
@@ -220,7 +220,7 @@ def _one_parameter(setup: Setup, root: Root, blocks: Blocks) -> Iterator[tuple[s
 def _fitted(
     family: Family, s: int, weights: list[Tensor], says: list[Tensor], right: list[Tensor]
 ) -> float | None:
-    """The strength at which a family of bugs gives the gradients, by Gauss-Newton, if any."""
+    """The strength at which a family of bugs gives the gradients, by Gauss-Newton, or `None`."""
     target = torch.cat([g.reshape(-1) for g in says])
 
     def gradients(strength: float) -> list[Tensor]:
@@ -240,7 +240,7 @@ def _fitted(
             if not abs(strength) < 1:
                 return None
         return strength if _matches(says, right, gradients(strength)) else None
-    except (ArithmeticError, RuntimeError):  # Singular on the way.
+    except (ArithmeticError, RuntimeError):  # The equation became singular during the iteration.
         return None
 
 
@@ -252,7 +252,7 @@ def _series(
     says: list[Tensor],
     right: list[Tensor],
 ) -> str:
-    """A Neumann series cut off after some terms, or stopped by a tolerance."""
+    """Diagnosis of a Neumann series that is cut off after some terms, or stopped by a tolerance."""
     identity, sign = torch.eye(blocks.matrix.shape[-1], dtype=torch.float64), _sign(blocks)
     J = (identity - sign * blocks.matrix).mT
     found = []
@@ -264,7 +264,7 @@ def _series(
             u = J @ u + terms
             flat = torch.empty_like(w)
             flat[blocks.order] = u.squeeze(-1)
-            distance = float((g + sign * root.linearization.pullback_slots(flat)[s]).norm())
+            distance = float((g + sign * root.products.pullback_slots(flat)[s]).norm())
             if distance < best:
                 best, at = distance, k
             elif not distance < torch.inf or distance > 1e3 * best:
@@ -279,11 +279,11 @@ def _series(
     return f"an adjoint iteration stopped early, after {min(found)} to {max(found)} terms"
 
 
-def _in_places(setup: Setup, o: int, s: int) -> str:
-    """Right everywhere but in one entry or one row."""
-    for k in range(setup.cotangents):
-        right = setup.implicit(k, o)[1][s]
-        error = (setup.gradients[k][o][s].double() - right).abs()
+def _in_places(session: Session, o: int, s: int) -> str:
+    """Diagnosis of a gradient that is wrong in one entry or one row alone."""
+    for k in range(session.cotangents):
+        right = session.implicit(k, o)[1][s]
+        error = (session.gradients[k][o][s].double() - right).abs()
         total = float(error.norm())
         if error.numel() > 1 and float(error.max()) >= 0.9999 * total:
             return "only one entry is wrong"
@@ -292,26 +292,26 @@ def _in_places(setup: Setup, o: int, s: int) -> str:
             if float(by_row.max()) >= 0.9999 * total:
                 return f"only row {int(by_row.argmax())} is wrong"
         relative = total / float(right.norm().clamp(min=1e-300))
-        if 1e-9 < relative < 2e-6 and setup.tape.outputs[o].dtype == torch.float64:
+        if 1e-9 < relative < 2e-6 and session.tape.outputs[o].dtype == torch.float64:
             return "errors of the size of single precision"
     return ""
 
 
-def _of_differences(setup: Setup, o: int, s: int) -> str:
-    """Without the equation: a zero, or a factor that is the same along every direction."""
-    if all(not bool(setup.gradients[k][o][s].any()) for k in range(setup.cotangents)):
+def _of_differences(session: Session, o: int, s: int) -> str:
+    """Diagnosis without the equation: a zero, or the same factor along every direction."""
+    if all(not bool(session.gradients[k][o][s].any()) for k in range(session.cotangents)):
         return "the gradient is zero: the tensor was dropped or detached"
     factors, uncertain = [], 0.0
-    for (slot, kind), measured in setup.measured.items():
+    for (slot, kind), measured in session.measured.items():
         if slot != s:
             continue
-        direction = setup.direction(s, kind).double()
-        for k in range(setup.cotangents):
-            column = o * setup.cotangents + k
+        direction = session.direction(s, kind).double()
+        for k in range(session.cotangents):
+            column = o * session.cotangents + k
             sees = float(measured.slope.value[column])
             if sees == 0:
                 return ""
-            says = float((setup.gradients[k][o][s].double() * direction).sum())
+            says = float((session.gradients[k][o][s].double() * direction).sum())
             factors.append(says / sees)
             uncertain = max(uncertain, float(measured.slope.error[column]) / abs(sees))
     if not factors or uncertain > 1e-3:
@@ -319,5 +319,5 @@ def _of_differences(setup: Setup, o: int, s: int) -> str:
     middle = sum(factors) / len(factors)
     spread = max(abs(factor - middle) for factor in factors)
     if spread <= max(1e-6, _EXPLAINED * abs(middle - 1)) and spread <= 4 * uncertain + 1e-9:
-        return _factor(setup, middle)
+        return _factor(session, middle)
     return ""

@@ -1,10 +1,10 @@
-"""Directional derivatives by finite differences that know their own error.
+"""Directional derivatives by finite differences that estimate their own error.
 
 A function of one variable `t` is sampled at `t = −4h … 4h`. The nine samples give its noise
 (`noise.py`) and central differences with steps `h … 4h`, extrapolated to the orders 4, 6 and 8. The
 error of each is the last correction of the extrapolation (truncation) plus the noise that its weights
-let through. Among orders and spacings the one with the smallest error is taken; spacings that
-contradict each other raise the error to their distance.
+let through. Among orders and spacings the one with the smallest error is taken. If the
+results of two spacings contradict each other, the error is raised to their distance.
 
 Sources: Richardson 1911 (extrapolation of central differences in h²; the weights are Fornberg 1988,
 table 1); Moré & Wild 2012, Estimating derivatives of noisy simulations (step from noise).
@@ -32,7 +32,7 @@ _WEIGHTS = np.array(
         [4 / 5, -1 / 5, 4 / 105, -1 / 280],
     ]
 )
-_LARGE, _SMALL = 1e-2, 1e-4
+WIDEST, _SMALL = 1e-2, 1e-4
 _RESERVE = (1e-6, 1e-1, 1e-8)
 _CONTRADICTION = 8.0
 _KINK = 0.3
@@ -44,11 +44,11 @@ class Slope:
 
     Attributes:
         value: The derivatives, `(functions,)`.
-        error: What they may be wrong by.
+        error: Estimates of their errors.
         noise: The noise of the functions themselves, the largest that any spacing shows.
-        jump: Distances between the slopes on the two sides of 0 that do not fall with the spacing;
-            0 where the function looks smooth.
-        constant: Whether all samples were the same.
+        jump: Jumps of the slope at 0: distances between the slopes on its two sides that persist as the
+            spacing falls; 0 for a smooth function.
+        constant: True where all samples were the same.
     """
 
     value: Array
@@ -67,7 +67,7 @@ class _Stencil:
     curvature: Array
     """`(f(h) − 2 f(0) + f(−h)) / h`: of order h for a smooth function, the jump at a kink."""
     straight: Array
-    """Whether the even part grows like `|t|`, as at a kink."""
+    """True where the even part grows like `|t|`, as at a kink."""
     equal: Array
     rounding: Array
     """Rounding of the values themselves."""
@@ -77,10 +77,10 @@ def slope(samples: Samples, scale: float, relative: Array, size: Array) -> Slope
     """The derivatives at 0 of `samples(t)`, an array of the values of some functions.
 
     Args:
-        samples: The functions; raises `ArithmeticError` where they have no value.
-        scale: A length over which the functions change, roughly.
-        relative: Relative errors below which no further spacing is tried, one for each function.
-        size: What they are relative to, where the derivatives themselves are smaller.
+        samples: The functions; raises `ArithmeticError` at points without values.
+        scale: Approximate length over which the functions change.
+        relative: Target for the relative error of each function; further spacings are tried until it is met.
+        size: Lower limit on the size that `relative` refers to.
 
     Raises:
         ArithmeticError: No spacing gave values.
@@ -95,7 +95,7 @@ def slope(samples: Samples, scale: float, relative: Array, size: Array) -> Slope
     centre = samples(0.0)
     stencils: list[_Stencil] = []
     failure: ArithmeticError | None = None
-    for count, spacing in enumerate((_LARGE, _SMALL, *_RESERVE)):
+    for count, spacing in enumerate((WIDEST, _SMALL, *_RESERVE)):
         if count >= 2 and stencils and _accurate(stencils, relative, size):
             break
         try:
@@ -119,7 +119,7 @@ def _stencil(samples: Samples, centre: Array, h: float) -> _Stencil:
     if not np.isfinite(table).all():
         raise ArithmeticError(f"values at distance {HALF_WIDTH * h:.1e} are not finite")
     noise = Noise.of(table)
-    # A difference cannot be better than the rounding of the values themselves.
+    # The rounding of the values limits the accuracy of a difference.
     rounding = np.finfo(table.dtype).eps * np.abs(table).max(axis=0)
     level = np.maximum(noise.level, rounding / 4)
     odd = table[HALF_WIDTH + 1 :] - table[HALF_WIDTH - 1 :: -1]
@@ -142,7 +142,7 @@ def _stencil(samples: Samples, centre: Array, h: float) -> _Stencil:
 
 
 def _straight(table: Array, centre: Array) -> Array:
-    """Whether `f(t) + f(−t) − 2 f(0)` is proportional to `|t|` within a half."""
+    """True where `f(t) + f(−t) − 2 f(0)` is proportional to `|t|` within a half."""
     even = table[HALF_WIDTH + 1 :] + table[HALF_WIDTH - 1 :: -1] - 2 * centre
     per_step = even / np.arange(1, HALF_WIDTH + 1)[:, None]
     least, most = per_step.min(axis=0), per_step.max(axis=0)
@@ -169,9 +169,9 @@ def _best(stencils: Sequence[_Stencil]) -> Slope:
 
 
 def _jump(stencils: Sequence[_Stencil]) -> Array:
-    """The jump of the slope at 0: a second difference over `h` that stays as `h` changes.
+    """The jump of the slope at 0: a second difference over `h` that is independent of `h`.
 
-    It falls with `h` for a smooth function, and grows as `1/h` for noise.
+    The second difference falls with `h` for a smooth function, and grows as `1/h` for noise.
     """
     ordered = sorted(stencils, key=lambda s: s.spacing)
     if len(ordered) < 2:

@@ -1,4 +1,4 @@
-"""An equation evaluated in float64, whatever dtype its layer is written in."""
+"""Evaluation of an equation in float64, whatever the dtype of its layer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from ..implicit.equations.capture import Substitute
 
 
 class InDouble(Substitute):
-    """While active, torch functions see float64 in place of narrower types, and given replacements.
+    """Mode in which torch functions see float64 in place of narrower types, and replaced tensors.
 
-    Parameters, buffers and constants of narrower types are widened where they are used, so that a
-    function need not be copied or converted. What the function itself rounds (`x.float()`) stays
-    rounded.
+    Parameters, buffers and constants of narrower types are widened at their use, without copying or
+    converting the function. An explicit conversion in the function (`x.float()`) still rounds.
 
     Examples:
         >>> import torch

@@ -1,8 +1,11 @@
-"""The equation `F(z, inputs) = 0` behind a layer's output, where it is known.
+"""Known equations `F(z, inputs) = 0` behind a layer's output.
 
-It is known of every `ImplicitLayer`, and of any layer whose user gives `residual=`. The unknown is the
+The equation of every `ImplicitLayer` is known, and that of any layer with `residual=`. The unknown is the
 layer's output, flattened in rows of independent systems if the Jacobian turns out to be block diagonal.
-All of it runs in float64.
+Evaluations are in float64.
+
+The package evaluates and differentiates equations too. That is repeated here on purpose: an oracle must
+not share code with the layers that it judges.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from torch.utils._pytree import tree_map
 
 from ..implicit import ImplicitLayer
 from .double import InDouble
-from .subject import LayerError, Subject, Tape, random_state, written
+from .subject import LayerError, Subject, Tape
+from .subject.random_state import random_state
+from .subject.slots import written
 
 Residual = Callable[..., Any]
 
@@ -41,7 +46,7 @@ class KnownEquation:
     Args:
         residual: Called as `residual(z, *inputs)` with `z` in the structure of the layer's output.
         subject: The layer.
-        tape: A call of it: gives structure and shapes.
+        tape: A call of the layer, for structure and shapes.
     """
 
     def __init__(self, residual: Residual, subject: Subject, tape: Tape) -> None:
@@ -54,7 +59,7 @@ class KnownEquation:
         self.sizes = [output.numel() for output in tape.outputs]
         self._leaves = [
             leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-            for leaf in subject.argument_leaves()
+            for leaf in subject.inputs.leaves
         ]
         self.base = tuple(slot.value.double() for slot in self.slots)
         tensors = (*tape.outputs, *(slot.value for slot in self.slots))
@@ -82,8 +87,8 @@ class KnownEquation:
         with torch.no_grad():
             return self._evaluate(z, values)
 
-    def linearize(self, z: Tensor, values: Sequence[Tensor] | None = None) -> Linearization:
-        """`F` at `z`, with derivatives in `z` and the slots, at their own values or at others."""
+    def products_at(self, z: Tensor, values: Sequence[Tensor] | None = None) -> JacobianProducts:
+        """Derivatives of `F` in `z` and the slots, at the slots' own values or at others."""
         own = values is None and not self._narrow
         with torch.enable_grad():
             z = z.detach().requires_grad_()
@@ -91,7 +96,7 @@ class KnownEquation:
                 slot.leaf if slot.leaf is not None and own else value.detach().requires_grad_()
                 for slot, value in zip(self.slots, values or self.base, strict=True)
             )
-            return Linearization(self._evaluate(z, tensors, differentiable=True), z, tensors)
+            return JacobianProducts(self._evaluate(z, tensors, differentiable=True), z, tensors)
 
     def _evaluate(
         self, z: Tensor, values: Sequence[Tensor], differentiable: bool = False
@@ -106,7 +111,7 @@ class KnownEquation:
             elif slot.leaf is not None and value is not slot.leaf:
                 originals.append(slot.leaf)
                 replacements.append(value)
-        args, named = self.subject.rebuild(leaves)
+        args, named = self.subject.inputs.arguments(leaves)
         unknown = self.subject.rebuild_output(self._whole, self.parts(z))
         with ExitStack() as active:
             active.enter_context(random_state(self.subject.seed))
@@ -127,8 +132,8 @@ class KnownEquation:
         return self.flat(found)
 
 
-class Linearization:
-    """`F` at one point, and products with the transposes of its derivatives."""
+class JacobianProducts:
+    """`F` at one point, and products with its derivatives and their transposes."""
 
     def __init__(self, value: Tensor, z: Tensor, tensors: tuple[Tensor, ...]) -> None:
         self.value = value.detach()

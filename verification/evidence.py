@@ -1,4 +1,4 @@
-"""What one check says about one derivative, and what follows from it: data and pure functions."""
+"""Evidence: the result of one check on one derivative, and the verdict that follows from it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from .verdict import Verdict
 
 RESOLUTION = 1e-2
-"""A check that could not have seen an error of this part of the gradient does not call it correct."""
+"""A check calls a gradient correct only if it would have seen a relative error of this size."""
 
 
 NEGLIGIBLE = 1e-6
-"""A doubt about less than this part of the gradient leaves it correct, to what could be seen."""
+"""A relative doubt below this leaves a gradient correct, up to the detectable error."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """The entry of a gradient that is furthest off.
+    """The entry of a gradient with the largest error.
 
     Attributes:
-        index: Where it is in its tensor.
-        row: The batch row, where the tensor has one.
-        value: What the layer says.
-        reference: What the check says.
+        index: Its index in the tensor.
+        row: The batch row; `None` for a tensor without one.
+        value: The layer's value.
+        reference: The check's value.
 
     Examples:
         >>> print(Component((1, 2), 1, -0.5, 0.5))
@@ -43,7 +43,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one check found out about the derivative of an output in an input.
+    """Result of one check on the derivative of an output in an input.
 
     Attributes:
         check: Name of the check.
@@ -51,14 +51,14 @@ class Evidence:
         input: Name of the input.
         error: Distance between the layer's derivative and the check's.
         scale: Size of the derivative, in the same units.
-        floor: Errors up to this are rounding, noise, or the tolerance of an adjoint solve.
+        floor: Largest error from rounding, noise, or the tolerance of an adjoint solve.
         slack: Distance of the exact derivatives at the layer's solution and at the polished one.
-        lag: How many times the slack the derivative may be off, where the solver alone is to blame.
-        doubt: Errors up to this may have causes that this check cannot see.
-        reference: Whether the check knows the derivative; an identity only knows a relation.
-        unreliable: Why the check cannot tell, or nothing.
-        worst: The entry that is furthest off, where the check sees entries.
-        detail: What else was measured, in words.
+        lag: Largest error of the derivative in units of the slack, if the solver is the only cause.
+        doubt: Largest error with possible causes that this check cannot see.
+        reference: True if the check knows the derivative; an identity knows a relation only.
+        unreliable: Reason why the check is undecided; empty if it is decided.
+        worst: The entry with the largest error, if the check sees entries.
+        detail: Further measurements, in words.
 
     Examples:
         >>> evidence = Evidence("differences", "output", "input 0", 1e-12, 1.0, 1e-9)
@@ -82,19 +82,19 @@ class Evidence:
 
     @property
     def limit(self) -> float:
-        """The largest error that is explained."""
+        """The largest explained error."""
         return self.floor + self.lag * self.slack
 
     @property
     def ratio(self) -> float:
-        """The error in units of what is explained."""
+        """The error in units of the largest explained one."""
         if self.error == 0:
             return 0.0
         return self.error / self.limit if self.limit > 0 else float("inf")
 
     @property
     def detectable(self) -> float:
-        """The smallest error, as a part of the derivative, that would have been seen."""
+        """The smallest detectable error, relative to the derivative."""
         if self.unreliable:
             return float("inf")
         seen = self.limit + self.doubt
@@ -104,7 +104,7 @@ class Evidence:
 
     @property
     def verdict(self) -> Verdict:
-        """What this check alone says.
+        """The verdict of this check alone.
 
         Examples:
             >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9).verdict.name
@@ -129,8 +129,7 @@ class Evidence:
 def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
     """The verdict that all evidence about one derivative supports, and the piece that decides it.
 
-    Any check may find an error. Only checks that know the derivative, and only those that can tell,
-    may call it correct.
+    Any check may find an error. Only decided checks that know the derivative may call it correct.
 
     Examples:
         >>> passed = Evidence("identity", "output", "input 0", 0.0, 1.0, 1e-9, reference=False)
@@ -139,7 +138,7 @@ def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
     """
     wrong = [e for e in evidence if e.verdict is Verdict.WRONG]
     if wrong:
-        # Where several see it, one that knows the derivative says most, then one that names a component.
+        # Of several that see an error, prefer one that knows the derivative, then one that names a component.
         return Verdict.WRONG, max(wrong, key=lambda e: (e.reference, e.worst is not None, e.ratio))
     known = [e for e in evidence if e.reference]
     if not known:

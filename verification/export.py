@@ -1,4 +1,4 @@
-"""Reports for machines and pages: JSON, JUnit XML, HTML."""
+"""Export of reports as JSON, JUnit XML and HTML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .verdict import Verdict
 
 
 def as_json(report: Report) -> str:
-    """All of a report as JSON; what is infinite or undefined is `null`.
+    """A whole report as JSON; infinite and undefined numbers are `null`.
 
     Examples:
         >>> import json, torch
@@ -42,7 +42,7 @@ def _plain(value: Any) -> Any:
 def as_junit(report: Report) -> str:
     """A report as a JUnit test suite: a case for each output and input.
 
-    `WRONG` and `UNCONVERGED` are failures, `UNRELIABLE` is an error, since it is never green.
+    `WRONG` and `UNCONVERGED` are failures. `UNRELIABLE` is an error, since it must not pass.
 
     Examples:
         >>> import torch
@@ -86,7 +86,7 @@ td::before{content:attr(data-name) ": ";color:#6e7781}}"""
 
 
 def as_html(report: Report) -> str:
-    """A report as one page that needs nothing else.
+    """A report as one self-contained page.
 
     Examples:
         >>> import torch

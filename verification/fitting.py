@@ -1,4 +1,4 @@
-"""A straight line through points, by the median of slopes, with its confidence interval."""
+"""Fit of a straight line by the median of slopes, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def median_slope(x: np.ndarray, y: np.ndarray) -> Estimate:
-    """The slope of `y` in `x`: the median of those between all pairs, which outliers do not upset.
+    """The slope of `y` in `x`: the median over all pairs of points, which is robust to outliers.
 
     Source: Sen 1968.
 

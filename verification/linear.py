@@ -1,7 +1,10 @@
 """Solves with `A = ∂F/∂z` and its transpose: independent blocks, one dense matrix, or Krylov.
 
-Blocks are assembled as if the rows of the leading axis were independent systems, and believed only if
-they reproduce a product with `A` that was not used to assemble them. Every solve reports its residual.
+Blocks are assembled as if the rows of the leading axis were independent systems, and used only if
+they reproduce a product with `A` that took no part in assembling them. GMRES reports its failures.
+
+The package has linear solvers and a test of block structure of its own. They are repeated here on
+purpose: an oracle must not share code with the layers that it judges.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 
-from .equations import KnownEquation, Linearization
+from .equations import JacobianProducts, KnownEquation
 
 DENSE_LIMIT = 2048
 _EPS = torch.finfo(torch.float64).eps
@@ -81,16 +84,16 @@ class Blocks:
 class Krylov:
     """Restarted GMRES on products with `A` and `Aᵀ`."""
 
-    linearization: Linearization
+    products: JacobianProducts
     size: int
     condition: float | None = None
     rate: float | None = None
 
     def solve(self, b: Tensor) -> Tensor:
-        return self._solve(self.linearization.pushforward_z, b)
+        return self._solve(self.products.pushforward_z, b)
 
     def solve_transposed(self, b: Tensor) -> Tensor:
-        return self._solve(self.linearization.pullback_z, b)
+        return self._solve(self.products.pullback_z, b)
 
     def _solve(self, product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
         def apply(vector: np.ndarray) -> np.ndarray:
@@ -104,20 +107,20 @@ class Krylov:
 
 
 def inverse_at(
-    equation: KnownEquation, linearization: Linearization, generator: torch.Generator
+    equation: KnownEquation, products: JacobianProducts, generator: torch.Generator
 ) -> Inverse:
     """The inverse of `∂F/∂z` at a point.
 
     Raises:
         SingularError: It is singular to working precision.
     """
-    size = linearization.value.numel()
+    size = products.value.numel()
     check = torch.randn(size, generator=generator, dtype=torch.float64)
-    product = linearization.pullback_z(check)
+    product = products.pullback_z(check)
     batch = equation.leading
     if batch is not None and batch > 1 and size // batch <= DENSE_LIMIT:
         order = _rows(equation, batch)
-        blocks = _assemble(linearization, order)
+        blocks = _assemble(products, order)
         mapped = torch.empty_like(check)
         mapped[order] = (blocks.mT @ check[order].unsqueeze(-1)).squeeze(-1)
         scale = (blocks.abs().mT @ check[order].abs().unsqueeze(-1)).max()
@@ -125,8 +128,8 @@ def inverse_at(
             return _factorised(blocks, order)
     if size <= DENSE_LIMIT:
         order = torch.arange(size).unsqueeze(0)
-        return _factorised(_assemble(linearization, order), order)
-    return Krylov(linearization, size)
+        return _factorised(_assemble(products, order), order)
+    return Krylov(products, size)
 
 
 def _rows(equation: KnownEquation, batch: int) -> Tensor:
@@ -136,11 +139,11 @@ def _rows(equation: KnownEquation, batch: int) -> Tensor:
     return torch.cat([part.reshape(batch, -1) for part in positions], dim=1).long()
 
 
-def _assemble(linearization: Linearization, order: Tensor) -> Tensor:
+def _assemble(products: JacobianProducts, order: Tensor) -> Tensor:
     n = order.shape[1]
-    units = torch.zeros(n, linearization.value.numel(), dtype=torch.float64)
+    units = torch.zeros(n, products.value.numel(), dtype=torch.float64)
     units.scatter_(1, order.mT, 1.0)
-    return linearization.pullback_z(units)[:, order].permute(1, 0, 2)
+    return products.pullback_z(units)[:, order].permute(1, 0, 2)
 
 
 def _factorised(matrix: Tensor, order: Tensor) -> Blocks:

@@ -1,7 +1,7 @@
-"""Which component is wrong, where only directional derivatives are known: by bisection.
+"""Localisation of a wrong component by bisection, from directional derivatives alone.
 
 A direction along which the layer and finite differences disagree is cut in half; the half with the
-larger disagreement is cut again. One component is left after `log₂ n` rounds, whatever the size.
+larger disagreement is cut again. One of `n` components is left after `log₂ n` rounds.
 """
 
 from __future__ import annotations
@@ -13,32 +13,34 @@ from torch import Tensor
 
 from .checks.finite_differences import NAME, measure
 from .evidence import Component, Evidence, combine
-from .setup import Setup
+from .session import Session
 from .verdict import Verdict
 
 
-def localised(setup: Setup, o: int, s: int, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    """The same evidence, with the worst component where only differences see an error."""
+def localised(
+    session: Session, o: int, s: int, evidence: tuple[Evidence, ...]
+) -> tuple[Evidence, ...]:
+    """The same evidence, with the worst component added if only differences see an error."""
     verdict, deciding = combine(evidence)
     if verdict is not Verdict.WRONG or deciding is None or deciding.worst is not None:
         return evidence
     if not deciding.check.startswith(NAME):
         return evidence
-    component = _bisect(setup, o, s)
+    component = _bisect(session, o, s)
     return tuple(
         replace(piece, worst=component) if piece is deciding else piece for piece in evidence
     )
 
 
-def _bisect(setup: Setup, o: int, s: int) -> Component | None:
-    # Signs, a direction without small entries; and the first cotangent, whose column this is.
-    direction, column = setup.direction(s, 2), o * setup.cotangents
-    gradient = setup.gradients[0][o][s].double().reshape(-1)
+def _bisect(session: Session, o: int, s: int) -> Component | None:
+    # Signs form a direction without small entries. The column is that of the first cotangent.
+    direction, column = session.direction(s, 2), o * session.cotangents
+    gradient = session.gradients[0][o][s].double().reshape(-1)
 
     def sees(part: Tensor) -> float:
         masked = torch.zeros_like(direction).reshape(-1)
         masked[part] = direction.reshape(-1)[part]
-        return float(measure(setup, s, masked.reshape(direction.shape)).slope.value[column])
+        return float(measure(session, s, masked.reshape(direction.shape)).slope.value[column])
 
     def says(part: Tensor) -> float:
         return float(gradient[part] @ direction.reshape(-1)[part].double())
@@ -48,7 +50,7 @@ def _bisect(setup: Setup, o: int, s: int) -> Component | None:
         whole = sees(part)
         while len(part) > 1:
             first, second = part.tensor_split(2)
-            # Derivatives along the halves add up to that along the whole.
+            # The derivatives along the halves add up to the one along the whole.
             along_first = sees(first)
             along_second = whole - along_first
             if abs(says(first) - along_first) >= abs(says(second) - along_second):
@@ -60,4 +62,4 @@ def _bisect(setup: Setup, o: int, s: int) -> Component | None:
     flat = int(part[0])
     expected = gradient.clone()
     expected[flat] = whole / float(direction.reshape(-1)[flat])
-    return setup.entry(s, flat, gradient, expected)
+    return session.entry(s, flat, gradient, expected)

@@ -1,8 +1,8 @@
-"""How much of a computed function is noise, from samples at equal spacing.
+"""Noise of a computed function, estimated from samples at equal spacing.
 
 Differences of order `k` of a smooth function fall like the `k`-th power of the spacing; those of noise
-of standard deviation `σ` have the variance `σ² (2k)! / (k!)²`. So a level of the difference table
-from which on `sqrt((k!)² / (2k)! · mean(Δᵏ)²)` stays the same shows the noise.
+of standard deviation `σ` have the variance `σ² (2k)! / (k!)²`. So `sqrt((k!)² / (2k)! · mean(Δᵏ)²)` becomes
+independent of `k` at some level of the difference table; this value is the noise.
 
 Source: Moré & Wild 2011, Estimating computational noise, algorithm ECnoise.
 """
@@ -23,7 +23,7 @@ class Noise:
 
     Attributes:
         level: One for each column of the samples.
-        found: Whether the difference table shows it; else `level` is only an upper bound.
+        found: True if the difference table shows it; else `level` is only an upper bound.
 
     Examples:
         >>> import numpy as np
@@ -58,7 +58,7 @@ class Noise:
         level, found = sigma[-1].copy(), np.zeros(functions, bool)
         for k in range(points - 3):
             run = sigma[k : k + 3]
-            # At a wide spacing the levels of a smooth function fall slowly, but go on falling.
+            # At a wide spacing the levels of a smooth function fall slowly but steadily.
             stays = (run.max(axis=0) <= 4 * run.min(axis=0)) & (run[2] >= 0.5 * run[0])
             agree = stays & signs[k] & ~found
             level[agree], found[agree] = sigma[k][agree], True

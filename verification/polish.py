@@ -1,7 +1,7 @@
-"""The root itself: a layer's output taken to rounding by Newton's method in float64.
+"""Root behind a layer's output, found to rounding by Newton's method in float64.
 
-Finite differences of a polished output see the root, not the truncated iteration that found it; and
-the distance between the implicit gradients at both is what the solver, not the derivative, owes.
+Finite differences of a polished output see the root, not the truncated iteration that found it. The
+distance between the implicit gradients at both is the error of the solver, not of the derivative.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .equations import KnownEquation, Linearization
+from .equations import JacobianProducts, KnownEquation
 from .linear import Inverse, inverse_at
 
 _EPS = torch.finfo(torch.float64).eps
 _NEWTON_STEPS = 30
 _CHORD_STEPS = 60
-# Steps that no longer shrink and are this small are rounding; larger ones are no convergence.
+# Once steps stop shrinking, steps below this relative size are rounding; larger steps have not converged.
 _AT_ROUNDING = 1e-9
 
 
@@ -41,22 +41,22 @@ class Root:
     ) -> None:
         self.equation = equation
         self.z = z
-        self.linearization: Linearization = equation.linearize(z, values)
-        self.inverse: Inverse = inverse_at(equation, self.linearization, generator)
+        self.products: JacobianProducts = equation.products_at(z, values)
+        self.inverse: Inverse = inverse_at(equation, self.products, generator)
 
     def gradient(self, w: Tensor) -> tuple[Tensor, ...]:
         """The gradients of `⟨w, z⟩` in every slot."""
         u = self.inverse.solve_transposed(w)
-        return tuple(-gradient for gradient in self.linearization.pullback_slots(u))
+        return tuple(-gradient for gradient in self.products.pullback_slots(u))
 
     def newton_step(self) -> Tensor:
-        return self.inverse.solve(self.linearization.value)
+        return self.inverse.solve(self.products.value)
 
     def moved(self, values: Sequence[Tensor]) -> Tensor:
         """The root for other slots, by chord steps (Newton's with this point's Jacobian).
 
         Raises:
-            PolishError: They do not converge: too far away.
+            PolishError: The steps do not converge, since the slots are too far away.
         """
         z, before = self.z, torch.inf
         for _ in range(_CHORD_STEPS):

@@ -1,4 +1,4 @@
-"""Random directions of probes: seeded, drawn on the CPU, the same for every dtype and device."""
+"""Random probe directions, seeded and drawn on the CPU, so that they are the same on every device."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ def moved_at_random(value: Tensor, share: float, generator: torch.Generator) -> 
         [0.0, 0.0]
     """
     draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-    size = value.double().norm() / max(value.numel(), 1) ** 0.5
-    return value + (share * size * draw.to(value.device)).to(value.dtype)
+    step = share * root_mean_square(value) * draw.to(value.device)
+    return value + step.to(value.dtype)
+
+
+def root_mean_square(value: Tensor) -> float:
+    """Root-mean-square size of the entries, in float64.
+
+    Examples:
+        >>> root_mean_square(torch.tensor([1.0, -7.0]))
+        5.0
+    """
+    return float(value.double().norm()) / max(value.numel(), 1) ** 0.5
 
 
 def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """A direction of root-mean-square size about one.
 
-    Gaussian directions weigh all components alike; scaled ones spread them over four decades, so
-    that small components are not drowned by large ones; signs weigh them exactly alike.
+    Gaussian directions weigh all components alike. Scaled ones spread the weights over four decades, so
+    that large components do not hide small ones. Signs weigh them exactly alike.
 
     Examples:
         >>> generator = torch.Generator().manual_seed(0)

@@ -1,9 +1,10 @@
 """Gradient tests in pytest: a marker, and `--grad-profile=fast|full`.
 
-Switched on in a `conftest.py` by `pytest_plugins = ["implicitly.verification.pytest_plugin"]`. It does not
-register itself, since torch would then be imported by every run of pytest on the machine.
+Enable it in a `conftest.py` by `pytest_plugins = ["implicitly.verification.pytest_plugin"]`. It does not
+register itself, since every run of pytest on the machine would then import torch.
 
-A test marked `gradients` returns what is to be verified, `(layer, inputs)` or `(layer, inputs, residual)`:
+A test marked `gradients` returns the layer to verify and its inputs, as `(layer, inputs)` or
+`(layer, inputs, residual)`:
 
     @pytest.mark.gradients
     def test_my_layer():
@@ -27,7 +28,7 @@ _MARKER = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option `--grad-profile`."""
+    """Add the option `--grad-profile`."""
     parser.getgroup("implicitly").addoption(
         "--grad-profile",
         choices=EFFORTS,
@@ -37,20 +38,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker `gradients`."""
+    """Register the marker `gradients`."""
     config.addinivalue_line("markers", _MARKER)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Run every test with the effort that was asked for."""
+    """Run every test with the requested effort."""
     with default_effort(item.config.getoption("--grad-profile")):
         return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Verify what a marked test returns."""
+    """Verify the layer that a marked test returns."""
     marker = pyfuncitem.get_closest_marker("gradients")
     if marker is None:
         return None

@@ -1,8 +1,8 @@
-"""Leaf tensors that a layer reaches by itself: parameters, and whatever it closes over.
+"""Leaf tensors that a layer reaches by itself: parameters, and tensors that it closes over.
 
-Two searches, since each is blind where the other sees. The objects that the layer refers to (closures,
-bound methods, attributes, referenced globals, containers) show tensors even where the layer loses
-their gradients; its autograd graph shows tensors however they were reached.
+Two searches complement each other. The first follows the objects that the layer refers to (closures, bound
+methods, attributes, referenced globals, containers), and finds tensors even if the layer loses their
+gradients. The second follows the autograd graph, and finds tensors however they are reached.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def reachable_leaves(layer: object) -> dict[str, Tensor]:
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
-    """What `value` refers to, with names."""
+    """Objects that `value` refers to, with names."""
     if isinstance(value, nn.Module):
         for held in (value._parameters, value._modules):
             yield from held.items()
@@ -89,7 +89,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, object]]:
         try:
             yield name, cell.cell_contents
         except ValueError:
-            continue  # A cell that has not been filled yet holds nothing.
+            continue  # The cell is still empty.
     for name in _global_names(function.__code__):
         part = function.__globals__.get(name)
         if isinstance(part, (Tensor, nn.Module, types.FunctionType, functools.partial)):
@@ -98,7 +98,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, object]]:
 
 
 def _global_names(code: types.CodeType) -> Iterator[str]:
-    """Names that a function may look up, also inside functions that it makes when called."""
+    """Names that a function may look up, also inside of nested functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

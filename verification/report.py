@@ -1,4 +1,4 @@
-"""The result of a verification: frozen data, and how it reads in a terminal."""
+"""Report of a verification: frozen data, and its text for a terminal."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from .evidence import Component, Evidence, combine
 from .verdict import Verdict
 
 _LONGEST = 160
-"""Characters of a reason that is shown; the JSON has all of it."""
+"""Limit on the characters of a reason in the text; the JSON has all of it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about the derivative of one output in one input.
+    """Finding about the derivative of one output in one input.
 
     Attributes:
         output: Name of the output.
         input: Name of the input, parameter or captured tensor.
         verdict: The verdict.
         error: Relative error of the layer's derivative.
-        floor: Noise floor: relative errors up to this are rounding, noise or an adjoint's tolerance.
+        floor: Noise floor: largest relative error from rounding, noise or an adjoint's tolerance.
         slack: Relative error that the layer's own solver explains.
-        ratio: Error in units of what floor and slack explain.
-        detectable: The smallest relative error that would have been seen.
-        worst: The component that is furthest off, if the verdict is `WRONG`.
-        reason: Why, in words.
-        cause: The usual bug that gives this gradient, if the verdict is `WRONG` and one does.
-        reproducer: A Python expression that gives this finding again.
-        evidence: What each check said.
+        ratio: Error in units of the largest error that floor and slack explain.
+        detectable: The smallest detectable relative error.
+        worst: The component with the largest error, if the verdict is `WRONG`.
+        reason: Reason for the verdict, in words.
+        cause: The usual bug that explains this gradient, if the verdict is `WRONG` and there is one.
+        reproducer: A Python expression that reproduces this finding.
+        evidence: Evidence of each check.
 
     Examples:
         >>> wrong = Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9)
@@ -81,14 +81,14 @@ class Report:
     """The result of `verify`.
 
     Attributes:
-        layer: What was verified.
+        layer: Name of the layer.
         findings: One for each output and input.
         checks: Names of the checks that ran.
-        not_exercised: What was not checked, and why.
-        notes: What else was noticed.
-        calls: How often the layer was called.
+        not_exercised: Checks that did not run, with reasons.
+        notes: Further observations.
+        calls: Number of calls of the layer.
         effort: `"fast"` or `"full"`.
-        seed: Of all random numbers.
+        seed: Seed of all random numbers.
 
     Examples:
         >>> import torch
@@ -110,16 +110,16 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict that weighs most; `UNRELIABLE` if nothing could be examined."""
+        """The most severe verdict; `UNRELIABLE` if nothing could be examined."""
         return Verdict.worst(finding.verdict for finding in self.findings)
 
     @property
     def detectable(self) -> float:
-        """The smallest relative error that would have been seen in every derivative."""
+        """The smallest relative error that is detectable in every derivative."""
         return max((finding.detectable for finding in self.findings), default=float("inf"))
 
     def skipped(self) -> list[str]:
-        """What was not exercised, together where the reason is the same."""
+        """Checks that did not run, grouped by reason."""
         by_reason: dict[str, list[str]] = {}
         for what, why in self.not_exercised:
             by_reason.setdefault(_shortened(why), []).append(what)

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for layers: small knobs and a seed are drawn, tensors are built from them.
+"""Hypothesis strategies for layers: they draw sizes and a seed, and build tensors from them.
 
-Examples shrink towards one system of one unknown with no contraction at all in float64, and their
-representation is the knobs, which reproduce the tensors. Needs the extra `verification`.
+Examples shrink towards one system of one unknown with contraction 0 in float64. Their representation is the
+drawn numbers, which reproduce the tensors. The module needs the extra `verification`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class ContractiveMap:
         width: Unknowns of each.
         contraction: The 2-norm of `W`, a Lipschitz constant of `f` in `z`.
         spectrum: Eigenvalues of `W`: real, in complex pairs, or one Jordan block.
-        dtype: Of the tensors.
-        seed: Of the tensors.
+        dtype: Dtype of the tensors.
+        seed: Seed of the tensors.
 
     Examples:
         >>> f = ContractiveMap(2, 3, 0.5, "rotation", torch.float64, 0)
@@ -81,10 +81,10 @@ def contractive_maps(
     """Contractive maps with a given Lipschitz constant.
 
     Args:
-        max_batch: Most systems.
-        max_width: Most unknowns.
+        max_batch: Largest number of systems.
+        max_width: Largest number of unknowns.
         max_contraction: Largest Lipschitz constant, below 1.
-        dtypes: Of the tensors, the simplest first.
+        dtypes: Dtypes to draw from, the simplest first.
 
     Raises:
         ValueError: `max_contraction` is not in `[0, 1)`.

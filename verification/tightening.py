@@ -1,7 +1,7 @@
-"""A layer without a known equation at ever tighter tolerances: what its values and gradients tend to.
+"""Limits of values and gradients of a layer without a known equation, by ever tighter tolerances.
 
-Differences of an iteration that stops early see its truncation. Those of the same layer with a tolerance
-smaller by factors of a hundred see less and less of it, and their last change says how much is left.
+Differences of an iteration that stops early see its truncation error. The error shrinks as the tolerance
+falls by factors of a hundred, and the last change shows how much remains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SETTLED = 64.0
 
 
 class Tightened:
-    """The layer at tolerances that fall until its values no longer change, or until it refuses.
+    """The layer at tolerances that fall until its values no longer change, or until it fails.
 
     Args:
         tighten: Called with a factor, returns the layer with its tolerance multiplied by it, or with a
@@ -29,7 +29,7 @@ class Tightened:
         subject: The layer itself.
 
     Raises:
-        LayerError: Not even the first tighter layer can be called.
+        LayerError: The first tighter layer fails.
     """
 
     def __init__(self, tighten: Tighten, subject: Subject) -> None:
@@ -71,7 +71,7 @@ def _made(tighten: Tighten, factor: float) -> Callable[..., Any]:
 
 
 def _distance(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> float:
-    """The largest relative distance of outputs, 0 where it is rounding."""
+    """The largest relative distance of outputs; 0 within rounding."""
     largest = 0.0
     for a, b in zip(before, after, strict=True):
         size = float(b.double().norm())

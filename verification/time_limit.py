@@ -1,4 +1,4 @@
-"""A limit on the time that somebody else's code may take."""
+"""Time limit on foreign code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 
 
 class TimeLimit:
-    """A budget of seconds shared by several stretches of code.
+    """A budget of seconds that several pieces of code share.
 
-    Code is interrupted by a signal, in the main thread of systems that have it, as soon as the
-    interpreter runs again: a call that never returns to it is not. Elsewhere only the next stretch
-    is refused.
+    In the main thread, on systems with signals, a signal interrupts the code as soon as the interpreter
+    runs again; a call that never returns to it is not interrupted. Otherwise only the next piece is
+    refused.
 
     Args:
         seconds: The budget; `None` for no limit.
@@ -48,7 +48,7 @@ class TimeLimit:
         """Run code on the budget.
 
         Raises:
-            TimeoutError: It is used up.
+            TimeoutError: The budget is used up.
         """
         if self._end is None:
             yield

@@ -1,4 +1,4 @@
-"""The weight-tied unrolled network of a fixed-point layer, and how it tends to the layer."""
+"""Weight-tied unrolled network of a fixed-point layer, and its convergence to the layer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROUNDING = 1e3
-"""Errors below this multiple of the dtype's rounding no longer fall."""
+"""Errors below this multiple of the dtype's rounding are left out of fits."""
 
 
 def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
-    """The network that applies the layer's map `depth` times, from where the layer starts.
+    """The network that applies the layer's map `depth` times from the layer's start.
 
-    Its derivatives are autograd's, of every step; where the map contracts they tend to those of the
-    layer as the depth grows, at the rate of the spectral radius.
+    Autograd records every step. If the map contracts, the derivatives converge to those of the layer as the
+    depth grows, at the rate of the spectral radius.
 
     Args:
         layer: A layer with `form="fixed_point"`.
@@ -40,7 +40,7 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
         A function of the layer's inputs, which shares its parameters.
 
     Raises:
-        TypeError: `layer` is no `ImplicitLayer`.
+        TypeError: `layer` is not an `ImplicitLayer`.
         ValueError: The layer solves a root, or `depth` is not an integer ≥ 1.
 
     Source: Bai, Kolter & Koltun 2019, section 3 (weight-tied networks of finite depth).
@@ -75,16 +75,16 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the unrolled network tends to its layer.
+    """Convergence of the unrolled network to its layer.
 
     Attributes:
         depths: Numbers of layers.
         values: Relative distances of the network's output from the equilibrium.
-        gradients: Those of its gradients from the implicit ones, in all inputs and parameters together.
-        spectral_radius: Of the map's Jacobian at the equilibrium; `None` for large systems.
-        value_rate: The factor by which `values` fall in each layer, fitted to the second half of those
-            above rounding; `None` where fewer than three are.
-        gradient_rate: The same of `gradients`, which fall later but tend to the same rate.
+        gradients: Distances of its gradients from the implicit ones, in all inputs and parameters together.
+        spectral_radius: Spectral radius of the map's Jacobian at the equilibrium; `None` for large systems.
+        value_rate: The factor by which `values` fall per layer, fitted to the second half of the errors
+            above rounding; `None` if there are fewer than three.
+        gradient_rate: The same for `gradients`, which fall later but at the same asymptotic rate.
 
     Examples:
         >>> import torch, implicitly
@@ -114,13 +114,13 @@ class Agreement:
         return "\n".join(lines)
 
     def plot(self, axes: Axes | None = None) -> Axes:
-        """Draw the distances against the depth, and the line of the spectral radius.
+        """Draw the distances against the depth, with a line for the spectral radius.
 
         Args:
-            axes: Where to draw; `None` for a new figure.
+            axes: Axes to draw in; `None` for a new figure.
 
         Raises:
-            ImportError: Matplotlib is not installed (extra `figures`).
+            ImportError: Matplotlib is missing (extra `figures`).
         """
         import matplotlib.pyplot as plt
 
@@ -147,18 +147,18 @@ def agreement(
 ) -> Agreement:
     """Compare the unrolled networks of several depths with the equilibrium, in value and gradient.
 
-    The equilibrium is the layer's output polished to rounding in float64, and its gradient that of the
-    implicit function theorem by dense matrices or GMRES: not what the layer itself says.
+    The equilibrium is the layer's output polished to rounding in float64. Its gradient comes from the
+    implicit function theorem by dense matrices or GMRES, independently of the layer.
 
     Args:
         layer: A layer with `form="fixed_point"`.
-        inputs: A tensor, a tuple of arguments, or a dictionary of named ones; those that require
-            gradients, and the layer's parameters, are differentiated in.
+        inputs: A tensor, a tuple of arguments, or a dictionary of named ones. Derivatives are in tensors
+            that require gradients, and in the layer's parameters.
         depths: Numbers of layers, increasing.
-        seed: Of the cotangent.
+        seed: Seed of the cotangent.
 
     Raises:
-        TypeError: `layer` is no `ImplicitLayer`.
+        TypeError: `layer` is not an `ImplicitLayer`.
         ValueError: The layer solves a root, or `depths` do not increase from 1 or more.
         PolishError: No equilibrium is near the layer's output.
 
@@ -208,7 +208,7 @@ def _vector(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def rate_of(depths: Sequence[int], errors: Sequence[float], eps: float) -> Estimate | None:
-    """The factor per layer of errors, fitted to the second half of those above rounding."""
+    """The factor of errors per layer, fitted to the second half of the errors above rounding."""
     floor = _ROUNDING * eps
     above = [(d, e) for d, e in zip(depths, errors, strict=True) if floor < e < float("inf")]
     late = above[len(above) // 2 :] if len(above) >= 6 else above
@@ -220,5 +220,5 @@ def rate_of(depths: Sequence[int], errors: Sequence[float], eps: float) -> Estim
 
 
 def rate_text(rate: Estimate | None) -> str:
-    """How a rate reads."""
+    """A rate as text."""
     return "None" if rate is None else f"{rate:.3f}"

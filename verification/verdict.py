@@ -1,4 +1,4 @@
-"""The four verdicts, and which of two weighs more."""
+"""Verdicts and their order of severity."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """What a verification found out about a gradient.
+    """Verdict of a verification on a gradient.
 
-    `CORRECT`: no error above the smallest that would have been seen. `WRONG`: an error that neither
-    rounding nor the layer's own solver explains. `UNCONVERGED`: an error as large as the solver's
-    own. `UNRELIABLE`: it cannot be told here.
+    `CORRECT`: no error above the smallest detectable one. `WRONG`: an error that neither rounding nor the
+    layer's own solver explains. `UNCONVERGED`: an error as large as the solver's own. `UNRELIABLE`: the
+    verification is undecided.
 
     Examples:
         >>> Verdict.worst([Verdict.CORRECT, Verdict.UNRELIABLE, Verdict.UNCONVERGED])
@@ -25,9 +25,9 @@ class Verdict(Enum):
 
     @staticmethod
     def worst(verdicts: Iterable[Verdict]) -> Verdict:
-        """The one that decides: `WRONG`, then `UNRELIABLE`, then `UNCONVERGED`.
+        """The most severe verdict: `WRONG`, then `UNRELIABLE`, then `UNCONVERGED`.
 
-        Nothing examined is `UNRELIABLE`.
+        Without verdicts it is `UNRELIABLE`.
         """
         order = list(Verdict)
         return max(verdicts, key=order.index, default=Verdict.UNRELIABLE)

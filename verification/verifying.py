@@ -1,4 +1,4 @@
-"""`verify`: runs the checks on a layer and gathers what they found."""
+"""`verify`: run the checks on a layer and collect their findings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .equations import residual_of
 from .evidence import Evidence
 from .localise import localised
 from .report import Finding, Report
-from .setup import NoRootError, NotExercisedError, Setup, describe
+from .session import NoRootError, NotExercisedError, Session, describe
 from .subject import LayerError, Subject
 from .tightening import Tighten
 from .time_limit import TimeLimit
@@ -39,27 +39,27 @@ def verify(
 ) -> Report:
     """Examine the gradients of any differentiable layer.
 
-    Checked are the derivatives of every floating-point output in every input that requires gradients,
-    every parameter, and every leaf tensor that the layer closes over. Where the layer's equation is
-    known (an `ImplicitLayer`, or `residual=`), its output is polished to rounding in float64, so that
-    the solver's own error and the derivative's are told apart.
+    The checks cover the derivatives of every floating-point output in every input that requires gradients,
+    every parameter, and every leaf tensor that the layer closes over. If the layer's equation is known (an
+    `ImplicitLayer`, or `residual=`), its output is polished to rounding in float64, which separates the
+    solver's own error from the derivative's.
 
     Args:
         layer: A module, function, or `apply` of an autograd function, called as `layer(*inputs)`.
         inputs: A tensor, a tuple of arguments (pytrees), or a dictionary of named arguments.
         residual: The equation that the output solves, called as `residual(z, *inputs)`, zero at
             the output; `z` has the structure of the output.
-        tighten: For an iteration whose equation is not known: called with a factor below 1, returns the
+        tighten: For an iteration with an unknown equation. Called with a factor below 1, it returns the
             layer with its tolerance multiplied by it (or with as many more steps), on the same
-            parameters. Differences are then taken of ever tighter layers. Not needed with `residual`.
-        seed: Of all probes, and of the random state that every call of the layer sees.
+            parameters. Differences are then taken of ever tighter layers. It is not needed with `residual`.
+        seed: Seed of all probes, and of the random state of every call of the layer.
         effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
             the gradient.
-        time_limit: Seconds that all calls of the layer may take together; a layer that hangs is then
-            interrupted (in the main thread, where the system has signals) and `UNRELIABLE`.
+        time_limit: Seconds that all calls of the layer may take together. A layer that hangs is then
+            interrupted (in the main thread, on systems with signals) and `UNRELIABLE`.
 
     Returns:
-        The verdicts with their evidence. It never raises for what the layer does.
+        The verdicts with their evidence. Errors of the layer are part of the report and never raised.
 
     Raises:
         TypeError: `layer`, `residual` or `tighten` is not callable.
@@ -101,88 +101,88 @@ def _examined(
     except LayerError as error:
         return replace(report, notes=(str(error),), calls=subject.calls)
     full = effort == "full"
-    setup = Setup(
+    session = Session(
         subject, tape, residual, tighten,
         cotangents=4 if full else 2, directions=4 if full else 2, full=full, seed=seed,
     )  # fmt: skip
-    if not setup.slots:
-        setup.notes.append("nothing requires gradients: no input, parameter or captured tensor")
+    if not session.slots:
+        session.notes.append("nothing requires gradients: no input, parameter or captured tensor")
     if not any(tape.connected()):
-        setup.notes.append("no output has a gradient graph; its gradients count as zero")
-    _look_again(setup)
+        session.notes.append("no output has a gradient graph; its gradients count as zero")
+    _look_again(session)
     if tape.finite:
-        evidence, ran, skipped = _run(setup)
+        evidence, ran, skipped = _run(session)
     else:
-        setup.notes.append("the layer returned values that are not finite")
+        session.notes.append("the layer returned values that are not finite")
         evidence = [
             Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
-            for o, slot in _pairs(setup)
+            for o, slot in _pairs(session)
         ]
         ran, skipped = [], [(name, "the output is not finite") for name in CORE]
     skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
     return replace(
         report,
-        findings=_findings(setup, evidence, effort),
+        findings=_findings(session, evidence, effort),
         checks=tuple(ran),
         not_exercised=tuple(skipped),
-        notes=(*setup.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
+        notes=(*session.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
         calls=subject.calls,
     )
 
 
-def _look_again(setup: Setup) -> None:
-    """Whether the same call gives the same output."""
-    first = setup.tape.values
+def _look_again(session: Session) -> None:
+    """Compare a second call at the same inputs with the first."""
+    first = session.tape.values
     try:
-        second = setup.subject.tape().values
+        second = session.subject.tape().values
     except LayerError as error:
-        setup.notes.append(f"a second call at the same inputs failed: {error}")
+        session.notes.append(f"a second call at the same inputs failed: {error}")
         return
     for a, b in zip(first, second, strict=True):
         distance = float((a.double() - b.double()).abs().sum())
         size = float(a.double().abs().sum())
         if distance > 0 and size > 0:
-            setup.repeat = max(setup.repeat, distance / size)
-    if setup.repeat > 0:
-        setup.notes.append(
-            f"two calls at the same inputs and random state differ by {setup.repeat:.1e}: the layer "
+            session.repeat = max(session.repeat, distance / size)
+    if session.repeat > 0:
+        session.notes.append(
+            f"two calls at the same inputs and random state differ by {session.repeat:.1e}: the layer "
             "keeps state, or its arithmetic is not deterministic"
         )
 
 
-def _run(setup: Setup) -> tuple[list[Evidence], list[str], list[tuple[str, str]]]:
+def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, str]]]:
     evidence: list[Evidence] = []
     ran: list[str] = []
     skipped: list[tuple[str, str]] = []
     no_root = ""
-    if not setup.slots:
+    if not session.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CORE]
-    if not setup.full:
+    if not session.full:
         skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
-    for name, check in (CORE | FULL_CHECKS if setup.full else CORE).items():
+    for name, check in (CORE | FULL_CHECKS if session.full else CORE).items():
         try:
-            evidence += check(setup)
+            evidence += check(session)
             ran.append(name)
         except NoRootError as reason:
             no_root = str(reason)
-            evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(setup)]
+            evidence += [_raised(name, o, slot.name, reason) for o, slot in _pairs(session)]
         except NotExercisedError as reason:
             skipped.append((name, str(reason)))
         except LayerError as error:
-            evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(setup)]
+            evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
     if no_root:
-        # Where the solution has no derivative, what the layer gives need not be consistent either.
+        # If the solution has no derivative, the layer's gradients need not be consistent either.
         evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
     if "implicit reference" in ran:
-        doubtful = reference_holds(setup)
+        doubtful = reference_holds(session)
         if doubtful:
-            setup.notes.append(doubtful)
+            session.notes.append(doubtful)
             evidence = [_without_reference(piece, doubtful) for piece in evidence]
     return evidence, ran, skipped
 
 
-def _pairs(setup: Setup) -> list[tuple[str, Any]]:
-    return [(output, slot) for output in setup.outputs for slot in setup.slots]
+def _pairs(session: Session) -> list[tuple[str, Any]]:
+    return [(output, slot) for output in session.outputs for slot in session.slots]
 
 
 def _raised(check: str, output: str, slot: str, error: Exception) -> Evidence:
@@ -195,18 +195,18 @@ def _without_reference(piece: Evidence, reason: str) -> Evidence:
     return replace(piece, unreliable=reason, reference=False)
 
 
-def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
+def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tuple[Finding, ...]:
     found: list[Finding] = []
-    for o, output in enumerate(setup.outputs):
+    for o, output in enumerate(session.outputs):
         of_output: dict[int, Finding] = {}
-        for s, slot in enumerate(setup.slots):
+        for s, slot in enumerate(session.slots):
             own = tuple(e for e in evidence if (e.output, e.input) == (output, slot.name))
             if not own:
                 continue
-            again = _again(setup, effort, output, slot.name)
-            of_output[s] = Finding.of(localised(setup, o, s, own), again)
+            again = _again(session, effort, output, slot.name)
+            of_output[s] = Finding.of(localised(session, o, s, own), again)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
-        for s, cause in diagnose(setup, o, wrong).items():
+        for s, cause in diagnose(session, o, wrong).items():
             of_output[s] = replace(of_output[s], cause=cause)
         found += of_output.values()
     first = {(finding.output, finding.input) for finding in found}
@@ -215,17 +215,17 @@ def _findings(setup: Setup, evidence: list[Evidence], effort: Effort) -> tuple[F
         if (piece.output, piece.input) not in first:
             others.setdefault((piece.output, piece.input), []).append(piece)
     for (output, slot_name), pieces in others.items():
-        found.append(Finding.of(tuple(pieces), _again(setup, effort, output, slot_name)))
+        found.append(Finding.of(tuple(pieces), _again(session, effort, output, slot_name)))
     return tuple(found)
 
 
-def _again(setup: Setup, effort: Effort, output: str, slot: str) -> str:
-    return f"verify(layer, inputs, seed={setup.seed}, effort={effort!r})[{output!r}, {slot!r}]"
+def _again(session: Session, effort: Effort, output: str, slot: str) -> str:
+    return f"verify(layer, inputs, seed={session.seed}, effort={effort!r})[{output!r}, {slot!r}]"
 
 
 @contextmanager
 def _undisturbed(layer: object) -> Iterator[None]:
-    """Buffers and the training flag of a module as they were, whatever happens in between."""
+    """Restore the buffers of a module afterwards."""
     if not isinstance(layer, nn.Module):
         yield
         return

@@ -1,4 +1,4 @@
-"""What counting alone achieves: the yardstick for a network that predicts characters."""
+"""Baselines by counting for a network that predicts characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def unigram_bits(training: Tensor, held_out: Tensor, symbols: int) -> float:
 
 
 def bigram_bits(training: Tensor, held_out: Tensor, symbols: int) -> float:
-    """Bits per character of `held_out`, given each time the character before, by pair counts."""
+    """Bits per character of `held_out` given the preceding character, by pair counts of `training`."""
     pairs = torch.bincount(training[:-1] * symbols + training[1:], minlength=symbols**2)
     counts = pairs.double().reshape(symbols, symbols) + _PSEUDOCOUNT
     probabilities = counts / counts.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What the demonstration measures of a fitted network, as plain numbers."""
+"""Measurements of the demonstration on a fitted network, as plain numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import Exact, FixedPointIteration, Solver, Stopping, Unrolled
+from ...verification import unrolled
+from ...verification.saved import saved_bytes
 from .gradients import (
     DepthStudy,
     GradientCheck,
@@ -17,12 +19,11 @@ from .gradients import (
     distance,
     random_direction,
 )
-from .memory import saved_bytes
 from .network import EquilibriumNetwork
 from .objective import Objective
 from .solving import SolverRun, run_solver
 
-# 135 units of rounding: as tight as every solver can reach.
+# 135 units of rounding, the tightest tolerance that every solver can reach.
 _TIGHT_RTOL = 3e-14
 TIGHT = Stopping(rtol=_TIGHT_RTOL)
 
@@ -37,7 +38,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class MemoryStudy:
-    """Bytes saved for the backward pass after so many iterations."""
+    """Bytes saved for the backward pass by number of iterations."""
 
     iterations: tuple[int, ...]
     implicit: tuple[int, ...]
@@ -52,7 +53,7 @@ class SolverReport:
         run: Work, residual and time of a solve at default tolerances.
         differences: Its exact gradient against finite differences.
         unrolled: Its exact gradient against unrolled networks.
-        saved: Bytes that a training step saves, the layer solved by it.
+        saved: Bytes that a training step of the layer saves with this solver.
         saved_unrolled: Bytes of the unrolled network that applies the cell as often.
     """
 
@@ -68,7 +69,7 @@ class SolverReport:
 
     @property
     def failures(self) -> list[str]:
-        """What is wrong, in words; empty if nothing is."""
+        """Descriptions of failures; empty if there are none."""
         name, found = self.run.name, []
         if self.run.converged < self.run.systems:
             missing = self.run.systems - self.run.converged
@@ -89,7 +90,7 @@ class SolverReport:
 def unrolled_gradients(
     network: EquilibriumNetwork, batch: HeldOut, depths: Sequence[int]
 ) -> Iterator[Tensors]:
-    """Gradients of the networks that iterate the cell so many times, in place of solving."""
+    """Gradients of the networks that iterate the cell `depths` times instead of solving."""
     for depth in depths:
         cut_off = network.solved_by(
             FixedPointIteration(),
@@ -115,14 +116,14 @@ def report_solver(
 
     Args:
         network: A fitted network in float64.
-        batch: What to solve it for.
-        solver: What to measure.
+        batch: The batch to solve it for.
+        solver: The solver to measure.
         unrolled: Gradients of the unrolled networks of `depths`.
-        depths: Their numbers of layers.
-        directions: Random directions for finite differences: half of them change the inputs, half
-            the parameters.
-        repeats: Timed solves.
-        seed: Of the directions.
+        depths: Numbers of layers.
+        directions: Number of random directions for finite differences. Half of them change the inputs,
+            half the parameters.
+        repeats: Number of timed solves.
+        seed: Seed of the directions.
     """
     run = run_solver(network, batch.embedded, solver, repeats=repeats)
     tight = network.solved_by(solver, TIGHT, Exact(stopping=TIGHT))
@@ -145,7 +146,7 @@ def report_solver(
         noise=objective.noise(),
         uncertainty=uncertainty,
     )
-    # The head comes after the equation: its gradient says nothing of the rule.
+    # The head comes after the equation: its gradient does not depend on the rule.
     upstream = [i for i, name in enumerate(("", *objective.names)) if not name.startswith("head.")]
     errors = [
         distance([other[i] for i in upstream], [gradient[i] for i in upstream])
@@ -162,10 +163,10 @@ def report_solver(
 
 
 def gradient_uncertainty(contraction: float) -> float:
-    """By how much an exact gradient may be wrong, as a part of itself, when solved to `TIGHT`.
+    """Bound on the relative error of an exact gradient that is solved to `TIGHT`.
 
     A relative residual `t` leaves an error up to `t / (1 − γ)` in the solution, and as much in the
-    adjoint; each again may be doubled on its way into the gradient (curvature, and directions).
+    adjoint. A factor of 2 on each allows for curvature and directions.
     """
     return 4 * _TIGHT_RTOL / (1 - contraction)
 
@@ -180,28 +181,21 @@ def saved_by_layer(
 
 
 def saved_by_unrolled(network: EquilibriumNetwork, batch: HeldOut, iterations: int) -> int:
-    """Bytes that plain backpropagation through so many applications of the cell saves."""
-    cell = network.cell
+    """Bytes that backpropagation through `iterations` applications of the cell saves."""
+    repeated = unrolled(network.equilibrium, iterations)
     x = network.injection(batch.embedded).detach().requires_grad_()
-
-    def forward() -> Tensor:
-        z = torch.zeros_like(x)
-        for _ in range(iterations):
-            z = cell(z, x)
-        return z
-
-    return saved_bytes(forward, excluding=cell.parameters())
+    return saved_bytes(lambda: repeated(x), excluding=network.cell.parameters())
 
 
 def study_memory(
     network: EquilibriumNetwork, batch: HeldOut, iterations: Sequence[int]
 ) -> MemoryStudy:
-    """Saved bytes of both as the number of iterations grows."""
+    """Saved bytes of the layer and of the unrolled network by number of iterations."""
     layer = [
         saved_by_layer(
             network, batch, FixedPointIteration(), Stopping(rtol=0.0, atol=0.0, max_steps=n)
         )
         for n in iterations
     ]
-    unrolled = [saved_by_unrolled(network, batch, n) for n in iterations]
-    return MemoryStudy(tuple(iterations), tuple(layer), tuple(unrolled))
+    stacked = [saved_by_unrolled(network, batch, n) for n in iterations]
+    return MemoryStudy(tuple(iterations), tuple(layer), tuple(stacked))

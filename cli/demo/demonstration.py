@@ -1,4 +1,4 @@
-"""The demonstration from beginning to end: it says what it does, and keeps count of what fails."""
+"""Course of the demonstration; it prints each step and counts failures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ... import Anderson, SolveError, Stopping
 from ...models.data import Corpus, CorpusError, standard_library
 from .baseline import bigram_bits, unigram_bits
 from .checks import HeldOut, SolverReport, report_solver, study_memory, unrolled_gradients
-from .figure import can_draw, save_figure
+from .extras import can_draw, can_study, can_train
+from .figure import save_figure
 from .network import EquilibriumNetwork
-from .sequence_models import can_train, train_sequence_models
+from .sequence_models import train_sequence_models
 from .size import FAST, FULL, Size
-from .small_study import can_study, small_study
+from .small_study import small_study
 from .solving import SOLVERS, spectral_radius
 from .table import explanation, results_table
 from .text import evenly_spaced, windows
@@ -30,10 +31,10 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
     """Run the demonstration.
 
     Args:
-        output: Folder for the figure; it is made if it is not there.
-        seed: Of the initial weights and all samples.
-        fast: Whether to run the small version.
-        console: Where to print; `None` for standard output.
+        output: Folder for the figure; it is created if missing.
+        seed: Seed of the initial weights and all samples.
+        fast: True to run the small version.
+        console: Console to print to; `None` for standard output.
 
     Returns:
         The exit code: 0, or 1 if a check failed.
@@ -88,7 +89,7 @@ def _left_out(console: Console, extra: str) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrices of this size gain nothing from threads, which wait for each other on a busy machine."""
+    """Use one thread while active; small matrices do not gain from threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,23 +1,18 @@
-"""The figure of results; needs matplotlib (`implicitly[figures]`)."""
+"""Figure of results; it needs matplotlib (`implicitly[figures]`)."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...studies.reporting.styling import COLOURS
 from .checks import MemoryStudy, SolverReport
 
-# Okabe & Ito's palette, told apart with every kind of colour vision; markers repeat the distinction.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# Markers distinguish the solvers like the colours.
+_COLOURS = COLOURS[:4]
 _MARKERS = ("o", "s", "^", "D")
 _NEUTRAL = "#555555"
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def save_figure(
@@ -57,7 +52,7 @@ def _draw_agreement(axes: Any, reports: Sequence[SolverReport], spectral_radius:
             markerfacecolor="none", label=report.run.name,
         )  # fmt: skip
     study = reports[0].unrolled
-    # Through the last point above the floor: the theory gives the slope, not the height.
+    # Through the last point above the floor, since theory predicts the slope only.
     anchor = max(i for i, error in enumerate(study.errors) if error > 10 * study.floor)
     depth, error = study.depths[anchor], study.errors[anchor]
     line = [(k, error * k / depth * spectral_radius ** (k - depth)) for k in range(1, depth + 1)]

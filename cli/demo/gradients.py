@@ -1,4 +1,4 @@
-"""Is a gradient right? Finite differences with a known noise floor, and the unrolled network."""
+"""Checks of a gradient: finite differences with a known noise floor, and the unrolled network."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ...verification.checks.finite_differences import TRUST
+from ...verification.differences import WIDEST, slope
+from ...verification.fitting import median_slope
+from ...verification.polish import relative_distance
+from ...verification.probes import probe, root_mean_square
 
 Tensors = tuple[Tensor, ...]
 Loss = Callable[[Tensors], Tensor]
 
-# The steps tried, in units of a direction: from where rounding rules to where truncation does.
-_STEPS = tuple(1e-4 * 2.0**k for k in range(7))
-# The five-point formula adds up values with weights of 2 (8 + 1) / (12 h) = 1.5 / h together, and
-# its extrapolation with weights of (16/15 + 1/30) · 1.5 / h.
-_NOISE_AMPLIFICATION = 1.65
+# Target for the relative error of a directional derivative; further spacings are tried until it is met.
+_ACCURATE = 1e-11
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """A gradient beside central differences along random directions.
+    """Comparison of a gradient with central differences along random directions.
 
     Attributes:
         error: Distance of the directional derivatives, relative to the measured ones.
-        floor: What the differences themselves may be wrong by, in the same unit: the noise floor.
-        threshold: The floor and the gradient's own tolerance together.
+        floor: Noise floor: relative error of the differences themselves.
+        threshold: Sum of the floor and the gradient's own tolerance.
     """
 
     error: float
@@ -40,15 +44,12 @@ class GradientCheck:
 
 def random_direction(at: Tensors, chosen: Sequence[bool], generator: torch.Generator) -> Tensors:
     """Normal numbers in the root-mean-square size of each chosen tensor, and zeros for the others."""
-
-    def draw(tensor: Tensor, wanted: bool) -> Tensor:
-        if not wanted:
-            return torch.zeros_like(tensor)
-        size = tensor.square().mean().sqrt()
-        scale = torch.where(size > 0, size, 1.0)
-        return scale * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-
-    return tuple(draw(tensor, wanted) for tensor, wanted in zip(at, chosen, strict=True))
+    return tuple(
+        (root_mean_square(tensor) or 1.0) * probe(0, tensor, generator)
+        if wanted
+        else torch.zeros_like(tensor)
+        for tensor, wanted in zip(at, chosen, strict=True)
+    )
 
 
 def check_gradient(
@@ -64,11 +65,11 @@ def check_gradient(
 
     Args:
         loss: A smooth scalar function.
-        at: Where the gradient was taken.
+        at: Point of the gradient.
         gradient: The gradient to check, in the shapes of `at`.
-        directions: Along what to differentiate, each in the shapes of `at`.
-        noise: By how much a value of `loss` may be wrong.
-        uncertainty: By how much `gradient` may be wrong, as a part of itself.
+        directions: Directions to differentiate along, each in the shapes of `at`.
+        noise: Bound on the error of a value of `loss`.
+        uncertainty: Bound on the relative error of `gradient`.
     """
     with torch.no_grad():
         measured = [directional_derivative(loss, at, v, noise=noise) for v in directions]
@@ -85,35 +86,23 @@ def check_gradient(
 def directional_derivative(
     loss: Loss, at: Tensors, direction: Tensors, *, noise: float
 ) -> tuple[float, float]:
-    """The derivative of `loss` along `direction`, and what it may be wrong by.
+    """The derivative of `loss` along `direction`, and a bound on its error.
 
-    Five-point differences with steps that double, extrapolated once (Richardson). The error of each is
-    the noise in the loss, carried through the formula, and the whole of the last correction for the
-    truncation; the step with the smallest error is taken.
+    The verifier's finite differences estimate their own error. The known noise of the loss, at the widest
+    spacing, is added to it.
     """
 
-    def odd_part(t: float) -> float:
-        up, down = (
-            float(loss(tuple(x.add(v, alpha=s) for x, v in zip(at, direction, strict=True))))
-            for s in (t, -t)
-        )
-        return up - down
+    def sample(t: float) -> np.ndarray:
+        moved = tuple(x.add(v, alpha=t) for x, v in zip(at, direction, strict=True))
+        return np.array([float(loss(moved))])
 
-    odd = [odd_part(h) for h in _STEPS]
-    five_point = [(8 * odd[k] - odd[k + 1]) / (12 * h) for k, h in enumerate(_STEPS[:-1])]
-    estimates = []
-    for h, narrow, wide in zip(_STEPS, five_point, five_point[1:], strict=False):
-        correction = (narrow - wide) / 15
-        estimates.append((narrow + correction, _NOISE_AMPLIFICATION * noise / h + abs(correction)))
-    return min(estimates, key=lambda estimate: estimate[1])
+    found = slope(sample, 1.0, relative=np.array([_ACCURATE]), size=np.array([0.0]))
+    return float(found.value[0]), TRUST * float(found.error[0]) + noise / WIDEST
 
 
 def distance(gradient: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     """The largest relative distance, in the Euclidean norm, of any tensor from its reference."""
-    return max(
-        float(torch.linalg.vector_norm(g - r) / torch.linalg.vector_norm(r))
-        for g, r in zip(gradient, reference, strict=True)
-    )
+    return max(map(relative_distance, gradient, reference))
 
 
 @dataclass(frozen=True)
@@ -124,7 +113,7 @@ class DepthStudy:
         depths: Layers of the unrolled networks, increasing.
         errors: Distance at each depth, relative to the exact gradient.
         contraction: A bound on the norm of the cell's Jacobian.
-        floor: What the exact gradient may be wrong by.
+        floor: Error of the exact gradient.
     """
 
     depths: tuple[int, ...]
@@ -134,7 +123,7 @@ class DepthStudy:
 
     @property
     def geometric(self) -> bool:
-        """Whether twice the depth `k` always multiplied the error by `2 γᵏ` or less.
+        """True if doubling a depth `k` always multiplied the error by `2 γᵏ` or less.
 
         The error at depth `k` is of the order `k γᵏ`: a truncated series, and `k` derivatives taken
         at iterates on their way to the solution.
@@ -148,7 +137,7 @@ class DepthStudy:
 
     @property
     def rate(self) -> float:
-        """The `ρ` for which `k ρᵏ` fits the errors above the floor best, from depth 4 on."""
+        """Best fit of `k ρᵏ` to the errors above the floor from depth 4 on: the `ρ`."""
         points = [
             (k, math.log(error / k))
             for k, error in zip(self.depths, self.errors, strict=True)
@@ -156,7 +145,5 @@ class DepthStudy:
         ]
         if len(points) < 2:
             return math.nan
-        x = torch.tensor([float(k) for k, _ in points], dtype=torch.float64)
-        y = torch.tensor([value for _, value in points], dtype=torch.float64)
-        x = x - x.mean()
-        return math.exp(float((x * y).sum() / (x * x).sum()))
+        depths, logarithms = np.array(points).T
+        return math.exp(median_slope(depths, logarithms).value)

@@ -13,7 +13,7 @@ from ...implicit import Gradient
 
 
 class Cell(nn.Module):
-    """`z ↦ tanh(W z + b + x)`, a contraction in `z` with constant `‖W‖₂` since `|tanh′| ≤ 1`."""
+    """Cell `z ↦ tanh(W z + b + x)`, a contraction in `z` with constant `‖W‖₂` since `|tanh′| ≤ 1`."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class Cell(nn.Module):
 
 
 class EquilibriumNetwork(nn.Module):
-    """Embedded characters, injected into the equation `z = cell(z, x)`, whose solution is read out.
+    """Network that injects embedded characters into `z = cell(z, x)`, and predicts from the solution.
 
     Args:
         symbols: Size of the alphabet.
-        context: Characters seen.
+        context: Number of characters that it sees.
         embedding: Size of a character's embedding.
         size: Size of `z`.
-        stopping: When the equation counts as solved.
+        stopping: Stopping rule of the equation.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The loss of a batch as a function of embedded inputs and parameters, and its gradient."""
+"""Objective: the loss of a batch as a function of embedded inputs and parameters, and its gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Objective:
     """Cross entropy of a network's predictions.
 
     Attributes:
-        network: The network, with its way of solving and differentiating.
+        network: The network with its solver and gradient mode.
         embedded: Embedded contexts, `(batch, context · embedding)`.
         following: The characters to predict, `(batch,)`.
     """
@@ -28,7 +28,7 @@ class Objective:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Parameters that the loss depends on: the embedding is already done."""
+        """Names of the parameters that the loss depends on: all but those of the embedding."""
         parameters = self.network.named_parameters()
         return tuple(name for name, _ in parameters if not name.startswith("embedding."))
 
@@ -55,12 +55,11 @@ class Objective:
 
     @torch.no_grad()
     def noise(self) -> float:
-        """By how much the loss may be wrong, once `gradient` has left its adjoint behind.
+        """Bound on the error of the loss, from the adjoint of the last `gradient`.
 
-        To first order an equation solved to the residual `r` changes the loss by `uᵀr`, with `u` the
-        adjoint: by `‖u‖ ‖r‖` at most. Rounding of sums of `n` terms adds errors of `√n` units, to
-        the loss itself and to every entry of `r`. Errors of different systems are independent, so
-        that their squares add.
+        To first order a residual `r` changes the loss by `uᵀr` with the adjoint `u`, by at most `‖u‖ ‖r‖`.
+        Rounding of sums of `n` terms adds errors of `√n` units to the loss and to every entry of `r`.
+        Errors of different systems are independent, so their squares add.
         """
         solution = self.network.equilibrium.solution
         if solution is None or not solution.adjoints:

@@ -1,8 +1,7 @@
-"""A DEQ-Transformer trained beside the unrolled network with the same parameters."""
+"""Training of a DEQ-Transformer, beside the unrolled network with the same parameters."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from dataclasses import dataclass
@@ -14,21 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ...models.data import Corpus
+from ...verification.saved import saved_bytes
 from .baseline import unigram_bits
-from .memory import saved_bytes
 
 _LAYERS = 8
-_NEEDED = ("lightning", "tensorboard", "yaml")
-
-
-def can_train() -> bool:
-    """Whether what training needs is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """What came of one model."""
+    """Result of training one model."""
 
     name: str
     parameters: int
@@ -47,18 +40,18 @@ def train_sequence_models(
     beats_counting: bool,
     seed: int,
 ) -> list[str]:
-    """Train both, and print what each learned and took.
+    """Train both models, and print their quality and cost.
 
     Args:
-        console: Where to print.
+        console: Console to print to.
         corpus: The text.
-        characters: How much of the standard library it holds.
+        characters: Number of characters of the standard library.
         changes: To the configuration `demo`, for a smaller run.
-        beats_counting: Whether they must be better than counting characters, and not only than chance.
-        seed: Of both runs.
+        beats_counting: True if they must be better than counting characters; else, than chance.
+        seed: Seed of both runs.
 
     Returns:
-        What went wrong: a model that learned too little.
+        Failures: models that learned too little.
     """
     changes = (*changes, f"data.characters={characters}", f"seed={seed}")
     unrolled = f"model.depth={{name: weight-tied, depth: {_LAYERS}}}"

@@ -1,4 +1,4 @@
-"""How large the demonstration is."""
+"""Size of the demonstration."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers that decide how long the demonstration takes.
+    """Numbers that determine the duration of the demonstration.
 
     Attributes:
-        characters: Read from the standard library, about.
+        characters: Approximate number of characters of the standard library.
         context: Characters that the network sees.
         embedding: Size of a character's embedding.
         state: Size of the unknown `z`.
         batch: Windows in a training step.
         training_steps: Steps of Adam.
-        learning_rate: Its largest learning rate.
+        learning_rate: Largest learning rate of Adam.
         contraction: Limit on the norm of the cell's weights.
         validation: Held-out windows for the loss.
         checked: Held-out windows for the checks.
@@ -25,47 +25,29 @@ class Size:
         repeats: Timed solves.
         trained: Changes to the configuration `demo` of the sequence models.
         studied: Problems of the study.
-        beats_pairs: Whether training is long enough to beat counting pairs, and not only characters; and
-            for the sequence models to beat counting characters, and not only chance.
+        beats_pairs: True if the network must beat counting pairs, and the sequence models counting
+            characters. Otherwise they must beat counting characters, and chance.
     """
 
-    characters: int
-    context: int
-    embedding: int
-    state: int
-    batch: int
-    training_steps: int
-    learning_rate: float
-    contraction: float
-    validation: int
-    checked: int
-    depths: tuple[int, ...]
-    directions: int
-    repeats: int
-    trained: tuple[str, ...]
-    studied: tuple[str, ...]
-    beats_pairs: bool
+    characters: int = 1_500_000
+    context: int = 12
+    embedding: int = 16
+    state: int = 96
+    batch: int = 256
+    training_steps: int = 1000
+    learning_rate: float = 1e-2
+    contraction: float = 0.9
+    validation: int = 8000
+    checked: int = 32
+    depths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64)
+    directions: int = 6
+    repeats: int = 7
+    trained: tuple[str, ...] = ()
+    studied: tuple[str, ...] = ("tag:classical",)
+    beats_pairs: bool = True
 
 
-FULL = Size(
-    characters=1_500_000,
-    context=12,
-    embedding=16,
-    state=96,
-    batch=256,
-    training_steps=1000,
-    learning_rate=1e-2,
-    contraction=0.9,
-    validation=8000,
-    checked=32,
-    depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64),
-    directions=6,
-    repeats=7,
-    trained=(),
-    studied=("tag:classical",),
-    beats_pairs=True,
-)
-
+FULL = Size()
 FAST = Size(
     characters=200_000,
     context=6,
@@ -74,7 +56,6 @@ FAST = Size(
     batch=128,
     training_steps=80,
     learning_rate=2e-2,
-    contraction=0.9,
     validation=1000,
     checked=6,
     depths=(1, 2, 4, 8, 16, 32, 64),

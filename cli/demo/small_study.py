@@ -1,40 +1,33 @@
-"""A small study of solvers: run, stored, and reported on a page."""
+"""Small study of solvers: run, store and report it."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 SOLVERS = ("polyalgorithm[remember=false]", "newton-krylov", "broyden", "anderson", "scipy:hybr")
-_NEEDED = ("joblib", "pandas", "plotly", "psutil", "pyarrow", "pydantic", "yaml")
-
-
-def can_study() -> bool:
-    """Whether what studies need is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
 
 
 def small_study(
     console: Console, folder: Path, problems: tuple[str, ...], jobs: int = 2
 ) -> list[str]:
-    """Run a study of five solvers, print what each solved, and name its report.
+    """Run a study of five solvers, print the number of problems each solves, and name the report.
 
     Args:
-        console: Where to print.
-        folder: For the rows, which are used again, and the report.
+        console: Console to print to.
+        folder: Folder for the report and the rows, which are reused.
         problems: Selections of problems.
         jobs: Cells run at once.
 
     Returns:
-        What went wrong: claims of success that the study denies.
+        Failures: claims of success that the study contradicts.
     """
     # Imported here because it is an extra.
     from ... import studies
 
-    configuration = studies.Configuration(
+    configuration = studies.StudyConfiguration(
         name="demo",
         description="The default of root beside three solvers and SciPy's best, on classical problems.",
         problems=problems,

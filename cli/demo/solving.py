@@ -1,4 +1,4 @@
-"""One equation, several solvers: work, residual and time of each."""
+"""Work, residual and time of several solvers on one equation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOLVERS: tuple[Solver, ...] = (FixedPointIteration(), Anderson(), Broyden(), New
 
 @dataclass(frozen=True)
 class SolverRun:
-    """How a solver did on a batch of systems.
+    """Result of a solver on a batch of systems.
 
     Attributes:
         name: The solver.
@@ -44,7 +44,7 @@ class SolverRun:
 
     @property
     def applications(self) -> int:
-        """Evaluations and products: how often the cell was applied."""
+        """Number of applications of the cell: evaluations and products."""
         return self.evaluations + self.jvps
 
 
@@ -71,7 +71,7 @@ def run_solver(
         start = time.perf_counter()
         layer(x)
         seconds.append(time.perf_counter() - start)
-    # A step may take several evaluations, so the work up to each is that of a solve cut off there.
+    # A step may take several evaluations, so the work up to a step is that of a solve limited to it.
     work = [solve(max_steps=step).counts for step in range(len(solution.trace))]
     return SolverRun(
         name=type(solver).__name__,
@@ -87,7 +87,7 @@ def run_solver(
 
 
 def largest_residuals(trace: np.ndarray) -> tuple[float, ...]:
-    """The largest norm of each check, a system that has ended (NaN) keeping its last."""
+    """The largest norm at each step; a system that has ended (NaN) keeps its last norm."""
     held = trace.copy()
     for now, before in zip(held[1:], held, strict=False):
         np.copyto(now, before, where=np.isnan(now))

@@ -1,4 +1,4 @@
-"""The table of results."""
+"""Table of results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .checks import SolverReport
 
 
 def results_table(reports: Sequence[SolverReport]) -> Table:
-    """One row for each solver."""
-    # Fits into 80 columns.
+    """Table with a row for each solver."""
+    # The table must fit into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("Solver", no_wrap=True)
     for heading in (
@@ -42,7 +42,7 @@ def results_table(reports: Sequence[SolverReport]) -> Table:
 
 
 def explanation(reports: Sequence[SolverReport]) -> str:
-    """What the columns mean, with the limits that the checks apply."""
+    """Explanation of the columns, with the limits of the checks."""
     floor = max(report.differences.floor for report in reports)
     threshold = min(report.differences.threshold for report in reports)
     study = reports[0].unrolled

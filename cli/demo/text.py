@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def windows(text: Tensor, starts: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """The `context` characters from each of `starts` on, and the character that follows each.
+    """The `context` characters from each of `starts` on, and the next character of each.
 
     Returns:
         Codes of shape `(batch, context)` and `(batch,)`.

@@ -1,4 +1,4 @@
-"""Fitting the network, as a stream of what happened at each step."""
+"""Training of the network, as a stream of steps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(
     contraction: float,
     seed: int,
 ) -> Iterator[TrainingStep]:
-    """Fit `network` to `text` with Adam, projecting the cell after every step."""
+    """Fit `network` to `text` with Adam, with a projection of the cell after every step."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

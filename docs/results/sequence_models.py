@@ -27,11 +27,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from implicitly import Exact, FixedPointIteration, Stopping
-from implicitly.cli.demo.memory import saved_bytes
 from implicitly.models import Equilibrium, SequenceModel, count_parameters
 from implicitly.models.training import (
     Batch,
-    Configuration,
+    TrainingConfiguration,
     evaluate,
     latest,
     load,
@@ -40,6 +39,7 @@ from implicitly.models.training import (
     sweep,
     train,
 )
+from implicitly.verification.saved import saved_bytes
 from lightning.pytorch import Callback
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ _SECONDS, _WATCHED = "seconds.txt", "watched.csv"
 class Run:
     """A finished run."""
 
-    configuration: Configuration
+    configuration: TrainingConfiguration
     folder: Path
     model: SequenceModel
     seconds: float

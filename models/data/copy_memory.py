@@ -1,4 +1,4 @@
-"""The copy memory task: remember ten digits over a long blank."""
+"""Copy memory task: recall ten digits after a long blank."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DIGITS = 10
 
 @dataclass(frozen=True)
 class CopyMemory(Options):
-    """Sequences of `delay + 20` symbols whose first ten digits are to be said again at the end.
+    """Sequences of `delay + 20` symbols; the first ten digits must be repeated at the end.
 
-    Ten digits from 1 to 8, `delay − 1` blanks, eleven delimiters: nine is the sign to begin, from
-    the first delimiter on the digits are expected. Targets are blank before.
+    A sequence has ten digits from 1 to 8, `delay − 1` blanks, and eleven delimiters, symbol 9. Targets are
+    blank at first, and the digits from the first delimiter on.
 
     Attributes:
         delay: `T`, at least 1.
@@ -50,7 +50,7 @@ class CopyMemory(Options):
 
     @property
     def memoryless_loss(self) -> float:
-        """The mean loss of whoever knows when, but not what: `10 ln 8 / (T + 20)`."""
+        """The mean loss of a model that knows when to answer but guesses: `10 ln 8 / (T + 20)`."""
         return DIGITS * math.log(8) / self.length
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class CopyMemory(Options):
         return self.sequences(self.digits(batch, generator))
 
     def digits(self, count: int, generator: torch.Generator) -> Tensor:
-        """What is to be remembered, `(count, 10)`."""
+        """The digits to recall, `(count, 10)`."""
         return torch.randint(1, 9, (count, DIGITS), generator=generator)
 
     def sequences(self, digits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Text in three parts as symbol codes, by characters or by words."""
+"""Corpora: text in three parts as codes of characters or words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEVELS: tuple[Level, ...] = ("character", "word")
 PARTS = ("train", "valid", "test")
 UNKNOWN, END = "<unk>", "<eos>"
 _MAPPED_FROM = 2**28
-"""Bytes of a text file from which its codes are kept in a file beside it, and mapped."""
+"""Codes of text files of at least this many bytes are stored in a file beside them, and memory-mapped."""
 _PIECE = 2**20
 
 
@@ -34,7 +34,7 @@ class Vocabulary:
 
     Attributes:
         symbols: Characters or words.
-        level: Which of the two.
+        level: `"character"` or `"word"`.
     """
 
     symbols: tuple[str, ...]
@@ -48,7 +48,7 @@ class Vocabulary:
         object.__setattr__(self, "_codes", {s: i for i, s in enumerate(self.symbols)})
 
     def encode(self, text: str) -> Tensor:
-        """Codes of the symbols of a text; what is not in the vocabulary is `<unk>`.
+        """Codes of the symbols of a text; unknown symbols become `<unk>`.
 
         Raises:
             CorpusError: A symbol is unknown, and the vocabulary has no `<unk>`.
@@ -83,7 +83,7 @@ class Vocabulary:
 
 
 def split(text: str, level: Level) -> Iterator[str]:
-    r"""The characters of a text; or its words, with an end after each line.
+    r"""Symbols of a text: its characters, or its words with an end after each line.
 
     Examples:
         >>> list(split("to be\nor not", "word"))
@@ -102,11 +102,11 @@ class Corpus:
     """Text as one-dimensional integer tensors.
 
     Attributes:
-        train: To learn from.
-        valid: To choose by.
-        test: To report.
+        train: Training part.
+        valid: Validation part.
+        test: Test part.
         vocabulary: The symbols.
-        name: Where it is from.
+        name: Source of the text.
     """
 
     train: Tensor
@@ -149,12 +149,12 @@ def read_corpus(
     """Read `train`, `valid` and `test` text files of a folder, or one file in three parts.
 
     Args:
-        folder: Holds `train.txt`, `valid.txt`, `test.txt`; `.txt.gz` and names that end so
-            (`ptb.train.txt`) do as well. A single file is cut at ends of lines: 90 % of its characters for
-            training, then 5 % for validation, and the rest for the test.
+        folder: Folder of `train.txt`, `valid.txt` and `test.txt`; `.txt.gz` and prefixes (`ptb.train.txt`)
+            are allowed. A single file is cut at ends of lines: 90 % of its characters for training, then
+            5 % for validation, and the rest for the test.
         level: `"character"` or `"word"`.
-        mapped_from: Bytes of a file from which its codes are written beside it (`.codes.npy`), and mapped
-            into memory instead of read.
+        mapped_from: Codes of files of at least this many bytes are written beside them (`.codes.npy`), and
+            memory-mapped.
 
     Raises:
         CorpusError: The folder or a part is missing, ambiguous or empty.
@@ -187,7 +187,7 @@ def read_corpus(
 
 
 def _cut(text: str) -> dict[str, str]:
-    """A text in three, each part ending with a line."""
+    """A text in three parts, each ending with a line."""
     ends = [text.find("\n", len(text) * share // 100) + 1 or len(text) for share in (90, 95)]
     return {"train": text[: ends[0]], "valid": text[ends[0] : ends[1]], "test": text[ends[1] :]}
 
@@ -229,7 +229,7 @@ def _codes(file: Path, vocabulary: Vocabulary, mapped_from: int) -> Tensor:
 
 
 def _mapped(file: Path, vocabulary: Vocabulary) -> Tensor:
-    """Codes in a file of their own, written once for a text and vocabulary."""
+    """Codes in a separate file, which is written once for a text and vocabulary."""
     stamp = f"{file.stat().st_mtime_ns:x}-{len(vocabulary)}-{vocabulary.level}"
     kept = file.with_name(f"{file.name}.{stamp}.codes.npy")
     if not kept.exists():

@@ -1,4 +1,4 @@
-"""WikiText and the Penn Treebank through Hugging Face `datasets`, where the network allows it."""
+"""WikiText and the Penn Treebank through Hugging Face `datasets`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def from_hub(name: str, level: Level = "word") -> Corpus:
 
     Raises:
         ValueError: No such corpus.
-        CorpusError: `datasets` is not installed, or the corpus cannot be had.
+        CorpusError: `datasets` is missing, or the corpus is unavailable.
 
     Examples:
         >>> sorted(HUB)

@@ -1,4 +1,4 @@
-"""Tracking a product of permutations: a task that no network of constant depth solves for all lengths."""
+"""Products of permutations: a task that a network of constant depth cannot solve for all lengths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST = 6
 
 @dataclass(frozen=True)
 class PermutationTracking(Options):
-    """Tokens are permutations of `size` things; the target is the product of all so far.
+    """Sequences of permutations of `size` things; the target is the product of all so far.
 
     For five things or more the word problem is complete for NC¹ (Barrington 1989): transformers of
     constant depth do not solve it at every length, recurrences do (Merrill, Petty & Sabharwal 2024).
@@ -55,7 +55,7 @@ class PermutationTracking(Options):
         tokens = torch.randint(self.vocabulary, (batch, length), generator=generator)
         product = torch.arange(self.size).expand(batch, self.size)
         targets = torch.empty_like(tokens)
-        # A permutation as a number, smaller than another where it comes before.
+        # Permutations as numbers in lexicographic order.
         places = self.size ** torch.arange(self.size - 1, -1, -1)
         numbers = (self.permutations * places).sum(-1)
         for time in range(length):

@@ -1,4 +1,4 @@
-"""A long text as parallel streams, cut into segments that follow one another."""
+"""Segments of a long text, which is cut into parallel streams."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Segment(NamedTuple):
 
 
 class Segments:
-    """A text cut into `batch` streams side by side, and these into segments of `length`.
+    """A text cut into `batch` parallel streams, and these into segments of `length`.
 
-    A stream's segments follow one another, so that memory can go from one to the next. What does not
-    fill the streams evenly is left out; the last segment may be shorter.
+    The segments of a stream are consecutive, so that memory can pass from one to the next. The remainder of
+    the text is left out, so that streams have equal lengths; the last segment may be shorter.
 
     Args:
         codes: The text, one-dimensional.
-        batch: Streams.
+        batch: Number of streams.
         length: Tokens of a segment.
 
     Raises:

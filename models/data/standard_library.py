@@ -1,4 +1,4 @@
-"""Text that is on every machine: the source of Python's standard library."""
+"""Source of Python's standard library, a text that every machine has."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
 def standard_library(
     characters: int = 1_000_000, level: Level = "character", folder: Path | None = None
 ) -> Corpus:
-    """Modules of the standard library in the order of their names, cut in three by module.
+    """Corpus of standard library modules in the order of their names, cut into three parts between modules.
 
     Args:
-        characters: About how many to read.
+        characters: Approximate number of characters to read.
         level: `"character"` or `"word"`.
-        folder: Where the modules are; `None` for those of this Python.
+        folder: Folder of modules; `None` for those of this Python.
 
     Raises:
-        CorpusError: Fewer than three modules are there.
+        CorpusError: There are fewer than three modules.
         ValueError: `characters` is not positive.
 
     Examples:

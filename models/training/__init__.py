@@ -10,10 +10,10 @@ except ImportError as error:
 
 from .checkpoints import Restored, best, latest, restore
 from .configuration import (
-    Configuration,
     JacobianSettings,
     RandomLimits,
     ShallowStart,
+    TrainingConfiguration,
     changed,
     load,
     named,
@@ -39,7 +39,6 @@ __all__ = [
     "Batch",
     "Batches",
     "CheckpointError",
-    "Configuration",
     "ConfigurationError",
     "Constant",
     "CopyMemoryTask",
@@ -55,6 +54,7 @@ __all__ = [
     "ShallowStart",
     "StandardLibrary",
     "TextFolder",
+    "TrainingConfiguration",
     "TrainingDivergedError",
     "best",
     "changed",

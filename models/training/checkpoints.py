@@ -1,4 +1,4 @@
-"""Checkpoints: found, read without running what is in them, and compared with what they are to continue."""
+"""Checkpoints: finding them, reading them without running their content, and checks before continuing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ..sequence_model import SequenceModel
-from .configuration import Configuration, from_text
+from .configuration import TrainingConfiguration, from_text
 from .errors import CheckpointError
-from .fields import fields_of
+from .fields import as_fields
 from .module import RECORD
 
 FOLDER = "checkpoints"
@@ -21,16 +21,16 @@ _OF_STEP = re.compile(rf"{LATEST}=(\d+)\.ckpt")
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds of a run.
+    """Content of a checkpoint.
 
     Attributes:
-        configuration: Of the run.
+        configuration: Configuration of the run.
         vocabulary: Number of tokens.
-        step: Steps made.
-        weights: Of the model.
+        step: Number of steps.
+        weights: Weights of the model.
     """
 
-    configuration: Configuration
+    configuration: TrainingConfiguration
     vocabulary: int
     step: int
     weights: dict[str, torch.Tensor]
@@ -39,7 +39,7 @@ class Restored(NamedTuple):
         """The model with its weights.
 
         Raises:
-            CheckpointError: The weights are not those of the configuration's model.
+            CheckpointError: The weights do not fit the configuration's model.
         """
         model = self.configuration.model_for(self.vocabulary)
         try:
@@ -77,7 +77,7 @@ def restore(file: str | Path) -> Restored:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: It is missing, corrupt, or was not written by a run of this package.
+        CheckpointError: The file is missing, corrupt, or not from a run of this package.
     """
     file = Path(file)
     try:
@@ -100,12 +100,12 @@ def restore(file: str | Path) -> Restored:
     return Restored(configuration, record["vocabulary"], content["global_step"], weights)
 
 
-def check_same_run(file: Path, there: Restored, wanted: Configuration) -> None:
+def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -> None:
     """Raise a `CheckpointError` unless a checkpoint can be continued with a configuration.
 
-    Model, data, seed, batch and length must be the same; the rest may change.
+    Model, data, seed, batch and length must be the same; other fields may change.
     """
-    before, now = fields_of(there.configuration), fields_of(wanted)
+    before, now = as_fields(there.configuration), as_fields(wanted)
     for name in ("model", "data", "seed", "batch", "length", "accumulate"):
         a, b = before.get(name), now.get(name)
         if a != b:

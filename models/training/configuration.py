@@ -1,4 +1,4 @@
-"""A run: which model, on what, how; read from YAML and written back."""
+"""Configuration of a run: model, data and training; read from YAML and written back."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..transformer import Transformer, TransformerOptions
 from ..trellisnet import TrellisNet, TrellisNetOptions
 from .data import AnyData
 from .errors import ConfigurationError
-from .fields import build, fields_of
+from .fields import as_fields, build
 from .optimisation import Adam, AnyOptimiser, AnySchedule, Constant
 
 NAMED = Path(__file__).parent / "named"
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 _ANY_VOCABULARY = 10**9
-"""Stands for the number of tokens until the data has been read."""
+"""Placeholder for the number of tokens until the data has been read."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,11 @@ class ShallowStart(Options):
     """First steps on the unrolled network of few layers, with the same parameters.
 
     Attributes:
-        steps: How many steps.
-        least: The fewest layers; each step draws its number.
-        most: The most; `None` for `least`.
-        residual: Weight of `residual_penalty` in these steps: a network that further layers would change
-            becomes one near its equilibrium.
-        alone: Steps before the penalty begins, at `least` layers.
+        steps: Number of steps.
+        least: Smallest number of layers; each step draws its number.
+        most: Largest number of layers; `None` for `least`.
+        residual: Weight of `residual_penalty` in these steps, which brings the network near its equilibrium.
+        alone: Steps with `least` layers before the penalty begins.
 
     Source: Bai, Kolter & Koltun 2019, section 4 and appendix (pretraining on 2 layers).
 
@@ -64,7 +63,7 @@ class ShallowStart(Options):
 
     @property
     def deepest(self) -> int:
-        """The most layers of any step."""
+        """Largest number of layers of any step."""
         return self.least if self.most is None else self.most
 
 
@@ -73,9 +72,9 @@ class JacobianSettings(Options):
     """Regularisation of the Jacobian; see `jacobian_penalty`.
 
     Attributes:
-        weight: Of the penalty in the loss; 0 for none.
-        probability: With which a step has it.
-        samples: Noise vectors of an estimate.
+        weight: Weight of the penalty in the loss; 0 for no penalty.
+        probability: Probability that a step has the penalty.
+        samples: Number of noise vectors of an estimate.
 
     Examples:
         >>> JacobianSettings(weight=0.1).probability
@@ -96,11 +95,11 @@ class JacobianSettings(Options):
 
 @dataclass(frozen=True)
 class RandomLimits(Options):
-    """A limit on forward iterations drawn anew in each step, so that none is learnt by heart.
+    """Random limits on forward iterations, drawn in each step so that training does not adapt to one limit.
 
     Attributes:
         least: The smallest limit.
-        most: The largest.
+        most: The largest limit.
 
     Examples:
         >>> RandomLimits(least=8, most=24).most
@@ -125,21 +124,21 @@ _MODELS: dict[type, Callable[[Any], SequenceModel]] = {
 
 
 @dataclass(frozen=True)
-class Configuration(Options):
-    """Everything that makes a run.
+class TrainingConfiguration(Options):
+    """Configuration of a run.
 
     Attributes:
-        title: What the run is called.
+        title: Name of the run.
         model: Sizes and depth; the vocabulary is that of the data.
-        data: Where batches come from.
-        description: What it is to show.
-        seed: Of weights, data and dropout.
+        data: Source of the batches.
+        description: Purpose of the run.
+        seed: Seed of weights, data and dropout.
         batch: Sequences of one micro-batch, of all processes together.
         length: Tokens of a segment.
         steps: Steps of the optimiser.
         accumulate: Micro-batches of a step.
-        optimiser: Which, with its learning rate.
-        schedule: The course of the learning rate.
+        optimiser: The optimiser with its learning rate.
+        schedule: Schedule of the learning rate.
         clip: Largest norm of the gradient; `None` for no limit.
         precision: `"32-true"`, `"64-true"`, `"16-mixed"` or `"bf16-mixed"`.
         shallow: First steps on a few layers.
@@ -149,15 +148,15 @@ class Configuration(Options):
         validate: Steps between validations.
         checkpoint: Steps between checkpoints.
         log: Steps between records.
-        largest_loss: A loss beyond it counts as diverged.
+        largest_loss: Loss above which the run counts as diverged.
 
     Raises:
         ValueError: A number is out of range.
 
     Examples:
         >>> from implicitly.models import TransformerOptions
-        >>> from implicitly.models.training import Configuration, CopyMemoryTask
-        >>> run = Configuration("tiny", TransformerOptions(10, width=8, heads=2), CopyMemoryTask(5))
+        >>> from implicitly.models.training import TrainingConfiguration, CopyMemoryTask
+        >>> run = TrainingConfiguration("tiny", TransformerOptions(10, width=8, heads=2), CopyMemoryTask(5))
         >>> run.steps
         1000
     """
@@ -233,8 +232,8 @@ def named() -> list[str]:
     return sorted(file.stem for file in NAMED.glob("*.yaml"))
 
 
-def load(configuration: str | Path, changes: Sequence[str] = ()) -> Configuration:
-    """A configuration of a YAML file, or of those that come with the package by its name.
+def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConfiguration:
+    """Load a configuration from a YAML file, or one that comes with the package by its name.
 
     Args:
         configuration: A path that ends in `.yaml`, or a name.
@@ -267,7 +266,7 @@ def load(configuration: str | Path, changes: Sequence[str] = ()) -> Configuratio
 
 def from_text(
     text: str, called: str = "the configuration", changes: Sequence[str] = ()
-) -> Configuration:
+) -> TrainingConfiguration:
     """A configuration from YAML; see `load`.
 
     Examples:
@@ -281,13 +280,15 @@ def from_text(
         _change(fields, change)
     model = fields.pop("model", None)
     options = None if model is None else build(AnyModel, model, "model", vocabulary=_ANY_VOCABULARY)
-    if model is None and not set(fields) - set(Configuration.__dataclass_fields__):
+    if model is None and not set(fields) - set(TrainingConfiguration.__dataclass_fields__):
         raise ConfigurationError(f"{called}: model must be given")
-    made: Configuration = build(Configuration, fields, called, within=False, model=options)
+    made: TrainingConfiguration = build(
+        TrainingConfiguration, fields, called, within=False, model=options
+    )
     return made
 
 
-def changed(configuration: Configuration, changes: Sequence[str]) -> Configuration:
+def changed(configuration: TrainingConfiguration, changes: Sequence[str]) -> TrainingConfiguration:
     """A configuration with some fields changed; see `load`.
 
     Examples:
@@ -297,9 +298,9 @@ def changed(configuration: Configuration, changes: Sequence[str]) -> Configurati
     return from_text(as_text(configuration), "the configuration", changes)
 
 
-def as_text(configuration: Configuration) -> str:
-    """A configuration in YAML, without what has its default."""
-    fields = fields_of(configuration)
+def as_text(configuration: TrainingConfiguration) -> str:
+    """A configuration in YAML, without fields that have their defaults."""
+    fields = as_fields(configuration)
     fields["model"] = {"name": fields["model"]["name"], **fields["model"]}
     del fields["model"]["vocabulary"]
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
@@ -314,7 +315,7 @@ def _yaml(text: str, called: str) -> Any:
 
 
 def _change(fields: dict[str, Any], change: str) -> None:
-    """Put the value of `a.b=value` where it belongs."""
+    """Set the field of a change `a.b=value`."""
     path, equals, value = change.partition("=")
     if not equals or not path.strip():
         raise ConfigurationError(f"a change is written field=value, got {change!r}")
@@ -322,7 +323,7 @@ def _change(fields: dict[str, Any], change: str) -> None:
     place: Any = fields
     for name in above:
         inner = place.get(name)
-        if isinstance(inner, str):  # A name that stands for its defaults.
+        if isinstance(inner, str):  # A name alone stands for the defaults.
             inner = {"name": inner}
         place[name] = inner = {} if inner is None else inner
         if not isinstance(inner, Mapping):

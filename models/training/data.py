@@ -1,6 +1,6 @@
-"""Where the batches of a run come from: each is a function of its number alone.
+"""Sources of the batches of a run; each batch is a function of its number alone.
 
-A run that was stopped goes on with the batch that is due, and every process takes its rows of the same.
+So an interrupted run continues with the right batch, and every process takes its rows of the same batch.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Part = Literal["train", "valid", "test"]
 
 
 class Batch(NamedTuple):
-    """What one step sees.
+    """Batch of one step.
 
     Attributes:
         tokens: `(batch, time)`.
-        targets: What is to be predicted, `(batch, time)`.
-        first: Whether the memory starts anew.
+        targets: Tokens to predict, `(batch, time)`.
+        first: True if the memory starts anew.
     """
 
     tokens: Tensor
@@ -45,10 +45,10 @@ class Batch(NamedTuple):
     first: bool
 
     def rows(self, process: int, processes: int) -> Batch:
-        """The share of one process of several.
+        """The rows of one process among several.
 
         Raises:
-            ValueError: The batch cannot be shared evenly.
+            ValueError: The batch cannot be split evenly.
         """
         batch = len(self.tokens)
         if batch % processes:
@@ -80,7 +80,7 @@ class Batches(ABC):
 
 
 class _Text(Batches):
-    """Segments of a corpus, the memory of each going to the next."""
+    """Batches of a corpus: consecutive segments, so that memory passes on."""
 
     def __init__(self, corpus: Corpus, batch: int, length: int) -> None:
         self.vocabulary = len(corpus.vocabulary)
@@ -101,7 +101,7 @@ class _Text(Batches):
 
 
 class _Copying(Batches):
-    """A fixed set of sequences, in another order each time around."""
+    """Batches of a fixed set of sequences, in another order in each epoch."""
 
     vocabulary = SYMBOLS
 
@@ -128,7 +128,7 @@ class _Copying(Batches):
 
 
 class _Tracking(Batches):
-    """Products of permutations, drawn as they are needed."""
+    """Batches of products of permutations, drawn on demand."""
 
     def __init__(self, task: PermutationTracking, batch: int, length: int, seed: int) -> None:
         self.vocabulary = task.vocabulary
@@ -154,9 +154,9 @@ class Data(Options, ABC):
         """The batches.
 
         Args:
-            batch: Sequences side by side.
-            length: Tokens of each, where the task leaves it open.
-            seed: Of what is drawn.
+            batch: Number of sequences.
+            length: Tokens of each sequence, if the task does not fix it.
+            seed: Seed of random data.
 
         Raises:
             CorpusError: Text is missing or empty.
@@ -168,7 +168,7 @@ class TextFolder(Data):
     """A folder of `train`, `valid` and `test` text files; see `read_corpus`.
 
     Attributes:
-        folder: Where they are.
+        folder: Path of the folder.
         level: `"character"` or `"word"`.
 
     Examples:
@@ -214,7 +214,7 @@ class StandardLibrary(Data):
     """The source of Python's standard library; see `standard_library`.
 
     Attributes:
-        characters: About how many to read.
+        characters: Approximate number of characters to read.
         level: `"character"` or `"word"`.
 
     Examples:
@@ -239,10 +239,10 @@ class CopyMemoryTask(Data):
 
     Attributes:
         delay: `T`.
-        training: Sequences to learn from.
-        test: Sequences of each of the held-out parts.
-        easier: Batches at the beginning with the delay `easier_delay`: once the digits are recalled over a
-            short blank, only where they stand is left to learn.
+        training: Number of training sequences.
+        test: Number of sequences of each held-out part.
+        easier: Number of first batches with the delay `easier_delay`: the model learns to recall over a
+            short blank before the long one.
         easier_delay: Their delay.
 
     Examples:
@@ -295,7 +295,7 @@ AnyData = TextFolder | HuggingFace | StandardLibrary | CopyMemoryTask | Permutat
 
 
 def seed_of(*key: int) -> int:
-    """A seed that depends on all of some numbers, for `torch.manual_seed`.
+    """A seed for `torch.manual_seed` that depends on several numbers.
 
     Examples:
         >>> seed_of(0, 1) != seed_of(1, 0)
@@ -305,5 +305,5 @@ def seed_of(*key: int) -> int:
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A generator that depends on all of some numbers."""
+    """A generator whose seed depends on several numbers."""
     return torch.Generator().manual_seed(seed_of(*key))

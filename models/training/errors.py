@@ -1,4 +1,4 @@
-"""What can go wrong in a run, each with its way out in the message."""
+"""Errors of a run; each message says what to do."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class CheckpointError(ValueError):
 
 
 class TrainingDivergedError(ArithmeticError):
-    """A loss is not finite, or has left the range of what learning does."""
+    """A loss is not finite, or is too large."""

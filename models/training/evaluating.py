@@ -1,4 +1,4 @@
-"""What a trained model says of held-out text, and how that depends on tolerance and iterations."""
+"""Evaluation of a trained model on held-out text, at several tolerances and limits on iterations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from ...solvers import Stopping
 from ..depth import Equilibrium, Stacked
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from .data import Batch
 from .tally import forward_work
@@ -19,15 +19,15 @@ from .tally import forward_work
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The quality of a model on some text, and what it took.
+    """Quality of a model on some text, and its cost.
 
     Attributes:
         loss: Mean negative log-probability of a token, in nats.
-        tokens: How many were predicted.
-        evaluations: Of the cell, in the mean over batches.
-        residual: Root mean square of `f(z) − z`, in the mean over tokens; 0 at a finite depth.
-        unsolved: Share of systems that did not meet the tolerance.
-        seconds: Taken in all.
+        tokens: Number of predicted tokens.
+        evaluations: Evaluations of the cell, the mean over batches.
+        residual: Root mean square of `f(z) − z`, the mean over tokens; 0 at a finite depth.
+        unsolved: Share of systems that have not converged.
+        seconds: Total time.
 
     Examples:
         >>> Evaluation(0.0, 10, 5.0, 0.0, 0.0, 1.0).perplexity
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """`exp(loss)`."""
+        """Perplexity, `exp(loss)`."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     @property
@@ -63,10 +63,10 @@ def evaluate(
     """Evaluate a model on batches in their order, without dropout.
 
     Args:
-        model: On the device that it is to run on.
-        batches: The memory goes from each to the next.
-        depth: Layers, in place of the model's own depth.
-        keep: Positions to remember; `None` for what the model's options say.
+        model: The model, on the device to run on.
+        batches: Batches in their order; memory passes from each to the next.
+        depth: Number of layers in place of the model's depth.
+        keep: Positions to remember; `None` for those of the model's options.
 
     Raises:
         ValueError: There are no batches.
@@ -127,11 +127,11 @@ def sweep(
     A network of a finite depth has no tolerance; its limit is the number of layers.
 
     Args:
-        model: Not of stacked layers.
+        model: A model whose layers are not stacked.
         batches: See `evaluate`.
-        tolerances: Each with up to `most` iterations.
-        limits: Each with a tolerance of 0.
-        most: Limit for the tolerances.
+        tolerances: Relative tolerances, each with up to `most` iterations.
+        limits: Limits on iterations, each with a tolerance of 0.
+        most: Limit on iterations for the tolerances.
         keep: See `evaluate`.
 
     Yields:

@@ -1,15 +1,13 @@
-"""Frozen options from the fields of a YAML file, and back.
+"""Conversion of frozen options from and to the fields of a YAML file.
 
-A class of options is a mapping of its fields. Where a field may be of several classes, `name` says which, in
-small letters (`name: newton-krylov`); the name alone stands for the defaults.
+A class of options is a mapping of its fields. If a field may be of several classes, `name` selects one in
+lower case (`name: newton-krylov`); the name alone stands for the defaults.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ... import solvers
@@ -17,6 +15,7 @@ from ...implicit import gradients
 from ...implicit.gradients import Gradient
 from ...options.naming import kebab, public_kinds
 from ...options.options import did_you_mean
+from ...options.text import alternatives, changed, fields_of, made, takes
 from .errors import ConfigurationError
 
 _SUFFIX = "-options"
@@ -47,15 +46,15 @@ def build(
     otherwise: Any = None,
     **fixed: object,
 ) -> Any:
-    """A value of a type hint, from what YAML gives for it.
+    """An instance for a type hint, built from the content of YAML.
 
     Args:
         kind: A class of options, a base of solvers or of gradient modes, or a union of such.
         given: A mapping of fields, or the name of a kind.
-        place: Where it stands in the configuration, for error messages.
-        within: Whether the places of its fields begin with its own.
-        otherwise: The class of its default, for fields without a name.
-        fixed: Fields that the configuration does not give.
+        place: Its place in the configuration, for error messages.
+        within: True if the places of its fields begin with its own.
+        otherwise: The class of the default, for fields without a name.
+        fixed: Fields that do not come from the configuration.
 
     Raises:
         ConfigurationError: A kind or field is unknown (the nearest is named), missing or out of range.
@@ -74,63 +73,57 @@ def build(
         raise ConfigurationError(f"{place} must be a mapping of fields, got {given!r}")
     fields = dict(given)
     chosen = _chosen(kinds, fields, place, otherwise)
-    hints = typing.get_type_hints(chosen)
-    known = [field for field in dataclasses.fields(chosen) if field.init]
-    valid = [field.name for field in known if field.name not in fixed]
+    known = fields_of(chosen)
+    valid = [name for name in known if name not in fixed]
     for name in fields:
         if name not in valid:
-            near = did_you_mean(str(name), [field.name for field in known])
+            near = did_you_mean(str(name), list(known))
             raise ConfigurationError(
                 f"{place}: there is no field {name!r}{near} "
                 f"Fields of {name_of(chosen)}: {', '.join(valid) or 'none'}"
             )
-    missing = [field.name for field in known if _needed(field) and field.name not in fields | fixed]
+    missing = [name for name in valid if known[name].required and name not in fields]
     if missing:
         raise ConfigurationError(f"{place}: {', '.join(missing)} must be given")
     values = {
-        field.name: _value(
-            hints[field.name],
-            fields[field.name],
-            f"{place}.{field.name}" if within else field.name,
-            None if _needed(field) else type(_default(field)),
+        name: _value(
+            field.hint,
+            fields[name],
+            f"{place}.{name}" if within else name,
+            None if field.required else type(field.default),
         )
-        for field in known
-        if field.name in fields
+        for name, field in known.items()
+        if name in fields
     }
-    try:
-        return chosen(**values, **fixed)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+    return made(chosen, {**values, **fixed}, lambda text: ConfigurationError(f"{place}: {text}"))
 
 
-def fields_of(options: Any, hint: Any = None, leave_out: tuple[str, ...] = ()) -> Any:
-    """What `build` makes the same options of: fields that are not their defaults.
+def as_fields(options: Any, hint: Any = None, leave_out: tuple[str, ...] = ()) -> Any:
+    """Fields from which `build` makes the same options: those that differ from their defaults.
 
     Examples:
         >>> from implicitly import Anderson, Solver
-        >>> fields_of(Anderson(memory=3), Solver)
+        >>> as_fields(Anderson(memory=3), Solver)
         {'name': 'anderson', 'memory': 3}
     """
     if isinstance(options, (list, tuple)):
-        return [fields_of(one) for one in options]
+        return [as_fields(one) for one in options]
     if not dataclasses.is_dataclass(options):
         return options
-    hints = typing.get_type_hints(type(options))
-    written: dict[str, Any] = {}
-    if len(_kinds(hint if hint is not None else type(options))) > 1:
-        written["name"] = name_of(type(options))
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.init and field.name not in leave_out and value != _default(field):
-            written[field.name] = fields_of(value, hints[field.name])
-    return written
+    several = len(_kinds(hint if hint is not None else type(options))) > 1
+    fields: dict[str, Any] = {"name": name_of(type(options))} if several else {}
+    known = fields_of(type(options))
+    for name, value in changed(options).items():
+        if name not in leave_out:
+            fields[name] = as_fields(value, known[name].hint)
+    return fields
 
 
 def _chosen(kinds: Mapping[str, type], fields: dict[str, Any], place: str, otherwise: Any) -> Any:
-    """The class that `name` names, or that of the default, or the only one there is."""
+    """The class of `name`, or of the default, or the only one."""
     alone = next(iter(kinds.values())) if len(kinds) == 1 else None
-    # A single class may be named or not, unless it has a field of that name.
-    if alone is not None and ("name" not in fields or "name" in _names(alone)):
+    # The name of a single class is optional, unless the class has a field `name`.
+    if alone is not None and ("name" not in fields or "name" in fields_of(alone)):
         return alone
     listed = ", ".join(kinds)
     if "name" not in fields and otherwise in kinds.values():
@@ -150,12 +143,12 @@ def _value(hint: Any, given: object, place: str, otherwise: Any) -> Any:
     kinds = _kinds(hint)
     if kinds and (isinstance(given, Mapping) or given in kinds):
         return build(hint, given, place, otherwise=otherwise)
-    if kinds and isinstance(given, str) and not _takes(hint, str):
+    if kinds and isinstance(given, str) and not takes(hint, str):
         return build(hint, given, place, otherwise=otherwise)
     if isinstance(given, list):
         return tuple(_value(Any, one, place, None) for one in given)
-    # YAML reads 1e-3, which has no point, as text.
-    if isinstance(given, str) and _takes(hint, float) and not _takes(hint, str):
+    # YAML reads 1e-3 as text, since it has no decimal point.
+    if isinstance(given, str) and takes(hint, float) and not takes(hint, str):
         try:
             return float(given)
         except ValueError:
@@ -166,7 +159,7 @@ def _value(hint: Any, given: object, place: str, otherwise: Any) -> Any:
 def _kinds(hint: Any) -> dict[str, type]:
     """The classes of options that a hint allows, by name."""
     found: dict[str, type] = {}
-    for part in _parts(hint):
+    for part in alternatives(hint):
         if not isinstance(part, type):
             continue
         if part in _FAMILIES:
@@ -174,32 +167,3 @@ def _kinds(hint: Any) -> dict[str, type]:
         elif dataclasses.is_dataclass(part):
             found[name_of(part)] = part
     return found
-
-
-def _parts(hint: Any) -> Iterator[Any]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for part in typing.get_args(hint):
-            yield from _parts(part)
-    else:
-        yield hint
-
-
-def _takes(hint: Any, kind: type) -> bool:
-    return any(
-        part is kind or (kind is str and typing.get_origin(part) is typing.Literal)
-        for part in _parts(hint)
-    )
-
-
-def _names(kind: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-def _needed(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default

@@ -1,4 +1,4 @@
-"""The Lightning module: one step of training, what it logs, and what a checkpoint needs to go on."""
+"""Lightning module: a step of training, its logs, and the state of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ..output import Memory, Output
-from .configuration import Configuration, as_text
+from ..memory import Memory
+from ..output import Output
+from .configuration import TrainingConfiguration, as_text
 from .data import Batch, generator_of, seed_of
 from .errors import TrainingDivergedError
 from .tally import backward_work, forward_work
 
 Penalty = Callable[[Output], Tensor]
 RECORD = "implicitly"
-"""Where a checkpoint holds what is not Lightning's."""
+"""Key of this package's state in a checkpoint."""
 
 
 class LanguageModelling(LightningModule):
     """A sequence model in training.
 
-    All that is random in a step (dropout, depth, noise) is drawn from the seed and the step's number, so
-    that a run which is resumed goes on as one that was not interrupted.
+    Random numbers of a step (dropout, depth, noise) depend on the seed and the step's number alone. So a
+    resumed run continues like an uninterrupted one.
 
     Args:
-        configuration: Of the run.
+        configuration: Configuration of the run.
         vocabulary: Number of tokens of its data.
 
     Attributes:
         model: The model.
-        penalties: Added to the loss; callbacks append theirs.
-        memory: Of the batch before.
-        output: Of the forward pass of the present step.
+        penalties: Terms added to the loss; callbacks append theirs.
+        memory: Memory after the last batch.
+        output: Output of the current step's forward pass.
     """
 
-    def __init__(self, configuration: Configuration, vocabulary: int) -> None:
+    def __init__(self, configuration: TrainingConfiguration, vocabulary: int) -> None:
         super().__init__()
         self.configuration = configuration
         self.vocabulary_size = vocabulary
@@ -53,11 +54,11 @@ class LanguageModelling(LightningModule):
 
     @property
     def number(self) -> int:
-        """The number of the micro-batch that is being trained on, from 0 on."""
+        """Number of the current micro-batch, from 0 on."""
         return self.trainer.fit_loop.total_batch_idx
 
     def layers(self, step: int) -> int | None:
-        """How many layers the step has, `None` for the model's own depth."""
+        """Number of layers of the step; `None` for the model's own depth."""
         shallow = self.configuration.shallow
         if step >= shallow.steps:
             return None
@@ -93,7 +94,7 @@ class LanguageModelling(LightningModule):
         self.output = None
 
     def _mine(self, memory: Memory | None) -> Memory | None:
-        """The memory on this device; after resuming, this process's rows of what was gathered."""
+        """The memory on this device; after resuming, this process's rows of the gathered memory."""
         if memory is None:
             return None
         share = self.configuration.batch // self.trainer.world_size
@@ -106,7 +107,7 @@ class LanguageModelling(LightningModule):
 
     def _check(self, loss: Tensor) -> None:
         value = float(loss.detach())
-        if not value <= self.configuration.largest_loss:  # NaN is not either.
+        if not value <= self.configuration.largest_loss:  # Also true for NaN.
             raise TrainingDivergedError(
                 f"the loss of step {self.global_step} is {value:.3g}"
                 f"{'' if math.isfinite(value) else ', not a finite number'}: give a smaller learning rate "
@@ -137,7 +138,7 @@ class LanguageModelling(LightningModule):
         if loss is not None:
             self.log("valid perplexity", loss.exp())
 
-    # --- What Lightning asks for -----------------------------------------------------------------
+    # --- Hooks of Lightning ----------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         run = self.configuration

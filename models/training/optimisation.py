@@ -1,4 +1,4 @@
-"""Optimisers and the course of their learning rate."""
+"""Optimisers and schedules of their learning rate."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class OptimiserSettings(Options, ABC):
 
 @dataclass(frozen=True)
 class Adam(OptimiserSettings):
-    """Adam, with decoupled weight decay if there is any.
+    """Adam, with optional decoupled weight decay.
 
     Attributes:
         rate: Learning rate.
-        betas: Decay of both moments.
-        weight_decay: Decoupled, per step and unit of learning rate.
+        betas: Decay rates of both moments.
+        weight_decay: Decoupled weight decay, per step and unit of learning rate.
 
     Raises:
         ValueError: A number is out of range.
@@ -62,8 +62,8 @@ class SGD(OptimiserSettings):
 
     Attributes:
         rate: Learning rate.
-        momentum: Share of the last step that is added.
-        weight_decay: Added to the gradient, times the weights.
+        momentum: Share of the last step that is added to the next.
+        weight_decay: Factor of the weights that is added to the gradient.
 
     Raises:
         ValueError: A number is out of range.
@@ -90,19 +90,19 @@ class SGD(OptimiserSettings):
 
 
 class Schedule(Options, ABC):
-    """How the learning rate goes, after it has grown for `warm_up` steps in even parts."""
+    """Schedule of the learning rate, which first grows linearly for `warm_up` steps."""
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
-        """The share of the learning rate at a step, from 0 on, of all."""
+        """Factor on the learning rate at a step, counted from 0, out of `steps`."""
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The learning rate stays.
+    """Schedule with a constant learning rate.
 
     Attributes:
-        warm_up: Steps in which it grows to its value.
+        warm_up: Steps of linear growth.
 
     Examples:
         >>> [Constant(warm_up=4).factor(step, 10) for step in (0, 1, 9)]
@@ -120,11 +120,11 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Down to a share of the learning rate along half a period of the cosine.
+    """Schedule along half a period of the cosine, down to a fraction of the learning rate.
 
     Attributes:
-        warm_up: Steps in which it grows first.
-        last: The share that is left at the end.
+        warm_up: Steps of linear growth.
+        last: Fraction at the end.
 
     Source: Loshchilov & Hutter 2017, equation 5.
 
@@ -149,12 +149,12 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Milestones(Schedule):
-    """Times a factor from each of some steps on.
+    """Schedule with a factor at each of several steps.
 
     Attributes:
         at: The steps.
-        factor_each: What the learning rate is multiplied by at each.
-        warm_up: Steps in which it grows first.
+        factor_each: Factor on the learning rate at each of them.
+        warm_up: Steps of linear growth.
 
     Examples:
         >>> [Milestones(at=(5,)).factor(step, 10) for step in (4, 5)]

@@ -1,4 +1,4 @@
-"""What a run has logged, read back."""
+"""Reading of a run's logs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def records(folder: str | Path) -> dict[str, dict[int, float]]:
-    """Every metric of a run by step; where a resumed run has made steps again, the later record holds.
+    """Every metric of a run by step; for steps that a resumed run repeated, the later record counts.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
 
     Examples:
         >>> records("no such folder")

@@ -1,4 +1,4 @@
-"""A run from its configuration to its result, on Lightning."""
+"""Runs on Lightning, from configuration to result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .callbacks import (
     TrainingProgress,
 )
 from .checkpoints import FOLDER, LATEST, check_same_run, latest, restore, saved
-from .configuration import Configuration, as_text
+from .configuration import TrainingConfiguration, as_text
 from .data import Batch, Batches, Part
 from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from .module import LanguageModelling
@@ -35,13 +35,13 @@ Strategy = Literal["auto", "ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        folder: Holds `checkpoints`, `csv` and `tensorboard`.
-        steps: Steps made in all.
+        folder: Folder with `checkpoints`, `csv` and `tensorboard`.
+        steps: Total number of steps.
         module: The module at its end.
-        metrics: The last value of everything that was logged.
+        metrics: The last logged value of each metric.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Result:
 
 
 class _Numbered(IterableDataset[Batch]):
-    """The rows of one process of all batches from a number on."""
+    """Rows of one process of all batches from a number on."""
 
     def __init__(self, batches: Iterator[Batch], process: int, processes: int) -> None:
         self._batches, self._process, self._processes = batches, process, processes
@@ -62,7 +62,7 @@ class _Numbered(IterableDataset[Batch]):
 
 
 class _Data(LightningDataModule):
-    """The batches of a run for Lightning; a resumed run starts with the batch that is due."""
+    """Batches of a run for Lightning; a resumed run continues with the next batch."""
 
     def __init__(self, batches: Batches) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class _Data(LightningDataModule):
 
 @dataclass(frozen=True)
 class _Again:
-    """The held-out batches, from the start each time they are asked for."""
+    """The held-out batches, from the first one at each call."""
 
     batches: Batches
     part: Part
@@ -105,7 +105,7 @@ class _Again:
 
 
 def train(
-    configuration: Configuration,
+    configuration: TrainingConfiguration,
     folder: str | Path,
     *,
     resume: bool = False,
@@ -119,30 +119,30 @@ def train(
     """Train a model.
 
     Args:
-        configuration: What to train on what, and how.
-        folder: For checkpoints and records.
-        resume: Go on from the latest checkpoint in `folder`, to the result that a run which was not
-            interrupted has; from the start if there is none.
+        configuration: The configuration.
+        folder: Folder for checkpoints and records.
+        resume: True to continue from the latest checkpoint in `folder`, with the result of an
+            uninterrupted run; without a checkpoint it starts anew.
         accelerator: `"cpu"`, `"gpu"`, or `"auto"`.
         devices: Processes, or accelerators, of each machine.
         nodes: Machines.
-        strategy: Lightning's, for several devices: `"ddp"` or `"fsdp"`.
-        progress: Show a progress bar.
-        callbacks: Further ones of Lightning's.
+        strategy: Strategy of Lightning for several devices: `"ddp"` or `"fsdp"`.
+        progress: True to show a progress bar.
+        callbacks: Further callbacks of Lightning.
 
     Raises:
         CheckpointError: `folder` holds a run and `resume` is false; or the checkpoint is corrupt, or of
             another run.
-        ConfigurationError: The batch cannot be shared by the processes, or there is no such accelerator.
+        ConfigurationError: The batch cannot be split among the processes, or there is no such accelerator.
         CorpusError: Text is missing or empty.
-        TrainingDivergedError: The loss has left its range; the last checkpoints stay.
+        TrainingDivergedError: The loss is too large or not finite; the last checkpoints stay.
 
     Examples:
         >>> import tempfile
         >>> from implicitly.models import TransformerOptions, WeightTied
-        >>> from implicitly.models.training import Configuration, CopyMemoryTask, train
+        >>> from implicitly.models.training import TrainingConfiguration, CopyMemoryTask, train
         >>> sizes = TransformerOptions(10, width=8, heads=2, depth=WeightTied(2))
-        >>> run = Configuration("tiny", sizes, CopyMemoryTask(5, training=64, test=16), steps=2)
+        >>> run = TrainingConfiguration("tiny", sizes, CopyMemoryTask(5, training=64, test=16), steps=2)
         >>> train(run, tempfile.mkdtemp(), accelerator="cpu").steps
         2
     """
@@ -195,7 +195,7 @@ def train(
     return Result(folder, trainer.global_step, module, metrics)
 
 
-def _opened(configuration: Configuration, processes: int) -> Batches:
+def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
     run = configuration
     try:
         batches = run.data.open(run.batch, run.length, run.seed)
@@ -207,8 +207,8 @@ def _opened(configuration: Configuration, processes: int) -> Batches:
     return batches
 
 
-def _start(configuration: Configuration, folder: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from."""
+def _start(configuration: TrainingConfiguration, folder: Path, resume: bool) -> Path | None:
+    """The checkpoint to continue from; `None` for a new run."""
     if not resume:
         if saved(folder):
             raise CheckpointError(
@@ -221,7 +221,9 @@ def _start(configuration: Configuration, folder: Path, resume: bool) -> Path | N
     return file
 
 
-def _callbacks(configuration: Configuration, folder: Path, progress: bool) -> list[Callback]:
+def _callbacks(
+    configuration: TrainingConfiguration, folder: Path, progress: bool
+) -> list[Callback]:
     run = configuration
     chosen: list[Callback] = [
         ModelCheckpoint(
@@ -250,7 +252,7 @@ def _callbacks(configuration: Configuration, folder: Path, progress: bool) -> li
 
 
 class _LastStep(Callback):
-    """Writes the checkpoint of the last step."""
+    """Callback that writes the checkpoint of the last step."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -265,7 +267,7 @@ class _LastStep(Callback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's hints on what cannot be otherwise here are left out; warnings of the solves are not."""
+    """Silence hints of Lightning that do not apply here, but not warnings of the solves."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)

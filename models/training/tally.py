@@ -1,4 +1,4 @@
-"""What the solves of a pass took, as plain numbers."""
+"""Tally of the solves of a pass, as plain numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..output import Output
 
 
 def forward_work(output: Output) -> dict[str, float]:
-    """Evaluations, mean residual and share of unsolved systems of a forward pass; nothing without solves.
+    """Evaluations, mean residual and share of unsolved systems of a forward pass; empty without solves.
 
     Examples:
         >>> import torch
@@ -24,7 +24,7 @@ def forward_work(output: Output) -> dict[str, float]:
 
 
 def backward_work(output: Output) -> dict[str, float]:
-    """The same of the adjoint solves that a backward pass has made."""
+    """The same for the adjoint solves of a backward pass."""
     return _work("backward", [s.adjoints[0] for s in output.solutions if s.adjoints])
 
 
@@ -34,7 +34,7 @@ def _work(which: str, solutions: Iterable[Solution]) -> dict[str, float]:
         return {}
     residual = torch.cat([solution.residual_norm.flatten() for solution in solutions])
     solved = torch.cat([solution.converged.flatten() for solution in solutions])
-    # One read-back for both.
+    # One transfer from the device for both.
     mean, share = torch.stack((residual.float().mean(), solved.float().mean())).tolist()
     products = sum(s.counts.evaluations + s.counts.jvps + s.counts.vjps for s in solutions)
     return {

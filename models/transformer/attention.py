@@ -1,7 +1,7 @@
 """Attention with relative positions, in plain matrix products.
 
 The score of query `i` for key `j` at distance `δ` is `(qᵢ + u)·kⱼ + (qᵢ + v)·R_δ`, over `√(head width)`:
-content and position, each with a bias of its own (Dai et al. 2019, section 3.3). Fused kernels have no
+content and position, each with its own bias (Dai et al. 2019, section 3.3). Fused kernels have no
 second derivative and no forward mode on a CPU; matrix products have both.
 """
 
@@ -27,7 +27,7 @@ def sinusoids(length: int, features: int, like: Tensor) -> Tensor:
 
 
 def visible(queries: int, keys: int, context: int | None, device: torch.device) -> Tensor:
-    """Which keys each query sees: itself and those before it, up to `context` in all.
+    """Mask of the keys that each query sees: itself and earlier ones, up to `context` in all.
 
     The queries are the last of the keys.
 
@@ -43,11 +43,11 @@ def visible(queries: int, keys: int, context: int | None, device: torch.device) 
 
 
 def shifted(scores: Tensor) -> Tensor:
-    """Scores by distance in the order of keys.
+    """Reorder scores by distance into the order of keys.
 
     Column `m` of a row is for the distance `K − 1 − m`. Key `j` lies `K − T + i − j` before query `i`, in
-    column `T − 1 − i + j`: reading each row one place earlier than the last is a change of shape.
-    What this puts beyond the query itself means nothing.
+    column `T − 1 − i + j`: shifting each row by one against the last is a change of shape.
+    Entries beyond the query itself have no meaning.
     """
     *batch, rows, columns = scores.shape
     padded = torch.nn.functional.pad(scores, (1, 0)).reshape(*batch, columns + 1, rows)
@@ -64,12 +64,12 @@ def relative_attention(
     seen: Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """What each query gathers, `(batch, heads, T, width)`.
+    """Attention output of each query, `(batch, heads, T, width)`.
 
     Args:
         queries: `(batch, heads, T, width)`.
         keys: `(batch, heads, K, width)`, the last `T` of them at the positions of the queries.
-        values: Like the keys.
+        values: Values, shaped like the keys.
         positions: `R`, `(heads, K, width)`, for the distances `K − 1, …, 0`.
         content_bias: `u`, `(heads, width)`.
         position_bias: `v`, `(heads, width)`.

@@ -1,4 +1,4 @@
-"""One layer of the DEQ-Transformer, as a map of its states."""
+"""Cell of the DEQ-Transformer: one layer as a map of its states."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 from torch.nn.functional import linear as affine
 
+from ..cell import Cell
 from ..dropout import apply_mask, draw_mask
-from ..sequence_model import Cell
 from ..weight_norm import linear, weight_of
 from .attention import relative_attention, sinusoids, visible
 from .options import TransformerOptions
 
 
 class TransformerWeights(NamedTuple):
-    """The weights of a cell as they are applied: normalised, with one graph for a whole forward pass."""
+    """Applied weights of a cell: normalised, with one graph for a whole forward pass."""
 
     qkv: Tensor
     position: Tensor
@@ -32,7 +32,7 @@ class TransformerWeights(NamedTuple):
 
 
 class TransformerMasks(NamedTuple):
-    """Dropout masks of one forward pass; `None` where nothing is dropped."""
+    """Dropout masks of one forward pass; `None` without dropout."""
 
     positions: Tensor | None
     attention: Tensor | None
@@ -41,12 +41,12 @@ class TransformerMasks(NamedTuple):
 
 
 class TransformerInputs(NamedTuple):
-    """What a cell's map depends on besides states and weights.
+    """Arguments of a cell's map besides states and weights.
 
     Attributes:
         injection: Added to queries, keys and values, `(batch, T, 3 · heads · head_width)`.
         memory_keys: Keys of the memory, `(batch, heads, M, head_width)`.
-        memory_values: Its values.
+        memory_values: Values of the memory.
         positions: `(heads, M + T, head_width)`.
         seen: `(T, M + T)`, boolean.
         attention_mask: Dropout of attention weights, `(batch, heads, T, M + T)`.
@@ -148,11 +148,11 @@ class TransformerCell(Cell):
         history: Tensor,
         history_inputs: Tensor,
     ) -> TransformerInputs:
-        """All that does not change in a solve.
+        """The arguments that stay constant in a solve.
 
         Args:
-            weights: Of this pass.
-            masks: Of this pass.
+            weights: Weights of this pass.
+            masks: Masks of this pass.
             injection: `U` at the states' positions, `(batch, T, 3 · heads · head_width)`.
             history: States before them, `(batch, M, width)`.
             history_inputs: `U` at these, `(batch, M, 3 · heads · head_width)`.

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from ...options.options import is_integer
 from ..checks import check_equilibrium
-from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear
@@ -19,8 +18,8 @@ from .options import TransformerOptions
 class Transformer(SequenceModel):
     """A transformer language model with relative attention, memory and tied vocabulary.
 
-    `options.depth` says whether its states are an equilibrium, or come from layers with shared or with
-    own weights; cells, vocabulary and memory are the same. Embeddings, times `√width`, are injected
+    By `options.depth` its states are an equilibrium, or come from layers with shared or with separate
+    weights; cells, vocabulary and memory are the same. Embeddings, times `√width`, are injected
     into the queries, keys and values of every layer.
 
     Args:
@@ -39,10 +38,7 @@ class Transformer(SequenceModel):
     """
 
     def __init__(self, options: TransformerOptions) -> None:
-        cells = number_of_cells(options.depth)
-        super().__init__(
-            options.depth, _vocabulary(options), [TransformerCell(options) for _ in range(cells)]
-        )
+        super().__init__(options.depth, _vocabulary(options), lambda: TransformerCell(options))
         self.options = options
         features = 3 * options.heads * options.per_head
         self.injection = linear(
@@ -93,13 +89,13 @@ class Transformer(SequenceModel):
 
 
 class DEQTransformer(Transformer):
-    """The transformer whose states are the equilibrium of its cell.
+    """A transformer whose states are the equilibrium of its cell.
 
     Args:
         options: Sizes, rates and an `Equilibrium` as depth.
 
     Raises:
-        TypeError: `options.depth` is a finite one.
+        TypeError: `options.depth` is finite.
 
     Source: Bai, Kolter & Koltun 2019, section 4.
 

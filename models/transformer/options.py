@@ -26,12 +26,12 @@ class TransformerOptions(Options):
             (`"pre"`: needs its Jacobian regularised).
         memory: Positions remembered from one forward pass to the next.
         context: Positions that a token sees, itself among them; `None` for all of memory and sequence.
-        positions: The most positions of memory and sequence together.
+        positions: Largest number of positions of memory and sequence together.
         dropout: Rate for embeddings, outputs, and the inside of the cell.
         attention_dropout: Rate for attention weights.
-        weight_norm: Whether the maps of the cell have normalised weights.
-        cutoffs: Of the adaptive vocabulary; empty for a plain one.
-        divisor: By which vectors shorten from cluster to cluster.
+        weight_norm: True for normalised weights of the cell's maps.
+        cutoffs: Cutoffs of the adaptive vocabulary; empty for a plain one.
+        divisor: Divisor of the vectors' length from cluster to cluster.
         table: Length of the vectors of the most frequent tokens; `None` for `width`.
         deviation: Standard deviation of the cell's and injection's weights at the start; `None` for
             `1 / √n` with `n` the features that come in. Small weights make a cell near the identity,

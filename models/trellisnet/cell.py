@@ -1,4 +1,4 @@
-"""One layer of TrellisNet, as a map of its states."""
+"""Cell of TrellisNet: one layer as a map of its states."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear as affine
 
+from ..cell import Cell
 from ..dropout import apply_mask, draw_mask
-from ..sequence_model import Cell
 from ..weight_norm import linear, weight_of
 from .options import TrellisNetOptions
 
 
 class TrellisNetWeights(NamedTuple):
-    """The weights of a cell as they are applied: one graph for a whole forward pass."""
+    """Applied weights of a cell, with one graph for a whole forward pass."""
 
     convolution: Tensor
     bias: Tensor
 
 
 class TrellisNetInputs(NamedTuple):
-    """What a cell's map depends on besides states and weights.
+    """Arguments of a cell's map besides states and weights.
 
     Attributes:
         injection: Added to the gates, `(batch, T, 4 · width)`.
@@ -36,7 +36,7 @@ class TrellisNetInputs(NamedTuple):
 
 
 def windows(x: Tensor, kernel: int) -> Tensor:
-    """At each time step the features of `kernel` consecutive ones, the oldest first.
+    """Features of `kernel` consecutive time steps at each time step, the oldest first.
 
     `(batch, T + kernel − 1, n)` becomes `(batch, T, kernel · n)`: a causal convolution is a linear map
     of it.
@@ -57,7 +57,7 @@ class TrellisNetCell(Cell):
         c′_t = σ(f_t) c_{t−1} + σ(i_t) tanh(g_t)
         h′_t = σ(o_t) tanh(c′_t)
 
-    where `*` is a causal convolution with `kernel` taps, and `c_{t−1}` belongs to the `z` that comes in.
+    where `*` is a causal convolution with `kernel` taps, and `c_{t−1}` belongs to the argument `z`.
 
     Source: Bai, Kolter & Koltun 2019, section 4, and their code (locuslab/deq); TrellisNet: the same
     authors, ICLR 2019.
@@ -99,14 +99,14 @@ class TrellisNetCell(Cell):
         history: Tensor,
         history_inputs: Tensor,
     ) -> TrellisNetInputs:
-        """All that does not change in a solve.
+        """The arguments that stay constant in a solve.
 
         Args:
-            weights: Of this pass.
-            masks: Of this pass.
+            weights: Weights of this pass.
+            masks: Masks of this pass.
             injection: `U`, `(batch, T, 4 · width)`.
             history: States before, `(batch, kernel − 1 or more, 2 · width)`.
-            history_inputs: Not looked at: `U` has seen them already.
+            history_inputs: Unused, since `U` already depends on them.
         """
         return TrellisNetInputs(injection, history[:, -(self.options.kernel - 1) :], masks)
 

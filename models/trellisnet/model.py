@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_equilibrium
-from ..depth import number_of_cells
 from ..dropout import apply_mask, draw_mask
-from ..output import Memory
+from ..memory import Memory
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear, weight_of
@@ -19,15 +18,15 @@ from .options import TrellisNetOptions
 class TrellisNet(SequenceModel):
     """A TrellisNet language model with history and tied vocabulary.
 
-    `options.depth` says whether its states are an equilibrium, or come from layers with shared or with
-    own weights. A causal convolution of the embeddings is injected into the gates of every layer. The
+    By `options.depth` its states are an equilibrium, or come from layers with shared or with separate
+    weights. A causal convolution of the embeddings is injected into the gates of every layer. The
     memory holds the last `kernel − 1` states and embeddings, so that a sequence may be read in pieces.
 
     Args:
         options: Sizes, rates and depth.
 
-    Source: Bai, Kolter & Koltun 2019, section 4 (DEQ-TrellisNet). Unlike their code, which pads the
-    embeddings of each segment with zeros, the convolution goes on where it was.
+    Source: Bai, Kolter & Koltun 2019, section 4 (DEQ-TrellisNet). Their code pads the embeddings of each
+    segment with zeros; here the convolution continues across segments.
 
     Examples:
         >>> from implicitly.models import TrellisNet, TrellisNetOptions, WeightTied
@@ -39,10 +38,7 @@ class TrellisNet(SequenceModel):
     """
 
     def __init__(self, options: TrellisNetOptions) -> None:
-        cells = number_of_cells(options.depth)
-        super().__init__(
-            options.depth, _vocabulary(options), [TrellisNetCell(options) for _ in range(cells)]
-        )
+        super().__init__(options.depth, _vocabulary(options), lambda: TrellisNetCell(options))
         self.options = options
         self.injection = linear(
             options.kernel * options.output,
@@ -94,13 +90,13 @@ class TrellisNet(SequenceModel):
 
 
 class DEQTrellisNet(TrellisNet):
-    """The TrellisNet whose states are the equilibrium of its cell.
+    """A TrellisNet whose states are the equilibrium of its cell.
 
     Args:
         options: Sizes, rates and an `Equilibrium` as depth.
 
     Raises:
-        TypeError: `options.depth` is a finite one.
+        TypeError: `options.depth` is finite.
 
     Source: Bai, Kolter & Koltun 2019, section 4.
 

@@ -22,13 +22,13 @@ class TrellisNetOptions(Options):
         hidden: Further features of `h`.
         depth: `Equilibrium(...)`, `WeightTied(depth)` or `Stacked(depth)`.
         kernel: Time steps that a convolution sees, itself included.
-        embedding_dropout: Rate at which tokens are dropped as a whole.
+        embedding_dropout: Rate at which whole tokens are dropped.
         input_dropout: Rate for embeddings.
         hidden_dropout: Rate for `h` inside of the cell.
-        output_dropout: Rate for what predicts.
+        output_dropout: Rate for the predicting features.
         weight_dropout: Rate for the weights of both convolutions.
-        weight_norm: Whether both convolutions have normalised weights.
-        cutoffs: Of an adaptive softmax; empty for a plain one.
+        weight_norm: True for normalised weights of both convolutions.
+        cutoffs: Cutoffs of an adaptive softmax; empty for a plain one.
         deviation: Standard deviation of weights at the start.
 
     Raises:
@@ -77,13 +77,13 @@ class TrellisNetOptions(Options):
 
 
 def causal_newton(options: TrellisNetOptions, rtol: float = 1e-4) -> Equilibrium:
-    """An equilibrium that is solved, as its adjoint is, by Newton's method with a scan over time.
+    """An equilibrium solved by Newton's method with a scan over time, and its adjoint likewise.
 
-    With kernel 2 a time step depends on itself and the one before, which is what `CausalNewton` needs.
-    Its blocks have `2 · width` rows: for narrow models.
+    `CausalNewton` needs kernel 2, with which a time step depends on itself and its predecessor. Its blocks
+    have `2 · width` rows, so it is for narrow models.
 
     Args:
-        options: Of the model it is for.
+        options: Options of the model.
         rtol: Relative tolerance of both solves.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Clusters of tokens by frequency: short vectors and rare sums for rare tokens."""
+"""Adaptive vocabulary: clusters of tokens by frequency, with short vectors for rare tokens."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .vocabulary import Vocabulary
 
 
 class AdaptiveVocabulary(Vocabulary):
-    """Tokens in clusters, the frequent ones first; a cluster's vectors are shorter by `divisor` each time.
+    """Vocabulary of clusters, the frequent tokens first; vectors shorten by `divisor` with each cluster.
 
     The first cluster and one entry for each further cluster share a softmax; the tokens of a further
-    cluster have one among themselves, which is computed only where a target lies in it:
+    cluster have their own softmax, which is computed only for targets in it:
     `log p(token) = log p(cluster) + log p(token | cluster)`. Vectors embed and predict alike, as do the
     projections between their length and the model's features.
 
     Args:
         size: Number of tokens, in order of falling frequency.
         features: Features of the model.
-        cutoffs: Where the second, third, ... cluster begins.
+        cutoffs: First tokens of the second, third, ... cluster.
         table: Length of the vectors of the first cluster; `None` for `features`.
         divisor: Vectors of cluster `i` have the length `table // divisor^i`, at least 1.
         scale: Embeddings are multiplied by it.
 
     Raises:
-        TypeError: Cutoffs are no tuple.
+        TypeError: Cutoffs are not a tuple.
         ValueError: Cutoffs do not rise between 0 and `size`.
 
     Source: Grave et al. 2017 (adaptive softmax); Baevski & Auli 2019 (adaptive inputs, tied); Dai et

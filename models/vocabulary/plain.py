@@ -1,4 +1,4 @@
-"""One table for all tokens."""
+"""Plain vocabulary: one table for all tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .vocabulary import Vocabulary
 
 
 class PlainVocabulary(Vocabulary):
-    """One table of vectors, which embeds tokens and, with a bias, predicts them.
+    """Vocabulary of one table of vectors, which embeds tokens and, with a bias, predicts them.
 
     Args:
         size: Number of tokens.

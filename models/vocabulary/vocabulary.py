@@ -1,4 +1,4 @@
-"""Tokens in and out: what every vocabulary can do."""
+"""Interface of vocabularies, which embed and predict tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Vocabulary(nn.Module, ABC):
-    """Embeds tokens, and predicts tokens with the same tables (Press & Wolf 2017).
+    """A vocabulary: it embeds tokens, and predicts tokens with the same tables (Press & Wolf 2017).
 
     Attributes:
         size: Number of tokens.
@@ -26,7 +26,7 @@ class Vocabulary(nn.Module, ABC):
 
     @abstractmethod
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Of all tokens from `hidden`, `(..., features)`: `(..., size)`."""
+        """Log-probabilities of all tokens, `(..., size)`, from `hidden`, `(..., features)`."""
 
     @abstractmethod
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Equations from applications, most of them of any size: what each costs grows like `n` or `n log n`."""
+"""Equations from applications, most of them of any size; an evaluation costs `n` or `n log n`."""
 
 from ..registry import register
 from .battery import Battery

@@ -1,4 +1,4 @@
-"""The Brusselator's steady state on a periodic grid."""
+"""Steady state of the Brusselator on a periodic grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..problem import TestProblem
 class Brusselator(TestProblem):
     """`(α/δ²) L u + B + u²v − (A+1) u + s = 0` and `(α/δ²) L v + A u − u²v = 0`, `L` five-point.
 
-    `u` and `v` live on `m × m` nodes `δ = 1/(m − 1)` apart, periodically; `s` is 5 in a disc and 0 elsewhere.
+    `u` and `v` are on a periodic grid of `m × m` nodes `δ = 1/(m − 1)` apart; `s` is 5 in a disc, else 0.
 
     Attributes:
         diffusion: `α`.

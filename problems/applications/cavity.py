@@ -19,7 +19,7 @@ from ..grid import (
     sine_transform,
     sine_transform_2d,
 )
-from ..problem import TestProblem
+from ..problem import Device, TestProblem
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,9 @@ class DrivenCavity(TestProblem):
         return torch.zeros(n, dtype=torch.float64)
 
     def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> Callable[[Tensor], Tensor]:
-        """The inverse for `Re = 0`, walls included: what is left is compact."""
+        """The inverse for `Re = 0`, walls included: the other terms are a compact perturbation."""
         m = side(self.size(n), 2)
         stokes = _Stokes.on(m, dtype, device)
 
@@ -96,9 +93,9 @@ def _with_walls(stream: Tensor, vorticity: Tensor, h: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _Stokes:
-    """Solves `Lψ/h² − ω = f`, `Lω/h² + 2UUᵀψ/h⁴ = g`, with `L` the five-point matrix.
+    """Solver of `Lψ/h² − ω = f`, `Lω/h² + 2UUᵀψ/h⁴ = g`, with `L` the five-point matrix.
 
-    `U` picks the nodes next to the four walls, each wall as a line of `m` nodes (a corner belongs to
+    `U` selects the nodes next to the four walls, each wall as a line of `m` nodes (a corner belongs to
     two). With `c = 2Uᵀψ` these are two Poisson equations. Without `ψ` and `ω` they are
 
         (I/2 + Uᵀ L⁻² U) c = Uᵀ L⁻¹ (h² f + h⁴ L⁻¹ g),
@@ -123,7 +120,7 @@ class _Stokes:
         transform = sine_transform(torch.eye(m, dtype=dtype, device=device))
         ends = transform[[0, -1]]
         squared = inverse**2
-        # Walls at the same two ends, of lines that run alike or across one another.
+        # Pairs of walls: parallel or perpendicular lines.
         alike = [
             [(transform * (squared @ (ends[a] * ends[b]))) @ transform for b in (0, 1)]
             for a in (0, 1)

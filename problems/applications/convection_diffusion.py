@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +9,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...options.options import is_number
-from ..grid import differences, five_point, inverse_laplacian, is_square, nodes, side
-from ..problem import Root, TestProblem
+from ..grid import differences, five_point, nodes, side
+from ..problem import Device, Root
+from .unit_square import OnUnitSquare
 
 
 @dataclass(frozen=True)
-class ConvectionDiffusion(TestProblem):
+class ConvectionDiffusion(OnUnitSquare):
     """`−Δu + c u (u_x + u_y) = g` on the unit square by central differences, times `h²`.
 
-    `g` is chosen so that `u* = 10 x y (1−x)(1−y) e^{x^4.5}` solves the difference equations themselves,
-    not only to the order of the differences.
+    `g` is chosen so that `u* = 10 x y (1−x)(1−y) e^{x^4.5}` solves the difference equations exactly.
 
     Attributes:
         convection: `c`.
@@ -28,10 +27,8 @@ class ConvectionDiffusion(TestProblem):
     convection: float = 20.0
 
     name = "convection-diffusion"
-    tags = ("application", "scalable")
     source = "Kelley 2003, section 3.7"
     standard_size = 225
-    sizes = "m² with m ≥ 1"
     remark = "The root given is exact for the difference equations."
 
     def __post_init__(self) -> None:
@@ -39,14 +36,8 @@ class ConvectionDiffusion(TestProblem):
         if not is_number(self.convection, 0):
             raise ValueError(f"convection must be a number ≥ 0, got {self.convection!r}")
 
-    def allows(self, n: int) -> bool:
-        return is_square(n)
-
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor]:
         """`h² g`, `(n,)`."""
         size = self.size(n)
@@ -69,17 +60,5 @@ class ConvectionDiffusion(TestProblem):
         x, y = nodes(side(n), torch.empty(0, dtype=torch.float64))
         return 10 * x * y * (1 - x) * (1 - y) * torch.exp(x**4.5)
 
-    def first(self, n: int) -> Tensor:
-        return torch.zeros(n, dtype=torch.float64)
-
     def known(self, n: int) -> list[Root]:
         return [Root(self._solution(n).flatten())]
-
-    def preconditioner(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
-    ) -> Callable[[Tensor], Tensor]:
-        """The inverse Laplacian: convection is a compact perturbation of it."""
-        return inverse_laplacian(self.size(n), dtype, device)

@@ -9,21 +9,20 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer, is_number
-from ..problem import Root, TestProblem
-
-_GOLDEN_RATIO = 0.6180339887498949
+from ...solvers.interface.golden import golden_sequence
+from ..problem import Device, Root, TestProblem
 
 
 @dataclass(frozen=True)
 class Kepler(TestProblem):
-    """`E − e sin E = M`, one unknown for each of `count` orbits, which are independent systems.
+    """`E − e sin E = M`, with one unknown for each of `count` independent orbits.
 
     Eccentricities grow to the largest; anomalies are spread over (0, π) by a quasi-random sequence, and `M`
     follows from `E`. From the start `min(M + e, π)` Newton's method falls monotonically.
 
     Attributes:
-        count: How many orbits.
-        largest_eccentricity: In [0, 1).
+        count: Number of orbits.
+        largest_eccentricity: Largest eccentricity, in [0, 1).
     """
 
     count: int = 100
@@ -51,13 +50,10 @@ class Kepler(TestProblem):
     def _orbits(self) -> tuple[Tensor, Tensor]:
         index = torch.arange(1, self.count + 1, dtype=torch.float64).unsqueeze(1)
         eccentricity = self.largest_eccentricity * (index / self.count)
-        return eccentricity, math.pi * ((index * _GOLDEN_RATIO) % 1.0)
+        return eccentricity, math.pi * golden_sequence(self.count, first=1).unsqueeze(1)
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, Tensor]:
         """Eccentricities and mean anomalies, `(count, 1)` each."""
         self.size(n)

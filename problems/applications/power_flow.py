@@ -24,8 +24,8 @@ class PowerFlow(TestProblem):
     real parts of all voltages, then the imaginary parts; equations alike.
 
     Attributes:
-        loading: Total load. High and low voltage solutions meet at the nose, above which there is none:
-            at 10/9 for one bus, 2.38 for ten, and 2.63 for a long feeder.
+        loading: Total load. High and low voltage solutions meet at the nose: at 10/9 for one bus, 2.38
+            for ten, and 2.63 for a long feeder. Above it there is no solution.
     """
 
     loading: float = 1.0

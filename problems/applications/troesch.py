@@ -16,7 +16,7 @@ from ..reference import Array, banded_newton
 
 @dataclass(frozen=True)
 class Troesch(TestProblem):
-    """`y″ = λ sinh λy`, `y(0) = 0`, `y(1) = 1`, by second differences times `h²`: a layer at the end.
+    """`y″ = λ sinh λy`, `y(0) = 0`, `y(1) = 1`, by second differences times `h²`; it has a boundary layer.
 
     Attributes:
         steepness: `λ`; the slope at the end is nearly `e^{λ/2}`.

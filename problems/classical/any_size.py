@@ -14,7 +14,7 @@ from ..problem import Root, TestProblem, indices
 
 @dataclass(frozen=True)
 class GeneralisedRosenbrock(TestProblem):
-    """A chain of parabolas: an error in the first unknown is squared in each that follows."""
+    """A chain of parabolas: each further unknown squares an error in the first."""
 
     name = "generalised-rosenbrock"
     tags = ("classical", "scalable")
@@ -37,7 +37,7 @@ class GeneralisedRosenbrock(TestProblem):
 
 @dataclass(frozen=True)
 class BrownAlmostLinear(TestProblem):
-    """Linear equations but for the last, a product."""
+    """Linear equations, except for the last one, a product."""
 
     name = "brown-almost-linear"
     tags = ("classical", "scalable")
@@ -57,7 +57,7 @@ class BrownAlmostLinear(TestProblem):
         return [0.5] * n
 
     def known(self, n: int) -> list[Root]:
-        # x = (α, …, α, α^(1−n)) with n αⁿ − (n+1) α^(n−1) + 1 = 0; without its root α = 1, that is
+        # x = (α, …, α, α^(1−n)) with n αⁿ − (n+1) α^(n−1) + 1 = 0; divided by the root α = 1, this is
         # n α^(n−1) = 1 + α + … + α^(n−2).
         def deflated(a: float) -> float:
             return n * a ** (n - 1) - sum(a**k for k in range(n - 1))
@@ -74,7 +74,7 @@ def _zero(function: Callable[[float], float], low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Trigonometric(TestProblem):
-    """Every equation has the sum of all cosines; a minimum of the residual lies near the start."""
+    """Equations with the sum of all cosines; a minimum of the residual is near the start."""
 
     name = "trigonometric"
     tags = ("classical", "scalable")

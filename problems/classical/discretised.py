@@ -1,4 +1,4 @@
-"""A boundary-value problem, the same as an integral equation, and Chandrasekhar's H-equation."""
+"""Boundary-value problem, its integral equation, and Chandrasekhar's H-equation."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ChandrasekharH(TestProblem):
     """The H-equation of radiative transfer by the midpoint rule; its Jacobian is dense.
 
     Attributes:
-        c: The albedo, in (0, 1]; at 1 two roots meet in a singular one.
+        c: The albedo, in (0, 1]; at 1 two roots meet in a singular root.
     """
 
     c: float = 0.9
@@ -137,7 +137,7 @@ class ChandrasekharH(TestProblem):
 
         if self.c < 1:
             return [Root(torch.from_numpy(dense_newton(residual, np.ones(n))))]
-        # To a double root Newton's steps halve the error, down to the square root of rounding.
+        # At a double root Newton's steps halve the error, down to the square root of rounding.
         x = np.ones(n)
         for _ in range(30):
             x = x - np.linalg.solve(*reversed(residual(x)))

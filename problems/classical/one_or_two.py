@@ -56,7 +56,7 @@ class ExponentialAxes(TestProblem):
 
 
 def _mean_decay(y: Tensor) -> Tensor:
-    """`(1 − e^{−y}) / y`, 1 at 0, with its derivatives there."""
+    """`(1 − e^{−y}) / y`, continued to 1 at 0, with derivatives there."""
     at_zero = y == 0
     divisor = torch.where(at_zero, 1.0, y)
     return torch.where(at_zero, 1 - y / 2, -torch.expm1(-divisor) / divisor)
@@ -64,7 +64,7 @@ def _mean_decay(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RadialCubic(TestProblem):
-    """`x ‖x‖²`: every derivative at the root vanishes but the third."""
+    """`x ‖x‖²`: the first two derivatives vanish at the root."""
 
     name = "radial-cubic"
     tags = ("classical",)

@@ -1,4 +1,4 @@
-"""Fixed points whose difficulty and solution are chosen: drawn by a seed, the same in every dtype."""
+"""Generated fixed points of chosen difficulty and solution, drawn by a seed, the same in every dtype."""
 
 from ..registry import register
 from .contraction import Contraction, UnequalContractions

@@ -17,7 +17,7 @@ class Contraction(Generated):
     """`z* + L U tanh(V (z − z*))` with orthogonal `U`, `V`: its Lipschitz constant `L` is attained at `z*`.
 
     Attributes:
-        lipschitz: `L`; the root is the only one below 1.
+        lipschitz: `L`; the root is unique below 1.
     """
 
     lipschitz: float = 0.9
@@ -42,12 +42,12 @@ class Contraction(Generated):
 
 @dataclass(frozen=True)
 class UnequalContractions(Generated):
-    """A batch of contractions from easy to hard: steps of plain iteration grow geometrically.
+    """A batch of contractions from easy to hard: the steps of plain iteration grow geometrically.
 
     Attributes:
-        count: How many independent systems.
+        count: Number of independent systems.
         easiest: Lipschitz constant of the first.
-        hardest: That of the last, below 1.
+        hardest: Lipschitz constant of the last, below 1.
     """
 
     count: int = 16

@@ -17,7 +17,7 @@ class TanhEquilibrium(Generated):
     """`z = tanh(W z + b)` with Gaussian `W` scaled to a spectral norm; `b` is made for a chosen root.
 
     Attributes:
-        norm: `‖W‖₂`; below 1 the map contracts, above it may have more than one fixed point.
+        norm: `‖W‖₂`; below 1 the map contracts, above it may have several fixed points.
     """
 
     norm: float = 0.9
@@ -47,8 +47,8 @@ class TanhEquilibrium(Generated):
 class MonotoneEquilibrium(Generated):
     """`z = relu(W z + b)` with `W = (1 − m) I − AᵀA + B − Bᵀ`.
 
-    `I − W` is strongly monotone with constant `m`, so that there is one equilibrium; but
-    the map need not contract.
+    `I − W` is strongly monotone with constant `m`, so there is one equilibrium; the map need not
+    contract.
 
     Attributes:
         margin: `m`.

@@ -1,4 +1,4 @@
-"""What generated problems share: numbers drawn once, on the host in float64, for every dtype and device."""
+"""Base of generated problems, whose numbers are drawn once, on the host in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...options.options import is_integer
 from ...solvers.interface.problem import Form
-from ..problem import Root, TestProblem
+from ..problem import Device, Root, TestProblem
 
 Array = NDArray[np.float64]
 
@@ -23,11 +23,11 @@ Array = NDArray[np.float64]
 class Generated(TestProblem):
     """A fixed point `z = f(z)` that is drawn from a seed, with a root chosen beforehand.
 
-    `draw` gives the arrays that `function` takes as arguments; the last one is the root. A call without
-    arguments uses the same, drawn once. Matrices are dense.
+    `draw` returns the arguments of `function` as arrays, and the root as the last one. A call without
+    arguments uses the same arrays, drawn once. Matrices are dense.
 
     Attributes:
-        seed: Of the generator.
+        seed: Seed of the generator.
     """
 
     seed: int = 0
@@ -54,10 +54,7 @@ class Generated(TestProblem):
         return n >= 1
 
     def args(
-        self,
-        n: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
+        self, n: int | None = None, dtype: torch.dtype = torch.float64, device: Device = None
     ) -> tuple[Tensor, ...]:
         arrays = _drawn(self, self.size(n))[:-1]
         return tuple(torch.tensor(array, dtype=dtype, device=device) for array in arrays)
@@ -79,5 +76,5 @@ def _drawn(problem: Generated, n: int) -> tuple[Array, ...]:
 
 
 def orthogonal(n: int, generator: np.random.Generator) -> Array:
-    """A random orthogonal matrix, uniformly distributed but for signs (Stewart 1980)."""
+    """A random orthogonal matrix, uniformly distributed up to signs (Stewart 1980)."""
     return np.asarray(np.linalg.qr(generator.standard_normal((n, n)))[0], dtype=np.float64)

@@ -17,13 +17,13 @@ KINDS = ("real", "complex", "non-normal")
 
 @dataclass(frozen=True)
 class Spectrum(Generated):
-    """`z* + J tanh(z − z*)`, whose Jacobian at `z*` is `J = Q T Qᵀ` with the eigenvalues asked for.
+    """`z* + J tanh(z − z*)`, whose Jacobian at `z*` is `J = Q T Qᵀ` with the given eigenvalues.
 
     Attributes:
         radius: Spectral radius of `J`; from 1 on plain iteration diverges.
         kind: `"real"`, evenly from `−radius` to `radius`; `"complex"`, pairs on the circle of that radius
             (and one real value if `n` is odd); `"non-normal"`, the real ones in a triangular matrix.
-        growth: Superdiagonal of `T` where `kind="non-normal"`: powers of `J` grow before they fall.
+        growth: Superdiagonal of `T` for `kind="non-normal"`: powers of `J` grow before they fall.
     """
 
     radius: float = 0.9
@@ -42,7 +42,7 @@ class Spectrum(Generated):
             raise ValueError(f"growth must be a number ≥ 0, got {self.growth!r}")
 
     def eigenvalues(self, n: int) -> np.ndarray:
-        """Those of `J`, `(n,)`, complex."""
+        """Eigenvalues of `J`, `(n,)`, complex."""
         if self.kind == "complex":
             angles = np.pi * np.arange(1, n // 2 + 1) / (n // 2 + 1)
             pairs = self.radius * np.exp(1j * angles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -98,6 +98,8 @@ class ScipyRoot(WholeSolver):
     method: str = "hybr"
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     jacobian: bool | None = None
+    needs: ClassVar[str] = "evaluations (`hybr`, `lm`: dense Jacobians)"
+    suits: ClassVar[str] = "SciPy's methods, one system at a time"
 
     def __post_init__(self) -> None:
         one_of("method", self.method, tuple(_OPTIONS))

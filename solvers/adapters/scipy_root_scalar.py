@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class ScipyRootScalar(WholeSolver):
     x1: float | Tensor | None = None
     second_derivative: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    suits: ClassVar[str] = "SciPy's methods for scalar equations, one system at a time"
 
     # Tensors compare entry by entry.
     __eq__ = object.__eq__

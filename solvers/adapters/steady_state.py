@@ -99,6 +99,8 @@ class SteadyState(WholeSolver):
     atol: float | None = None
     step_size: float = 0.5
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    suits: ClassVar[str] = "stable states, by torchdiffeq's integrators"
+
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..interface.golden import golden_sequence
 from .affine_scan import affine_scan
 
 Time = Literal["first", "last"]
 
 _PROBE_COLOURS, _COLOURS = 3, 2
-_GOLDEN_RATIO = 0.6180339887498949
 _SQUARINGS = 3
 
 
@@ -159,8 +159,8 @@ def assemble(
         sparse[:, colour::colours] = vectors
         return axis.split(product(axis.join(sparse)))
 
-    count = torch.arange(1, length * d + 1, dtype=torch.float64, device=like.device)
-    probe = ((count * _GOLDEN_RATIO) % 1.0 + 0.5).to(like.dtype).reshape(length, d)
+    weights = golden_sequence(length * d, first=1, device=like.device) + 0.5
+    probe = weights.to(like.dtype).reshape(length, d)
     responses = [
         respond(probe[c::_PROBE_COLOURS], c, _PROBE_COLOURS) for c in range(_PROBE_COLOURS)
     ]

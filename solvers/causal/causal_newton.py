@@ -19,6 +19,7 @@ from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import RunOutcome, WholeSolver
 from ..interface.tolerance import threshold
+from ..newton.parabola import SUFFICIENT_DECREASE
 from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
 
 # Limits on the norms of the A_t and step lengths that are tried in turn: Newton's step, the same
@@ -27,7 +28,6 @@ _TRIALS = ((float("inf"), 1.0), (1.0, 1.0), *((0.0, 0.25**k) for k in range(7)))
 # A prefix whose residual grows by more than this is tried again, and so is the first time step that
 # is not settled if its own does not fall.
 _GROWTH = 10.0
-_SUFFICIENT_DECREASE = 1e-4
 _LINEAR_PATIENCE = 3
 
 
@@ -89,6 +89,9 @@ class CausalNewton(WholeSolver):
     time: Time = "first"
     jacobian: Literal["full", "diagonal"] = "full"
     damping: float = 0.0
+    needs: ClassVar[str] = "products with the Jacobian"
+    suits: ClassVar[str] = "recurrences and causal models, all times at once"
+
     default_max_steps: ClassVar[int] = 200
 
     def __post_init__(self) -> None:
@@ -225,7 +228,7 @@ class _Run:
             trial = z + move.masked_fill(~finite.unsqueeze(2), 0.0)
             trial_residual = self.problem.residual(self._flat(trial))
             norms = _prefixes(_rms(self._ordered(trial_residual)))
-            growth = torch.where(next_to_settle, 1.0 - _SUFFICIENT_DECREASE * length, _GROWTH)
+            growth = torch.where(next_to_settle, 1.0 - SUFFICIENT_DECREASE * length, _GROWTH)
             harmless = norms <= torch.maximum(tolerance, growth * before)
             if self.problem.linear:
                 harmless = norms.isfinite()

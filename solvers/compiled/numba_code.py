@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from ..interface.compiled_systems import CompilationError
 from ..interface.solution import Status
+from ..newton.parabola import LONGEST_CUT, SHORTEST_CUT
 
 CONVERGED, MAX_STEPS, STALLED = map(int, (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED))
 NON_FINITE, SINGULAR = int(Status.NON_FINITE), int(Status.LINEAR_SOLVE_FAILED)
@@ -25,7 +26,6 @@ LOST = 2.0**-40
 """A change of the residual below this relative size is too close to rounding for a difference."""
 MOST_PROBES = 5
 """Widths that are tried for one difference."""
-SUFFICIENT_DECREASE = 1e-4
 REUSE = 0.5
 """A Jacobian is carried on while full steps make the residual smaller than this many times the last."""
 
@@ -110,5 +110,5 @@ def shorter(length: float, ratio: float) -> float:
     """
     cut = 1.0 / (ratio * ratio - 1.0 + 2.0 * length) * length
     if not math.isfinite(ratio):
-        cut = 0.5
-    return length * min(max(cut, 0.1), 0.5)
+        cut = LONGEST_CUT
+    return length * min(max(cut, SHORTEST_CUT), LONGEST_CUT)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..newton.parabola import SUFFICIENT_DECREASE
 from .numba_algebra import algebra
 from .numba_code import (
     CONVERGED,
@@ -19,7 +20,6 @@ from .numba_code import (
     REUSE,
     SINGULAR,
     STALLED,
-    SUFFICIENT_DECREASE,
     Array,
     borrowed,
     guarded,

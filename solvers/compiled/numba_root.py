@@ -55,6 +55,9 @@ class NumbaRoot(WholeSolver):
 
     max_updates: int = 10
     max_trials: int = 20
+    needs: ClassVar[str] = "a function for Numba"
+    suits: ClassVar[str] = "very many systems of few unknowns, in compiled parallel code"
+
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..newton.parabola import SUFFICIENT_DECREASE
 from .numba_code import (
     CONVERGED,
     HALF_DIGITS,
@@ -23,7 +24,6 @@ from .numba_code import (
     REUSE,
     SINGULAR,
     STALLED,
-    SUFFICIENT_DECREASE,
     Array,
     borrowed,
     guarded,

@@ -83,6 +83,9 @@ class Homotopy(WholeSolver):
     corrector: Solver = field(default_factory=lambda: Newton(globalisation=None))
     kind: Kind = "newton"
     first_step: float = 0.1
+    needs: ClassVar[str] = "what its corrector needs"
+    suits: ClassVar[str] = "where nothing else leads: past singular Jacobians and folds"
+
     default_max_steps: ClassVar[int] = 300
 
     def __post_init__(self) -> None:

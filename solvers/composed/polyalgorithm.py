@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -87,6 +88,8 @@ class Polyalgorithm(WholeSolver):
     members: tuple[Solver, ...] | None = None
     remember: bool = True
     winner: Winner = field(default_factory=Winner, compare=False, repr=False)
+    needs: ClassVar[str] = "what its members need"
+    suits: ClassVar[str] = "the default for roots: several solvers in turn"
 
     def __post_init__(self) -> None:
         if self.members is None:

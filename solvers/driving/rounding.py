@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
+from ..interface.golden import golden_sequence
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.tolerance import Budget, Tolerance
@@ -24,7 +25,6 @@ TIME_STEP_UNITS = 4
 # After this many steps without progress, check whether rounding explains the residual; check again at
 # 2×, 4×, …
 FIRST_DOUBT = 8
-_GOLDEN_RATIO = 0.6180339887498949
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -96,8 +96,7 @@ def reachable(problem: Problem, z: Tensor) -> np.ndarray:
     Source: Rigal & Gaches 1967 (the normwise backward error).
     """
     n = z.shape[1]
-    count = torch.arange(n, dtype=torch.float64, device=z.device)
-    signs = torch.where((count * _GOLDEN_RATIO) % 1.0 < 0.5, 1.0, -1.0).to(z.dtype)
+    signs = torch.where(golden_sequence(n, device=z.device) < 0.5, 1.0, -1.0).to(z.dtype)
     moved = z * signs
     product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
     change = torch.linalg.vector_norm(product, dim=1)

@@ -46,6 +46,8 @@ class Aitken(Solver):
         ([0.7391, 1.0218, 1.2834], True)
     """
 
+    suits: ClassVar[str] = "scalar equations; relaxation of coupled ones"
+
     default_max_steps: ClassVar[int] = 2000
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
@@ -80,6 +82,8 @@ class Steffensen(Solver):
         >>> round(z.item(), 9)
         1.414213562
     """
+
+    suits: ClassVar[str] = "scalar equations; relaxation of coupled ones"
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AitkenState:
         length = first_length(problem, z, residual)

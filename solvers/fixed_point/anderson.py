@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...options.options import is_integer, is_number, is_positive
+from ..compiled.anderson_step import AndersonArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
 from ..interface.problem import Problem
 from ..interface.scale import first_step_length
 from ..interface.solver import Solver
 from .ring import Ring
 
-# Beside it no equation in use is small: their entries are residual norms over that of the first.
-_FLOOR = 1e-30
+# Regularisation floor; equations are normalised by the first residual, so in-use rows are far above it.
+FLOOR = 1e-30
 # A plain step that makes the residual grow by more than this tells of a map that expands.
-_EXPANSION = 1.2
-
-
-class _Arrays(NamedTuple):
-    """A state as compiled code takes it."""
-
-    ring: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """Residuals, targets and weights."""
-    first: np.ndarray
-    mixing: np.ndarray
-    limits: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """The limit, the strict and the lenient one."""
-    plain: np.ndarray
-    size: np.ndarray
+EXPANSION = 1.2
 
 
 @dataclass
@@ -64,7 +51,7 @@ class AndersonState:
     """Norms of the iterates, `(batch, 1)`, where they are known."""
     following: Tensor | None = None
     """The next iterate, where it is known."""
-    arrays: _Arrays | None = field(default=None, init=False)
+    arrays: AndersonArrays | None = field(default=None, init=False)
     """The memory of this very state, where compiled code made it."""
 
     @property
@@ -124,6 +111,8 @@ class Anderson(Solver):
     restart: int | None = None
     safeguard: float | None = 10.0
     compiled: bool = False
+    suits: ClassVar[str] = "the default for fixed points"
+
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
@@ -155,7 +144,7 @@ class Anderson(Solver):
             residuals=z.new_zeros(batch, slots, n),
             targets=z.new_zeros(batch, slots, n),
             weights=residual.new_zeros(batch, 1, slots),
-            floor=_FLOOR * identity,
+            floor=FLOOR * identity,
         )
         ring.slot(0).residual.copy_(residual)
         step = self.mixing * residual if mixing is None else mixing * residual
@@ -171,9 +160,9 @@ class Anderson(Solver):
 
     def step(self, problem: Problem, state: AndersonState) -> AndersonState:
         if self.compiled and runs_compiled(state.z, state.residual):
-            return self._compiled_step(problem, state)
+            return compiled_step(self, problem, state, FLOOR, EXPANSION)
         ring, mixing, count = state.ring, state.mixing, state.count + 1
-        z = torch.bmm(self._combination(state), ring.targets).squeeze(1)
+        z = torch.bmm(self.combination(state), ring.targets).squeeze(1)
         residual = problem.residual(z)
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         if torch.is_grad_enabled():
@@ -197,7 +186,7 @@ class Anderson(Solver):
         limit, plain = state.limit, state.plain
         if self.safeguard is not None:
             growth = size / state.size
-            found = torch.where(growth > _EXPANSION, state.lenient, state.strict)
+            found = torch.where(growth > EXPANSION, state.lenient, state.strict)
             limit = torch.where(plain, found, limit)
             plain = growth > limit
             ring.weight_rows.masked_fill_(plain, 0.0)
@@ -209,62 +198,7 @@ class Anderson(Solver):
             state.strict, state.lenient, plain, state.relative, state.tiny, count,
         )  # fmt: skip
 
-    def _compiled_step(self, problem: Problem, state: AndersonState) -> AndersonState:
-        """The same in compiled code, which gives the step after this one its iterate too."""
-        # Numba takes a sixth of a second to import.
-        from .anderson_kernel import type_two_step
-
-        z, ring, count = state.following, state.ring, state.count + 1
-        if z is None:
-            z = torch.bmm(self._combination(state), ring.targets).squeeze(1)
-        residual = problem.residual(z).contiguous()
-        before = state.arrays or self._arrays(state)
-        slots = ring.residuals.shape[1]
-        sizes = np.empty((2, *before.size.shape), before.size.dtype)
-        following = np.empty(z.shape, before.size.dtype)
-        type_two_step(
-            *before.ring,
-            before.first,
-            before.mixing,
-            before.limits,
-            before.plain,
-            (state.count % slots, count % slots),
-            z.numpy(),
-            residual.numpy(),
-            before.size,
-            (
-                _FLOOR,
-                state.relative,
-                state.tiny,
-                np.inf if self.safeguard is None else _EXPANSION,
-            ),
-            self.restart is not None and count % self.restart == 0,
-            sizes,
-            following,
-        )
-        after = AndersonState(
-            z, residual, ring, state.first, state.identity, state.mixing, torch.from_numpy(sizes[0]),
-            torch.from_numpy(before.limits[0]), state.strict, state.lenient,
-            torch.from_numpy(before.plain), state.relative, state.tiny, count,
-            torch.from_numpy(sizes[1]), torch.from_numpy(following),
-        )  # fmt: skip
-        after.arrays = before._replace(size=sizes[0])
-        return after
-
-    def _arrays(self, state: AndersonState) -> _Arrays:
-        """The memory of a state that knows of none; a copy of what is written beside the ring."""
-        ring, size = state.ring, state.size
-        mixing = torch.full_like(size, self.mixing) if state.mixing is None else state.mixing
-        return _Arrays(
-            (ring.residuals.numpy(), ring.targets.numpy(), ring.weights.numpy()),
-            state.first.numpy(),
-            mixing.numpy(),
-            (state.limit.clone().numpy(), state.strict.numpy(), state.lenient.numpy()),
-            state.plain.clone().numpy(),
-            size.numpy(),
-        )
-
-    def _combination(self, state: AndersonState) -> Tensor:
+    def combination(self, state: AndersonState) -> Tensor:
         """The weights of the rows in the next iterate, 1 for the current point, `(batch, 1, slots)`.
 
         The `x` with `x_c = 1` for the current slot `c` that makes `Σ xᵢ rᵢ` orthogonal to each past `δrⱼ`,

@@ -45,6 +45,8 @@ class FixedPointIteration(Solver):
     """
 
     damping: float = 1.0
+    suits: ClassVar[str] = "contractions; the baseline"
+
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:

@@ -54,6 +54,8 @@ class Solver(Options, ABC):
         has_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
             approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
+        needs: The cost of a step, in words, for tables of solvers.
+        suits: The equations that it is for, in words, for tables of solvers.
     """
 
     linear_only: ClassVar[bool] = False
@@ -62,6 +64,8 @@ class Solver(Options, ABC):
     ends_itself: ClassVar[bool] = False
     has_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
+    needs: ClassVar[str] = "evaluations"
+    suits: ClassVar[str] = ""
 
     @property
     def keeps_batch(self) -> bool:

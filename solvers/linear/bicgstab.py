@@ -55,6 +55,8 @@ class BiCGStab(Preconditioned):
     """
 
     preconditioner: Callable[[Tensor], Tensor] | None = None
+    needs: ClassVar[str] = "products"
+    suits: ClassVar[str] = "large systems, with few vectors stored"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000

@@ -69,6 +69,8 @@ class CG(Preconditioned):
     """
 
     preconditioner: Callable[[Tensor], Tensor] | None = None
+    needs: ClassVar[str] = "products"
+    suits: ClassVar[str] = "symmetric definite operators: potentials"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000

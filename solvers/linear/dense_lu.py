@@ -45,6 +45,8 @@ class DenseLU(Solver):
         [1.0, 2.0]
     """
 
+    needs: ClassVar[str] = "dense matrices"
+    suits: ClassVar[str] = "few unknowns"
     linear_only: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 10
 

@@ -90,6 +90,8 @@ class GMRES(Preconditioned):
 
     restart: int | None = None
     preconditioner: Callable[[Tensor], Tensor] | None = None
+    needs: ClassVar[str] = "products"
+    suits: ClassVar[str] = "the default adjoint"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     lazy_iterate: ClassVar[bool] = True

@@ -69,6 +69,8 @@ class LSMR(Solver):
         [1.0, 2.0]
     """
 
+    needs: ClassVar[str] = "products, also transposed"
+    suits: ClassVar[str] = "least squares, where GMRES stagnates"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 2000

@@ -38,6 +38,8 @@ class NeumannSeries(Solver):
         2.0
     """
 
+    needs: ClassVar[str] = "products"
+    suits: ClassVar[str] = "contractions"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 2000

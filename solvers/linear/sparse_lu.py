@@ -133,6 +133,8 @@ class SparseLU(Solver):
 
     remember: bool = True
     known: KnownPattern = field(default_factory=KnownPattern, compare=False, repr=False)
+    needs: ClassVar[str] = "products"
+    suits: ClassVar[str] = "unknowns that meet few others: finds the entries by itself"
     linear_only: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 10
 

@@ -14,9 +14,10 @@ from ..interface.solution import Status
 from ..interface.solver import Solver
 from .globalisation import Point, PointState, first_norms, next_norms, settled_systems, units
 from .newton import dense_model
+from .parabola import SUFFICIENT_DECREASE
 from .trust_region import decrease, promised_decrease
 
-_ACCEPTED_RATIO, _GOOD_RATIO = 1e-4, 0.25
+_GOOD_RATIO = 0.25
 _CUT = 4.0
 _FIRST_GROWTH, _GROWTH_OF_GROWTH = 4.0, 2.0
 
@@ -70,6 +71,9 @@ class LevenbergMarquardt(Solver):
     memory: int = 10
     balance: bool = True
     max_trials: int = 20
+    needs: ClassVar[str] = "dense Jacobians"
+    suits: ClassVar[str] = "singular Jacobians, poor starts"
+
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
@@ -114,7 +118,7 @@ class LevenbergMarquardt(Solver):
             trial = Point.of(z, problem.residual(z), weights)
             promised = promised_decrease(model, model.jvp(move))
             ratio = decrease(allowance, trial.norm, start.norm) / promised
-            good = ~accepted & (ratio >= _ACCEPTED_RATIO)
+            good = ~accepted & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
             smaller = torch.where(ratio >= _GOOD_RATIO, damping / _CUT, damping)
             following = torch.where(good, smaller, damping * growth)

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from ...options.options import is_integer
 from .globalisation import Advance, Evaluate, Globalisation, Model, Point, first_norms, next_norms
-
-_SUFFICIENT_DECREASE = 1e-4
-_SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
+from .parabola import SUFFICIENT_DECREASE, trusted
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _backtrack(
     for _ in range(options.max_trials):
         trial_z = start.z + length.unsqueeze(1) * step
         trial = evaluate(torch.where(accepted.unsqueeze(1), best.z, trial_z))
-        low = trial.norm <= reference - _SUFFICIENT_DECREASE * length * start.norm
+        low = trial.norm <= reference - SUFFICIENT_DECREASE * length * start.norm
         good = ~accepted & low
         best = best.or_else(good, trial)
         accepted = accepted | good
@@ -119,6 +117,5 @@ def _backtrack(
             break
         ratio = trial.norm / start.norm
         cut = 1.0 / (ratio**2 - 1.0 + 2.0 * length) * length
-        cut = torch.where(torch.isfinite(cut), cut, _LONGEST_CUT)
-        length = torch.where(accepted, length, length * cut.clamp(_SHORTEST_CUT, _LONGEST_CUT))
+        length = torch.where(accepted, length, length * trusted(cut))
     return best, accepted

@@ -112,6 +112,9 @@ class Newton(Solver):
 
     globalisation: Globalisation | None = field(default_factory=TrustRegion)
     refresh: int | None = 1
+    needs: ClassVar[str] = "dense Jacobians"
+    suits: ClassVar[str] = "few unknowns, many systems; also chord and Shamanskii steps"
+
     default_max_steps: ClassVar[int] = 100
     has_inverse: ClassVar[bool] = True
 

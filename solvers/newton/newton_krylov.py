@@ -83,6 +83,9 @@ class NewtonKrylov(Solver):
     globalisation: Globalisation | None = field(default_factory=NonmonotoneLineSearch)
     max_linear_steps: int = 200
     max_short_solves: int | None = None
+    needs: ClassVar[str] = "products with the Jacobian"
+    suits: ClassVar[str] = "many unknowns"
+
     default_max_steps: ClassVar[int] = 100
 
     def __post_init__(self) -> None:

@@ -59,6 +59,9 @@ class PseudoTransient(Solver):
     """
 
     first_step: float = 10.0
+    needs: ClassVar[str] = "dense Jacobians"
+    suits: ClassVar[str] = "steady states"
+
     default_max_steps: ClassVar[int] = 200
 
     def __post_init__(self) -> None:

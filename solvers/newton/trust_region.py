@@ -20,9 +20,9 @@ from .globalisation import (
     next_norms,
     units,
 )
+from .parabola import SUFFICIENT_DECREASE, trusted
 
-_ACCEPTED_RATIO, _GOOD_RATIO = 1e-4, 0.5
-_SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
+_GOOD_RATIO = 0.5
 _GROWTH = 2.0
 
 
@@ -108,7 +108,7 @@ class TrustRegion(Globalisation):
             trial = evaluate(trial_z)
             promised = promised_decrease(model, leg.change)
             ratio = decrease(allowance, trial.norm, start.norm) / promised
-            good = ~accepted & (ratio >= _ACCEPTED_RATIO)
+            good = ~accepted & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
             following = _next_radius(
                 radius, leg, ratio, decrease(start.norm, trial.norm, start.norm), model
@@ -170,11 +170,10 @@ def _within(radius: Tensor, cauchy: _Leg, newton: _Leg, scale: Tensor) -> _Leg:
 def _next_radius(radius: Tensor, leg: _Leg, ratio: Tensor, actual: Tensor, model: Model) -> Tensor:
     # The parabola through ‖r‖² at both ends, with the model's slope at the start (A6.4.5).
     slope = 2.0 * (model.residual * leg.change).sum(dim=1) / _square(model.residual)
-    cut = slope / (2.0 * (actual + slope))
-    cut = torch.where(torch.isfinite(cut), cut, _LONGEST_CUT).clamp(_SHORTEST_CUT, _LONGEST_CUT)
+    cut = trusted(slope / (2.0 * (actual + slope)))
     longer = torch.maximum(radius, _GROWTH * leg.length)
     kept = torch.where(ratio >= _GOOD_RATIO, longer, radius)
-    return torch.where(ratio >= _ACCEPTED_RATIO, kept, cut * leg.length)
+    return torch.where(ratio >= SUFFICIENT_DECREASE, kept, cut * leg.length)
 
 
 def decrease(before: Tensor, after: Tensor, unit: Tensor) -> Tensor:

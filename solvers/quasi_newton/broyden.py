@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...options.options import is_integer, is_number
+from ..compiled.broyden_step import BroydenArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
 from ..interface.problem import Problem
 from ..interface.scale import first_step_length
@@ -22,30 +22,6 @@ _FIRST_CAPACITY = 8
 _SMALLEST_CURVATURE = 1e-4
 # Of the updates, to be given up at once: a reduction costs as much as some steps.
 _PART_GIVEN_UP = 0.25
-
-
-class _Arrays(NamedTuple):
-    """A state as compiled code takes it."""
-
-    point: np.ndarray
-    """Iterates, residuals and directions, `(3, batch, 1, n)`."""
-    numbers: np.ndarray
-    """Sizes, lengths and norms of the iterates, `(3, batch, 1, 1)`."""
-    first_length: np.ndarray
-    updates: np.ndarray
-
-    @classmethod
-    def of(cls, state: BroydenState) -> _Arrays:
-        """The arrays of a state that has none; its norms of the iterates are not read."""
-        first_length = state.first_length
-        if first_length is None:
-            first_length = torch.ones_like(state.size)
-        return cls(
-            torch.stack((state.z_row, state.residual_row, state.direction)).numpy(),
-            torch.stack((state.size, state.length, torch.zeros_like(state.size))).numpy(),
-            first_length.contiguous().numpy(),
-            state.updates.numpy(),
-        )
 
 
 @dataclass
@@ -71,7 +47,7 @@ class BroydenState:
     count: int
     z_size: Tensor | None = None
     """Norms of the iterates, where they are known."""
-    arrays: _Arrays | None = field(default=None, init=False)
+    arrays: BroydenArrays | None = field(default=None, init=False)
     """The memory of this very state, where compiled code made it."""
 
     @cached_property
@@ -159,6 +135,7 @@ class Broyden(Solver):
     line_search: bool = True
     growth: float = 1.0
     compiled: bool = False
+    suits: ClassVar[str] = "where plain iteration diverges"
     has_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -194,7 +171,10 @@ class Broyden(Solver):
         if state.used == self.memory:
             state = self._reduced(state)
         if self.compiled and runs_compiled(state.z_row, residual):
-            return self._compiled_step(state, taken, trial, residual.contiguous())
+            updates = self._with_room(state)
+            growth = 1.0 + self.growth / (state.count + 1) ** 2 if self.line_search else torch.inf
+            limits = (growth, _SMALLEST_CURVATURE)
+            return compiled_step(state, updates, taken, trial, residual.contiguous(), limits)
         s = state.length * taken
         size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
 
@@ -268,38 +248,3 @@ class Broyden(Solver):
             updates = updates.new_empty(batch, min(2 * capacity, self.memory), 2, n)
             updates.narrow(1, 0, capacity).copy_(state.updates)
         return updates
-
-    def _compiled_step(
-        self, state: BroydenState, taken: Tensor, trial: Tensor, residual: Tensor
-    ) -> BroydenState:
-        """The rest of `step`, after the evaluation, in compiled code."""
-        # Numba takes a sixth of a second to import.
-        from .broyden_kernel import good_step
-
-        count = state.count + 1
-        updates = self._with_room(state)
-        before = state.arrays or _Arrays.of(state)
-        stored = before.updates if updates is state.updates else updates.numpy()
-        point, numbers_after = np.empty_like(before.point), np.empty_like(before.numbers)
-        good_step(
-            before.point,
-            before.numbers,
-            before.first_length,
-            stored,
-            state.used,
-            before.point[2] if taken is state.direction else taken.numpy(),
-            trial.numpy(),
-            residual.numpy(),
-            1.0 + self.growth / count**2 if self.line_search else np.inf,
-            _SMALLEST_CURVATURE,
-            point,
-            numbers_after,
-        )
-        z_row, residual_row, direction = map(torch.from_numpy, point)
-        size, length, z_size = map(torch.from_numpy, numbers_after)
-        after = BroydenState(
-            z_row, residual_row, size, direction, length, updates, state.used + 1,
-            state.first_length, count, z_size,
-        )  # fmt: skip
-        after.arrays = _Arrays(point, numbers_after, before.first_length, stored)
-        return after

@@ -12,9 +12,8 @@ from ...options.options import is_integer, is_positive
 from ..interface.problem import Problem
 from ..interface.scale import first_length
 from ..interface.solver import Solver
+from ..newton.parabola import LONGEST_CUT, SHORTEST_CUT, SUFFICIENT_DECREASE
 
-_SUFFICIENT_DECREASE = 1e-4
-_SHORTEST_CUT, _LONGEST_CUT = 0.1, 0.5
 # Limits on the spectral coefficient, as multiples of the first one.
 _SHORTEST, _LONGEST = 1e-10, 1e10
 
@@ -82,6 +81,8 @@ class DFSANE(Solver):
 
     memory: int = 10
     allowance: float = 1.0
+    suits: ClassVar[str] = "very many unknowns, no stored vectors"
+
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
@@ -121,7 +122,7 @@ class DFSANE(Solver):
         merit, now = (size / unit).square(), (state.size / unit).square()
         limit = state.merits.amax(dim=1, keepdim=True)
         allowed = self.allowance / (1.0 + state.accepted).square()
-        good = merit <= limit + allowed - _SUFFICIENT_DECREASE * alpha.square() * now
+        good = merit <= limit + allowed - SUFFICIENT_DECREASE * alpha.square() * now
 
         shorter = _shortened(alpha, now, merit)
         start = torch.ones_like(alpha)
@@ -162,5 +163,5 @@ def _shortened(alpha: Tensor, now: Tensor, merit: Tensor) -> Tensor:
     denominator = merit + (2.0 * alpha - 1.0) * now
     usable = torch.isfinite(denominator) & (denominator > 0)
     least = alpha.square() * now / denominator.masked_fill(~usable, 1.0)
-    least = torch.where(usable, least, _LONGEST_CUT * alpha)
-    return torch.minimum(torch.maximum(least, _SHORTEST_CUT * alpha), _LONGEST_CUT * alpha)
+    least = torch.where(usable, least, LONGEST_CUT * alpha)
+    return torch.minimum(torch.maximum(least, SHORTEST_CUT * alpha), LONGEST_CUT * alpha)

@@ -86,6 +86,7 @@ class Bracketing(Solver):
     lower: float | Tensor | None = None
     upper: float | Tensor | None = None
     max_search: int = 80
+    suits: ClassVar[str] = "batches of scalar equations, surely"
     ends_itself: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 500
 

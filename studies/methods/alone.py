@@ -1,16 +1,16 @@
-"""Methods of other libraries by themselves, on the study's own function, counted and checked from outside."""
+"""Methods of other libraries by themselves, on the study's function, counted and checked from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ...options.text import Value
 from ..row import Family
-from ..selection import Value
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
-Solve = Callable[[str, Mapping[str, Value], Equation], Attempt]
+Solve = Callable[[str, Mapping[str, Value], StudyEquation], Attempt]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Library:
     Attributes:
         name: Its name, by which it is imported.
         methods: Names of its methods.
-        solve: Gives what one of them makes of an equation, with further options.
+        solve: Applies a method with further options to an equation.
         packages: Distributions whose versions matter.
-        family: What kind of methods it has.
+        family: Kind of its methods.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Alone:
     """A method of a library.
 
     Attributes:
-        library: Which.
+        library: The library.
         method: The name of the method.
         options: Further options of it.
     """
@@ -61,5 +61,5 @@ class Alone:
     def packages(self) -> tuple[str, ...]:
         return self.library.packages
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         return self.library.solve(self.method, self.options, equation)

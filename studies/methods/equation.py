@@ -1,4 +1,4 @@
-"""The equation of a cell as a method gets it: every evaluation counted, watched and limited."""
+"""Equation of a cell as a method gets it; every evaluation is counted, watched and limited."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 from ...problems import TestProblem
 
-# A point of the history is worth keeping when the residual has fallen to this share of the last one.
+# A point enters the history once the residual is below this fraction of that of the last point.
 _WORTH_KEEPING = 0.9
 
 
 class BudgetSpentError(RuntimeError):
-    """A method without a limit of its own asked for more evaluations than the cell allows."""
+    """A method requested more evaluations than the cell allows."""
 
 
 @dataclass
 class Watch:
-    """What is seen of a method's evaluations from outside of it.
+    """Record of a method's evaluations, taken from outside of it.
 
     Attributes:
         limit: Evaluations after which the next one raises `BudgetSpentError`; `None` for no limit.
         evaluations: Evaluations so far.
-        history: Evaluations so far and the smallest residual by then, where it fell.
+        history: Number of evaluations and smallest residual, at points where it fell.
     """
 
     limit: int | None = None
@@ -32,7 +32,7 @@ class Watch:
     history: list[tuple[int, float]] = field(default_factory=list)
 
     def see(self, residual: Tensor) -> None:
-        """One evaluation, whose residual is `residual`."""
+        """Record an evaluation with this residual."""
         self.evaluations += 1
         if self.limit is not None and self.evaluations > self.limit:
             raise BudgetSpentError(f"more than {self.limit} evaluations were asked for")
@@ -51,16 +51,16 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Equation:
-    """A problem at one size, as a method is to solve it.
+class StudyEquation:
+    """A problem at one size, with start, target and limit, for a method to solve.
 
     Attributes:
         problem: The problem.
-        z0: Where to start, `(*batch_shape, n)`.
+        z0: The start, `(*batch_shape, n)`.
         target: The largest entry of the residual that counts as solved.
         limit: Evaluations that a method may use.
         args: Parameters as tensors, for methods that differentiate; empty for the problem's own.
-        watch: Sees every evaluation; `None` in timed runs, which nothing slows down.
+        watch: Records every evaluation; `None` in timed runs.
     """
 
     problem: TestProblem
@@ -83,6 +83,6 @@ class Equation:
         return value - z if self.problem.form == "fixed_point" else value
 
     @property
-    def unwatched(self) -> Equation:
-        """The same, as it is timed."""
+    def unwatched(self) -> StudyEquation:
+        """The same equation without a watch, for timed runs."""
         return replace(self, watch=None)

@@ -1,7 +1,7 @@
 """Libraries for JAX by themselves: JAXopt and Optimistix, on the study's own function through callbacks.
 
-A callback makes of a function of PyTorch one of JAX, with a derivative rule that calls back as well, so that
-every evaluation and product is counted as for any other method.
+A callback turns a function of PyTorch into one of JAX. Its derivative rule calls back as well, so that every
+evaluation and product is counted as for any other method.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..selection import Value
+from ...options.text import Value
 from .alone import Library
-from .equation import BudgetSpentError, Equation
+from .equation import BudgetSpentError, StudyEquation
 from .method import Attempt
 
 _JAXOPT = {
@@ -34,12 +34,12 @@ _OPTIMISTIX = {
 
 
 class _Bridge:
-    """The residual as a function of JAX, products with the Jacobian and its transpose counted.
+    """The residual as a function of JAX that counts products with the Jacobian and its transpose.
 
-    A fault inside of a callback would come back as one of JAX's; it is kept and raised again.
+    An exception in a callback would return as one of JAX's; it is kept and raised again.
     """
 
-    def __init__(self, equation: Equation) -> None:
+    def __init__(self, equation: StudyEquation) -> None:
         self._equation, self.jvps, self.vjps = equation, 0, 0
         self.fault: BaseException | None = None
 
@@ -64,9 +64,8 @@ class _Bridge:
         """`F(z)` of a root, `f(z) − z` of a fixed point, flat, in float64.
 
         Args:
-            backwards: Whether it has products with the transposed Jacobian, for methods that take gradients;
-                else a dense Jacobian, of which a solver may take any product, and which counts as one product
-                for each unknown.
+            backwards: True for products with the transposed Jacobian, for methods that take gradients; False
+                for a dense Jacobian, which counts as one product for each unknown.
         """
         import jax
 
@@ -109,13 +108,13 @@ class _Bridge:
     def attempt(
         self, solve: Callable[[Callable[[Any], Any], np.ndarray], Attempt], backwards: bool = False
     ) -> Attempt:
-        """What `solve(residual, start)` gives, in float64, with the products counted."""
+        """Result of `solve(residual, start)` in float64, with counted products."""
         import jax
 
-        # What fails in a callback is raised again; JAX would print it as well.
+        # An exception of a callback is raised again; JAX would print it as well.
         logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
         start = self._equation.z0.detach().double().flatten().numpy()
-        # For the whole process: callbacks run in other threads, which a context would not reach.
+        # Set for the whole process: a context does not reach the threads that callbacks run in.
         jax.config.update("jax_enable_x64", True)
         try:
             found = solve(self.residual(backwards), start)
@@ -129,9 +128,9 @@ class _Bridge:
         return self._torch(z)
 
 
-def _jaxopt(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
-    """What a solver of JAXopt makes of it; its fixed-point solvers get a root as `z + F(z)`."""
-    with warnings.catch_warnings():  # That it is no longer maintained.
+def _jaxopt(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
+    """Solve with JAXopt; its fixed-point solvers get a root as `z + F(z)`."""
+    with warnings.catch_warnings():  # The warning that it is no longer maintained.
         warnings.simplefilter("ignore", DeprecationWarning)
         import jaxopt
 
@@ -151,8 +150,8 @@ def _jaxopt(method: str, given: Mapping[str, Value], equation: Equation) -> Atte
     return bridge.attempt(solve, backwards=True)
 
 
-def _optimistix(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
-    """What a solver of Optimistix makes of it; plain iteration gets a root as `z + F(z)`.
+def _optimistix(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
+    """Solve with Optimistix; plain iteration gets a root as `z + F(z)`.
 
     Its tolerances are relative and absolute; the relative one is 0.
     """

@@ -1,4 +1,4 @@
-"""What a method of solution is to a study."""
+"""Interface of a method, and the result of its attempt."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Protocol
 from torch import Tensor
 
 from ..row import Family
-from .equation import Equation
+from .equation import StudyEquation
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came back from a method, in its own opinion; the study rechecks it.
+    """Result of a method as the method reports it; the study rechecks it.
 
     Attributes:
-        value: The unknown, or `None` if nothing came back.
-        claimed: Whether the method says that it has solved every system.
-        status: What it says, in a word.
+        value: The unknown; `None` without a result.
+        claimed: True if the method reports every system as solved.
+        status: Its status, in a word.
         residual: The residual norm that it reports.
-        evaluations: Values of the function; `None` to take those that were seen from outside.
+        evaluations: Values of the function; `None` for the number counted from outside.
         jvps: Products with the Jacobian; `None` for none.
         vjps: Products with its transpose.
         linear_iterations: Products inside of linear solves.
-        steps: Its steps.
-        reason: What it says of a failure.
-        gradient_error: Relative error of its gradient, where one was asked for.
+        steps: Number of its steps.
+        reason: Its message about a failure.
+        gradient_error: Relative error of its gradient, if one was requested.
     """
 
     value: Tensor | None
@@ -43,11 +43,11 @@ class Attempt:
 
 
 class Method(Protocol):
-    """Something that solves equations.
+    """A method that solves equations.
 
     Attributes:
         label: The name it has in a report.
-        family: What kind of method it is.
+        family: Kind of the method.
         packages: Distributions whose versions matter to it, besides torch and NumPy.
     """
 
@@ -60,6 +60,6 @@ class Method(Protocol):
     @property
     def packages(self) -> tuple[str, ...]: ...
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         """Solve from the equation's start, as well as the method can."""
         ...

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ...implicit import fixed_point, root
 from ...implicit.gradients import Exact, Gradient
+from ...options.text import written
 from ...solvers import Solution, Solver, Status, Stopping
 from ...solvers.interface.problem import Form
 from ...verification.equations import KnownEquation
 from ...verification.polish import polish
 from ...verification.subject import Subject
 from ..row import Family
-from ..written import written
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 ADAPTED = {"ScipyRoot": "scipy", "ScipyRootScalar": "scipy", "SteadyState": "torchdiffeq"}
@@ -37,11 +37,11 @@ _SEVERITY = (
 
 @dataclass(frozen=True)
 class Native:
-    """A solver of this package; of another library, where the solver is an adapter to it.
+    """A solver of this package, which may be an adapter to another library.
 
     Attributes:
         solver: The solver.
-        gradient: A gradient mode, to take a gradient as well.
+        gradient: A gradient mode; `None` for no gradient.
     """
 
     solver: Solver
@@ -52,7 +52,7 @@ class Native:
         return written(self.solver)
 
     def refusal(self, form: Form) -> str | None:
-        """Why the gradient mode cannot go with the solver, or nothing."""
+        """Reason why the gradient mode does not fit the solver; `None` if it fits."""
         if self.gradient is None:
             return None
         try:
@@ -70,12 +70,12 @@ class Native:
         name = type(self.solver).__name__
         return (ADAPTED[name],) if name in ADAPTED else ()
 
-    def solve(self, equation: Equation) -> Attempt:
-        """Solve, and with a gradient mode take the gradient of `⟨w, z⟩` in every argument.
+    def solve(self, equation: StudyEquation) -> Attempt:
+        """Solve; with a gradient mode, also take the gradient of `⟨w, z⟩` in every argument.
 
         `w` is drawn from a fixed seed. The reference is the dense implicit gradient at the root that Newton's
-        method finds in float64 from what came back; evaluations are then those seen from outside, those of
-        the backward pass included, and VJPs those of the adjoint equation.
+        method finds in float64 from the result. Evaluations are then counted from outside and include
+        the backward pass; VJPs are those of the adjoint equation.
         """
         if self.gradient is None:
             with torch.no_grad():
@@ -83,7 +83,7 @@ class Native:
             return _attempt(solution)
         return self._differentiated(equation)
 
-    def _solution(self, equation: Equation, args: tuple[Tensor, ...]) -> Solution:
+    def _solution(self, equation: StudyEquation, args: tuple[Tensor, ...]) -> Solution:
         call = fixed_point if equation.problem.form == "fixed_point" else root
         # A root-mean-square norm of target/√n bounds every entry by the target.
         stopping = Stopping(
@@ -96,20 +96,20 @@ class Native:
             equation.function,
             equation.z0,
             *args,
-            solver=copy.deepcopy(self.solver),  # What a solver remembers is not for the next cell.
+            solver=copy.deepcopy(self.solver),  # The next cell must not inherit a solver's memory.
             stopping=stopping,
             gradient=self._mode(equation),
             batch_dims=len(equation.problem.batch_shape),
             on_failure="accept",
         )
 
-    def _mode(self, equation: Equation) -> Gradient | None:
+    def _mode(self, equation: StudyEquation) -> Gradient | None:
         if not isinstance(self.gradient, Exact) or self.gradient.stopping is not None:
             return self.gradient
         # The adjoint equation to the same tolerance, relative to its right-hand side.
         return replace(self.gradient, stopping=Stopping(rtol=equation.target))
 
-    def _differentiated(self, equation: Equation) -> Attempt:
+    def _differentiated(self, equation: StudyEquation) -> Attempt:
         args = equation.args or equation.problem.args(
             equation.z0.shape[-1], equation.z0.dtype, equation.z0.device
         )

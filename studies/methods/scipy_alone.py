@@ -1,4 +1,4 @@
-"""`scipy.optimize.root` by itself: what it returns and what it says of it."""
+"""`scipy.optimize.root` by itself: its result and its own report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..selection import Value
+from ...options.text import Value
 from .alone import Library
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 _METHODS = (
@@ -26,7 +26,7 @@ _METHODS = (
     "krylov",
     "df-sane",
 )
-# Tolerances for a residual that is to be 1: those of MINPACK are on other quantities.
+# Tolerances for a target of 1: those of MINPACK are on other quantities than the residual.
 _TOLERANCES: dict[str, dict[str, float]] = {
     "hybr": {"xtol": 1e-5},
     "lm": {"xtol": 1e-6, "ftol": 1e-6},
@@ -36,11 +36,11 @@ _FURTHER: dict[str, dict[str, float]] = {"df-sane": {"ftol": 0.0}}
 _LEAST = float(np.finfo(np.float64).eps)
 
 
-def _solve(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
-    """What a method of `scipy.optimize.root` makes of the whole unknown as one vector.
+def _solve(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
+    """Solve with a method of `scipy.optimize.root`; the whole unknown is one vector.
 
-    Jacobians are differences. The tolerance is handed over as `fatol` (half of it to `df-sane`, which
-    measures the square); `hybr` and `lm`, which measure steps, get one that is 10⁵ or 10⁶ times smaller.
+    Jacobians are differences. The tolerance becomes `fatol`; `df-sane`, which measures the square, gets
+    half of it. `hybr` and `lm`, which measure steps, get one that is 10⁵ or 10⁶ times smaller.
     The study's limit takes the place of SciPy's own.
     """
     from scipy.optimize import root
@@ -75,7 +75,7 @@ def _solve(method: str, given: Mapping[str, Value], equation: Equation) -> Attem
     )
 
 
-def _options(method: str, given: Mapping[str, Value], equation: Equation) -> dict[str, Any]:
+def _options(method: str, given: Mapping[str, Value], equation: StudyEquation) -> dict[str, Any]:
     limit = "maxfev" if method in ("hybr", "df-sane") else "maxiter"
     shares = _TOLERANCES.get(method, {"fatol": 1.0})
     return {

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from ..selection import Value
+from ...options.text import Value
 from .alone import Library
-from .equation import Equation
+from .equation import StudyEquation
 from .method import Attempt
 
 
-def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
-    """What a solver of TorchDEQ, which knows fixed points, makes of it: a root is given as `z + F(z)`.
+def _torchdeq(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
+    """Solve with TorchDEQ, which solves fixed points; a root is given as `z + F(z)`.
 
-    Its tolerance is one on the Euclidean norm for each row of a batch, of which the target is a bound for
-    every entry. Claimed is what its statistics say of the smallest residual.
+    Its tolerance is on the Euclidean norm for each row of a batch, and the target bounds every entry. An
+    attempt claims success if its statistics report a small enough residual.
     """
     from torchdeq.solver import get_solver
 
@@ -32,7 +32,7 @@ def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> At
         "max_iter": equation.limit, "tol": equation.target, "stop_mode": "abs", **given,
     }  # fmt: skip
     if method == "broyden":
-        # Its memory is allocated at once, a row for every iteration it might make.
+        # It allocates its memory at once, with a row for every possible iteration.
         options = {"LBFGS_thres": min(equation.limit, 200), **options}
     with torch.no_grad():
         value, _, info = get_solver(method)(function, rows, **options)
@@ -40,10 +40,10 @@ def _torchdeq(method: str, given: Mapping[str, Value], equation: Equation) -> At
     return _attempt(value.view(shape), residual <= equation.target, residual)
 
 
-def _xitorch(method: str, given: Mapping[str, Value], equation: Equation) -> Attempt:
-    """What a method of `xitorch.optimize` makes of it: `equilibrium` for `anderson_acc`, else `rootfinder`.
+def _xitorch(method: str, given: Mapping[str, Value], equation: StudyEquation) -> Attempt:
+    """Solve with `xitorch.optimize`: `equilibrium` for `anderson_acc`, else `rootfinder`.
 
-    It takes one system, so that a batch is a single unknown. Claimed is the absence of its warning.
+    It takes one system, so a batch is a single unknown. An attempt claims success if there is no warning.
     """
     from xitorch.optimize import equilibrium, rootfinder
 

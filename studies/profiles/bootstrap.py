@@ -39,23 +39,23 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Intervals for a statistic of problems that stand for all problems of their kind.
+    """Intervals of a statistic over problems, seen as a sample of all problems of their kind.
 
-    Problems are drawn with replacement, all solvers' results on a problem together. A sample is described by
-    how often each problem is in it, which is what the statistic is given; it may weigh any arrays by that.
+    Problems are drawn with replacement; the results of all solvers on a problem stay together. The
+    statistic receives how often each problem is in a sample, as weights.
 
     Args:
-        statistic: From counts of shape `(samples, problems)` to values of shape `(samples, ...)`; see `mean`
-            and `median`. NaN where it is undefined.
+        statistic: Function from counts of shape `(samples, problems)` to values of shape
+            `(samples, ...)`; see `mean` and `median`. It is NaN where undefined.
         problems: Their number.
-        level: Coverage aimed at.
+        level: Nominal coverage.
         method: `"percentile"`, or `"bca"`: corrected for bias and for skewness by the jackknife (Efron 1987;
             Efron & Tibshirani 1993, equations 14.9 to 14.15).
         resamples: Samples that are drawn.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
-        Estimate and bounds. One problem tells nothing about others: bounds are NaN.
+        Estimate and bounds. With a single problem the bounds are NaN.
 
     Raises:
         ValueError: A number out of its range.
@@ -97,9 +97,9 @@ def bootstrap(
 def _corrected(
     statistic: Statistic, problems: int, estimate: Array, drawn: Array, tail: float
 ) -> tuple[Array, Array]:
-    """Levels of the quantiles that are to be taken in place of `tail` and `1 − tail`."""
+    """Corrected levels of the quantiles, in place of `tail` and `1 − tail`."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Half of the ties, as for a continuous statistic smoothed at its atoms.
+        # Ties count half, as if the statistic were smoothed at its atoms.
         below = np.mean(drawn < estimate, axis=0) + np.mean(drawn == estimate, axis=0) / 2
         bias = ndtri(below)
         left_out = statistic(np.ones((problems, problems)) - np.eye(problems))
@@ -110,13 +110,13 @@ def _corrected(
         for quantile in (ndtri(tail), ndtri(1 - tail)):
             shifted = bias + quantile
             level = ndtr(bias + shifted / (1 - acceleration * shifted))
-            # All resamples on one side, or a jackknife without a value: the plain percentile.
+            # The plain percentile, if all resamples are on one side or the jackknife has no value.
             levels.append(np.where(np.isfinite(level) & np.isfinite(bias), level, ndtr(quantile)))
     return levels[0], levels[1]
 
 
 def _quantile(drawn: Array, levels: Array) -> Array:
-    """The quantile of each statistic at its own level, NaN left out; `inf` is the largest of values."""
+    """The quantile of each statistic at its own level, without NaN entries; `inf` is the largest value."""
     ordered = np.sort(drawn, axis=0)  # NaN last.
     count = np.sum(~np.isnan(drawn), axis=0)
     place = np.clip(np.ceil(levels * count) - 1, 0, np.maximum(count - 1, 0)).astype(int)
@@ -124,7 +124,7 @@ def _quantile(drawn: Array, levels: Array) -> Array:
 
 
 def mean(values: Array) -> Statistic:
-    """The mean of each column of `values`, shape `(problems, k)`, as a statistic; NaN entries are left out.
+    """Statistic: the mean of each column of `values`, shape `(problems, k)`, without NaN entries.
 
     Examples:
         >>> float(mean(np.array(((1.0,), (3.0,))))(np.array(((1.0, 3.0),)))[0, 0])
@@ -143,9 +143,9 @@ def mean(values: Array) -> Statistic:
 
 
 def median(values: Array) -> Statistic:
-    """The median of each column of `values`, shape `(problems, k)`, as a statistic; NaN entries are left out.
+    """Statistic: the median of each column of `values`, shape `(problems, k)`, without NaN entries.
 
-    Of an even number of values it is the mean of the two in the middle, of one and `inf` it is `inf`.
+    For an even number of values it is the mean of the two in the middle, which is `inf` if one of them is.
 
     Examples:
         >>> statistic = median(np.array(((1.0,), (3.0,), (9.0,))))
@@ -187,7 +187,7 @@ def _blocks(counts: NDArray[np.float32], kept: NDArray[np.intp]) -> tuple[Any, A
 def _first_to_reach(
     counts: NDArray[np.float32], kept: NDArray[np.intp], blocks: Any, goals: Any
 ) -> NDArray[np.intp]:
-    """Places in `kept` at which the running sum of each sample first reaches its goal; else the last."""
+    """Positions in `kept` at which the running sum of each sample first reaches its goal; else the last."""
     block = np.minimum((blocks < goals[:, None]).sum(axis=1), blocks.shape[1] - 1)
     samples = np.arange(len(counts))
     before = np.where(block > 0, blocks[samples, block - 1], 0)

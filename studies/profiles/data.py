@@ -9,14 +9,14 @@ from .steps import Array, Steps, checked, cumulative_share
 
 
 def data_profile(evaluations: Array, dimensions: Array) -> tuple[Steps, ...]:
-    """For each solver the share of problems that it solves within a budget of `α (n + 1)` evaluations.
+    """Share of problems that each solver solves within a budget of `α (n + 1)` evaluations.
 
     `d_s(α) = |{p: t[p, s] / (n_p + 1) ≤ α}| / |P|` (Moré & Wild 2009, section 2). `n + 1` evaluations are
-    those of one Jacobian by differences: `α` counts such "simplex gradients". Unlike a performance profile
-    it does not depend on who else takes part.
+    those of one Jacobian by differences: `α` counts such "simplex gradients". Unlike a performance profile,
+    it does not depend on the other solvers.
 
     Args:
-        evaluations: What was needed, shape `(problems, solvers)`, `inf` for failures; see
+        evaluations: Evaluations needed, shape `(problems, solvers)`, `inf` for failures; see
             `evaluations_to_reach`.
         dimensions: Unknowns `n_p` of each problem, shape `(problems,)`.
 
@@ -24,7 +24,7 @@ def data_profile(evaluations: Array, dimensions: Array) -> tuple[Steps, ...]:
         A step function of `α` for each solver.
 
     Raises:
-        ValueError: Not such arrays.
+        ValueError: The arrays have other shapes or values.
 
     Examples:
         >>> (only,) = data_profile(np.array(((6.0,), (22.0,), (np.inf,))), np.array((2, 10, 3)))
@@ -60,7 +60,7 @@ def evaluations_to_reach(
         tau: Reduction that counts as convergence, between 0 and 1.
 
     Returns:
-        Shape `(histories,)`, `inf` where the residual was never so small.
+        Shape `(histories,)`, `inf` if the residual never became so small.
 
     Raises:
         ValueError: `tau` is not between 0 and 1, or lengths do not add up.

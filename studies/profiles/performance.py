@@ -10,7 +10,7 @@ from .steps import Array, Steps, checked, cumulative_share
 
 
 def ratios(costs: Array) -> Array:
-    """What each solver needed, in units of what the best one needed on that problem.
+    """Cost of each solver relative to the cheapest one on that problem.
 
     `r[p, s] = t[p, s] / min over s of t[p, s]` (Dolan & Moré 2002, section 2), `inf` for a failure.
 
@@ -18,10 +18,10 @@ def ratios(costs: Array) -> Array:
         costs: Positive, shape `(problems, solvers)`, `inf` for failures.
 
     Returns:
-        Shape `(problems, solvers)`, at least 1. A problem that nobody solved is `inf` throughout.
+        Shape `(problems, solvers)`, at least 1. An unsolved problem is `inf` throughout.
 
     Raises:
-        ValueError: Not such an array.
+        ValueError: The array has another shape or other values.
 
     Examples:
         >>> tuple(ratios(np.array(((10.0, 20.0, np.inf),)))[0].tolist())
@@ -33,24 +33,24 @@ def ratios(costs: Array) -> Array:
 
 
 def performance_profile(costs: Array, among: Sequence[int] | None = None) -> tuple[Steps, ...]:
-    """For each solver the share of problems that it solves at a cost within a factor `τ` of the best.
+    """Share of problems that each solver solves at a cost within a factor `τ` of the best.
 
-    `ρ_s(τ) = |{p: r[p, s] ≤ τ}| / |P|` (Dolan & Moré 2002, section 2), of all problems, those that nobody
-    solves included. `ρ_s(1)` is the share on which `s` is the best, ties counted for each; the limit is the
+    `ρ_s(τ) = |{p: r[p, s] ≤ τ}| / |P|` (Dolan & Moré 2002, section 2), of all problems, unsolved
+    ones included. `ρ_s(1)` is the share on which `s` is the best, and ties count for each. The limit is the
     share that it solves.
 
-    With more than two solvers a profile ranks the best one only: which of two others lies higher may depend
-    on who else takes part (Gould & Scott 2016). Compare two by a profile of those two: `among`.
+    With more than two solvers a profile ranks the best one only. The order of two others may depend on the
+    remaining solvers (Gould & Scott 2016). Compare two solvers by a profile of those two: `among`.
 
     Args:
         costs: Positive, shape `(problems, solvers)`, `inf` for failures.
-        among: Columns of the solvers to compare; the best is taken among them. All if `None`.
+        among: Columns of the solvers to compare; the best is taken among them. `None` for all.
 
     Returns:
         A step function of `τ ≥ 1` for each solver, in the order of `among`.
 
     Raises:
-        ValueError: Not such an array.
+        ValueError: The array has another shape or other values.
 
     Examples:
         >>> costs = np.array(((10.0, 20.0), (8.0, 8.0), (np.inf, 5.0)))
@@ -64,9 +64,9 @@ def performance_profile(costs: Array, among: Sequence[int] | None = None) -> tup
 
 
 def head_to_head(costs: Array) -> Array:
-    """For each pair of solvers the share of problems that the first solves at no more than the second's cost.
+    """Share of problems that one solver solves at no more than the cost of another, for each pair.
 
-    Entry `[a, b]` is `ρ_a(1)` of the profile of these two (Gould & Scott 2016), without a say of others.
+    Entry `[a, b]` is `ρ_a(1)` of the profile of these two alone (Gould & Scott 2016).
 
     Args:
         costs: Positive, shape `(problems, solvers)`, `inf` for failures.
@@ -75,7 +75,7 @@ def head_to_head(costs: Array) -> Array:
         Shape `(solvers, solvers)`; on the diagonal the share that is solved.
 
     Raises:
-        ValueError: Not such an array.
+        ValueError: The array has another shape or other values.
 
     Examples:
         >>> shares = head_to_head(np.array(((10.0, 20.0), (8.0, 8.0), (np.inf, 5.0), (np.inf, np.inf))))

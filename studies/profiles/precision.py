@@ -12,12 +12,12 @@ from .steps import Array
 
 @dataclass(frozen=True)
 class Precision:
-    """What accuracy costs each solver.
+    """Cost of accuracy for each solver.
 
     Attributes:
-        costs: Median costs, shape `(solvers, tolerances)`, NaN where nothing is in common.
+        costs: Median costs, shape `(solvers, tolerances)`, NaN for a solver without common problems.
         errors: Median errors, of the same shape.
-        problems: How many problems each solver's medians are over, shape `(solvers,)`.
+        problems: Number of problems behind each solver's medians, shape `(solvers,)`.
     """
 
     costs: Array
@@ -28,13 +28,13 @@ class Precision:
 def work_precision(costs: Array, errors: Array, solved: NDArray[np.bool_]) -> Precision:
     """Median cost and median error of each solver at each tolerance.
 
-    The medians of one solver are all over the same problems, those that it solved at every tolerance:
-    else a curve would bend because a hard problem dropped out, not because accuracy got dearer.
+    The medians of one solver are over the same problems at every tolerance: those that it solved at all of
+    them. Otherwise a curve would bend where a hard problem drops out.
 
     Args:
         costs: Shape `(problems, solvers, tolerances)`.
-        errors: What was achieved, of the same shape.
-        solved: Whether the cell was solved, of the same shape.
+        errors: Errors reached, of the same shape.
+        solved: True where the cell was solved, of the same shape.
 
     Returns:
         A curve for each solver.

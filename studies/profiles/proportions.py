@@ -8,12 +8,12 @@ from scipy.special import ndtri
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share, which has a width even where all or nothing succeeded.
+    """Score interval of a share; its width is positive even if all or none of the trials succeeded.
 
     Args:
-        successes: How many of the trials succeeded.
-        trials: How many there were, at least 1.
-        level: The share of such intervals that are to contain the truth.
+        successes: Number of successful trials.
+        trials: Number of trials, at least 1.
+        level: Nominal coverage.
 
     Raises:
         ValueError: A number out of its range.
@@ -34,6 +34,6 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     share, spread = successes / trials, z**2 / trials
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    # At the ends the interval reaches 0 or 1, but for rounding.
+    # Without rounding the interval would reach 0 or 1 at the ends.
     low = 0.0 if successes == 0 else middle - half
     return low, 1.0 if successes == trials else middle + half

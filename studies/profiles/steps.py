@@ -1,4 +1,4 @@
-"""Shares of problems as step functions: what performance and data profiles have in common."""
+"""Shares of problems as step functions, common to performance and data profiles."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Steps:
     """A share of problems that rises in steps, continuous from the right.
 
     Attributes:
-        jumps: Where it rises, ascending, shape `(k,)`.
-        shares: Its value from there on, shape `(k,)`; it is 0 before the first jump.
+        jumps: Positions of the steps, ascending, shape `(k,)`.
+        shares: Its value from each jump on, shape `(k,)`; it is 0 before the first.
 
     Examples:
         >>> steps = Steps(np.array((1.0, 4.0)), np.array((0.5, 1.0)))
@@ -34,13 +34,13 @@ class Steps:
 
     @property
     def limit(self) -> float:
-        """The share that is reached in the end: that of the problems solved."""
+        """The final share: that of the problems solved."""
         return float(self.shares[-1]) if len(self.shares) else 0.0
 
     def thinned(self, most: int) -> Steps:
         """The same with at most `most` jumps, the first and the last among them.
 
-        Where jumps are left out the share is too small until the next one, by at most the rise left out.
+        Between kept jumps the share is too small, by at most the rise of the jumps left out.
         """
         if len(self.jumps) <= most:
             return self
@@ -49,10 +49,10 @@ class Steps:
 
 
 def cumulative_share(values: Array) -> tuple[Steps, ...]:
-    """For each solver the share of all problems with a value of at most `x`, as a function of `x`.
+    """Share of all problems with a value of at most `x`, as a function of `x`, for each solver.
 
     Args:
-        values: Shape `(problems, solvers)`; `inf` where there is none, not NaN.
+        values: Shape `(problems, solvers)`; `inf` if there is none; NaN is not allowed.
 
     Returns:
         A step function for each solver.
@@ -75,7 +75,7 @@ def checked(values: Array, *, positive: bool = False) -> Array:
     """`values` as floats.
 
     Raises:
-        ValueError: They are no matrix with at least one problem, NaN or, if `positive`, not positive.
+        ValueError: They are not a matrix with at least one problem, are NaN or, if `positive`, not positive.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] == 0:

@@ -1,4 +1,4 @@
-"""How cells ended, counted."""
+"""Counts of outcomes and of exceptions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CHANGING = re.compile(r"0x[0-9a-fA-F]+|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 def outcome_counts(
     outcomes: NDArray[np.int64], groups: NDArray[np.int64], kinds: int, sizes: int
 ) -> NDArray[np.int64]:
-    """How often each outcome occurs in each group.
+    """Counts of each outcome in each group.
 
     Args:
         outcomes: Number of the outcome of each cell, shape `(cells,)`.
         groups: Number of the group of each cell, such as its solver, shape `(cells,)`.
-        kinds: How many outcomes there are.
-        sizes: How many groups there are.
+        kinds: Number of outcomes.
+        sizes: Number of groups.
 
     Returns:
         Counts, shape `(groups, outcomes)`.
@@ -37,13 +37,13 @@ def outcome_counts(
 
 @dataclass(frozen=True)
 class Raised:
-    """Exceptions with one text, up to the numbers in it.
+    """Exceptions with the same text up to numbers in it.
 
     Attributes:
         text: The first of them, as it is.
-        count: How many.
+        count: Number of them.
         first: Index of the first.
-        owners: Those of `owners` that raised it, in the order in which they first did.
+        owners: Owners of the cells that raised it, in order of their first one.
     """
 
     text: str
@@ -53,11 +53,11 @@ class Raised:
 
 
 def group_exceptions(texts: Iterable[str | None], owners: Sequence[str]) -> tuple[Raised, ...]:
-    """Exceptions by their text, numbers and addresses aside, the most frequent first.
+    """Exceptions grouped by text up to numbers and addresses, the most frequent first.
 
     Args:
         texts: Text of each cell's exception, `None` where there was none.
-        owners: What to name with it, such as the cell's solver; one for each text.
+        owners: Owner of each text, such as the cell's solver.
 
     Examples:
         >>> grouped = group_exceptions(("ValueError: got 3", None, "ValueError: got 4"), ("a", "b", "c"))

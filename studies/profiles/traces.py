@@ -8,7 +8,7 @@ from .steps import Array
 
 
 def thin_trace(evaluations: Array, residuals: Array, most: int) -> tuple[Array, Array]:
-    """At most `most` points of a trace of falling residuals, so that its shape is kept.
+    """A trace of falling residuals, thinned to at most `most` points with the same shape.
 
     The first and the last point stay; of those between, the ones at which the logarithm of the residual
     first passes equally spaced levels.
@@ -16,7 +16,7 @@ def thin_trace(evaluations: Array, residuals: Array, most: int) -> tuple[Array, 
     Args:
         evaluations: Ascending, shape `(entries,)`.
         residuals: Descending and not negative, shape `(entries,)`.
-        most: At least 2.
+        most: Largest number of points, at least 2.
 
     Returns:
         The evaluations and residuals kept.

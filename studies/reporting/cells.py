@@ -30,7 +30,7 @@ NEEDED = (
 
 
 class Measure(NamedTuple):
-    """What a measure of cost is called: to be chosen by, on an axis, in a table."""
+    """Names of a measure of cost: in a choice, on an axis, in a table."""
 
     shown: str
     axis: str
@@ -47,7 +47,7 @@ _SOLVED = OUTCOMES.index("solved")
 
 @dataclass(frozen=True)
 class Solver:
-    """What is compared: a solver, with the gradient mode and adjoint solver where they vary."""
+    """A compared solver, with its gradient mode and adjoint solver if they vary."""
 
     name: str
     family: str
@@ -58,10 +58,10 @@ class Slice:
     """Cells of one tolerance and arithmetic.
 
     Attributes:
-        tolerance: As it is shown, such as `"1e-08"`.
-        arithmetic: The dtype, and the device where several take part.
+        tolerance: The tolerance as text, such as `"1e-08"`.
+        arithmetic: The dtype, and the device if there are several.
         instances: Numbers of the instances that occur, shape `(p,)`.
-        index: Number of each cell's row, shape `(p, solvers)`; −1 where there is none.
+        index: Number of each cell's row, shape `(p, solvers)`; −1 for none.
     """
 
     tolerance: str
@@ -71,7 +71,7 @@ class Slice:
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """What the slice is found by."""
+        """Keys of the slice."""
         return {"tolerance": self.tolerance, "arithmetic": self.arithmetic}
 
 
@@ -80,13 +80,13 @@ class Cells:
     """All cells of a study.
 
     Attributes:
-        frame: The rows, one for each cell, the latest where there were several.
-        solvers: By family, then by name.
-        problems: Names of the problems, with options and size where they vary.
+        frame: The latest row of each cell.
+        solvers: The solvers by family, then by name.
+        problems: Names of the problems, with options and size if they vary.
         problem: Number of each instance's problem, shape `(instances,)`.
         dimension: Its number of unknowns, shape `(instances,)`.
-        slices: By arithmetic, then from the loosest tolerance to the tightest.
-        superseded: Rows that gave way to later ones of the same cell.
+        slices: Slices by arithmetic, then from the loosest tolerance to the tightest.
+        superseded: Number of rows that were replaced by later ones of the same cell.
     """
 
     frame: pandas.DataFrame
@@ -108,7 +108,7 @@ class Cells:
 
     @property
     def tolerances(self) -> tuple[str, ...]:
-        """From the loosest to the tightest."""
+        """All tolerances from the loosest to the tightest."""
         return tuple(dict.fromkeys(part.tolerance for part in self.slices))
 
     @property
@@ -117,10 +117,14 @@ class Cells:
 
     def tightest(self, arithmetic: str) -> Slice:
         """The slice of the smallest tolerance."""
-        return [part for part in self.slices if part.arithmetic == arithmetic][-1]
+        return self.by_tolerance(arithmetic)[-1]
+
+    def by_tolerance(self, arithmetic: str) -> list[Slice]:
+        """Slices of one arithmetic, from the loosest tolerance to the tightest."""
+        return [part for part in self.slices if part.arithmetic == arithmetic]
 
     def column(self, name: str) -> Floats:
-        """A column as floats, NaN where nothing is known; `work` counts evaluations, JVPs and VJPs."""
+        """A column as floats, NaN for unknown entries; `work` is the sum of evaluations, JVPs and VJPs."""
         if name not in self._columns:
             if name == "work":
                 products = np.nan_to_num(self.column("jvps")) + np.nan_to_num(self.column("vjps"))
@@ -130,26 +134,39 @@ class Cells:
         return self._columns[name]
 
     def values(self, part: Slice, name: str) -> Floats:
-        """A column on a slice, shape `(p, solvers)`, NaN where there is no cell."""
+        """A column on a slice, shape `(p, solvers)`, NaN without a cell."""
         return np.where(part.index >= 0, self.column(name)[part.index], np.nan)
 
     def outcomes(self, part: Slice) -> Indices:
-        """Numbers of the outcomes on a slice, shape `(p, solvers)`, −1 where there is no cell."""
+        """Numbers of the outcomes on a slice, shape `(p, solvers)`, −1 without a cell."""
         return np.where(part.index >= 0, self.outcome[part.index], -1)
 
     def solved(self, part: Slice) -> NDArray[np.bool_]:
-        """Which cells of a slice were solved, shape `(p, solvers)`."""
+        """Mask of the solved cells of a slice, shape `(p, solvers)`."""
         return np.asarray(self.outcomes(part) == _SOLVED)
 
-    def measured(self, name: str) -> bool:
-        """Whether any cell knows this measure."""
-        return bool(np.isfinite(self.column(name)).any())
+    def lists(self, name: str, rows: Indices) -> list[Floats]:
+        """A column of lists as arrays; unknown entries are empty."""
+        column, empty = self.frame[name].to_numpy(), np.empty(0)
+        return [
+            empty if column[row] is None else np.asarray(column[row], dtype=np.float64)
+            for row in rows
+        ]
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Measures of cost that at least one cell has."""
+        return {
+            name: measure
+            for name, measure in MEASURES.items()
+            if np.isfinite(self.column(name)).any()
+        }
 
     def costs(self, part: Slice, name: str) -> tuple[Floats, NDArray[np.bool_]]:
-        """What cells cost, `inf` where they failed or were not run, and for which instances that is known.
+        """Costs of cells, `inf` if failed or not run, and a mask of the instances with known costs.
 
-        An instance that was solved without its cost being measured says nothing; the others come back. A cell
-        that needed no evaluation counts as one with one: ratios want positive costs.
+        Instances that were solved without measuring the cost are left out. A cell without evaluations
+        counts as one evaluation, since ratios need positive costs.
         """
         solved, values = self.solved(part), self.values(part, name)
         known = np.asarray(~(solved & np.isnan(values)).any(axis=1))
@@ -158,7 +175,7 @@ class Cells:
         return costs[known], known
 
     def ranked(self, parts: Sequence[Slice]) -> list[int]:
-        """Numbers of the solvers, those first that solve most; then those that need fewer evaluations."""
+        """Numbers of the solvers, ranked by cells solved, then by evaluations."""
         solved = np.zeros(len(self.solvers))
         spent = np.zeros(len(self.solvers))
         for part in parts:
@@ -171,7 +188,7 @@ class Cells:
 
 
 def arrange(rows: pandas.DataFrame) -> Cells:
-    """Arrange rows as `Store.rows` gives them.
+    """Arrange rows as `Store.rows` returns them.
 
     Raises:
         StudyError: No rows, or columns are missing.
@@ -215,7 +232,7 @@ def arrange(rows: pandas.DataFrame) -> Cells:
 
 
 def show_tolerance(tolerance: float) -> str:
-    """A tolerance as it is written.
+    """A tolerance as text.
 
     Examples:
         >>> show_tolerance(1e-8), show_tolerance(0.001)
@@ -250,7 +267,7 @@ def _arithmetics(frame: pandas.DataFrame) -> pandas.Series[Any]:
 
 
 def solver_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
-    """Solvers as they are written, with gradient mode and adjoint solver where those vary."""
+    """Names of solvers, with gradient mode and adjoint solver if they vary."""
     label = frame["solver"]
     for column, words in (("gradient", " · "), ("adjoint_solver", " · adjoint ")):
         if frame[column].nunique(dropna=False) > 1:
@@ -259,7 +276,7 @@ def solver_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
 
 
 def _problem_labels(frame: pandas.DataFrame) -> pandas.Series[Any]:
-    """Name and options; size, number of systems and form where one problem has several."""
+    """Names and options of problems, with size, number of systems and form if they vary."""
     columns = ["problem", "problem_options", "dimension", "systems", "form"]
     numbers, kinds = frame[columns].fillna({"problem_options": "{}"}).pipe(_factorize_rows)
     names = kinds["problem"] + [_written(options) for options in kinds["problem_options"]]

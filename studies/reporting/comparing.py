@@ -1,4 +1,4 @@
-"""Two studies compared, cell by cell."""
+"""Comparison of two studies, cell by cell."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _RATIOS = {"evaluations": "evaluations", "seconds": "time"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between two studies; prints as Markdown.
+    """Differences of two studies; prints as Markdown.
 
     Attributes:
-        names: What the two are called.
+        names: Names of the two.
         both: Cells that ended in both.
-        only: Cells that are in one of them alone.
+        only: Cells that are in only one of them.
         same: Cells of `both` whose rows are the same row, by key.
         solvers: A line for each solver: cells solved in both and in one alone, ratios of costs.
-        changed: A line for each cell that ended otherwise.
+        changed: A line for each cell whose outcome differs.
         versions: A line for each library whose version differs.
     """
 
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Those tables that have lines."""
+        """The tables that have lines."""
         made = (self.solvers, self.changed, self.versions)
         return tuple(table for table in made if table.groups[0].rows)
 
@@ -78,11 +78,11 @@ def compare(
     interval of a bootstrap over problems.
 
     Args:
-        rows_a: Rows as `Store.rows` gives them.
-        rows_b: Those to compare with.
-        names: What to call the two.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        rows_a: Rows as `Store.rows` returns them.
+        rows_b: Rows to compare with.
+        names: Names for the two.
+        resamples: Number of resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The comparison; `print` it, or write its `tables`.

@@ -1,4 +1,4 @@
-"""Figures on paper: the descriptions drawn by matplotlib."""
+"""Drawing of described figures with matplotlib."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LONGEST_NAME = 46
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The look of all figures of the documentation, and files that do not change with the date."""
+    """Style of all figures, with files that do not change with the date."""
     import matplotlib.style
 
     style = resources.files(__package__).joinpath("implicitly.mplstyle")
@@ -57,8 +57,8 @@ def drawn(
     """Draw a figure as one or several files.
 
     Args:
-        figure: What to draw.
-        cells: For names and families.
+        figure: The figure.
+        cells: Cells, for names and families.
         highlighted: Solvers in colour.
 
     Yields:
@@ -76,7 +76,7 @@ def drawn(
 
 
 def _files(figure: CurveFigure) -> Iterator[tuple[str, list[Panel]]]:
-    """Panels that make a file together: those that differ in facets only."""
+    """Panels of each file: those that differ in facets only."""
 
     def rest(panel: Panel) -> tuple[tuple[str, str], ...]:
         return tuple(item for item in panel.keys.items() if item[0] not in figure.facets)
@@ -87,7 +87,7 @@ def _files(figure: CurveFigure) -> Iterator[tuple[str, list[Panel]]]:
     varying = _varying([dict(keys) for keys in groups])
     for keys, panels in groups.items():
         chosen = dict(keys)
-        # One file for each problem would be many: those over all problems are enough on paper.
+        # Files over all problems are enough; one for each problem would be too many.
         if "problem" in chosen and not chosen["problem"].startswith("all"):
             continue
         shown = {name: value for name, value in chosen.items() if name in varying - {"problem"}}

@@ -1,4 +1,4 @@
-"""Figures described once, for whatever draws them."""
+"""Descriptions of figures, independent of how they are drawn."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .cells import Floats, Indices
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows.
+    """An axis.
 
     Attributes:
-        label: Its title.
-        log: Whether it is logarithmic.
-        share: Whether it is a share from 0 to 1, shown in percent.
-        reverse: Whether it runs from large to small.
+        label: Title of the axis.
+        log: True for a logarithmic axis.
+        share: True for a share from 0 to 1, shown in percent.
+        reverse: True if it runs from large to small.
     """
 
     label: str
@@ -40,12 +40,12 @@ class Panel:
     """One set of curves.
 
     Attributes:
-        keys: What it is chosen by, such as a tolerance; the same names in all panels of a figure.
+        keys: Values that select it, such as a tolerance; all panels of a figure have the same names.
         curves: At most one for each solver.
         x_label: Title of its x-axis, if it differs from the figure's.
-        x_most: Where its x-axis ends, so that step functions run on.
+        x_most: End of its x-axis, to which step functions extend.
         level: A height to mark, such as a target.
-        note: What else is to be said of this panel.
+        note: A remark on this panel.
     """
 
     keys: Mapping[str, str]
@@ -61,13 +61,13 @@ class CurveFigure:
     """Curves of solvers.
 
     Attributes:
-        name: What its files are called.
+        name: Name of its files.
         title: A short one.
-        caption: What is seen, in a sentence or two.
+        caption: Description in a sentence or two.
         x: The horizontal axis.
         y: The vertical axis.
         shape: `"steps"`, `"lines"`, or `"markers"` for lines with a mark at each point.
-        facets: Keys whose values are drawn side by side on paper; the others make files of their own.
+        facets: Keys whose values are drawn side by side; other keys have separate files.
         panels: One for each combination of keys.
     """
 
@@ -78,12 +78,12 @@ class CurveFigure:
     y: Axis
     shape: Literal["steps", "lines", "markers"]
     facets: tuple[str, ...]
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)
 class Bars:
-    """How often each solver ended how: counts of shape `(solvers, outcomes)`."""
+    """Counts of the outcomes of each solver, shape `(solvers, outcomes)`."""
 
     keys: Mapping[str, str]
     counts: Indices
@@ -96,20 +96,20 @@ class BarFigure:
     name: str
     title: str
     caption: str
-    panels: tuple[Bars, ...]
+    panels: tuple[Bars, ...] = ()
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Problems × solvers: who solved what.
+    """Matrix of problems and solvers that shows solved cells.
 
     Attributes:
-        keys: What it is chosen by.
+        keys: Values that select it.
         rows: Names of the problems.
-        kinds: Number of the outcome, −1 where nothing was run, −2 where outcomes of several cells differ,
+        kinds: Number of the outcome, −1 if nothing was run, −2 if outcomes of several cells differ,
             shape `(problems, solvers)`.
-        shares: Share of the cells that were solved, of the same shape, NaN where nothing was run.
-        texts: What to write into each cell.
+        shares: Share of the cells that were solved, of the same shape, NaN if nothing was run.
+        texts: Text of each cell.
     """
 
     keys: Mapping[str, str]

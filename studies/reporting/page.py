@@ -1,4 +1,4 @@
-"""The page: one HTML file with data, scripts and style, that opens without a network."""
+"""Page of a report: one HTML file with data, scripts and style, which opens without a network."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from .tables import Bounded, Kind, Table, Value, shown
 
 @dataclass(frozen=True)
 class Words:
-    """What a page says beside its figures and tables.
+    """Texts of a page beside its figures and tables.
 
     Attributes:
         title: Its heading.
         subtitle: A line below.
-        configuration: The exact text that the study was configured by; empty if it is not known.
+        configuration: The exact text of the study's configuration; empty if unknown.
         environment: Names and values.
-        command: What makes these results again.
+        command: The command that reproduces these results.
         foot: The last line.
     """
 
@@ -102,7 +102,7 @@ def page(
 
 
 def embedded(data: Any) -> str:
-    r"""JSON that can stand within a script element, whatever text it holds.
+    r"""JSON that is safe within a script element, whatever text it holds.
 
     Examples:
         >>> embedded({"text": "</script>"})
@@ -116,7 +116,7 @@ def embedded(data: Any) -> str:
 
 @cache
 def _library() -> str:
-    """Plotly's script, compressed: 2 MB of a page in place of 5."""
+    """Plotly's script, compressed to 2 MB from 5."""
     from plotly.offline import get_plotlyjs
 
     packed = gzip.compress(get_plotlyjs().encode("utf-8"), mtime=0)
@@ -209,5 +209,5 @@ def _sortable(value: Value) -> str | float | None:
 
 
 def _rounded(values: Floats) -> list[float]:
-    """Four digits are more than a screen shows."""
+    """Values rounded to four digits, more than a screen shows."""
     return [float(f"{value:.4g}") for value in values.tolist()]

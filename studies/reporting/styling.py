@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..row import OUTCOMES
 from .cells import FAMILIES, Cells
 
-# Okabe & Ito 2008: told apart with every common colour vision. Their yellow is too pale for a line.
+# Okabe & Ito 2008: distinct for every common colour vision. Their yellow is too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # The same hues, lighter, on a dark ground.
 DARK_COLOURS = ("#4FA8E0", "#FF8A4C", "#2BC39A", "#E6A3C9", "#F2B53C", "#9AD4F8", "#EDEDED")
@@ -38,9 +38,9 @@ DARK_OUTCOME_COLOURS = dict(
 
 
 def highlights(cells: Cells) -> tuple[int, ...]:
-    """The solvers that figures show in colour at first: the best of each family, then the next best.
+    """Solvers that figures show in colour at first: the best of each family, then the next best.
 
-    Better is who solves more over all slices, then who needs fewer evaluations.
+    A better solver solves more over all slices, or as much with fewer evaluations.
     """
     ranked = cells.ranked(cells.slices)
     firsts = [_first_of(cells, ranked, family) for family in FAMILIES]

@@ -1,4 +1,4 @@
-"""Tables described once, and written in Markdown, LaTeX and CSV."""
+"""Descriptions of tables, and their Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["text", "code", "count", "number", "share", "mark"]
 
 
 class Bounded(NamedTuple):
-    """A value with the bounds of its interval, NaN where there are none."""
+    """A value with the bounds of its interval; NaN for no bounds."""
 
     value: float
     low: float
@@ -25,7 +25,7 @@ Value = str | int | float | Bounded | None
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds and how its values are written."""
+    """Header of a column and kind of its values."""
 
     header: str
     kind: Kind
@@ -44,9 +44,9 @@ class Table:
     """A table, in one group or several with the same columns.
 
     Attributes:
-        name: What its files are called.
+        name: Name of its files.
         title: A short one.
-        caption: What it says.
+        caption: Description.
         columns: One for each entry of a row.
         groups: The rows.
     """
@@ -59,7 +59,7 @@ class Table:
 
 
 def shown(value: Value, kind: Kind) -> str:
-    """A value as people read it.
+    """A value as text for readers.
 
     Examples:
         >>> shown(Bounded(0.9, 0.75, 1.0), "share"), shown(1234.5678, "number"), shown(None, "number")

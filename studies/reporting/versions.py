@@ -1,4 +1,4 @@
-"""Versions as rows hold them."""
+"""Versions of libraries in rows."""
 
 from __future__ import annotations
 

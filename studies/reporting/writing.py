@@ -1,4 +1,4 @@
-"""A report written to a folder."""
+"""Writing of a report to a folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from ..errors import StudyError
 from ..store import Plan
 from .cells import Cells, arrange
 from .describing import figures
+from .headlines import headlines
+from .intervals import Resampling
 from .page import Words, page
 from .styling import highlights
-from .summaries import Resampling, counted, headlines, tables
 from .tables import comma_separated, latex, markdown
+from .tabulating import tables
 from .versions import all_versions
+from .wording import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -45,18 +48,18 @@ def report(
     PATH/tables/*.md       and .tex, .csv
     ```
 
-    Where a cell occurs several times, such as with different versions of a library, the latest row counts,
-    and the page says how many gave way.
+    If a cell occurs several times, such as with different versions of a library, its latest row counts, and
+    the page says how many rows are left out.
 
     Args:
-        rows: As `Store.rows` gives them.
-        path: The folder; it is made if it is not there. Files of the same names are replaced.
-        formats: Of `"html"`, `"png"`, `"svg"`, `"pdf"`, `"md"`, `"tex"`, `"csv"`.
+        rows: Rows as `Store.rows` returns them.
+        path: The folder; it is created if missing. Files of the same names are replaced.
+        formats: Formats among `"html"`, `"png"`, `"svg"`, `"pdf"`, `"md"`, `"tex"`, `"csv"`.
         plan: The study's plan, for the exact configuration, the machine and the number of cells planned.
-        title: Heading; the study's name if `None`.
-        command: What makes these results again, to be shown; by default what the plan says.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        title: Heading; `None` for the study's name.
+        command: The command to show that reproduces these results; `None` for that of the plan.
+        resamples: Number of resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The files written, the page first.
@@ -98,7 +101,7 @@ def report(
         from .drawing import drawn, house_style
 
         (folder / "figures").mkdir(exist_ok=True)
-        # Files that are the same whenever they are made.
+        # Without dates, so that the same report gives the same files.
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
         with house_style():
             for figure in described:

@@ -462,17 +462,17 @@ def test_wrong_options_are_errors_that_name_them():
         Exact(solver="gmres")
 
 
-def test_batched_inputs_drop_finished_systems_and_change_nothing():
+def test_batched_args_drop_finished_systems_and_change_nothing():
     cell, x = Cell(), inputs(8)
     x[:6] *= 1e-6
     plain = ImplicitLayer(cell)
-    dropping = ImplicitLayer(cell, batched_inputs=[True])
+    dropping = ImplicitLayer(cell, batched_args=[True])
     rows = []
     cell.register_forward_hook(lambda module, args, output: rows.append(len(output)))
     torch.testing.assert_close(dropping(x), plain(x), rtol=1e-14, atol=1e-15)
     assert min(rows) < 8
     with pytest.raises(ValueError, match="one entry for each"):
-        ImplicitLayer(cell, batched_inputs=[True, True])(x)
+        ImplicitLayer(cell, batched_args=[True, True])(x)
 
 
 def test_every_evaluation_sees_the_buffers_from_before_the_call():

@@ -351,7 +351,7 @@ def test_a_layer_remembers_between_calls_and_a_call_of_root_does_not(batched: An
         def forward(self, z: Tensor, x: Tensor) -> Tensor:
             return z**3 + self.slope * z - x
 
-    layer = ImplicitLayer(Cubic(), form="root", batched_inputs=batched)
+    layer = ImplicitLayer(Cubic(), form="root", batched_args=batched)
     layer(torch.ones(3, 2, dtype=torch.float64)).sum().backward()
     solver = layer.settings.chosen_solver
     assert isinstance(solver, Polyalgorithm)

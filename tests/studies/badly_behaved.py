@@ -6,7 +6,7 @@ import time
 import torch
 from implicitly.solvers import Solver, Status
 from implicitly.solvers.interface.solver import RunOutcome, WholeSolver
-from implicitly.studies.methods import Attempt, Equation
+from implicitly.studies.methods import Attempt, StudyEquation
 
 
 class Exits(WholeSolver):
@@ -62,7 +62,7 @@ class Lies:
 
     label, family, packages = "lies", "peer", ()
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         equation.function(equation.z0)
         return Attempt(equation.z0 + 1, claimed=True, status="SUCCESS", residual=0.0)
 
@@ -70,14 +70,14 @@ class Lies:
 class ReturnsAnotherShape:
     label, family, packages = "another-shape", "peer", ()
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         return Attempt(torch.zeros(99), claimed=True, status="SUCCESS")
 
 
 class NeverStops:
     label, family, packages = "never-stops", "peer", ()
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         while True:
             equation.function(equation.z0)
 
@@ -87,7 +87,7 @@ class Sleeps:
 
     label, family, packages = "sleeps", "peer", ()
 
-    def solve(self, equation: Equation) -> Attempt:
+    def solve(self, equation: StudyEquation) -> Attempt:
         time.sleep(0.05)
         return Attempt(equation.z0, claimed=False, status="FAILURE")
 

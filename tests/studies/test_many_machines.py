@@ -17,7 +17,7 @@ from dask.distributed import Client, LocalCluster
 from implicitly import studies
 
 if __name__ == "__main__":
-    configuration = studies.Configuration(
+    configuration = studies.StudyConfiguration(
         name="far", problems=["boggs", "wood"], solvers=["newton", "broyden", "scipy:hybr"]
     )
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:

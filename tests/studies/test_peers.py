@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 import torch
-from implicitly.studies import Configuration, Store, StudyError, run
+from implicitly.studies import Store, StudyConfiguration, StudyError, run
 from implicitly.studies import catalogue as catalogue_module
 from implicitly.studies.catalogue import Catalogue
-from implicitly.studies.methods.equation import BudgetSpentError, Equation, Watch
+from implicitly.studies.methods.equation import BudgetSpentError, StudyEquation, Watch
 from implicitly.studies.selection import Choice
 
 LIBRARIES = ("torchdeq", "xitorch", "jaxopt", "optimistix")
@@ -24,7 +24,7 @@ def equation(name="boggs", limit=1000, **options):
     problem = Catalogue().problem(Choice(name, tuple(options.items())), 0)[0]
     size = problem.size(options.get("n"))
     start = problem.start(size, torch.float64, "cpu")
-    return Equation(problem, start, 1e-8, limit, (), Watch(limit))
+    return StudyEquation(problem, start, 1e-8, limit, (), Watch(limit))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_evaluations_beyond_the_limit_are_refused_through_callbacks():
 
 def test_a_claim_that_is_not_so_is_denied(tmp_path):
     method("xitorch:broyden2")
-    study = Configuration(name="claims", problems=["wood"], solvers=["xitorch:broyden2"])
+    study = StudyConfiguration(name="claims", problems=["wood"], solvers=["xitorch:broyden2"])
     run(study, tmp_path)
     (row,) = Store(tmp_path).rows("claims").to_dict("records")
     assert row["status"] == "SUCCESS"

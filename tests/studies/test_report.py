@@ -12,10 +12,12 @@ import synthetic_study
 from implicitly.studies import OUTCOMES, Plan, StudyError, compare, report
 from implicitly.studies.profiles import performance_profile, wilson
 from implicitly.studies.reporting.cells import arrange
-from implicitly.studies.reporting.describing import figures, reached
+from implicitly.studies.reporting.describing import figures
+from implicitly.studies.reporting.describing.profiles import reached
+from implicitly.studies.reporting.headlines import headlines
+from implicitly.studies.reporting.intervals import Resampling
 from implicitly.studies.reporting.page import embedded
 from implicitly.studies.reporting.styling import highlights
-from implicitly.studies.reporting.summaries import Resampling, headlines, tables
 from implicitly.studies.reporting.tables import (
     Bounded,
     Column,
@@ -25,6 +27,7 @@ from implicitly.studies.reporting.tables import (
     latex,
     markdown,
 )
+from implicitly.studies.reporting.tabulating import tables
 
 QUICK = Resampling(resamples=50)
 

@@ -16,10 +16,10 @@ import torch
 from implicitly import problems, root
 from implicitly.solvers import Newton, Stopping
 from implicitly.studies import (
-    Configuration,
     Row,
     Store,
     StoreError,
+    StudyConfiguration,
     StudyError,
     report,
     resume,
@@ -33,9 +33,9 @@ HERE = Path(__file__).parent
 TIMES = ["seconds", "seconds_repeats", "peak_memory", "started", "ended"]
 
 
-def tiny(name: str = "tiny", **fields: Any) -> Configuration:
+def tiny(name: str = "tiny", **fields: Any) -> StudyConfiguration:
     given = {"problems": ("boggs", "radial-cubic"), "solvers": ("newton", "scipy:hybr"), **fields}
-    return Configuration(name=name, **given)
+    return StudyConfiguration(name=name, **given)
 
 
 def test_rows_hold_what_an_independent_solve_finds(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import implicitly
 import pytest
-from implicitly.studies import Configuration, StudyError, load, shipped
+from implicitly.options.text import written
+from implicitly.studies import StudyConfiguration, StudyError, load, shipped
 from implicitly.studies.catalogue import Catalogue
 from implicitly.studies.configuration import as_text, from_text
 from implicitly.studies.selection import Choice, Names, all_chosen, chosen
-from implicitly.studies.written import written
 
 TAGS = {"cheap": ["anderson", "newton"]}
 SOLVERS = Names("solver", ["anderson", "newton", "scipy:hybr", "scipy:lm"], TAGS.__getitem__)
@@ -65,11 +65,11 @@ def test_what_cannot_be_chosen_is_an_error(selection: str, message: str) -> None
         chosen(selection, SOLVERS)
 
 
-def study(**fields: object) -> Configuration:
+def study(**fields: object) -> StudyConfiguration:
     return load_fields({"name": "s", "problems": ["boggs"], "solvers": ["newton"], **fields})
 
 
-def load_fields(fields: dict[str, object]) -> Configuration:
+def load_fields(fields: dict[str, object]) -> StudyConfiguration:
     import yaml
 
     return from_text(yaml.safe_dump(fields))

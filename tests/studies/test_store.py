@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from implicitly.studies import COLUMNS, OUTCOMES, Plan, Row, Store, StoreError, StoreWarning
-from implicitly.studies import store as store_module
 from implicitly.studies.row import schema
+from implicitly.studies.store import journal as journal_module
+from implicitly.studies.store import store as store_module
 
 ROW = Row(
     key="k0", study="first", problem="boggs", problem_options="{}", dimension=2, systems=1,
@@ -167,7 +168,7 @@ def test_a_full_disk_is_an_error_that_writes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", half)
         # The last ten bytes never find room.
-        patched.setattr(store_module, "_line", lambda row: b"0123456789abcdef")
+        patched.setattr(journal_module, "_line", lambda row: b"0123456789abcdef")
         with pytest.raises(StoreError, match="no space is left"):
             store.append(replace(ROW, key="k1"))
     assert keys_of(store) == ["k0"]

@@ -1,4 +1,4 @@
-"""The checks: each from a `Setup` to a list of `Evidence`, independent of the others, without a verdict."""
+"""Checks: functions from a `Session` to a list of `Evidence`, independent of each other."""
 
 from __future__ import annotations
 
@@ -45,4 +45,4 @@ FULL_CHECKS: dict[str, Check] = {
     "another device": other_device,
     "memory of iterations": memory_of_iterations,
 }
-"""Those that take longer, run with `effort="full"`."""
+"""Slower checks, which run with `effort="full"`."""

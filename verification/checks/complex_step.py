@@ -1,9 +1,9 @@
-"""Check: the complex step, a derivative without cancellation where the layer takes complex inputs.
+"""Check: the complex step, a derivative without cancellation, for layers that take complex inputs.
 
 For an analytic function `Im f(x + i h v) / h = ⟨∇f, v⟩ + O(h²)` for every `h`, however small (Squire &
-Trapp 1998, equation 2.3; Martins, Sturdza & Alonso 2003). It holds where the Cauchy–Riemann equations do:
-not for absolute values, conjugates, or real parts. So it is believed where two steps agree and finite
-differences do not contradict.
+Trapp 1998, equation 2.3; Martins, Sturdza & Alonso 2003). It needs the Cauchy–Riemann equations,
+which absolute values, conjugates and real parts violate. So it is accepted if two steps agree and finite
+differences are consistent with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..evidence import Evidence
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError
 from .finite_differences import (
     PROJECTED,
@@ -29,24 +29,24 @@ _STEPS = (1e-8, 1e-30)
 """The square of the larger one is below rounding."""
 
 
-def complex_step(setup: Setup) -> list[Evidence]:
+def complex_step(session: Session) -> list[Evidence]:
     """One piece of evidence for each output, input, cotangent and direction.
 
     Raises:
-        NotExercisedError: The layer takes no complex inputs, is not analytic, or its equation is known
+        NotExercisedError: The layer takes no complex inputs, is not analytic, or has a known equation
             (then the implicit reference is as tight).
     """
-    if setup.residual is not None:
+    if session.residual is not None:
         raise NotExercisedError("the equation is known, and its reference is as tight")
     found, reason = [], "no input requires gradients"
-    doubt = doubt_of_another_call(setup)
-    for s, slot in enumerate(setup.slots):
+    doubt = doubt_of_another_call(session)
+    for s, slot in enumerate(session.slots):
         if slot.position is None:
             reason = "parameters and captured tensors stay real"
             continue
-        for kind in range(setup.directions):
+        for kind in range(session.directions):
             try:
-                found += _along(setup, s, kind, doubt)
+                found += _along(session, s, kind, doubt)
             except NotExercisedError as error:
                 reason = str(error)
     if not found:
@@ -54,21 +54,21 @@ def complex_step(setup: Setup) -> list[Evidence]:
     return found
 
 
-def _along(setup: Setup, s: int, kind: int, doubt: float) -> list[Evidence]:
-    direction = setup.direction(s, kind)
-    size = setup.size(s)
-    large, small = (_derivatives(setup, s, direction, h * size) for h in _STEPS)
+def _along(session: Session, s: int, kind: int, doubt: float) -> list[Evidence]:
+    direction = session.direction(s, kind)
+    size = session.size(s)
+    large, small = (_derivatives(session, s, direction, h * size) for h in _STEPS)
     try:
-        slopes = measured(setup, s, kind).slope
+        slopes = measured(session, s, kind).slope
     except ArithmeticError as error:
         raise NotExercisedError(
             f"finite differences cannot be measured beside it: {error}"
         ) from error
     found = []
-    for column, (k, o) in enumerate(columns_of(setup)):
-        gradient = setup.gradients[k][o][s].double()
+    for column, (k, o) in enumerate(columns_of(session)):
+        gradient = session.gradients[k][o][s].double()
         scale = max(float(gradient.norm()), abs(large[column]))
-        floor = setup.relative_floor(o, s) * scale
+        floor = session.relative_floor(o, s) * scale
         if abs(large[column] - small[column]) > floor:
             raise NotExercisedError("two complex steps disagree: the layer is not analytic")
         distance = abs(large[column] - float(slopes.value[column]))
@@ -79,26 +79,26 @@ def _along(setup: Setup, s: int, kind: int, doubt: float) -> list[Evidence]:
             )
         found.append(
             Evidence(
-                NAME, setup.outputs[o], setup.slots[s].name,
+                NAME, session.outputs[o], session.slots[s].name,
                 error=abs(float((gradient * direction.double()).sum()) - large[column]),
                 scale=scale,
-                floor=floor + setup.underflow(o, s),
-                slack=PROJECTED * setup.known_slack(o, s),
-                lag=setup.lag,
+                floor=floor + session.underflow(o, s),
+                slack=PROJECTED * session.known_slack(o, s),
+                lag=session.lag,
                 doubt=doubt * scale,
-                reference=setup.tighten is None,
+                reference=session.tighten is None,
             )
         )  # fmt: skip
     return found
 
 
-def _derivatives(setup: Setup, s: int, direction: Tensor, h: float) -> np.ndarray:
+def _derivatives(session: Session, s: int, direction: Tensor, h: float) -> np.ndarray:
     """`Im ⟨cotangent, output⟩ / h` of every column."""
     try:
-        stepped = torch.complex(setup.slots[s].value, h * direction)
-        outputs = setup.subject.complex_values(s, stepped)
+        stepped = torch.complex(session.slots[s].value, h * direction)
+        outputs = session.subject.complex_values(s, stepped)
     except (LayerError, RuntimeError) as error:
         raise NotExercisedError(f"the layer takes no complex inputs: {error}") from error
     if not all(output.is_complex() for output in outputs):
         raise NotExercisedError("the layer gives real values for complex inputs")
-    return projected(setup, [output.imag for output in outputs]) / h
+    return projected(session, [output.imag for output in outputs]) / h

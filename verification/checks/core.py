@@ -1,16 +1,16 @@
-"""The checks that every verification runs, and that are run again where a layer is explored."""
+"""Core checks: every verification runs them, and exploring checks run them again at other inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from ..evidence import Evidence
-from ..setup import Setup
+from ..session import Session
 from .finite_differences import finite_differences
 from .identities import forward_mode, linearity
 from .implicit_reference import implicit_reference
 
-Check = Callable[[Setup], list[Evidence]]
+Check = Callable[[Session], list[Evidence]]
 
 CORE: dict[str, Check] = {
     "implicit reference": implicit_reference,
@@ -18,4 +18,4 @@ CORE: dict[str, Check] = {
     "linearity in the cotangent": linearity,
     "forward against reverse mode": forward_mode,
 }
-"""By name."""
+"""Core checks by name."""

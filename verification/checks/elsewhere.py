@@ -1,8 +1,8 @@
 """Checks: the layer at other inputs, in another dtype, on another device, in evaluation mode.
 
 A bug may show only where a nonlinearity saturates, in single precision, or once a cached factor is
-stale. The core checks are run there anew. What they find wrong, or correct, counts; where they cannot
-tell (the layer diverges there, say), nothing is said of the layer here.
+stale. The core checks run again there. Verdicts of wrong and correct count. Undecided ones do not: the layer
+may diverge there, which says nothing about it here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..equations import residual_of
 from ..evidence import Evidence
 from ..probes import moved_at_random
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError
 from ..verdict import Verdict
 from .core import CORE
@@ -27,75 +27,78 @@ from .core import CORE
 _AWAY, _SATURATED = 0.5, 30.0
 
 
-def another_point(setup: Setup) -> list[Evidence]:
-    """The same layer, without being made anew, at inputs a size away."""
+def another_point(session: Session) -> list[Evidence]:
+    """The same layer object at inputs that have moved by their own size."""
     return _explored(
-        setup, "another point", lambda value: moved_at_random(value, _AWAY, setup.generator(6))
+        session, "another point", lambda value: moved_at_random(value, _AWAY, session.generator(6))
     )
 
 
-def saturated(setup: Setup) -> list[Evidence]:
-    """Inputs thirty times as large: those with the axis of the batch, where there are any.
+def saturated(session: Session) -> list[Evidence]:
+    """Inputs thirty times as large: those with the batch axis, if there are any.
 
-    The others may be parameters, with which the layer would be another.
+    The others may be parameters, which define the layer.
 
     Raises:
-        NotExercisedError: The layer has no values there that could be examined.
+        NotExercisedError: The layer has no usable values there.
     """
-    leading = {value.shape[:1] for value in setup.tape.values if value.ndim > 1}
-    rows = [slot.value for slot in setup.slots if slot.value.ndim > 1]
+    leading = {value.shape[:1] for value in session.tape.values if value.ndim > 1}
+    rows = [slot.value for slot in session.slots if slot.value.ndim > 1]
     shared = any(value.shape[:1] in leading for value in rows)
 
     def grown(value: Tensor) -> Tensor:
         own = value.ndim > 1 and value.shape[:1] in leading
         return _SATURATED * value if own or not shared else value
 
-    return _explored(setup, "saturated inputs", grown)
+    return _explored(session, "saturated inputs", grown)
 
 
-def single_precision(setup: Setup) -> list[Evidence]:
+def single_precision(session: Session) -> list[Evidence]:
     """Inputs and parameters in float32.
 
     Raises:
-        NotExercisedError: They are already, or captured tensors have a dtype of their own.
+        NotExercisedError: They already are, or captured tensors keep their dtype.
     """
-    if all(slot.value.dtype != torch.float64 for slot in setup.slots):
+    if all(slot.value.dtype != torch.float64 for slot in session.slots):
         raise NotExercisedError("the layer is not examined in float64")
     return _explored(
-        setup, "single precision", lambda value: value.float(), _converted(setup, torch.float32)
+        session, "single precision", lambda value: value.float(), _converted(session, torch.float32)
     )
 
 
-def other_device(setup: Setup) -> list[Evidence]:
+def other_device(session: Session) -> list[Evidence]:
     """Inputs and parameters on an accelerator.
 
     Raises:
-        NotExercisedError: There is none, or the layer captures tensors that stay where they are.
+        NotExercisedError: There is no accelerator, or the layer captures tensors that keep their device.
     """
-    if not torch.cuda.is_available() or any(slot.value.is_cuda for slot in setup.slots):
+    if not torch.cuda.is_available() or any(slot.value.is_cuda for slot in session.slots):
         raise NotExercisedError("there is no other device")
     return _explored(
-        setup, "another device", lambda value: value.cuda(), _converted(setup, torch.device("cuda"))
+        session,
+        "another device",
+        lambda value: value.cuda(),
+        _converted(session, torch.device("cuda")),
     )
 
 
-def evaluation_mode(setup: Setup) -> list[Evidence]:
+def evaluation_mode(session: Session) -> list[Evidence]:
     """A module in evaluation mode.
 
     Raises:
-        NotExercisedError: The layer is no module, or is in that mode already.
+        NotExercisedError: The layer is not a module, or is already in that mode.
     """
-    layer = setup.subject.layer
+    layer = session.subject.layer
     if not isinstance(layer, nn.Module) or not any(m.training for m in layer.modules()):
         raise NotExercisedError("the layer is no module in training mode")
     if not any(_has_two_modes(module) for module in layer.modules()):
         raise NotExercisedError("no part of the module has a mode of its own")
     with _evaluating(layer):
-        return _explored(setup, "evaluation mode", lambda value: value)
+        return _explored(session, "evaluation mode", lambda value: value)
 
 
 def _has_two_modes(module: nn.Module) -> bool:
-    """Whether a module may look at its mode: whoever is written elsewhere, and the known ones."""
+    """True if a module may depend on its mode: a module from outside of torch, or a known one of torch."""
     known = type(module).__module__.startswith("torch.nn")
     return not known or type(module).__name__.startswith(("Dropout", "BatchNorm", "RReLU"))
 
@@ -111,16 +114,16 @@ def _evaluating(layer: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _converted(setup: Setup, to: torch.dtype | torch.device) -> Callable[..., Any] | None:
+def _converted(session: Session, to: torch.dtype | torch.device) -> Callable[..., Any] | None:
     """The layer with its parameters converted, or `None` for the layer itself."""
-    layer = setup.subject.layer
-    captured = [slot for slot in setup.slots if slot.leaf is not None]
+    layer = session.subject.layer
+    captured = [slot for slot in session.slots if slot.leaf is not None]
     if not captured:
         return None
     own = {id(p) for p in layer.parameters()} if isinstance(layer, nn.Module) else set()
     if not isinstance(layer, nn.Module) or any(id(slot.leaf) not in own for slot in captured):
         raise NotExercisedError("captured tensors stay as they are")
-    if setup.residual is not None and residual_of(layer) is None:
+    if session.residual is not None and residual_of(layer) is None:
         raise NotExercisedError("residual= may use the parameters as they are")
     try:
         return copy.deepcopy(layer).to(to)
@@ -129,23 +132,23 @@ def _converted(setup: Setup, to: torch.dtype | torch.device) -> Callable[..., An
 
 
 def _explored(
-    setup: Setup,
+    session: Session,
     name: str,
     change: Callable[[Tensor], Tensor],
     layer: Callable[..., Any] | None = None,
 ) -> list[Evidence]:
-    """What the core checks say decidedly of the layer under a change of its inputs."""
-    residual = setup.residual if layer is None else residual_of(layer) or setup.residual
-    subject = setup.subject.at(change, layer, residual)
+    """Decided evidence of the core checks on the layer under a change of its inputs."""
+    residual = session.residual if layer is None else residual_of(layer) or session.residual
+    subject = session.subject.at(change, layer, residual)
     try:
         tape = subject.discover()
     except LayerError as error:
         raise NotExercisedError(f"the layer has no values there: {error}") from error
     if not tape.finite:
         raise NotExercisedError("the layer's values there are not finite")
-    there = Setup(
-        subject, tape, residual, None if layer is not None else setup.tighten,
-        cotangents=1, directions=1, full=False, seed=setup.seed,
+    there = Session(
+        subject, tape, residual, None if layer is not None else session.tighten,
+        cotangents=1, directions=1, full=False, seed=session.seed,
     )  # fmt: skip
     found, reasons = [], []
     for check, run in CORE.items():
@@ -153,7 +156,7 @@ def _explored(
             found += [replace(piece, check=f"{name}, {check}") for piece in run(there)]
         except (NotExercisedError, LayerError) as error:
             reasons.append(str(error))
-    known = {(output, slot.name) for output in setup.outputs for slot in setup.slots}
+    known = {(output, slot.name) for output in session.outputs for slot in session.slots}
     decided = [
         replace(piece, reference=False)
         for piece in found

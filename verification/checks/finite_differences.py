@@ -1,10 +1,9 @@
-"""Check: directional finite differences, of the polished root where the equation is known.
+"""Check: directional finite differences, of the polished root if the equation is known.
 
-Differences of a layer's own output see its solver: jumps in the number of iterations, and the slope of
-the truncated iteration where that number stays. Differences of the root see neither. They also
-examine the implicit reference itself, whose only source is autograd through the equation. Without an
-equation, but with a knob that tightens the tolerance, differences of ever tighter layers are taken until
-they settle.
+Differences of a layer's own output see its solver: jumps in the number of iterations, and between them the
+slope of the truncated iteration. Differences of the root see neither. They also examine the implicit
+reference itself, which comes from autograd through the equation alone. Without an equation, but with a way
+to tighten the tolerance, differences of ever tighter layers are taken until they converge.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from torch import Tensor
 from ..differences import Slope, slope
 from ..evidence import Evidence
 from ..polish import PolishError, Root
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError, Subject, Tensors
 
 NAME = "finite differences"
 TRUST = 4.0
-"""Differences are believed up to this multiple of the error they state."""
+"""The true error of differences may exceed their estimate by up to this factor."""
 _UNFINISHED = 64.0
-"""Noise above this multiple of rounding is an iteration that stops at a tolerance."""
+"""Noise above this multiple of rounding indicates an iteration that stops at a tolerance."""
 _LAG = 1e3
-"""By how much more than its values an unfinished iteration may have a wrong gradient."""
+"""The relative error of an unfinished iteration's gradient is at most this multiple of that of its values."""
 _KINK = 1e-6
 PROJECTED = 3.0
-"""By how much the product of an error with a Gaussian direction may exceed the error's norm."""
+"""The product of an error with a Gaussian direction is at most this multiple of the error's norm."""
 _SHRINKS = 0.5
-"""Changes from a tolerance to the next that shrink less than this settle on nothing."""
+"""Changes between tolerances must shrink to below this fraction, or the values do not converge."""
 
 Moved = Callable[[int, Tensor, float], Tensors]
 """The outputs with one slot moved by a multiple of a direction."""
@@ -45,40 +44,40 @@ class Measured:
 
     Attributes:
         slope: The derivatives.
-        size: Sizes of the terms that were added for each column, the scale of rounding.
+        size: Sum of the sizes of the terms in each column, the scale of rounding.
     """
 
     slope: Slope
     size: np.ndarray
 
 
-def finite_differences(setup: Setup) -> list[Evidence]:
+def finite_differences(session: Session) -> list[Evidence]:
     """One piece of evidence for each output, slot, cotangent and direction.
 
     Raises:
         NotExercisedError: The equation is known, and its root was not found.
     """
-    root = polished_root(setup)
-    if root is None and setup.residual is not None:
+    root = polished_root(session)
+    if root is None and session.residual is not None:
         raise NotExercisedError(
             "differences of the layer are not those of the root, which was not found"
         )
-    noise = 0.0 if setup.solver_is_known else noise_of_layer(setup)
+    noise = 0.0 if session.solver_is_known else noise_of_layer(session)
     return [
         piece
-        for s in range(len(setup.slots))
-        for kind in range(setup.directions)
-        for piece in _along(setup, s, kind, noise)
+        for s in range(len(session.slots))
+        for kind in range(session.directions)
+        for piece in _along(session, s, kind, noise)
     ]
 
 
-def noise_of_layer(setup: Setup) -> float:
+def noise_of_layer(session: Session) -> float:
     """The relative noise of the layer's values, the largest along any direction."""
-    noise = setup.repeat
-    for s in range(len(setup.slots)):
-        for kind in range(setup.directions):
+    noise = session.repeat
+    for s in range(len(session.slots)):
+        for kind in range(session.directions):
             try:
-                found = measured(setup, s, kind)
+                found = measured(session, s, kind)
             except ArithmeticError:
                 continue
             sizes = np.maximum(found.size, 1e-300)
@@ -86,25 +85,25 @@ def noise_of_layer(setup: Setup) -> float:
     return noise
 
 
-def doubt_of_another_call(setup: Setup) -> float:
-    """The part of a gradient by which another call may differ, since it may end at another iterate."""
-    return 0.0 if setup.solver_is_known else _LAG * noise_of_layer(setup)
+def doubt_of_another_call(session: Session) -> float:
+    """Relative difference of gradients between two calls, which may end at different iterates."""
+    return 0.0 if session.solver_is_known else _LAG * noise_of_layer(session)
 
 
-def reference_holds(setup: Setup) -> str:
-    """Why the implicit reference is not to be believed, or nothing: it is itself differenced.
+def reference_holds(session: Session) -> str:
+    """Reason to distrust the implicit reference, by differences of the root; empty if there is none.
 
     Raises:
         NotExercisedError: There is no implicit reference.
     """
-    for s, slot in enumerate(setup.slots):
-        direction = setup.direction(s, 0)
+    for s, slot in enumerate(session.slots):
+        direction = session.direction(s, 0)
         try:
-            found = measured(setup, s, 0).slope
+            found = measured(session, s, 0).slope
         except ArithmeticError:
             continue
-        for column, (k, o) in enumerate(columns_of(setup)):
-            star = setup.implicit(k, o)[1][s]
+        for column, (k, o) in enumerate(columns_of(session)):
+            star = session.implicit(k, o)[1][s]
             says, sees = _inner(star, direction), found.value[column]
             scale = max(float(star.norm()), abs(sees))
             allowed = TRUST * found.error[column] + 1e-7 * scale
@@ -117,44 +116,44 @@ def reference_holds(setup: Setup) -> str:
     return ""
 
 
-def measured(setup: Setup, s: int, kind: int) -> Measured:
+def measured(session: Session, s: int, kind: int) -> Measured:
     """Derivatives of all `⟨cotangent, output⟩` along a direction of one slot, kept for other checks.
 
     Raises:
-        ArithmeticError: They cannot be measured.
+        ArithmeticError: No spacing gives values.
     """
     key = (s, kind)
-    if key not in setup.measured:
-        setup.measured[key] = measure(setup, s, setup.direction(s, kind))
-    found: Measured = setup.measured[key]
+    if key not in session.measured:
+        session.measured[key] = measure(session, s, session.direction(s, kind))
+    found: Measured = session.measured[key]
     return found
 
 
-def measure(setup: Setup, s: int, direction: Tensor) -> Measured:
-    """The same along any direction: of the root, of the tightened layer, or of the layer.
+def measure(session: Session, s: int, direction: Tensor) -> Measured:
+    """Derivatives along any direction: of the root, of the tightened layer, or of the layer.
 
     Raises:
-        ArithmeticError: They cannot be measured.
+        ArithmeticError: No spacing gives values.
     """
-    root = polished_root(setup)
+    root = polished_root(session)
     if root is not None:
-        return _of(setup, s, direction, moved_root(root))
-    if setup.tighten is not None:
-        return _settled(setup, s, direction)
-    return _of(setup, s, direction, moved_layer(setup.subject))
+        return _of(session, s, direction, moved_root(root))
+    if session.tighten is not None:
+        return _settled(session, s, direction)
+    return _of(session, s, direction, moved_layer(session.subject))
 
 
-def _settled(setup: Setup, s: int, direction: Tensor) -> Measured:
+def _settled(session: Session, s: int, direction: Tensor) -> Measured:
     """Derivatives of ever tighter layers, extrapolated as a geometric series of changes.
 
-    With changes that shrink by `ρ`, what is left after the last one is `ρ/(1 − ρ)` times it (Aitken
-    1926); it is added to the value, and to the error.
+    If changes shrink by `ρ`, the remainder after the last one is `ρ/(1 − ρ)` times it (Aitken 1926). The
+    remainder is added to the value, and to the error.
     """
     found: Measured | None = None
     change = before = np.inf
-    for subject in setup.tightened.subjects:
+    for subject in session.tightened.subjects:
         try:
-            now = _of(setup, s, direction, moved_layer(subject))
+            now = _of(session, s, direction, moved_layer(subject))
         except ArithmeticError:  # A tolerance that the layer cannot reach.
             break
         if found is not None:
@@ -162,7 +161,7 @@ def _settled(setup: Setup, s: int, direction: Tensor) -> Measured:
             before, change = change, np.abs(step)
             ratio = np.clip(change / np.maximum(before, 1e-300), 0.0, 0.99)
             left = np.where(change == 0, 0.0, step * ratio / (1 - ratio))
-            # The first change has nothing to be compared with: all of it may be left.
+            # The first change has no predecessor: the remainder may be as large as the change.
             left_at_most = np.where(np.isfinite(before), np.abs(left), change)
             restless = (ratio > _SHRINKS) & (change > TRUST * now.slope.error)
             error = now.slope.error + np.where(restless, change / (1 - ratio), left_at_most)
@@ -179,41 +178,43 @@ def _settled(setup: Setup, s: int, direction: Tensor) -> Measured:
     return found
 
 
-def _of(setup: Setup, s: int, direction: Tensor, moved: Moved) -> Measured:
-    columns = columns_of(setup)
+def _of(session: Session, s: int, direction: Tensor, moved: Moved) -> Measured:
+    columns = columns_of(session)
 
     def sample(t: float) -> np.ndarray:
-        return projected(setup, moved(s, direction, t))
+        return projected(session, moved(s, direction, t))
 
-    relative = np.array([setup.relative_floor(o, s) / TRUST for _, o in columns])
-    sizes = np.array([float(setup.gradients[k][o][s].double().norm()) for k, o in columns])
+    relative = np.array([session.relative_floor(o, s) / TRUST for _, o in columns])
+    sizes = np.array([float(session.gradients[k][o][s].double().norm()) for k, o in columns])
     terms = np.array(
         [
-            float((setup.probes[k][o].double() * setup.tape.values[o].double()).abs().sum())
+            float((session.probes[k][o].double() * session.tape.values[o].double()).abs().sum())
             for k, o in columns
         ]
     )
-    return Measured(slope(sample, setup.size(s), relative, sizes), terms)
+    return Measured(slope(sample, session.size(s), relative, sizes), terms)
 
 
-def projected(setup: Setup, outputs: Sequence[Tensor]) -> np.ndarray:
+def projected(session: Session, outputs: Sequence[Tensor]) -> np.ndarray:
     """`⟨cotangent, output⟩` of every column."""
     flat = [output.double().reshape(-1) for output in outputs]
-    columns = columns_of(setup)
-    return np.array([float(setup.probes[k][o].double().reshape(-1) @ flat[o]) for k, o in columns])
+    columns = columns_of(session)
+    return np.array(
+        [float(session.probes[k][o].double().reshape(-1) @ flat[o]) for k, o in columns]
+    )
 
 
 def shifted(values: Sequence[Tensor], s: int, step: Tensor) -> list[Tensor]:
-    """Values of all slots, that of one of them moved."""
+    """Values of all slots, with one of them moved."""
     return [value + step if i == s else value for i, value in enumerate(values)]
 
 
-def moved_outputs(setup: Setup) -> Moved:
-    """The outputs of the root, of the tightest layer, or of the layer, whichever is known best."""
-    root = polished_root(setup)
+def moved_outputs(session: Session) -> Moved:
+    """The most accurate known outputs: of the root, of the tightest layer, or of the layer."""
+    root = polished_root(session)
     if root is not None:
         return moved_root(root)
-    tightest = setup.subject if setup.tighten is None else setup.tightened.subjects[-1]
+    tightest = session.subject if session.tighten is None else session.tightened.subjects[-1]
     return moved_layer(tightest)
 
 
@@ -245,33 +246,33 @@ def moved_layer(subject: Subject) -> Moved:
     return outputs
 
 
-def _along(setup: Setup, s: int, kind: int, noise: float) -> list[Evidence]:
-    columns = columns_of(setup)
+def _along(session: Session, s: int, kind: int, noise: float) -> list[Evidence]:
+    columns = columns_of(session)
     try:
-        slopes = measured(setup, s, kind).slope
+        slopes = measured(session, s, kind).slope
     except ArithmeticError as error:
         return [
             Evidence(
-                _name(setup), setup.outputs[o], setup.slots[s].name, 0.0, 0.0, 0.0,
+                _name(session), session.outputs[o], session.slots[s].name, 0.0, 0.0, 0.0,
                 unreliable=str(error),
             )
             for _, o in columns
         ]  # fmt: skip
-    direction = setup.direction(s, kind)
+    direction = session.direction(s, kind)
     return [
-        _evidence(setup, s, direction, k, o, slopes, column, noise)
+        _evidence(session, s, direction, k, o, slopes, column, noise)
         for column, (k, o) in enumerate(columns)
     ]
 
 
-def _name(setup: Setup) -> str:
-    if setup.residual is not None:
+def _name(session: Session) -> str:
+    if session.residual is not None:
         return f"{NAME} of the root"
-    return NAME if setup.tighten is None else f"{NAME} of the tightened layer"
+    return NAME if session.tighten is None else f"{NAME} of the tightened layer"
 
 
 def _evidence(
-    setup: Setup,
+    session: Session,
     s: int,
     direction: Tensor,
     k: int,
@@ -280,18 +281,18 @@ def _evidence(
     column: int,
     noise: float,
 ) -> Evidence:
-    gradient = setup.gradients[k][o][s].double()
+    gradient = session.gradients[k][o][s].double()
     sees = float(slopes.value[column])
     uncertain = TRUST * float(slopes.error[column])
     error = abs(_inner(gradient, direction) - sees)
     scale = max(float(gradient.norm()), abs(sees))
-    floor, slack, doubt = setup.relative_floor(o, s) * scale + uncertain, 0.0, 0.0
-    if setup.solver_is_known:
-        slack = PROJECTED * setup.slack(k, o, s)
-    elif noise > _UNFINISHED * torch.finfo(setup.precision(o, s)).eps:
+    floor, slack, doubt = session.relative_floor(o, s) * scale + uncertain, 0.0, 0.0
+    if session.solver_is_known:
+        slack = PROJECTED * session.slack(k, o, s)
+    elif noise > _UNFINISHED * torch.finfo(session.precision(o, s)).eps:
         doubt = _LAG * noise * scale
-    if setup.residual is not None:
-        floor += setup.conditioned_floor(o, s) * scale
+    if session.residual is not None:
+        floor += session.conditioned_floor(o, s) * scale
     unreliable = ""
     if slopes.jump[column] > _KINK * scale:
         unreliable = (
@@ -299,32 +300,32 @@ def _evidence(
             "the layer has a kink here"
         )
     elif bool(slopes.constant[column]) and error <= floor:
-        scale = 0.0  # Nothing moved, and the layer says so too.
+        scale = 0.0  # Neither the outputs nor the gradient show a dependence.
     return Evidence(
-        check=_name(setup),
-        output=setup.outputs[o],
-        input=setup.slots[s].name,
+        check=_name(session),
+        output=session.outputs[o],
+        input=session.slots[s].name,
         error=error,
         scale=scale,
         floor=floor,
         slack=slack,
-        lag=setup.lag,
+        lag=session.lag,
         doubt=doubt,
         unreliable=unreliable,
     )
 
 
-def polished_root(setup: Setup) -> Root | None:
-    """The polished root, or `None` where the equation is not known or not solved."""
+def polished_root(session: Session) -> Root | None:
+    """The polished root, or `None` if the equation is unknown or unsolved."""
     try:
-        return setup.roots[1]
+        return session.roots[1]
     except NotExercisedError:
         return None
 
 
-def columns_of(setup: Setup) -> list[tuple[int, int]]:
-    """The cotangents and outputs, `(k, o)`, of the columns of what is measured."""
-    return [(k, o) for o in range(len(setup.outputs)) for k in range(setup.cotangents)]
+def columns_of(session: Session) -> list[tuple[int, int]]:
+    """The cotangents and outputs, `(k, o)`, of the measured columns."""
+    return [(k, o) for o in range(len(session.outputs)) for k in range(session.cotangents)]
 
 
 def _inner(a: Tensor, b: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""Check: whether what is saved for the backward pass grows with the number of iterations.
+"""Check: growth of the memory for the backward pass with the number of iterations.
 
-An implicit derivative needs the solution alone; a network that autograd records needs every iterate. It
-is no error either way, and is noted.
+An implicit derivative needs the solution alone; a network that autograd records needs every iterate. Either
+is correct, so the result is a note.
 """
 
 from __future__ import annotations
@@ -11,71 +11,54 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-
 from ...implicit import ImplicitLayer
 from ...solvers import Stopping
 from ..evidence import Evidence
-from ..setup import NotExercisedError, Setup
+from ..saved import saved_bytes
+from ..session import NotExercisedError, Session
 from ..subject import LayerError, Subject
 
 _FEW, _MANY = 4, 16
 
 
-def memory_of_iterations(setup: Setup) -> list[Evidence]:
-    """No evidence, but a note with the bytes saved after few and after many iterations.
+def memory_of_iterations(session: Session) -> list[Evidence]:
+    """Note the bytes saved after few and after many iterations; there is no evidence.
 
     Raises:
         NotExercisedError: The number of iterations cannot be changed.
     """
-    (few, short), (many, long) = _pair(setup)
-    before, after = saved_bytes(short), saved_bytes(long)
+    (few, short), (many, long) = _pair(session)
+    before, after = _saved(short), _saved(long)
     grows = "grow" if after > before else "do not grow"
-    setup.notes.append(
+    session.notes.append(
         f"{before:,} bytes are saved for the backward pass {few}, {after:,} {many}: "
         f"they {grows} with the iterations"
     )
     return []
 
 
-def saved_bytes(subject: Subject) -> int:
-    """Bytes of the distinct tensors that one call saves for its backward pass.
-
-    Raises:
-        NotExercisedError: The layer cannot be called.
-    """
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+def _saved(subject: Subject) -> int:
     try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            tape = subject.tape()
+        return saved_bytes(subject.tape)
     except LayerError as error:
         raise NotExercisedError(f"the layer cannot be called so: {error}") from error
-    del tape
-    return sum(storages.values())
 
 
-def _pair(setup: Setup) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
-    layer = setup.subject.layer
+def _pair(session: Session) -> tuple[tuple[str, Subject], tuple[str, Subject]]:
+    layer = session.subject.layer
     if isinstance(layer, ImplicitLayer):
         return (
-            (f"of {_FEW} iterations", setup.subject.like(_limited(layer, _FEW))[0]),
-            (f"of {_MANY}", setup.subject.like(_limited(layer, _MANY))[0]),
+            (f"of {_FEW} iterations", session.subject.like(_limited(layer, _FEW))[0]),
+            (f"of {_MANY}", session.subject.like(_limited(layer, _MANY))[0]),
         )
-    if setup.tighten is not None:
-        tightened = setup.tightened.subjects
-        return ("as it is", setup.subject), ("at the tightest tolerance", tightened[-1])
+    if session.tighten is not None:
+        tightened = session.tightened.subjects
+        return ("as it is", session.subject), ("at the tightest tolerance", tightened[-1])
     raise NotExercisedError("the number of iterations cannot be changed: give tighten=")
 
 
 def _limited(layer: ImplicitLayer, steps: int) -> Callable[..., Any]:
-    """The layer with exactly so many iterations, where it does not meet its tolerance earlier."""
+    """The layer limited to this number of iterations."""
     limited = copy.copy(layer)
     stopping = replace(layer.settings.stopping or Stopping(), max_steps=steps)
     limited.settings = replace(layer.settings, stopping=stopping, on_failure="accept")

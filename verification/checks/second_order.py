@@ -1,10 +1,10 @@
 """Check: derivatives of the gradient, in both orders of modes, against differences of gradients.
 
-For `G(x) = ⟨p, ∇⟨w, y(x)⟩⟩` with fixed probes `w` and `p`, the derivative of `G` along a direction that a
-second backward pass gives (reverse over reverse), and the one that tangents carried through the backward
-pass give (forward over reverse), are compared with finite differences of `G`: of the implicit gradient at
-the polished root where the equation is known, else of the layer's own gradient. A gradient without a
-graph, or without a tangent, has the derivative zero, as whoever differentiates it silently gets.
+Let `G(x) = ⟨p, ∇⟨w, y(x)⟩⟩` with fixed probes `w` and `p`. Its derivative along a direction comes from a
+second backward pass (reverse over reverse), and from tangents carried through the backward pass (forward
+over reverse). Both are compared with finite differences of `G`: of the implicit gradient at the polished root
+if the equation is known, else of the layer's own gradient. A gradient without a graph, or without a tangent,
+has the derivative zero, which autograd returns for it silently.
 """
 
 from __future__ import annotations
@@ -18,65 +18,71 @@ from torch import Tensor
 from ..differences import Slope, slope
 from ..evidence import Evidence
 from ..polish import PolishError, Root
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError, NoForwardModeError, Subject, Tensors
+from ..subject.forward_mode import pushforward_of_gradients
 from .finite_differences import TRUST, shifted
 
 NAME = "second order"
 SOLVES = 10.0
-"""A second derivative takes several adjoint solves, one after another."""
+"""Factor on the floor of first derivatives, since a second one takes several adjoint solves in sequence."""
 
 
 def label(output: str) -> str:
-    """How findings name the gradient of an output."""
+    """Name of an output's gradient in findings."""
     return f"{output}, {NAME}"
 
 
-def second_order(setup: Setup) -> list[Evidence]:
+def second_order(session: Session) -> list[Evidence]:
     """Reverse over reverse, and the symmetry of the Hessian, for each output and slot.
 
     Raises:
         NotExercisedError: The layer refuses a second backward pass, or the root was not found.
     """
     found = []
-    for o in range(len(setup.outputs)):
-        twice = _twice(setup, o, probes_of(setup))
-        for s in range(len(setup.slots)):
-            along = setup.direction(s, 0).double()
-            found.append(_against_differences(setup, o, s, twice[s], along, "reverse over reverse"))
-            found.append(_symmetry(setup, o, s))
+    for o in range(len(session.outputs)):
+        twice = _twice(session, o, probes_of(session))
+        for s in range(len(session.slots)):
+            along = session.direction(s, 0).double()
+            found.append(
+                _against_differences(session, o, s, twice[s], along, "reverse over reverse")
+            )
+            found.append(_symmetry(session, o, s))
     return found
 
 
-def forward_over_reverse(setup: Setup) -> list[Evidence]:
+def forward_over_reverse(session: Session) -> list[Evidence]:
     """Forward over reverse, for each output and input.
 
     Raises:
         NotExercisedError: The layer or its backward pass has no forward mode, or the root was not found.
     """
     found, reason = [], "no input requires gradients"
-    probes = [probe.double() for probe in probes_of(setup)]
-    for o in range(len(setup.outputs)):
-        for s, slot in enumerate(setup.slots):
+    probes = [probe.double() for probe in probes_of(session)]
+    for o in range(len(session.outputs)):
+        for s, slot in enumerate(session.slots):
             if slot.position is None:
                 continue
-            direction = setup.direction(s, 0)
-            tangents, cotangents = setup.alone(s, direction), setup.only(o, setup.probes[0][o])
+            direction = session.direction(s, 0)
+            tangents, cotangents = (
+                session.alone(s, direction),
+                session.only(o, session.probes[0][o]),
+            )
             try:
-                moved = setup.subject.pushforward_of_gradients(tangents, cotangents)
+                moved = pushforward_of_gradients(session.subject, tangents, cotangents)
             except NoForwardModeError as error:
                 reason = str(error)
                 continue
-            # ⟨p, H v⟩ as it comes, spread along v so that it reads as a gradient.
+            # The number ⟨p, H v⟩, spread along v so that its form is that of a gradient.
             inner = sum(
                 float((p * g.double()).sum())
-                for p, g, part in zip(probes, moved, setup.slots, strict=True)
+                for p, g, part in zip(probes, moved, session.slots, strict=True)
                 if part.position is not None
             )
             along = direction.double()
             found.append(
                 _against_differences(
-                    setup, o, s, inner * along / along.square().sum(), along, "forward over reverse",
+                    session, o, s, inner * along / along.square().sum(), along, "forward over reverse",
                     inputs_only=True,
                 )
             )  # fmt: skip
@@ -85,34 +91,36 @@ def forward_over_reverse(setup: Setup) -> list[Evidence]:
     return found
 
 
-def probes_of(setup: Setup) -> Tensors:
+def probes_of(session: Session) -> Tensors:
     """The fixed probes `p` of the gradients, one for each slot."""
-    return tuple(setup.direction(s, 3).to(slot.value.dtype) for s, slot in enumerate(setup.slots))
+    return tuple(
+        session.direction(s, 3).to(slot.value.dtype) for s, slot in enumerate(session.slots)
+    )
 
 
-def second_derivatives(setup: Setup, o: int, s: int) -> float:
+def second_derivatives(session: Session, o: int, s: int) -> float:
     """`⟨v, H v⟩` of the first cotangent along the first direction of a slot, by a second backward pass.
 
     Raises:
-        NotExercisedError: The layer refuses it.
+        NotExercisedError: The layer refuses a second backward pass.
     """
-    return float((_product(setup, o, s, 0) * setup.direction(s, 0).double()).sum())
+    return float((_product(session, o, s, 0) * session.direction(s, 0).double()).sum())
 
 
-def _product(setup: Setup, o: int, s: int, kind: int) -> Tensor:
+def _product(session: Session, o: int, s: int, kind: int) -> Tensor:
     """`H v` in one slot, for a direction of that slot alone."""
-    probes = setup.alone(s, setup.direction(s, kind))
-    return setup.once(("H v", o, s, kind), lambda: _twice(setup, o, probes)[s])
+    probes = session.alone(s, session.direction(s, kind))
+    return session.once(("H v", o, s, kind), lambda: _twice(session, o, probes)[s])
 
 
-def _twice(setup: Setup, o: int, probes: Sequence[Tensor]) -> Tensors:
+def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
     """The gradient of `G` by a second backward pass, in every slot."""
-    tape = setup.subject.tape()
-    # A cotangent that is itself differentiated, as that of a nonlinear loss is: only then does a
+    tape = session.subject.tape()
+    # A cotangent that is itself differentiated, as that of a nonlinear loss: only then does a
     # function marked once_differentiable refuse.
-    cotangent = setup.probes[0][o].clone().requires_grad_()
+    cotangent = session.probes[0][o].clone().requires_grad_()
     try:
-        gradients = tape.pullback(setup.only(o, cotangent), create_graph=True)
+        gradients = tape.pullback(session.only(o, cotangent), create_graph=True)
         value = sum(
             ((p * g).sum() for p, g in zip(probes, gradients, strict=True)),
             torch.zeros((), dtype=torch.float64),
@@ -132,9 +140,9 @@ def _twice(setup: Setup, o: int, probes: Sequence[Tensor]) -> Tensors:
 
 
 def _refuses(value: Tensor) -> bool:
-    """Whether the graph holds a node that raises when it is reached.
+    """True if the graph holds a node that raises when it is reached.
 
-    It need not be reached on the way to the inputs, and would then pass for a zero derivative.
+    A node off the path to the inputs does not raise, and the derivative would be taken for zero.
     """
     seen: set[object] = set()
     stack = [value.grad_fn]
@@ -150,7 +158,7 @@ def _refuses(value: Tensor) -> bool:
 
 
 def _against_differences(
-    setup: Setup,
+    session: Session,
     o: int,
     s: int,
     says: Tensor,
@@ -158,87 +166,87 @@ def _against_differences(
     mode: str,
     inputs_only: bool = False,
 ) -> Evidence:
-    """A derivative of `G` in one slot beside differences of `G` along a direction of it."""
+    """Evidence on a derivative of `G` in one slot, from differences of `G` along a direction."""
     name = f"{NAME}, {mode}"
-    output, slot = label(setup.outputs[o]), setup.slots[s].name
+    output, slot = label(session.outputs[o]), session.slots[s].name
     try:
-        measured = _differences(setup, o, s, inputs_only)
+        measured = _differences(session, o, s, inputs_only)
     except ArithmeticError as error:
         return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
     sees = float(measured.value[0])
-    scale = max(float(says.norm()), abs(sees), _natural(setup, o, s))
+    scale = max(float(says.norm()), abs(sees), _natural(session, o, s))
     return Evidence(
         name, output, slot,
         error=abs(float((says * direction).sum()) - sees),
         scale=scale,
-        floor=_relative(setup, o, s) * scale + TRUST * float(measured.error[0]),
-        slack=setup.relative_slack(o, s) * scale,
-        lag=SOLVES * setup.lag,
+        floor=_relative(session, o, s) * scale + TRUST * float(measured.error[0]),
+        slack=session.relative_slack(o, s) * scale,
+        lag=SOLVES * session.lag,
     )  # fmt: skip
 
 
-def _symmetry(setup: Setup, o: int, s: int) -> Evidence:
+def _symmetry(session: Session, o: int, s: int) -> Evidence:
     """The Hessian is symmetric: `⟨H p, v⟩ = ⟨H v, p⟩`."""
-    p, v = setup.direction(s, 3), setup.direction(s, 0)
-    hp, hv = (_product(setup, o, s, kind) for kind in (3, 0))
+    p, v = session.direction(s, 3), session.direction(s, 0)
+    hp, hv = (_product(session, o, s, kind) for kind in (3, 0))
     one, other = float((hp * v.double()).sum()), float((hv * p.double()).sum())
-    natural = float(setup.gradients[0][o][s].double().norm()) / setup.size(s)
+    natural = float(session.gradients[0][o][s].double().norm()) / session.size(s)
     scale = max(float(hp.norm()), float(hv.norm()), natural)
     return Evidence(
-        "symmetry of the Hessian", label(setup.outputs[o]), setup.slots[s].name,
+        "symmetry of the Hessian", label(session.outputs[o]), session.slots[s].name,
         error=abs(one - other),
         scale=scale,
-        floor=SOLVES * setup.relative_floor(o, s) * scale,
-        slack=setup.relative_slack(o, s) * scale,
-        lag=SOLVES * setup.lag,
+        floor=SOLVES * session.relative_floor(o, s) * scale,
+        slack=session.relative_slack(o, s) * scale,
+        lag=SOLVES * session.lag,
         reference=False,
     )  # fmt: skip
 
 
-def _differences(setup: Setup, o: int, s: int, inputs_only: bool) -> Slope:
-    """Differences of `G`, the same for both modes where all slots are inputs."""
-    left_out = inputs_only and any(slot.position is None for slot in setup.slots)
+def _differences(session: Session, o: int, s: int, inputs_only: bool) -> Slope:
+    """Differences of `G`, shared by both modes if all slots are inputs."""
+    left_out = inputs_only and any(slot.position is None for slot in session.slots)
 
     def measured() -> Slope:
-        relative = _relative(setup, o, s) / TRUST
-        sample = _sampler(setup, o, s, left_out)
-        natural = np.array([_natural(setup, o, s)])
-        return slope(sample, setup.size(s), np.array([relative]), natural)
+        relative = _relative(session, o, s) / TRUST
+        sample = _sampler(session, o, s, left_out)
+        natural = np.array([_natural(session, o, s)])
+        return slope(sample, session.size(s), np.array([relative]), natural)
 
-    return setup.once(("differences of G", o, s, left_out), measured)
-
-
-def _relative(setup: Setup, o: int, s: int) -> float:
-    return SOLVES * setup.relative_floor(o, s)
+    return session.once(("differences of G", o, s, left_out), measured)
 
 
-def _natural(setup: Setup, o: int, s: int) -> float:
-    """The size that second derivatives have if the gradient changes over the size of a slot."""
-    return max(float(g.double().norm()) for g in setup.gradients[0][o]) / setup.size(s)
+def _relative(session: Session, o: int, s: int) -> float:
+    return SOLVES * session.relative_floor(o, s)
 
 
-def _sampler(setup: Setup, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
-    """`G` as a function of the multiple of the direction that one slot is moved by."""
+def _natural(session: Session, o: int, s: int) -> float:
+    """Typical size of second derivatives: the gradient changes over the size of a slot."""
+    return max(float(g.double().norm()) for g in session.gradients[0][o]) / session.size(s)
+
+
+def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
+    """`G` as a function of the step of one slot along a direction."""
     probes = [
         torch.zeros_like(probe) if inputs_only and slot.position is None else probe
-        for probe, slot in zip(probes_of(setup), setup.slots, strict=True)
+        for probe, slot in zip(probes_of(session), session.slots, strict=True)
     ]
-    if setup.residual is not None:
-        return _of_root(setup, o, s, probes, setup.roots[1])
-    tightest = setup.subject if setup.tighten is None else setup.tightened.subjects[-1]
-    return _of_layer(setup, o, s, probes, tightest)
+    if session.residual is not None:
+        return _of_root(session, o, s, probes, session.roots[1])
+    tightest = session.subject if session.tighten is None else session.tightened.subjects[-1]
+    return _of_layer(session, o, s, probes, tightest)
 
 
 def _of_root(
-    setup: Setup, o: int, s: int, probes: Sequence[Tensor], root: Root
+    session: Session, o: int, s: int, probes: Sequence[Tensor], root: Root
 ) -> Callable[[float], np.ndarray]:
-    equation, along = root.equation, setup.direction(s, 0).double()
-    w = setup.cotangent(0, o)
+    equation, along = root.equation, session.direction(s, 0).double()
+    w = session.cotangent(0, o)
 
     def sample(t: float) -> np.ndarray:
         values = shifted(equation.base, s, t * along)
         try:
-            there = Root(equation, root.moved(values), setup.generator(5), values)
+            there = Root(equation, root.moved(values), session.generator(5), values)
         except LayerError as error:
             raise PolishError(str(error)) from error
         return _inner(probes, there.gradient(w))
@@ -247,13 +255,13 @@ def _of_root(
 
 
 def _of_layer(
-    setup: Setup, o: int, s: int, probes: Sequence[Tensor], subject: Subject
+    session: Session, o: int, s: int, probes: Sequence[Tensor], subject: Subject
 ) -> Callable[[float], np.ndarray]:
-    along = setup.direction(s, 0)
-    cotangents = setup.only(o, setup.probes[0][o])
+    along = session.direction(s, 0)
+    cotangents = session.only(o, session.probes[0][o])
 
     def sample(t: float) -> np.ndarray:
-        values = shifted([slot.value for slot in setup.slots], s, t * along)
+        values = shifted([slot.value for slot in session.slots], s, t * along)
         try:
             return _inner(probes, subject.gradients(values, cotangents))
         except LayerError as error:

@@ -1,10 +1,10 @@
-"""Check: the orders at which Taylor remainders vanish.
+"""Check: the orders of Taylor remainders.
 
-With `φ(t) = ⟨w, y(x + t v)⟩`, the remainders `φ(t) − φ(0)`, that less `t ⟨g, v⟩`, and that less
-`½ t² ⟨v, H v⟩` fall like `t`, `t²` and `t³` if the gradient `g` and the second derivative `H` are right
-(Farrell et al. 2013, section 6; Griewank & Walther 2008). The order is fitted to the remainders above the
-noise floor and above what the floor and slack of `g` and `H` explain, with a confidence interval; an order
-that is lower with confidence is an error, as large as the slowest term.
+Let `φ(t) = ⟨w, y(x + t v)⟩`. The remainders of orders 0, 1 and 2, `φ(t) − φ(0)`, then less `t ⟨g, v⟩`, then
+less `½ t² ⟨v, H v⟩`, fall like `t`, `t²` and `t³` if the gradient `g` and the second derivative `H` are right
+(Farrell et al. 2013, section 6; Griewank & Walther 2008). The order is fitted, with a
+confidence interval, to remainders above the noise floor and above the part that floor and slack of `g` and
+`H` explain. An order that is lower with confidence is an error, as large as the slowest term.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..evidence import Evidence
 from ..fitting import Estimate, median_slope
-from ..setup import NotExercisedError, Setup
+from ..session import NotExercisedError, Session
 from ..subject import LayerError
 from .finite_differences import columns_of, doubt_of_another_call, moved_outputs, projected
 from .second_order import SOLVES, label, second_derivatives
@@ -26,14 +26,14 @@ from .second_order import SOLVES, label, second_derivatives
 NAME = "Taylor remainders"
 _STEPS = np.geomspace(1e-5, 1e-1, 13)
 _ABOVE = 1e2
-"""Remainders are used from this multiple of the noise on."""
+"""Only remainders above this multiple of the noise are used."""
 _FEWEST = 4
 
 
 def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Estimate:
     """The order of `remainders`, all positive, in `t`, with an interval of 99 % confidence.
 
-    A remainder that changes its sign does not upset the fit.
+    The fit is robust to a remainder that changes its sign.
 
     Examples:
         >>> t = np.geomspace(1e-3, 1e-1, 8)
@@ -43,43 +43,43 @@ def fitted_order(t: np.ndarray, remainders: np.ndarray) -> Estimate:
     return median_slope(np.log(t), np.log(remainders))
 
 
-def taylor(setup: Setup) -> list[Evidence]:
-    """A piece of evidence for each output and slot, and one more where there are second derivatives.
+def taylor(session: Session) -> list[Evidence]:
+    """A piece of evidence for each output and slot, and another one for second derivatives.
 
     Raises:
         NotExercisedError: No remainder rises above the noise.
     """
     found: list[Evidence] = []
-    moved, doubt = moved_outputs(setup), doubt_of_another_call(setup)
-    for s in range(len(setup.slots)):
-        direction = setup.direction(s, 0)
+    moved, doubt = moved_outputs(session), doubt_of_another_call(session)
+    for s in range(len(session.slots)):
+        direction = session.direction(s, 0)
 
         def values(t: float, s: int = s, direction: Tensor = direction) -> np.ndarray:
-            return projected(setup, moved(s, direction, t))
+            return projected(session, moved(s, direction, t))
 
         try:
-            samples = _sampled(values, setup.size(s), _rounding(setup, s))
+            samples = _sampled(values, session.size(s), _rounding(session, s))
         except (ArithmeticError, LayerError):
             continue
-        for o in range(len(setup.outputs)):
-            column = columns_of(setup).index((0, o))
-            slope = float((setup.gradients[0][o][s].double() * direction.double()).sum())
+        for o in range(len(session.outputs)):
+            column = columns_of(session).index((0, o))
+            slope = float((session.gradients[0][o][s].double() * direction.double()).sum())
             try:
-                twice: float | None = second_derivatives(setup, o, s)
+                twice: float | None = second_derivatives(session, o, s)
             except NotExercisedError:
                 twice = None
-            found += _orders(setup, s, o, samples.column(column), slope, twice, doubt)
+            found += _orders(session, s, o, samples.column(column), slope, twice, doubt)
     if not found:
         raise NotExercisedError("no Taylor remainder rises above the noise")
     return found
 
 
-def _rounding(setup: Setup, s: int) -> float:
-    """Of the values: those of a polished root are in float64, whatever the layer is."""
-    if setup.residual is not None:
-        condition = setup.roots[1].inverse.condition or 1.0
+def _rounding(session: Session, s: int) -> float:
+    """Precision of the values; those of a polished root are in float64."""
+    if session.residual is not None:
+        condition = session.roots[1].inverse.condition or 1.0
         return float(np.finfo(float).eps) * condition
-    return max(torch.finfo(setup.precision(o, s)).eps for o in range(len(setup.outputs)))
+    return max(torch.finfo(session.precision(o, s)).eps for o in range(len(session.outputs)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _sampled(values: Callable[[float], np.ndarray], size: float, eps: float) -> 
 
 
 def _orders(
-    setup: Setup,
+    session: Session,
     s: int,
     o: int,
     samples: _Samples,
@@ -120,20 +120,24 @@ def _orders(
     twice: float | None,
     doubt: float,
 ) -> list[Evidence]:
-    output, slot = setup.outputs[o], setup.slots[s].name
-    t, scale = samples.t, float(setup.gradients[0][o][s].double().norm())
+    output, slot = session.outputs[o], session.slots[s].name
+    t, scale = samples.t, float(session.gradients[0][o][s].double().norm())
     change = samples.ahead - samples.centre
     first = change - t * slope
-    floor, slack, lag = setup.relative_floor(o, s), setup.relative_slack(o, s), SOLVES * setup.lag
+    floor, slack, lag = (
+        session.relative_floor(o, s),
+        session.relative_slack(o, s),
+        SOLVES * session.lag,
+    )
     explained = floor + lag * slack + doubt
     by_gradient = t * explained * scale
-    by_both = by_gradient + t**2 * explained * scale / setup.size(s)
+    by_both = by_gradient + t**2 * explained * scale / session.size(s)
     second = None if twice is None else first - 0.5 * t**2 * twice
     found = []
     for order, name, remainder, below, unit in (
         (1, output, change, 0 * t, scale),
         (2, output, first, by_gradient, scale),
-        (3, label(output), second, by_both, scale / setup.size(s)),
+        (3, label(output), second, by_both, scale / session.size(s)),
     ):
         if remainder is None:
             continue

@@ -1,4 +1,4 @@
-"""Layers with planted gradient bugs, and correct ones, on which the verification itself is tried."""
+"""Layers with planted gradient bugs, and correct layers, to test the verification itself."""
 
 from .bugs import BUGS, Bug
 from .correct import CORRECT, Right

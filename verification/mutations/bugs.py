@@ -1,7 +1,7 @@
-"""Gradient bugs that people make, planted in every family of equations.
+"""Common gradient bugs, planted in every family of equations.
 
-Each has the name that a diagnosis should give, where there is a usual one. Some hide: they are small,
-or show in one row, one component, or one parameter alone.
+A usual bug has the name that a diagnosis should give. Some bugs hide: they are small, or show in one row,
+one component, or one parameter alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .planted import Backward, Recipe, Tensors, exact_adjoint, planted
 Layer = Callable[..., Any]
 
 LEAST_ERROR = 1e-8
-"""Ten times what an adjoint equation solved to its usual tolerance leaves in float64."""
+"""Ten times the error that an adjoint equation solved to its usual tolerance leaves in float64."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Bug:
     """A wrong gradient.
 
     Attributes:
-        name: What is wrong.
-        plant: Gives the layer, called as `layer(x, *parameters)`.
-        cause: What a diagnosis of it should say.
+        name: Description of the bug.
+        plant: Returns the layer, called as `layer(x, *parameters)`.
+        cause: Part of the expected diagnosis.
 
     Examples:
         >>> sorted(bug.name for bug in BUGS)[:2]
@@ -41,14 +41,14 @@ class Bug:
     cause: str
 
     def error(self, family: Family, tensors: Tensors) -> float:
-        """The largest relative error of a gradient of this layer, beside the one without the bug.
+        """The largest relative error of a gradient of this layer against the layer without the bug.
 
-        A bug may change nothing: a mean over one row is a sum, and a diagonal Jacobian its own transpose.
+        A bug may have no effect: a mean over one row is a sum, and a diagonal Jacobian is its own transpose.
         """
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         says, right = self.plant(family)(*leaves), planted(family, Recipe())(*leaves)
         generator = torch.Generator().manual_seed(11)
-        # Large, so that a clipped adjoint is clipped.
+        # Large, so that a clip of the adjoint has an effect.
         w = 10 * torch.randn(right.shape, generator=generator, dtype=torch.float64).to(right.dtype)
         wrong = torch.autograd.grad(says, leaves, w, allow_unused=True, materialize_grads=True)
         exact = torch.autograd.grad(right, leaves, w)
@@ -58,7 +58,7 @@ class Bug:
         )
 
     def shows(self, family: Family, tensors: Tensors) -> bool:
-        """Whether it is a bug for these inputs: its error exceeds what an adjoint solve may leave."""
+        """True if the bug has an effect for these inputs: its error exceeds that of an adjoint solve."""
         return self.error(family, tensors) > LEAST_ERROR
 
 

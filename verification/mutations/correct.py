@@ -1,4 +1,4 @@
-"""Correct layers, on which no verification may raise a false alarm."""
+"""Correct layers, on which a verification must not raise a false alarm."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Right:
-    """A layer whose gradients are right, up to its own tolerance.
+    """A layer with right gradients, up to its own tolerance.
 
     Attributes:
-        name: What it is.
-        make: Gives the layer and its inputs, for a batch size, a width and a generator.
-        residual: Its equation, where the layer does not say.
+        name: Description of the layer.
+        make: Returns the layer and its inputs, for a batch size, a width and a generator.
+        residual: Its equation, unless the layer knows it.
 
     Examples:
         >>> import torch
@@ -101,7 +101,7 @@ def _of_family(name: str) -> Right:
 
 
 def _scaled(name: str, scale: float) -> Right:
-    """Unknown and input in other units."""
+    """The layer with unknown and input in other units."""
 
     def make(batch: int, width: int, g: torch.Generator) -> tuple[Callable[..., Any], Inputs]:
         x, W, b = FAMILIES["tanh"].make(batch, width, g)
@@ -112,7 +112,7 @@ def _scaled(name: str, scale: float) -> Right:
 
 
 def _warm(name: str, rtol: float) -> Right:
-    """Each call starts where the last one ended."""
+    """A layer whose calls start at the solution of the last one."""
 
     def make(batch: int, width: int, g: torch.Generator) -> tuple[Callable[..., Any], Inputs]:
         inputs = _wanted(FAMILIES["tanh"].make(batch, width, g))

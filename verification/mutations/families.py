@@ -1,4 +1,4 @@
-"""Equations that bugs are planted in: four kinds of layers that people make implicit.
+"""Families of equations for planted bugs: four common kinds of implicit layers.
 
 Each is a residual `F(z, x, *parameters)` on rows, and a solver for it. Rows are independent systems;
 `J = I − ∂F/∂z` is the Jacobian of the fixed-point map.
@@ -22,7 +22,7 @@ class Family:
     Attributes:
         name: Its name.
         residual: `F(z, x, *parameters)`, for one row or a batch of them.
-        make: Gives `(x, *parameters)` for a batch size, a width and a generator.
+        make: Returns `(x, *parameters)` for a batch size, a width and a generator.
 
     Examples:
         >>> import torch
@@ -38,7 +38,7 @@ class Family:
     make: Callable[[int, int, torch.Generator], tuple[Tensor, ...]]
 
     def solve(self, x: Tensor, *parameters: Tensor, tolerance: float = 0.0) -> Tensor:
-        """The root by plain iteration, stopped where a step is below `tolerance`, or at rounding."""
+        """The root by plain iteration, which stops once a step is below `tolerance`, or at rounding."""
         z, before = torch.zeros_like(x), torch.inf
         for _ in range(2000):
             step = self.residual(z, x, *parameters)
@@ -55,7 +55,7 @@ def _draw(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _matrix(generator: torch.Generator, rows: int, columns: int, norm: float) -> Tensor:
-    """A multiple of an isometry: contracts by its norm in every direction, and is not symmetric."""
+    """A multiple of an isometry, which contracts by its norm in every direction and is not symmetric."""
     return norm * torch.linalg.qr(_draw(generator, rows, columns)).Q
 
 
@@ -74,7 +74,7 @@ def _attention(z: Tensor, x: Tensor, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
 
 def _make_attention(batch: int, width: int, g: torch.Generator) -> tuple[Tensor, ...]:
     weights = (_matrix(g, width, width, norm) for norm in (0.5, 0.5, 2.0))
-    # Rows of fair size, which layer normalisation does not blow up.
+    # Rows are large enough not to be amplified by layer normalisation.
     x = _draw(g, batch, 3, width)
     return 1.5 * x / x.std(dim=-1, keepdim=True), *weights
 

@@ -1,7 +1,7 @@
-"""Bugs that hide from whoever looks at one call, with float64 inputs, in one mode.
+"""Bugs that hide from a test of one call with float64 inputs in one mode.
 
-Each layer is right for the inputs it is given, contiguous and in double precision, and wrong in one
-circumstance: in single precision, for one row, after another call, ...
+Each layer is right for contiguous inputs in double precision, and wrong in one circumstance: in single
+precision, for one row, after another call, ...
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class HidingBug:
     """A layer that is wrong in one circumstance.
 
     Attributes:
-        name: What is wrong, and when.
-        plant: Gives the layer, called as `layer(x, *parameters)`.
-        check: Beginning of the name of the check that should find it.
-        explored: Whether only `effort="full"` can find it.
-        equation: Whether the family's residual is that of the layer.
+        name: Description of the bug and its circumstance.
+        plant: Returns the layer, called as `layer(x, *parameters)`.
+        check: Prefix of the name of the check that should find it.
+        explored: True if only `effort="full"` can find it.
+        equation: True if the family's residual is that of the layer.
         impossible: Families whose solver has no solution in the circumstance.
 
     Examples:
@@ -58,7 +58,7 @@ def _where(condition: Callable[[Backward], bool]) -> Callable[[Family], Layer]:
 
 
 def _again(family: Family) -> Layer:
-    """What a cotangent gives is added up from pass to pass, as in a buffer that is not cleared."""
+    """A layer that accumulates gradients over passes, as in a buffer that is not cleared."""
 
     def layer(*tensors: Tensor) -> Tensor:
         passes: dict[float, int] = {}
@@ -74,7 +74,7 @@ def _again(family: Family) -> Layer:
 
 
 def _latest(family: Family) -> Layer:
-    """The solution of the latest call is kept on the layer, not with the graph."""
+    """A layer that keeps the solution of the latest call on itself, not with the graph."""
     latest: list[Tensor] = []
 
     def pull(b: Backward, u: Tensor) -> Tensors:
@@ -92,7 +92,7 @@ def _latest(family: Family) -> Layer:
 
 
 def _cached(family: Family) -> Layer:
-    """The Jacobian of the first call serves all later ones."""
+    """A layer that uses the Jacobian of the first call for all later ones."""
     first: dict[tuple[Any, ...], Tensor] = {}
 
     def adjoint(b: Backward) -> Tensor:
@@ -105,7 +105,7 @@ def _cached(family: Family) -> Layer:
 
 
 def iterated(family: Family) -> Layer:
-    """A right layer of torch operations alone: the iteration, recorded, far beyond convergence.
+    """A correct layer of torch operations alone: a recorded iteration far beyond convergence.
 
     Examples:
         >>> import torch

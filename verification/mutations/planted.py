@@ -1,7 +1,7 @@
-"""An implicit layer written by hand, with places where a bug can be planted.
+"""Implicit layer written by hand, with places for a planted bug.
 
-The layer is an autograd function as people write them: it solves the equation without a graph, and its
-backward pass solves `Aᵀ u = w`, `A = ∂F/∂z`, and returns `−(∂F/∂x)ᵀ u`. A `Recipe` replaces any step.
+The layer is a typical autograd function: it solves the equation without a graph, and its backward pass
+solves `Aᵀ u = w`, `A = ∂F/∂z`, and returns `−(∂F/∂x)ᵀ u`. A `Recipe` replaces any step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Backward:
-    """What a backward pass knows.
+    """Data of a backward pass.
 
     Attributes:
         family: The equation.
@@ -46,7 +46,7 @@ class Backward:
         return torch.eye(n, dtype=at.dtype) - matrices.reshape(batch, n, n)
 
     def flat(self, tensor: Tensor) -> Tensor:
-        """Columns of rows, `(batch, n, 1)`."""
+        """Rows as columns, `(batch, n, 1)`."""
         return tensor.reshape(tensor.shape[0], -1, 1)
 
     def solve(self, J: Tensor, w: Tensor) -> Tensor:
@@ -70,22 +70,22 @@ Pull = Callable[[Backward, Tensor], Tensors]
 
 
 def exact_adjoint(backward: Backward) -> Tensor:
-    """The adjoint as it should be."""
+    """The right adjoint."""
     return backward.solve(backward.jacobian(), backward.w)
 
 
 def exact_pull(backward: Backward, u: Tensor) -> Tensors:
-    """The gradients as they should be."""
+    """The right gradients."""
     return backward.pull(u)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a backward pass is made.
+    """Steps of a backward pass.
 
     Attributes:
-        adjoint: Gives `u`.
-        pull: Gives the gradients from `u`.
+        adjoint: Computes `u`.
+        pull: Computes the gradients from `u`.
     """
 
     adjoint: Adjoint = exact_adjoint

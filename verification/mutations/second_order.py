@@ -1,7 +1,7 @@
-"""Layers whose first derivatives are right and whose second ones are not, and one where both are.
+"""Layers with right first and wrong second derivatives, and one with both right.
 
-A Newton step from the root, recorded by autograd, has the right first derivative whatever else is held
-constant in it; two recorded in full have the right second derivative as well.
+A Newton step from the root, recorded by autograd, has the right first derivative even if parts of it are held
+constant. Two steps recorded in full have the right second derivative as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _step(family: Family, z: Tensor, tensors: tuple[Tensor, ...], frozen: bool) 
 
 
 def right_twice(family: Family) -> Callable[..., Tensor]:
-    """A layer whose derivatives up to the second are right.
+    """A layer with right first and second derivatives.
 
     Examples:
         >>> import torch

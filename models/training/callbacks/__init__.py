@@ -1,4 +1,4 @@
-"""What may be added to a run, each a Lightning callback on one page."""
+"""Optional parts of a run, as Lightning callbacks."""
 
 from .jacobian import JacobianRegularisation
 from .limits import RandomIterationLimits

@@ -15,11 +15,11 @@ from ..data import generator_of
 
 
 class JacobianRegularisation(Callback):
-    """Adds `weight · jacobian_penalty` to the loss of some of the steps, drawn at random.
+    """Callback that adds `weight · jacobian_penalty` to the loss of randomly drawn steps.
 
     Args:
         settings: Weight, probability and number of noise vectors.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Source: Bai, Koltun & Kolter 2021 (arXiv:2106.14342), equation 7.
 
@@ -35,7 +35,7 @@ class JacobianRegularisation(Callback):
         module: Any = pl_module
 
         def penalty(output: Output) -> Tensor:
-            # The same steps in every process, or some would wait for others.
+            # All processes draw the same steps; otherwise some would wait for others.
             drawn = torch.rand((), generator=generator_of(self._seed, 3, module.number))
             if not output.pieces or drawn >= self.settings.probability:
                 return output.hidden.new_zeros(())

@@ -14,11 +14,11 @@ from ..data import generator_of
 
 
 class RandomIterationLimits(Callback):
-    """Draws the limit on forward iterations anew in each step, and gives back the model's own for validation.
+    """Callback that draws the limit on forward iterations in each step; validation uses the model's own.
 
     Args:
         settings: The smallest and the largest limit.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Examples:
         >>> RandomIterationLimits(RandomLimits(least=8, most=24), seed=0).settings.most

@@ -1,4 +1,4 @@
-"""A progress bar that says how the fit and both solves are doing."""
+"""Progress bar with the fit and both solves."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rich.text import Text
 
 
 class TrainingProgress(Callback):
-    """Shows steps, loss, perplexity, and evaluations and residuals of the forward and the adjoint solve.
+    """Progress bar with steps, loss, perplexity, and evaluations and residuals of both solves.
 
     Args:
-        title: What the run is called.
-        console: Where to; `None` for the terminal.
+        title: Name of the run.
+        console: Console to print to; `None` for the terminal.
 
     Examples:
         >>> TrainingProgress("copy-memory").title
@@ -76,7 +76,7 @@ class TrainingProgress(Callback):
 
 
 def line(metrics: Mapping[str, Any]) -> str:
-    """What the bar says of some metrics.
+    """Text of the bar for some metrics.
 
     Examples:
         >>> line({"train loss": 2.0, "forward evaluations": 12, "forward residual": 1e-4})

@@ -1,4 +1,4 @@
-"""Regularisation of the residual that is left after a few layers."""
+"""Regularisation of the residual after a few layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..configuration import ShallowStart
 
 
 class ResidualRegularisation(Callback):
-    """Adds `residual · residual_penalty` to the loss of shallow steps after the first `alone`.
+    """Callback that adds `residual · residual_penalty` to the loss of shallow steps after the first `alone`.
 
     Args:
-        settings: Of the shallow start.
+        settings: Settings of the shallow start.
 
     Examples:
         >>> ResidualRegularisation(ShallowStart(steps=9, residual=0.1)).settings.residual

@@ -1,4 +1,4 @@
-"""A look at the spectral radius from time to time."""
+"""Regular estimates of the spectral radius."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..data import generator_of
 
 
 class SpectralRadiusMonitor(Callback):
-    """Logs the largest spectral radius of `∂f/∂z` over the sequences of a batch.
+    """Callback that logs the largest spectral radius of `∂f/∂z` over the sequences of a batch.
 
     Args:
-        every: Steps between two looks.
-        seed: Of the first vector of the power method.
+        every: Steps between two estimates.
+        seed: Seed of the first vector of the power method.
 
     Examples:
         >>> SpectralRadiusMonitor(every=100, seed=0).every

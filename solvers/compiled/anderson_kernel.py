@@ -10,8 +10,8 @@ from math import sqrt
 
 import numpy as np
 
-from ..compiled.numba_code import Array, borrowed
-from ..compiled.numba_rows import add_multiple, dot, jit_step
+from .numba_code import Array, borrowed
+from .numba_rows import add_multiple, dot, jit_step
 
 
 @jit_step

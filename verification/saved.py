@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass until the backward pass."""
+"""Memory of a backward pass: bytes that autograd saves for it in the forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _Saved:
-    """What a graph holds in place of a tensor: it lives as long as the graph holds it."""
+    """Stand-in for a saved tensor, which lives as long as its graph."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -20,19 +20,19 @@ class _Saved:
 def saved_bytes(forward: Callable[[], Any], excluding: Iterable[Tensor] = ()) -> int:
     """Bytes of the storages that `forward` leaves saved for its backward pass.
 
-    Graphs that are built and dropped on the way (a Newton step's) do not count.
+    Graphs that are dropped during the call (those of Newton steps) do not count.
 
     Args:
-        forward: Computes something that requires gradients, and returns it.
-        excluding: Tensors that exist anyway, such as parameters.
+        forward: Computes and returns a value that requires gradients.
+        excluding: Tensors that exist independently of the call, such as parameters.
 
     Returns:
-        The sum over storages, each counted once however many saved tensors share it.
+        The sum over storages; a storage shared by several saved tensors counts once.
     """
     packed: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor.detach())  # not the tensor: an output would hold its own graph
+        saved = _Saved(tensor.detach())  # detached, since an output would hold its own graph
         packed.add(saved)
         return saved
 
@@ -42,5 +42,5 @@ def saved_bytes(forward: Callable[[], Any], excluding: Iterable[Tensor] = ()) ->
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     for tensor in excluding:
         sizes.pop(tensor.untyped_storage().data_ptr(), None)
-    del result  # not before: its graph holds what was saved
+    del result  # only now, since its graph holds the saved tensors
     return sum(sizes.values())

@@ -1,4 +1,4 @@
-"""What all checks of one verification share: the layer's call, its gradients, the root behind it."""
+"""Session of one verification, shared by all checks: the layer's call, its gradients, the root behind it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .equations import KnownEquation, Residual
 from .evidence import Component
 from .linear import Krylov, SingularError
 from .polish import PolishError, Root, polish, relative_distance
-from .probes import probe
+from .probes import probe, root_mean_square
 from .subject import LayerError, Slot, Subject, Tape, Tensors
 from .tightening import Tighten, Tightened
 
@@ -34,14 +34,15 @@ ADJOINT_RTOL = {
 T = TypeVar("T")
 
 _LAG = 4.0
-"""An implicit derivative at the layer's own solution is off by the slack; the rest is for its estimate."""
+"""Allowed error in units of the slack. The error of an implicit derivative at the layer's own solution is the
+slack itself; the factor allows for its estimate."""
 LAG_PER_STEP = 8.0
-"""By how much more than its value a recorded gradient lags behind for every step of an iteration."""
+"""The relative error of a recorded gradient exceeds that of its value by at most this factor per step."""
 _LAG_UNKNOWN = 100.0
 
 
 class NotExercisedError(Exception):
-    """A check does not apply, and why."""
+    """A check does not apply; the message says why."""
 
 
 class NoRootError(NotExercisedError):
@@ -49,19 +50,19 @@ class NoRootError(NotExercisedError):
 
 
 @dataclass
-class Setup:
+class Session:
     """One verification in progress.
 
     Attributes:
         subject: The layer as a flat function.
         tape: The call whose derivatives are examined.
         residual: The layer's equation, if known.
-        tighten: Gives the layer at a tighter tolerance, if known.
-        cotangents: How many cotangents are drawn for each output.
-        directions: How many directions are drawn for each slot.
-        full: Whether the verification may take seconds.
-        seed: Of all probes.
-        notes: What was noticed.
+        tighten: Returns the layer at a tighter tolerance, if known.
+        cotangents: Number of cotangents drawn for each output.
+        directions: Number of directions drawn for each slot.
+        full: True if the verification may take seconds.
+        seed: Seed of all probes.
+        notes: Observations for the report.
         repeat: Relative distance between two calls at the same inputs.
         measured: Directional differences already taken, by slot and kind of direction.
     """
@@ -88,14 +89,14 @@ class Setup:
         return self.subject.outputs
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, made the first time that the key is asked for."""
+        """The result of `make`, which is called once for each key."""
         if key not in self._kept:
             self._kept[key] = make()
         found: T = self._kept[key]
         return found
 
     def generator(self, *key: int) -> torch.Generator:
-        """A generator of its own for each use, so that no check shifts another's numbers."""
+        """A separate generator for each use, so that checks do not shift each other's numbers."""
         number = self.seed + 1
         for part in key:
             number = (number * 1_000_003 + part + 7) % (2**63)
@@ -124,7 +125,7 @@ class Setup:
         )
 
     def only(self, output: int, cotangent: Tensor) -> list[Tensor | None]:
-        """Cotangents of all outputs of which only one is given."""
+        """Cotangents of all outputs, `None` except for one."""
         return [cotangent if o == output else None for o in range(len(self.outputs))]
 
     def direction(self, slot: int, kind: int) -> Tensor:
@@ -132,7 +133,7 @@ class Setup:
         return probe(kind, self.slots[slot].value, self.generator(2, kind, slot))
 
     def alone(self, slot: int, direction: Tensor) -> Tensors:
-        """A direction of one slot as one of all slots, zero in the others."""
+        """A direction of one slot, extended by zeros to all slots."""
         return tuple(
             direction if s == slot else torch.zeros_like(other.value)
             for s, other in enumerate(self.slots)
@@ -140,9 +141,7 @@ class Setup:
 
     def size(self, slot: int) -> float:
         """Root-mean-square size of a slot's value; 1 where it is zero."""
-        value = self.slots[slot].value.double()
-        size = float(value.norm()) / max(value.numel(), 1) ** 0.5
-        return size if size > 0 else 1.0
+        return root_mean_square(self.slots[slot].value) or 1.0
 
     @cached_property
     def equation(self) -> KnownEquation | None:
@@ -155,8 +154,8 @@ class Setup:
         """Implicit derivatives at the layer's own output and at the polished one.
 
         Raises:
-            NotExercisedError: The equation is not known.
-            NoRootError: It is known, and has none.
+            NotExercisedError: The equation is unknown.
+            NoRootError: The equation has no root near the output.
         """
         if self.equation is None:
             raise NotExercisedError("the layer's equation is not known: give residual=")
@@ -168,7 +167,7 @@ class Setup:
 
     @cached_property
     def solver_error(self) -> float:
-        """Relative distance between the layer's output and the root, 0 if it is not known."""
+        """Relative distance between the layer's output and the root; 0 if unknown."""
         if self.residual is None:
             return self.tightened.error(self.tape.values) if self.tighten is not None else 0.0
         own, star = self.roots
@@ -195,7 +194,7 @@ class Setup:
 
     @property
     def solver_is_known(self) -> bool:
-        """Whether it can be told what of a difference is the solver's error."""
+        """True if the solver's part of a difference can be determined."""
         return self.residual is not None or self.tighten is not None
 
     @cached_property
@@ -203,8 +202,8 @@ class Setup:
         """The layer at ever tighter tolerances.
 
         Raises:
-            NotExercisedError: There is no knob for them.
-            NoRootError: There is, and it gives no layer.
+            NotExercisedError: The layer has no `tighten`.
+            NoRootError: `tighten` returns no usable layer.
         """
         if self.tighten is None:
             raise NotExercisedError("the layer cannot be tightened: give tighten=")
@@ -214,10 +213,10 @@ class Setup:
             raise NoRootError(f"tighten= gives no layer: {error}") from error
 
     def gradients_at_the_root(self, k: int, o: int) -> tuple[Tensors, Tensors] | None:
-        """The gradients of a cotangent that differ by the solver's error alone, if that is known.
+        """Two gradients of a cotangent that differ by the solver's error alone; `None` if unknown.
 
-        Where the equation is known they are the implicit ones, at the layer's own and the polished
-        output; where a tolerance can be tightened, those of the layer and of the tightest one.
+        For a known equation they are the implicit ones, at the layer's own and the polished output. With
+        `tighten` they are those of the layer and of the tightest one.
         """
         if self.residual is not None:
             return self.implicit(k, o)
@@ -228,13 +227,13 @@ class Setup:
 
     @cached_property
     def lag(self) -> float:
-        """How many times the slack a correct gradient may be off.
+        """Largest error of a correct gradient in units of the slack.
 
-        An implicit one is off by the slack itself. One that autograd records through `k` steps of an
-        iteration is not: where the error of its value is `C ρᵏ`, that of its derivative is
-        `(C′ + k C ρ′/ρ) ρᵏ`, later by a factor that grows like `k` (Gilbert 1992, theorem 2.3). The number of
-        steps is that which takes the rate at the root to the error found. In the families of the registry
-        the factor is at most 5.1 per step.
+        The error of an implicit gradient is the slack itself. A gradient that autograd records through `k`
+        steps of an iteration converges later: if the error of the value is `C ρᵏ`, that of the derivative
+        is `(C′ + k C ρ′/ρ) ρᵏ`, larger by a factor that grows like `k` (Gilbert 1992, theorem 2.3). The
+        number of steps follows from the rate at the root and the error found. In the families of the
+        registry the factor is at most 5.1 per step.
         """
         layer = self.subject.layer
         if self.residual is None or (
@@ -249,23 +248,23 @@ class Setup:
         return max(_LAG, LAG_PER_STEP * math.log(error) / math.log(rate))
 
     def known_slack(self, o: int, s: int) -> float:
-        """What the solver explains of the gradient of the first cotangent; 0 if that is not known."""
+        """Slack of the gradient of the first cotangent; 0 if unknown."""
         try:
             return self.slack(0, o, s)
         except NotExercisedError:
             return 0.0
 
     def slack(self, k: int, o: int, s: int) -> float:
-        """The error of a gradient that the solver's own error explains.
+        """Error of a gradient that the solver's own error explains.
 
-        The largest relative one of all cotangents, and at least the relative error of the output:
+        It is the largest relative one of all cotangents, and at least the relative error of the output, since
         along a single cotangent the solver's error may be small by accident.
         """
         pair = self.gradients_at_the_root(k, o)
         return 0.0 if pair is None else self.relative_slack(o, s) * float(pair[1][s].norm())
 
     def relative_slack(self, o: int, s: int) -> float:
-        """The same as a part of the gradient; 0 where nothing is known of the solver."""
+        """The slack relative to the gradient; 0 if the solver is unknown."""
 
         def largest() -> float:
             pairs = [self.gradients_at_the_root(k, o) for k in range(self.cotangents)]
@@ -289,7 +288,7 @@ class Setup:
         return max(torch.finfo(tensor.dtype).eps for tensor in tensors)
 
     def relative_floor(self, output: int, slot: int) -> float:
-        """The part of a gradient by which a correct layer may be off.
+        """Relative error that a correct gradient may have.
 
         An adjoint residual `r` of relative size `τ` leaves an error `‖(dz/dx)ᵀ r‖` in the gradient,
         at most `τ √n` of its size for a random cotangent of a system of `n` unknowns.
@@ -299,18 +298,18 @@ class Setup:
         return ADJOINT_RTOL[self.precision(output, slot)] * max(n, 1) ** 0.5
 
     def conditioned_floor(self, output: int, slot: int) -> float:
-        """The same, where the condition number of the equation is known."""
+        """The same for a known equation, with its condition number."""
         condition = self.roots[1].inverse.condition or 1.0
         eps = torch.finfo(self.precision(output, slot)).eps
         return self.relative_floor(output, slot) + 16 * eps * condition
 
     def underflow(self, output: int, slot: int) -> float:
-        """Gradients this small are zero in the layer's dtype."""
+        """Size below which gradients count as zero in the layer's dtype."""
         tiny = torch.finfo(self.precision(output, slot)).tiny
         return tiny * max(self.slots[slot].value.numel(), 1) ** 0.5
 
     def component(self, slot: int, gradient: Tensor, reference: Tensor) -> Component | None:
-        """The entry in which two gradients differ most."""
+        """The entry with the largest difference of two gradients."""
         distance = (gradient.double() - reference.double()).abs()
         if distance.numel() == 0:
             return None
@@ -328,14 +327,14 @@ class Setup:
         )
 
     def row(self, slot: int, index: tuple[int, ...]) -> int | None:
-        """The batch row of an index: the first axis, where inputs and outputs share its size."""
+        """The batch row of an index: the first axis, if inputs and outputs share its size."""
         value, output = self.slots[slot].value, self.tape.outputs[0]
         shared = value.ndim > 1 and output.ndim > 1 and value.shape[0] == output.shape[0]
         return index[0] if shared and self.slots[slot].position is not None else None
 
     @property
     def coupled(self) -> bool:
-        """Whether the equation is too large for dense solves."""
+        """True if the equation is too large for dense solves."""
         return isinstance(self.roots[1].inverse, Krylov)
 
 

@@ -1,0 +1,96 @@
+"""Docstrings and comments in plain field English: counts the sentences that the rule forbids.
+
+A sentence must not begin with *What, Who, Where, Those* or *Whether* standing for a noun ("What a
+solver returns is judged again"), except in a return description ("Whether any system ended"). Run from
+the root: python .ci/words.py [FILE ...]. Prints each place, and exits with 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = (
+    "options",
+    "solvers",
+    "implicit",
+    "problems",
+    "verification",
+    "studies",
+    "models",
+    "cli",
+)
+FORBIDDEN = re.compile(r"(?:^|(?<=[.:;!?] ))(What|Who|Those|Whether|Where)\b[^.?!]*")
+# "Where `z` is small the step is cut" puts a condition first, which is good English.
+VERBS = "is|are|was|were|has|have|does|do|can|may|must|it|that|a|an|the|no|all|each|every|there|so"
+CONDITION = re.compile(rf"^Where\b.*?(,| ({VERBS})\b)")
+NOUN_CLAUSE = re.compile(
+    r"^Where (to|they|each|a system|the solver|it) (start|starts|stand|stands|begin|begins|lies|lie|is|was)\b"
+)
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers and texts of the docstrings and comments of a file; examples are left out."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = getattr(statement, "value", None)
+            text = getattr(value, "value", None)
+            if isinstance(statement, ast.Expr) and isinstance(text, str):
+                yield statement.lineno, text.split("Examples:")[0]
+    block: list[str] = []
+    first = last = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        if token.start[0] != last + 1 and block:
+            yield first, " ".join(block)
+            block = []
+        if not block:
+            first = token.start[0]
+        block.append(token.string.lstrip("# "))
+        last = token.start[0]
+    if block:
+        yield first, " ".join(block)
+
+
+def faults(text: str) -> Iterator[str]:
+    """The sentences of a text that begin with a forbidden word."""
+    for paragraph in re.split(r"\n\s*\n|\n\s*[\w*`]+: |\n\s*\* ", text):
+        for match in FORBIDDEN.finditer(" ".join(paragraph.split())):
+            sentence = match.group(0)
+            if (
+                match.group(1) == "Where"
+                and CONDITION.match(sentence)
+                and not NOUN_CLAUSE.match(sentence)
+            ):
+                continue
+            yield sentence
+
+
+def main(arguments: list[str]) -> int:
+    """Print every fault; 1 if there is one."""
+    paths = [Path(name) for name in arguments]
+    if not paths:
+        paths = [p for package in PACKAGES for p in sorted(Path(package).rglob("*.py"))]
+        paths.append(Path("__init__.py"))
+    found = [
+        (path, line, sentence)
+        for path in paths
+        for line, text in texts(path)
+        for sentence in faults(text)
+    ]
+    for path, line, sentence in found:
+        print(f"{path}:{line}: {sentence[:90]}")
+    print(f"{len(found)} sentences begin with a word that stands for a noun")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

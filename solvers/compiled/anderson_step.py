@@ -1,0 +1,81 @@
+"""A step of Anderson acceleration, type II, with its arithmetic in compiled code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..interface.problem import Problem
+
+
+class AndersonArrays(NamedTuple):
+    """A state as compiled code takes it."""
+
+    ring: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Residuals, targets and weights."""
+    first: np.ndarray
+    mixing: np.ndarray
+    limits: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """The limit, the strict and the lenient one."""
+    plain: np.ndarray
+    size: np.ndarray
+
+
+def compiled_step(solver: Any, problem: Problem, state: Any, floor: float, expansion: float) -> Any:
+    """The state after one step of `solver`; it knows the iterate of the step after it, too."""
+    # Numba takes a sixth of a second to import.
+    from .anderson_kernel import type_two_step
+
+    z, ring, count = state.following, state.ring, state.count + 1
+    if z is None:
+        z = torch.bmm(solver.combination(state), ring.targets).squeeze(1)
+    residual = problem.residual(z).contiguous()
+    before: AndersonArrays = state.arrays or _arrays(solver, state)
+    slots = ring.residuals.shape[1]
+    sizes = np.empty((2, *before.size.shape), before.size.dtype)
+    following = np.empty(z.shape, before.size.dtype)
+    type_two_step(
+        *before.ring,
+        before.first,
+        before.mixing,
+        before.limits,
+        before.plain,
+        (state.count % slots, count % slots),
+        z.numpy(),
+        residual.numpy(),
+        before.size,
+        (floor, state.relative, state.tiny, np.inf if solver.safeguard is None else expansion),
+        solver.restart is not None and count % solver.restart == 0,
+        sizes,
+        following,
+    )
+    after = replace(
+        state,
+        z=z,
+        residual=residual,
+        size=torch.from_numpy(sizes[0]),
+        limit=torch.from_numpy(before.limits[0]),
+        plain=torch.from_numpy(before.plain),
+        count=count,
+        z_size=torch.from_numpy(sizes[1]),
+        following=torch.from_numpy(following),
+    )
+    after.arrays = before._replace(size=sizes[0])
+    return after
+
+
+def _arrays(solver: Any, state: Any) -> AndersonArrays:
+    """The memory of a state that knows of none; a copy of everything written beside the ring."""
+    ring, size = state.ring, state.size
+    mixing = torch.full_like(size, solver.mixing) if state.mixing is None else state.mixing
+    return AndersonArrays(
+        (ring.residuals.numpy(), ring.targets.numpy(), ring.weights.numpy()),
+        state.first.numpy(),
+        mixing.numpy(),
+        (state.limit.clone().numpy(), state.strict.numpy(), state.lenient.numpy()),
+        state.plain.clone().numpy(),
+        size.numpy(),
+    )

@@ -1,0 +1,67 @@
+"""Parquet files of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import StoreError
+from ..row import Row, schema
+from .disk import sync
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def as_table(rows: Sequence[Row]) -> pyarrow.Table:
+    """Rows as a table of Arrow."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema())
+
+
+def read(file: Path, columns: list[str] | None) -> pyarrow.Table:
+    """Columns of a file, all for `None`.
+
+    Raises:
+        StoreError: The file is damaged.
+        FileNotFoundError: There is no such file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pa.parquet.read_table(file, columns=columns)
+        expected = schema()
+        if columns is not None:
+            expected = pa.schema([expected.field(name) for name in columns])
+        return table.cast(expected)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise StoreError(
+            f"{file} cannot be read ({' '.join(str(error).split())[:200]}): resuming a study moves it "
+            "aside and runs its cells again"
+        ) from error
+
+
+def count(file: Path) -> int:
+    """Number of rows of a file."""
+    import pyarrow.parquet
+
+    return int(pyarrow.parquet.read_metadata(file).num_rows)
+
+
+def write(table: pyarrow.Table, file: Path) -> None:
+    """Write a table beside `file`, then put it in its place."""
+    import pyarrow.parquet
+
+    part = file.with_suffix(".part")
+    try:
+        pyarrow.parquet.write_table(table, part, compression="zstd")
+        sync(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    sync(file.parent)
