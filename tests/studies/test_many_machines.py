@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from implicitly import studies
 
 pytest.importorskip("distributed")
 
@@ -32,6 +33,24 @@ if __name__ == "__main__":
 """
 
 
+def test_a_cluster_inside_this_process_gives_the_same_rows(tmp_path: Path) -> None:
+    from dask.distributed import Client, LocalCluster
+
+    configuration = studies.StudyConfiguration(
+        name="far", problems=["boggs"], solvers=["newton", "broyden"]
+    )
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster, Client(cluster):  # fmt: skip
+        studies.run(configuration, tmp_path / "far", jobs=2, backend="dask")
+    studies.run(configuration, tmp_path / "near")
+    columns = ["key", "outcome", "evaluations", "jvps", "residual"]
+    far, near = (studies.Store(tmp_path / where).rows("far", columns) for where in ("far", "near"))
+    assert len(far) == 2
+    assert far.equals(near)
+
+
+@pytest.mark.long
 def test_a_cluster_of_two_workers_gives_the_same_rows(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")

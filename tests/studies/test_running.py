@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def test_studies_share_what_they_have_in_common(tmp_path: Path) -> None:
     assert len(Store(tmp_path).rows()) == 6
 
 
-def test_times_are_repeated_in_rounds_over_the_methods(tmp_path: Path) -> None:
+def test_times_are_repeated_in_rounds_over_the_methods(
+    tmp_path: Path, end_processes: Callable[[], None]
+) -> None:
     asked: list[tuple[str, str]] = []
 
     class Recording(Guard):
@@ -113,6 +116,7 @@ def test_times_are_repeated_in_rounds_over_the_methods(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(running_module, "Guard", Recording)
+        end_processes()
         run(tiny(problems=("boggs",), repeats=3), tmp_path, jobs=4)
     names = ["newton", "scipy:hybr"]
     assert asked == [("measure", n) for n in names] + 3 * [("time", n) for n in names]
