@@ -1,6 +1,8 @@
-"""Settings of every test: Hypothesis draws the same examples each time and knows no deadline."""
+"""Settings of every test, and what tests of several folders share."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
@@ -33,3 +35,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     # The long run repeats properties, with more examples than the default run draws.
     if not is_default_run(item.config) and is_hypothesis_test(getattr(item, "obj", None)):
         item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="session")
+def shared_processes() -> Iterator[Callable[[], None]]:
+    """Studies leave the processes for their cells, which take seconds to start, to the next test.
+
+    The value ends those that wait, as every study does by itself when it is done.
+    """
+    running = pytest.importorskip("implicitly.studies.running")
+    end = running._close_guards
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(running, "_close_guards", lambda: None)
+        yield end
+    end()

@@ -55,6 +55,7 @@ def test_version_and_help_are_there() -> None:
     assert "demo" in CliRunner().invoke(app, ["--help"]).output
 
 
+@pytest.mark.usefixtures("shared_processes")
 def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--fast", "--output", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output

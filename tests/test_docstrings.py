@@ -24,6 +24,7 @@ def shipped_modules() -> list[str]:
     return ["implicitly", *(module.name for module in found if "__main__" not in module.name)]
 
 
+@pytest.mark.usefixtures("shared_processes")
 @pytest.mark.parametrize("name", shipped_modules())
 def test_the_examples_of_a_module_give_what_they_say(name: str) -> None:
     module = importlib.import_module(name)

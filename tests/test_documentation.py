@@ -40,6 +40,7 @@ def name(page):
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.usefixtures("shared_processes")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page):
     torch.manual_seed(0)

@@ -213,6 +213,15 @@ def test_dropout_keeps_one_mask_for_the_solve_and_its_gradient():
     torch.testing.assert_close(x.grad, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_backward_pass_leaves_the_random_numbers_to_come_alone():
+    layer, x = ImplicitLayer(Cell(dropout=0.5), stopping=TIGHT), inputs().requires_grad_()
+    z = layer(x)
+    torch.rand(3)
+    state = torch.get_rng_state()
+    z.sum().backward()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_two_calls_draw_two_masks():
     layer = ImplicitLayer(Cell(dropout=0.5).train())
     assert not torch.equal(layer(inputs()), layer(inputs()))
@@ -493,6 +502,23 @@ def test_every_evaluation_sees_the_buffers_from_before_the_call():
     z.sum().backward()
     slope = 1 - torch.tanh(z.detach()).square()
     torch.testing.assert_close(x.grad, 1 / (1 - 0.5 * slope), rtol=1e-9, atol=0)
+
+
+def test_a_buffer_that_is_written_in_place_moves_once_and_no_evaluation_sees_it():
+    class Fading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, z, x):
+            value = self.scale.clone() * torch.tanh(z) + x
+            self.scale.mul_(0.9)
+            return value
+
+    module, x = Fading(), inputs()
+    z = ImplicitLayer(module, stopping=TIGHT)(x)
+    torch.testing.assert_close(z, 0.5 * torch.tanh(z) + x, rtol=0, atol=1e-11)
+    assert float(module.scale) == 0.5 * 0.9
 
 
 @pytest.mark.parametrize("exponent", [-30, -50])

@@ -221,7 +221,8 @@ def test_systems_are_evaluated_by_themselves_where_the_arguments_allow_it(solver
 
 @some_adapters
 def test_gradients_and_their_derivatives_are_those_of_the_equation(solver: Solver) -> None:
-    W, x = (tensor[:1].requires_grad_() for tensor in SYSTEMS.tensors(torch.float64))
+    systems = TanhSystems.draw(1, 2, 0.7, seed=1)
+    W, x = (tensor.requires_grad_() for tensor in systems.tensors(torch.float64))
 
     def value(W: Tensor, x: Tensor) -> Tensor:
         return fixed_point(
