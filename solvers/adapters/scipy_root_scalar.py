@@ -44,7 +44,7 @@ class ScipyRootScalar(WholeSolver):
             `"newton"`, `"secant"`, `"halley"` (from a start).
         lower: Lower ends: a number, or a tensor with an entry for each system.
         upper: Upper ends.
-        x1: Second starts of `"secant"`, likewise; `None` for SciPy's.
+        x1: Second starts of `"secant"`, one or one for each system; `None` for SciPy's.
         second_derivative: `F″` (of a fixed point, `f″`) on `(batch, 1)` tensors, for `"halley"`.
         options: `xtol`, `rtol`, `maxiter`, and `k` of `"toms748"`.
 

@@ -133,8 +133,8 @@ def assemble(
 ) -> Bidiagonal:
     """The blocks of a block-bidiagonal matrix from `2 · block + 3` products with it.
 
-    Two time steps that are not neighbours share no row, so that one product with a unit vector at
-    every second time gives that column of all their blocks. Three more products, each with a vector at
+    Only neighbouring time steps share rows, so that one product with a unit vector at every second
+    time gives that column of all their blocks. Three more products, each with a vector at
     every third time, show on which side of the diagonal the blocks lie, and verify the blocks found.
 
     Args:

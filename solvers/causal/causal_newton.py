@@ -47,8 +47,8 @@ class CausalNewton(WholeSolver):
     checked: an equation of another structure is an error. Linear equations, the adjoint among them,
     may have the blocks above the diagonal instead; time is then reversed, and one scan solves them.
 
-    A time step is fixed once it and all before it meet their tolerance. Neither its value nor its
-    tolerance depends on later time steps, to the last bit.
+    A time step is fixed once it and all before it meet their tolerance. Its value and its tolerance do
+    not depend on later time steps, to the last bit.
 
     Where the residual of a prefix grows more than tenfold in a step, or is not finite, the step is replaced
     from there on: first by one with the norms of the `A_t` limited to 1, which amplifies nothing; then by

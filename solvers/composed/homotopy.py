@@ -65,7 +65,7 @@ class Homotopy(WholeSolver):
 
     Attributes:
         corrector: Solver of the points of the path and of the end; Newton-like, without
-            globalisation. For many unknowns `NewtonKrylov(globalisation=None)`.
+            globalisation. Give `NewtonKrylov(globalisation=None)` for many unknowns.
         kind: `"newton"` or `"fixed_point"`.
         first_step: The first step, as a fraction of the distance in `μ`.
 

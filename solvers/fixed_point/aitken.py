@@ -70,7 +70,7 @@ class Steffensen(Solver):
     A plain step `z₁ = z + t r` shows the slope along `r`; then `z ← z₁ + ω r(z₁)` with
     `ω = t rᵀ(r − r₁) / ‖r − r₁‖²`. A step needs two evaluations. For fixed points `t = 1`; for roots one
     product with the Jacobian at the start gives `t`, so that units do not matter. With several unknowns
-    one number serves all of them, and convergence is linear.
+    one number serves all of them, and the quadratic order is lost.
 
     Source: Steffensen 1933; Aitken 1926; Irons & Tuck 1969 (vector form).
 

@@ -44,7 +44,7 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
         return torch.zeros_like(right)
     try:
         (solution,) = _batched(_solve, matrices, right)
-    except RuntimeError:  # Each system is solved again below, which tells the faulty ones.
+    except RuntimeError:  # Each system is solved again below, by itself.
         solution = torch.full_like(right, torch.nan)
     return _mended(matrices, right, solution)
 

@@ -54,7 +54,7 @@ class LSMR(Solver):
     operators, where GMRES and BiCGStab may stagnate. The number of steps grows with the condition number,
     as for conjugate gradients on the normal equations, which are not formed.
 
-    The equation gives the transpose of its operator; a `Problem` of one's own is given it by
+    In `root` and `fixed_point` the transpose of the operator comes from autograd; a `Problem` alone needs
     `Problem(transpose=...)`.
 
     Source: Fong & Saunders 2011, section 2 and algorithm LSMR; Golub & Kahan 1965.

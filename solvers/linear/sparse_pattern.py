@@ -19,7 +19,7 @@ _PRIMES = [p for p in range(7, 1024) if all(p % d for d in range(2, p))]
 # Up to so many unknowns, and numbers in all matrices, products with all unit vectors replace a search that
 # would cost as much.
 _ALL_COLUMNS, _ALL_ENTRIES = 4096, 2**24
-# Beyond, a search fails that needs more products than this.
+# Above these limits a search fails if it needs more products than this.
 _MOST_PRODUCTS = 1024
 # Rounding error of a sum of entries, in units of eps times the largest entry of the row. From this fraction
 # of that entry on, sums cannot identify entries.

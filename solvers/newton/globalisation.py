@@ -135,7 +135,7 @@ class Globalisation(Options, ABC):
     def advance(
         self, evaluate: Evaluate, start: Point, model: Model, memory: Any, settled: Tensor
     ) -> Advance:
-        """The step from `start`; systems that are `settled`, `(batch,)`, stay there."""
+        """The step from `start`; the systems `settled`, boolean `(batch,)`, are fixed there."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class NewtonState(PointState):
         return -r if self.kept is None else self.kept.solve(r)
 
     def inverse_transpose(self, r: Tensor) -> Tensor:
-        """`J⁻ᵀ r` likewise."""
+        """`J⁻ᵀ r` by the last factors; `−r` before there are any."""
         return -r if self.kept is None else self.kept.solve_transposed(r)
 
 
@@ -88,8 +88,8 @@ class Newton(Solver):
     step that lowers the residual.
 
     With `refresh` other than one, factors serve several steps (Shamanskii's method), or all (the chord
-    method). A step with old factors is taken in full if it lowers the residual norm. If it does not
-    halve it, the factors serve no more: the next step has a new Jacobian, and the globalisation.
+    method). A step with old factors is taken in full if it lowers the residual norm. After one that does
+    not halve it the factors are dropped: the next step has a new Jacobian, and the globalisation.
 
     Attributes:
         globalisation: The rule by which a step lowers the residual: `LineSearch()`,
@@ -151,7 +151,7 @@ class Newton(Solver):
         return moved if bool(settled.all()) else self._fresh(problem, moved, settled)
 
     def _fresh(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
-        """A step with the Jacobian at the iterate, from systems that are not `settled`."""
+        """A step with the Jacobian at the iterate; the systems `settled` are fixed."""
         matrices = problem.linearization(state.z).jacobian(state.z)
         lengths = torch.linalg.vector_norm(matrices, dim=2)
         balanced = self._rule.balance
