@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-long lint types check format bench docs clean
+.PHONY: help demo test test-long lint types words check format bench docs clean
 
 help:
 	@echo "make demo       set up, then run the demonstration (two minutes)"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-long  the tests that take minutes"
-	@echo "make check      lint, format and type checks"
+	@echo "make check      lint, format, types and wording"
 	@echo "make bench      measure beside other libraries"
 	@echo "make docs       build the documentation into build/site"
 
@@ -27,7 +27,7 @@ test-long: $(INSTALLED)
 	@echo "== Running the tests that take minutes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m long
 
-check: lint types
+check: lint types words
 
 lint: $(INSTALLED)
 	@echo "== Linting"
@@ -38,6 +38,10 @@ types: $(INSTALLED)
 	@echo "== Checking types"
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/implicitly
 	@MYPYPATH=$(VENV)/typing $(BIN)/mypy -p implicitly
+
+words: $(INSTALLED)
+	@echo "== Checking docstrings and comments"
+	@$(BIN)/python .ci/words.py
 
 format: $(INSTALLED)
 	@$(BIN)/ruff check --fix .

@@ -1,8 +1,8 @@
-"""Docstrings and comments in plain field English: counts the sentences that the rule forbids.
+"""Check that docstrings and comments name their subject.
 
-A sentence must not begin with *What, Who, Where, Those* or *Whether* standing for a noun ("What a
-solver returns is judged again"), except in a return description ("Whether any system ended"). Run from
-the root: python .ci/words.py [FILE ...]. Prints each place, and exits with 1 if there is one.
+No sentence may begin with *What, Who, Where, Those* or *Whether* standing for a noun ("What a solver
+returns is judged again"). Run from the root: python .ci/words.py [FILE ...]. Prints each place, and exits
+with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ NOUN_CLAUSE = re.compile(
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and texts of the docstrings and comments of a file; examples are left out."""
+    """Line numbers and texts of docstrings and comments; examples are left out.
+
+    Comments on consecutive lines of their own are one text; a comment behind code is another.
+    """
     source = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
         body = getattr(node, "body", None)
@@ -45,19 +48,21 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             if isinstance(statement, ast.Expr) and isinstance(text, str):
                 yield statement.lineno, text.split("Examples:")[0]
     block: list[str] = []
-    first = last = 0
+    last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
-        if token.start[0] != last + 1 and block:
-            yield first, " ".join(block)
+        line, text = token.start[0], token.string.lstrip("# ")
+        if not token.line.lstrip().startswith("#"):
+            yield line, text
+            continue
+        if block and line != last + 1:
+            yield last - len(block) + 1, " ".join(block)
             block = []
-        if not block:
-            first = token.start[0]
-        block.append(token.string.lstrip("# "))
-        last = token.start[0]
+        block.append(text)
+        last = line
     if block:
-        yield first, " ".join(block)
+        yield last - len(block) + 1, " ".join(block)
 
 
 def faults(text: str) -> Iterator[str]:

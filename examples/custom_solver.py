@@ -7,8 +7,7 @@ not depend on the solver; this one can solve the adjoint equation as well.
 from dataclasses import dataclass
 
 import torch
-from implicitly import Exact, FixedPointIteration, Solver, fixed_point
-from implicitly.solvers import Problem
+from implicitly import Exact, FixedPointIteration, Problem, Solver, fixed_point
 from torch import Tensor
 
 

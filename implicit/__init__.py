@@ -1,4 +1,4 @@
-"""The implicit-function layer: equations, the one derivative rule, gradient modes, the module."""
+"""Implicit functions in autograd: equations, the one derivative rule, gradient modes, the layer."""
 
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation

@@ -1,4 +1,4 @@
-"""`root` and `fixed_point`: an equation, a start and arguments in, a differentiable solution out."""
+"""`root` and `fixed_point`: differentiable solutions of an equation from a start and arguments."""
 
 from __future__ import annotations
 
@@ -47,37 +47,39 @@ def root(
         F: Gives the residual at `z`, in the structure, shapes and device of `z`. It is evaluated many
             times, later also for derivatives, and must be the same function each time: random
             numbers (dropout) and the autocast state are replayed.
-        z0: Where to start: a floating-point tensor or a pytree of them. No derivative with respect
-            to it exists, since the root does not depend on it.
-        args: Pytrees of tensors and constants. Leaf tensors that `F` closes over take part as well.
-        solver: What finds the root; `None` for `Polyalgorithm()`, `NewtonKrylov()` if its steps
-            are to be unrolled (`gradient=Unrolled()`), or `GMRES()` if `linear`.
+        z0: The start: a floating-point tensor or a pytree of them. There is no derivative with respect
+            to it, since the root does not depend on it.
+        args: Pytrees of tensors and constants. Gradients also reach leaf tensors that `F` closes over.
+        solver: The solver; `None` for `Polyalgorithm()`, for `NewtonKrylov()` if its steps are to be
+            unrolled (`gradient=Unrolled()`), or for `GMRES()` if `linear`.
         stopping: Tolerances and limits; `None` for the defaults of the dtype.
-        gradient: How derivatives are formed; `None` for `Exact()`, the implicit function theorem.
+        gradient: The gradient mode; `None` for `Exact()`, the implicit function theorem.
         batch_dims: Leading axes of every leaf of `z0` that index independent systems, each solved
             to its own tolerance; 0 for one coupled system.
         on_failure: `"raise"` a `SolveError`, `"warn"` or `"accept"` when a system is not solved.
-        linear: `F` is affine in `z`, so that solvers of linear equations may serve.
-        batched_args: With `batch_dims=1`, for each argument whether its first axis indexes the
-            systems; then systems that are finished are dropped from the evaluation.
+        linear: `F` is affine in `z`; solvers of linear equations may then be used.
+        batched_args: With `batch_dims=1`, for each argument, true if its first axis indexes the
+            systems. Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `Solution.trace`.
         callback: Called at every check with the step and the residual norms of all systems; a true
             result ends the solve.
         causal: The systems along the last of the `batch_dims` axes are time steps, and each may depend
-            on those before it. Coefficients are then per time step, so that the future changes
-            nothing of the past at any iteration; a step converges only once all before it have
-            ended, so that its residual is that of the value returned; the adjoint, which runs
-            against time, takes each sequence as one system.
+            on the ones before it. A solver's coefficients are then per time step, so that the future does
+            not change the past at any iteration. A time step converges only once all before it have
+            ended, so that its residual is that of the value returned. The adjoint, which runs against
+            time, takes each sequence as one system.
 
     Returns:
-        The solution: `value` in the structure of `z0`, and status, residual and steps per system.
+        The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
 
     Raises:
         SolveError: A system was not solved, with `on_failure="raise"`.
-        TypeError: `z0` or what `F` returns has the wrong type or structure, or a solver of linear
+        TypeError: `z0` or the value of `F` has the wrong type or structure, or a solver of linear
             equations meets a nonlinear one.
         ValueError: Shapes do not fit, `z0` is not finite, an option is out of range.
         CapturedTensorError: `F` closes over a tensor whose derivative would be lost.
+        InPlaceError: `F` changes an argument in place.
+        TracingError: Operations are being traced (`torch.func.linearize`, `make_fx`, `torch.export`).
 
     Examples:
         >>> import torch, implicitly
@@ -114,27 +116,29 @@ def fixed_point(
 
     Args:
         f: Gives the next iterate from `z`, in the structure, shapes and device of `z`.
-        z0: Where to start; see `root`.
+        z0: The start; see `root`.
         args: Pytrees of tensors and constants; see `root`.
-        solver: What finds the fixed point; `None` for `Anderson()`, or `GMRES()` if `linear`.
+        solver: The solver; `None` for `Anderson()`, or `GMRES()` if `linear`.
         stopping: Tolerances, relative to the size of `z`, and limits; see `root`.
-        gradient: How derivatives are formed; `None` for `Exact()`, the implicit function theorem.
+        gradient: The gradient mode; `None` for `Exact()`, the implicit function theorem.
         batch_dims: Leading axes that index independent systems; see `root`.
         on_failure: `"raise"`, `"warn"` or `"accept"`; see `root`.
         linear: `f` is affine in `z`.
-        batched_args: Which arguments have one entry per system; see `root`.
+        batched_args: True for each argument with one entry per system; see `root`.
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
 
     Returns:
-        The solution: `value` in the structure of `z0`, and status, residual and steps per system.
+        The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
 
     Raises:
         SolveError: A system was not solved, with `on_failure="raise"`.
         TypeError: See `root`.
         ValueError: See `root`.
         CapturedTensorError: See `root`.
+        InPlaceError: See `root`.
+        TracingError: See `root`.
 
     Examples:
         >>> import torch, implicitly
@@ -159,7 +163,7 @@ def solve_equation(
     settings: Settings,
     described: str | None = None,
 ) -> Solution:
-    """Solve the equation of `function`; `root` says what the arguments are."""
+    """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
     refuse_tracing(described)
     replay = Replay(z0, args)
@@ -226,7 +230,7 @@ def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> 
 
 
 def _wanted(tensors: Leaves) -> bool:
-    """Whether any derivative with respect to `tensors` may be asked for."""
+    """True if a derivative with respect to one of `tensors` may be asked for."""
     if transforming():
         return True
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):

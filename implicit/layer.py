@@ -1,4 +1,4 @@
-"""An equation as a layer of a network."""
+"""Layer of a network that is defined by an equation."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .surroundings.module import PureModule, check_devices
 class ImplicitLayer(nn.Module):
     """A layer whose output solves `z = f(z, *inputs)` or `F(z, *inputs) = 0`.
 
-    Gradients reach the inputs, the parameters of `f` where it is a module, and leaf tensors that it
-    closes over. Evaluations share one dropout mask per call; buffers that `f` changes (batch
-    statistics) move once per call, by the evaluation at the solution.
+    Gradients reach the inputs, the parameters of `f` if it is a module, and leaf tensors that it closes
+    over. Evaluations share one dropout mask per call; buffers that `f` changes (batch statistics) change
+    once per call, by the evaluation at the solution. Threads may share a layer.
 
     Args:
         f: A function or module called as `f(z, *inputs)`, returning the structure and shapes of `z`.
         form: `"fixed_point"` for `z = f(z, ...)`, `"root"` for `f(z, ...) = 0`.
-        solver: Finds the output; `None` for the default of the form (see `root`, `fixed_point`).
+        solver: The solver; `None` for the default of the form (see `root`, `fixed_point`).
         stopping: Tolerances and limits of the solve; `None` for the defaults of the dtype.
-        gradient: How derivatives are formed; `None` for `Exact()`.
+        gradient: The gradient mode; `None` for `Exact()`.
         batch_dims: Leading axes of `z` that index independent systems.
         on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved.
         init: Gives the start from the inputs; `None` for zeros like the first input.
         linear: `f` is affine in `z`.
-        batched_args: For each input whether its first axis indexes the systems (needs
-            `batch_dims=1`); then finished systems are dropped from the evaluation.
+        batched_args: For each input, true if its first axis indexes the systems (needs
+            `batch_dims=1`). Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `solution.trace`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
@@ -101,7 +101,7 @@ class ImplicitLayer(nn.Module):
         self.solution: Solution | None = None
 
     def forward(self, *inputs: Any, z0: Any = None) -> Any:
-        """The solution for `inputs`, started at `z0`, or where `init` says if `None`."""
+        """The solution for `inputs` from the start `z0`; `None` for the start that `init` gives."""
         if z0 is None:
             z0 = self._start(inputs)
         if isinstance(self.f, nn.Module):
@@ -118,7 +118,7 @@ class ImplicitLayer(nn.Module):
         pure = PureModule(module)
         settings = self.settings
         if settings.batched_args is not None:
-            # The same solver object in each call: it may remember.
+            # Keep the same solver object from call to call: it may remember.
             settings = replace(
                 settings,
                 solver=settings.chosen_solver,

@@ -1,4 +1,4 @@
-"""The result of a call on its way out: tensors that autograd sees, and a record of everything else."""
+"""Result of a call inside autograd: its tensors, and a record of everything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .equations.layout import Leaves
 
 
 class CallOutcome(NamedTuple):
-    """The tensors that a call returns: the value, and an entry per system in each of the others."""
+    """Tensors that a call returns: the value, and in each of the others an entry per system."""
 
     value: Leaves
     status: Tensor
@@ -25,16 +25,16 @@ class CallOutcome(NamedTuple):
 
     @staticmethod
     def of(tensors: Leaves, leaves: int) -> CallOutcome:
-        """The outcome from its tensors in a row, of which the value has the first `leaves`."""
+        """The outcome from one flat tuple, whose first `leaves` tensors are the value."""
         return CallOutcome(tensors[:leaves], *tensors[leaves:])
 
 
 @dataclass
 class Record:
-    """Everything else that a call leaves behind: plain numbers, and tensors without wrappers.
+    """Everything else that a call produces: plain numbers, and tensors without wrappers.
 
     Attributes:
-        order: How often the equation was derived from the one that the user gave.
+        order: Order of the derivative: 0 for the equation given by the user.
         adjoints: Solutions of derived equations; entry `k` is the newest of order `k + 1`.
         counts: The work done.
         trace: Residual norms of every check, if asked for.
@@ -68,7 +68,7 @@ class Record:
         )
 
     def note(self, outcome: CallOutcome) -> None:
-        """Enter the solution of a derived equation among the adjoints."""
+        """Add the solution of a derived equation to the adjoints."""
         if self.order > 0:
-            # Detached: an output reachable from its own graph would live until the collector runs.
+            # Detached, because an output reachable from its own graph lives until the collector runs.
             self.adjoints[self.order - 1 :] = [self.solution(outcome.value, outcome).detach()]

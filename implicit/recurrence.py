@@ -30,9 +30,9 @@ def recurrence(
 ) -> Solution:
     """All states of `s_t = f(s_{t−1}, x_t, *args)`, found together instead of one after the other.
 
-    The states of all times are the fixed point of one equation, to which `CausalNewton` is the
-    solver: a few evaluations of `f` on all times at once, in place of one for each time. It pays where
-    a call of `f` on one time step leaves the device idle.
+    The states of all times are the fixed point of one equation, which `CausalNewton` solves by a few
+    evaluations of `f` on all times at once, instead of one for each time. It pays where a call of `f` on
+    one time step leaves most of the device idle.
 
     Args:
         f: Gives the next states from rows of states, `(rows, *state)`, and of inputs,
@@ -41,9 +41,10 @@ def recurrence(
         s0: The states before the first time step, `(batch, *state)`.
         xs: The inputs, `(batch, T, *input)`.
         args: Further arguments of `f`, as of `fixed_point`.
-        solver: `None` for `CausalNewton` with the size of a state as its `block`.
+        solver: The solver; `None` for `CausalNewton` with the size of a state as its `block`.
         stopping: Tolerances and limits; `None` for the defaults of the dtype.
-        gradient: `None` for `Exact` with that `CausalNewton`, which solves the adjoint by one scan.
+        gradient: The gradient mode; `None` for `Exact` with that `CausalNewton`, which solves the adjoint
+            by one scan.
         on_failure: `"raise"`, `"warn"` or `"accept"`; see `root`.
         trace: Record residual norms; see `root`.
 

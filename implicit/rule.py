@@ -1,9 +1,9 @@
 """The one derivative rule: `z = root(F, z0, *args)` as an autograd function that differentiates itself.
 
 `_Root` evaluates a call. Its reverse rule solves the adjoint equation, its forward rule the tangent
-equation, and both do so by `_Root` again, with the solution, the cotangent or tangent and the arguments
-as arguments: hence derivatives of every order, forward over reverse, and all of `torch.func`. The rule
-for `vmap` solves one problem with one more axis of independent systems.
+equation, and both do so by `_Root` again; its arguments are then the solution, the cotangent or tangent,
+and the arguments of the call. Derivatives of every order, forward over reverse, and all of `torch.func`
+follow. The rule for `vmap` solves one problem with one more axis of independent systems.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from .surroundings.tracing import refuse_tracing
 
 @dataclass(frozen=True)
 class Call:
-    """An equation, and how it is solved and differentiated.
+    """An equation with its solver, stopping rule and gradient mode.
 
     Attributes:
         equation: The equation.
-        solver: Finds its solution.
-        stopping: When to stop; `None` for the defaults of the dtype.
+        solver: The solver.
+        stopping: The stopping rule; `None` for the defaults of the dtype.
         gradient: The gradient mode.
-        leaves: Tensors of the unknown.
+        leaves: Number of tensors of the unknown.
     """
 
     equation: Equation
@@ -53,24 +53,23 @@ class Call:
     leaves: int
 
     def solve(self, z0: Leaves, args: Leaves, asking: Asking) -> CallOutcome:
-        """The solution, and how each system got there; differentiable."""
+        """The differentiable solution, with status, residual norm and steps of each system."""
         return CallOutcome.of(_Root.apply(self, asking, *z0, *args), self.leaves)
 
 
 @dataclass(frozen=True)
 class Asking:
-    """One asking for the solution of a call: what it wants to know, and what is known already.
+    """One request for the solution of a call: the output asked for, and the values known already.
 
     Attributes:
-        record: Takes what is left behind besides tensors.
-        on_failure: What to do when a system is not solved.
-        trace: Residual norms of every check are asked for.
-        callback: Shown every check.
+        record: Receives everything but the tensors of the outcome.
+        on_failure: The policy for systems that are not solved.
+        trace: Record the residual norms of every check.
+        callback: Called at every check.
         first: The value of the equation's function at the start, if known.
         from_zero: The equation is a derived one and starts at zero, where its value is its constant.
-        precision: The dtype that the given equation's function computes in, if coarser than its values
-            show.
-        build: Leaves of the unknown in the structure of `z0`, for the solution that an error carries.
+        precision: The dtype that the given function computes in, if coarser than that of its values.
+        build: Puts leaves of the unknown in the structure of `z0`, for the solution that an error carries.
     """
 
     record: Record = field(default_factory=Record)
@@ -83,13 +82,13 @@ class Asking:
     build: Callable[[Leaves], Any] = tuple
 
     def again(self) -> Asking:
-        """The same at another start."""
+        """The same request for another start."""
         return replace(self, first=None)
 
 
 @dataclass(frozen=True)
 class _LinearSolve:
-    """A derived equation of a call, waiting for its gradient mode."""
+    """A derived equation of a call, to be solved by its gradient mode."""
 
     call: Call
     asking: Asking
@@ -185,7 +184,7 @@ def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutc
     """The flat result in the shapes and dtypes of the unknown."""
     value, norms = layout.unflatten(result.z), torch.from_numpy(result.residual_norm)
     if layout.narrows:
-        # Those of the iterate as it comes back, rounded to the narrower dtype of the unknown.
+        # The value is rounded to the narrower dtype of the unknown, so its residual is evaluated again.
         problem.unpark()
         norms = rms(problem.residual(layout.flatten(value)))
 
@@ -206,7 +205,7 @@ def _share(a: Tensor, b: Tensor) -> bool:
 
 
 def _recording(tensors: Leaves) -> bool:
-    """Whether a derivative of what is computed from `tensors` may be asked for."""
+    """True if a derivative with respect to one of `tensors` may be asked for later."""
     return torch.is_grad_enabled() and (
         transforming() or any(tensor.requires_grad for tensor in tensors)
     )
@@ -218,7 +217,7 @@ class _Root(torch.autograd.Function):
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
         with without_autocast():
             outcome = _solve(call, asking, z0, args)
-        # An output must not be an input: a solve may end where it began.
+        # An output must not be an input, and a solve may return its start.
         value = (
             leaf.clone() if any(_share(leaf, start) for start in z0) else leaf
             for leaf in outcome.value
@@ -238,7 +237,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        # Read once: a non-reentrant checkpoint lets each saved tensor be unpacked a single time.
+        # Read once: a non-reentrant checkpoint allows each saved tensor to be unpacked only once.
         saved = tuple(map(unwrap_dead, ctx.saved_tensors))
         z, args = saved[: call.leaves], saved[call.leaves :]
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2 + call.leaves :]) if wanted]
@@ -260,9 +259,9 @@ class _Root(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         given = {i: t for i, t in enumerate(tangents[2 + call.leaves :]) if t is not None}
-        # Autograd functions switch forward mode off while this rule runs, for enclosing
-        # transforms as well, whose derivatives would be lost without a word (pytorch/pytorch
-        # issue 197867). Switched on again, the rule must not see the tangents of its own level.
+        # Autograd functions switch forward mode off while this rule runs, also for enclosing transforms,
+        # whose derivatives are then lost silently (pytorch/pytorch issue 197867). So it is switched on
+        # again, and the tangents of the rule's own level are removed.
         with forward_ad._set_fwd_grad_enabled(True):
             saved = tuple(forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
             z, args = saved[: call.leaves], saved[call.leaves :]

@@ -1,4 +1,4 @@
-"""How an equation is to be solved and differentiated: the options of a call, validated once."""
+"""Options of a call, validated once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Settings:
         _instance("gradient", self.gradient, Gradient, "Exact() or Unrolled()")
         if not isinstance(self.batch_dims, int) or self.batch_dims < 0:
             raise ValueError(f"batch_dims must be an integer ≥ 0, got {self.batch_dims!r}")
-        _ = self._adapted  # The mode refuses here what it cannot be used with.
+        _ = self._adapted  # Raises if the mode cannot be used with the solver.
         if self.batched_args is not None and self.batch_dims != 1:
             raise ValueError(
                 f"batched_args needs batch_dims=1, one axis of systems to drop from, "
@@ -81,12 +81,12 @@ class Settings:
 
     @property
     def chosen_stopping(self) -> Stopping | None:
-        """The stopping rule asked for, as the gradient mode needs it."""
+        """The stopping rule asked for, adapted by the gradient mode."""
         return self._adapted[1]
 
     @cached_property
     def chosen_solver(self) -> Solver:
-        """The solver asked for, or the default of the mode or form: one object, which may remember."""
+        """The solver asked for, or the default of the mode or form; always the same object."""
         solver = self._adapted[0]
         if solver is not None:
             return solver

@@ -1,1 +1,1 @@
-"""Options of every package: validation with the nearest valid name, names of classes, options as text."""
+"""Options of every package: validation, names of classes in configurations, options as text."""

@@ -1,4 +1,4 @@
-"""Frozen option classes whose errors list what is valid."""
+"""Base class of frozen options, and checks whose errors list the valid choices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Options:
-    """A base for frozen dataclasses of options: an unknown option names the nearest valid one."""
+    """Base class of frozen dataclasses of options; an error about an unknown one has the nearest name."""
 
     def __new__(cls, *args: Any, **options: Any) -> Options:
         valid = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
@@ -27,13 +27,13 @@ def _unknown(owner: str, name: str, valid: list[str]) -> str:
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """`"; did you mean 'other'?"` for a valid name that is near, else a full stop."""
+    """`"; did you mean 'other'?"` if a valid name is near, else a full stop."""
     nearest = difflib.get_close_matches(name, valid, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else "."
 
 
 def check_names(owner: str, given: object, valid: tuple[str, ...]) -> None:
-    """Raise a `TypeError` unless `given` is a mapping with no other keys than `valid`."""
+    """Raise a `TypeError` unless `given` is a mapping whose keys are all among `valid`."""
     if not isinstance(given, Mapping):
         raise TypeError(f"options of {owner} must be a dictionary, got {given!r}")
     for name in given:
@@ -61,17 +61,17 @@ def check_truth(argument: str, value: object) -> None:
 
 
 def is_integer(value: object, least: int) -> bool:
-    """Whether `value` is an integer ≥ `least`; a truth value is none."""
+    """True for an integer ≥ `least`; a truth value does not count as one."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def is_number(value: object, least: float) -> bool:
-    """Whether `value` is a finite number ≥ `least`; a truth value is none."""
+    """True for a finite number ≥ `least`; a truth value does not count as one."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     return least <= float(value) < math.inf
 
 
 def is_positive(value: object) -> bool:
-    """Whether `value` is a finite number > 0."""
+    """True for a finite number > 0."""
     return is_number(value, 0.0) and value != 0

@@ -1,4 +1,4 @@
-"""What finds `z*`: one interface, one driver, and a page for each solver.
+"""Solvers that find `z*`: one interface, one driver, and a file for each method.
 
 A solver is a frozen dataclass of options with an update rule; `solve` drives it for a batch of
 independent systems given as a `Problem`. Nothing here knows of autograd.

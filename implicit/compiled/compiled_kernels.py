@@ -10,12 +10,12 @@ import numpy as np
 from ...solvers.compiled.numba_code import Array, borrowed, compile_function, guarded, jit
 
 _STEP = 2.0**-400
-"""So small that its square is lost beside 1, so large that its products with derivatives are not."""
+"""Complex step: its square vanishes beside 1, and its products with derivatives do not underflow."""
 
 
 @lru_cache(maxsize=128)
 def value_kernel(function: Any) -> Any:
-    """`kernel(z, parameters, out, fill, start, stop)`; `out` is `fill` where it is not written."""
+    """`kernel(z, parameters, out, fill, start, stop)`; entries of `out` not written are `fill`."""
     value = guarded(function)
 
     @jit
@@ -60,7 +60,7 @@ def complex_step_kernel(name: str, function: Any, shape: tuple[int, ...]) -> Any
                 value(z_row, parameter_row, at)
                 moved[j] = complex(moved[j].real, 0.0)
                 for m in range(len(entries)):
-                    # A value that is not finite has no derivative.
+                    # NaN for the derivative of a value that is not finite.
                     out[i, m, j] = entries[m].imag / _STEP + 0.0 * entries[m].real
 
     def work(z: Array, parameters: Array, out: Array, by_z: bool, start: int, stop: int) -> None:

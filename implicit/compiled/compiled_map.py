@@ -1,10 +1,9 @@
 """Compiled functions of `z` and parameters as differentiable functions of tensors.
 
-A `CompiledMap` is evaluated for a batch of systems by compiled code. Its Jacobian is another compiled map,
-where the user gave one, and else it is taken by complex steps: `f(x + ih) = f(x) + ih f′(x) − …` for
-an analytic function, so that the imaginary part over `h` is the derivative, without cancellation and
-for `h` as small as numbers get. A Jacobian by complex steps has no derivative of its own; one that is
-given has, by complex steps through it.
+A `CompiledMap` is evaluated for a batch of systems by compiled code. Its Jacobian is another compiled map if
+the user gave one; else it comes from complex steps: `f(x + ih) = f(x) + ih f′(x) − …` for an analytic
+function, so that the imaginary part over `h` is the derivative, without cancellation even for the smallest
+`h`. A given Jacobian has a derivative, by complex steps through it; a Jacobian by complex steps has none.
 
 Source: Squire & Trapp 1998, eq. 6; Martins, Sturdza & Alonso 2003, section 2.
 """
@@ -30,7 +29,8 @@ _ARGUMENTS: tuple[Argument, Argument] = ("z", "parameters")
 
 _CHECKED_SYSTEMS = 8
 _WIDTHS = (2.0**-15, 2.0**-18)
-# Differences over the second width are good to far more than these.
+# A complex step is wrong where it is off by more than this fraction of the difference or of its row.
+# Differences over the second width are far more accurate.
 _RELATIVE, _OF_ROW = 1e-3, 1e-7
 
 
@@ -43,10 +43,10 @@ class CompiledMap:
     """`function(z, parameters, out)` for a batch of systems.
 
     Attributes:
-        function: Compiled by Numba.
-        shape: That of `out`.
-        name: What errors call it.
-        remedy: How to do without its complex steps.
+        function: The function, compiled by Numba.
+        shape: The shape of `out`.
+        name: The function's name in errors.
+        remedy: Advice in errors: the alternative to complex steps.
         by_z: Its Jacobian with respect to `z`, if given: `out` of shape `(*shape, n)`.
         by_parameters: Its Jacobian with respect to the parameters, `(*shape, k)`, if given.
     """
@@ -111,7 +111,7 @@ class CompiledMap:
         from .compiled_kernels import value_kernel
 
         kernel = value_kernel(self.function)
-        # What is not written shows as NaN; a Jacobian may leave zeros out.
+        # Entries of a value that are not written are NaN; a Jacobian may leave out zeros.
         fill = np.nan if len(self.shape) == 1 else 0.0
         out = np.empty((len(z), *self.shape))
         in_blocks(lambda start, stop: kernel(z, parameters, out, fill, start, stop), len(z))
@@ -122,8 +122,8 @@ class CompiledMap:
     ) -> None:
         """Compare a few systems with central differences over two widths.
 
-        An operation that is not analytic (abs, a real part) gives a complex step that is wrong
-        altogether. Where the two differences disagree, at a kink or in noise, they prove nothing.
+        The complex step of an operation that is not analytic (abs, a real part) is wrong altogether.
+        Differences that disagree with each other, at a kink or in noise, are not counted against it.
         """
         some = np.linspace(0, len(z) - 1, min(len(z), _CHECKED_SYSTEMS)).astype(int)
         place = {"z": z[some], "parameters": parameters[some]}
@@ -163,7 +163,7 @@ class CompiledMap:
 
 
 class _Value(torch.autograd.Function):
-    """The value, differentiable by way of the Jacobians."""
+    """The value of a compiled map, differentiable through its Jacobians."""
 
     @staticmethod
     def forward(compiled: CompiledMap, z: Tensor, parameters: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class _Value(torch.autograd.Function):
 
 
 class _ComplexStep(torch.autograd.Function):
-    """A Jacobian by complex steps, which has no derivative."""
+    """A Jacobian by complex steps, without a derivative."""
 
     @staticmethod
     def forward(compiled: CompiledMap, by: Argument, z: Tensor, parameters: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ def _too_high(compiled: CompiledMap) -> ComplexStepError:
 
 
 def _tracked(*tensors: Tensor) -> bool:
-    """Whether a derivative with respect to some tensor is being recorded."""
+    """True if a derivative with respect to one of the tensors is being recorded."""
     return any(
         tensor.requires_grad or forward_ad.unpack_dual(tensor).tangent is not None
         for tensor in tensors
@@ -257,7 +257,7 @@ def _tracked(*tensors: Tensor) -> bool:
 
 
 def _saved(ctx: Any) -> tuple[Tensor, ...]:
-    """`z` and the parameters, unpacked once: a non-reentrant checkpoint allows no second time."""
+    """`z` and the parameters, unpacked once: a non-reentrant checkpoint allows it only once."""
     return tuple(map(unwrap_dead, ctx.saved_tensors))
 
 

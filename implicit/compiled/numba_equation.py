@@ -1,4 +1,4 @@
-"""An equation in compiled code: a function that Numba compiles, on tensors and differentiable."""
+"""Equations in compiled code: a function that Numba compiles, differentiable on tensors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ class NumbaEquation(Options):
 
     `function(z, p, out)` writes the value of one system at `z`, `(n,)`, with its parameters `p`, `(k,)`,
     to every entry of `out`, `(n,)`. The equation is called with tensors of all systems, and is an
-    equation like any other: `root` and `fixed_point` solve it by any solver (`NumbaRoot` in
-    compiled code altogether), gradients flow to the parameters, and it works under `torch.func`.
+    equation like any other: `root` and `fixed_point` solve it by any solver (`NumbaRoot` runs wholly in
+    compiled code), gradients flow to the parameters, and it works under `torch.func`.
 
-    First derivatives are those by complex step, exact to rounding, which `function` must therefore
-    compile for: `np.sin` takes complex numbers, `math.sin` does not; `abs`, comparisons of unknowns
-    and real parts are not analytic. Where complex steps do not serve, give the Jacobians. With
-    both of them derivatives of second order are available too, by complex steps through them; beyond
-    that there are none.
+    First derivatives are by complex steps, exact to rounding. `function` must therefore compile for
+    complex numbers (`np.sin` takes them, `math.sin` does not) and be analytic (`abs`, real parts and
+    comparisons of unknowns are not). For other functions give the Jacobians. With both of them there are
+    derivatives of second order too, by complex steps through them. There are none of higher order.
 
     Attributes:
-        function: Decorated with `numba.njit`, or a plain function, which will be.
+        function: A function decorated with `numba.njit`, or a plain one, which is then compiled.
         n: Unknowns of one system.
         jacobian: `jacobian(z, p, out)` writes `∂F_i/∂z_j` to `out[i, j]`, which is zero when it is
             called; `None` for complex steps.
@@ -42,7 +41,7 @@ class NumbaEquation(Options):
             zero when it is called; `None` for complex steps.
 
     Raises:
-        TypeError: A function is none.
+        TypeError: An argument for a function is not a function.
         ValueError: `n` is not an integer ≥ 1.
         CompilationError: Numba does not compile a function for float64 arguments.
 
@@ -85,7 +84,7 @@ class NumbaEquation(Options):
             function = _compilable(argument, function)
             compile_function(function.__name__, function, "float64", axes)
             object.__setattr__(self, argument, function)
-        # What errors call it, as they do any function.
+        # Error messages show this name, as for any function.
         object.__setattr__(self, "__qualname__", self.function.__name__)
 
     def __call__(self, z: Tensor, parameters: Tensor | None = None) -> Tensor:
@@ -116,7 +115,7 @@ class NumbaEquation(Options):
             ) from error
 
     def systems(self, batch: torch.Size, parameters: Tensor) -> CompiledSystems:
-        """The systems for these parameters, `(*batch, k)`, as solvers in compiled code take them."""
+        """The systems for these parameters, `(*batch, k)`, in the form for compiled solvers."""
         rows = parameters.detach().reshape(batch.numel(), parameters.shape[-1])
         return CompiledSystems(
             self.function,
@@ -128,7 +127,7 @@ class NumbaEquation(Options):
 
     @property
     def form(self) -> CompiledForm:
-        """This equation as one in compiled code."""
+        """The compiled form of this equation."""
         return CompiledForm(self.n, self.expand, self.systems)
 
     def _map(self, k: int) -> CompiledMap:

@@ -1,1 +1,1 @@
-"""Equations, their derived linear equations, and both as flat problems for solvers."""
+"""Equations, the linear equations derived from them, and both as flat problems for solvers."""

@@ -1,10 +1,9 @@
-"""Tensors that a function reaches by itself and that carry gradients: found, never lost.
+"""Captured tensors: the ones with gradients that a function closes over.
 
-A function may close over parameters (`lambda z, x: torch.tanh(linear(z) + x)`). Evaluated on
-detached arguments, whatever gradient graph its output still has comes from such tensors. Leaves of
-the graph become arguments of the equation. A node of the graph which is older than the evaluation
-belongs to a captured tensor that was itself computed, and the gradient could not be completed
-behind it without recomputing it in every derivative: that is an error.
+A function may close over parameters (`lambda z, x: torch.tanh(linear(z) + x)`). If it is evaluated on
+detached arguments, the gradient graph of its output comes from such tensors alone. Leaves of the graph
+become arguments of the equation. A node older than the evaluation belongs to a captured tensor that
+was itself computed. Its gradient would need that computation in every derivative, so it is an error.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def captured_leaves(name: str, outputs: Iterable[Tensor], clock: int) -> Leaves:
     """The leaves that `outputs`, computed from detached arguments since `clock`, depend on.
 
     Args:
-        name: What to call the function in errors.
-        outputs: What the function returned.
+        name: The function's name in errors.
+        outputs: The tensors that the function returned.
         clock: `graph_clock()` just before the function ran.
 
     Raises:
@@ -63,7 +62,7 @@ def captured_leaves(name: str, outputs: Iterable[Tensor], clock: int) -> Leaves:
 
 
 def check_mapped(name: str, outputs: Iterable[Tensor], inputs: Iterable[Tensor]) -> None:
-    """Raise if a function turns inputs that no `vmap` maps into outputs that one does."""
+    """Raise a `CapturedTensorError` if a `vmap` maps an output of a function, but none of its inputs."""
     if any(_mapped(o) for o in outputs) and not any(_mapped(i) for i in inputs):
         raise CapturedTensorError(f"{name} closes over a tensor that vmap maps. {_REMEDY}")
 
@@ -73,7 +72,7 @@ def _mapped(tensor: Tensor) -> bool:
 
 
 def levels(tensor: Tensor) -> Iterable[Tensor]:
-    """The tensor and what the wrappers of `torch.func` transforms hold, outermost first."""
+    """The tensor, and the tensors inside its `torch.func` wrappers, outermost first."""
     yield tensor
     while is_gradtrackingtensor(tensor) or is_batchedtensor(tensor):
         tensor = get_unwrapped(tensor)
@@ -105,10 +104,9 @@ def _walk(name: str, output: Tensor, clock: int, found: dict[int, Tensor]) -> No
 
 
 class Substitute(TorchFunctionMode):
-    """While active, every torch function sees other tensors in place of some.
+    """Mode in which every torch function gets `replacements` in place of `originals`.
 
-    Inside `torch.func` transforms a captured tensor must be exchanged for the argument that stands
-    for it at the current level of transformation.
+    Inside `torch.func` transforms the argument at the current level must replace the captured tensor.
     """
 
     def __init__(self, originals: Leaves, replacements: Leaves) -> None:

@@ -7,8 +7,8 @@ both) and solution `z(args)`, write `J = ∂f/∂z`. Differentiating `f(z, args)
     fixed point:  u = Jᵀu + z̄          root:  Jᵀu + z̄ = 0          (adjoint)
 
 where `ḟ` is the tangent of `f` along the arguments alone, and the arguments' gradients are
-`(∂f/∂args)ᵀ u`. So the derived equation has the form of its parent: its function is a product with `J`
-or `Jᵀ` plus a constant. Being equations themselves, they can be differentiated again.
+`(∂f/∂args)ᵀ u`. So a derived equation has the form of its parent: its function is a product with `J`
+or `Jᵀ` plus a constant. It is an equation itself, and can be differentiated again.
 
 Source: Bai, Kolter & Koltun 2019, theorem 1; Krantz & Parks 2002 (implicit function theorem).
 """
@@ -26,7 +26,7 @@ from .layout import Leaves
 
 
 class Packed(NamedTuple):
-    """The arguments of a derived equation: what it was derived at, its constant, and the parent's."""
+    """Arguments of a derived equation: the parent's solution, the constant, the parent's arguments."""
 
     z: Leaves
     constant: Leaves
@@ -34,12 +34,12 @@ class Packed(NamedTuple):
 
     @staticmethod
     def of(tensors: Leaves, leaves: int) -> Packed:
-        """The parts of `tensors` in a row; the first two have `leaves` each."""
+        """The parts of a flat tuple; the first two have `leaves` tensors each."""
         return Packed(tensors[:leaves], tensors[leaves : 2 * leaves], tensors[2 * leaves :])
 
     @property
     def flat(self) -> Leaves:
-        """The tensors in a row."""
+        """All tensors in one tuple."""
         return (*self.z, *self.constant, *self.args)
 
 
@@ -47,7 +47,7 @@ class Packed(NamedTuple):
 class DerivedEquation(Equation):
     """`operator(x) + constant` for an operator taken at a solution of `parent`.
 
-    Its arguments are a `Packed` solution, constant and arguments of the parent.
+    Its arguments are the tensors of a `Packed`.
     """
 
     parent: Equation
@@ -59,7 +59,7 @@ class DerivedEquation(Equation):
 
     @property
     def batch_dims(self) -> int:  # type: ignore[override]
-        # The adjoint runs against time: a sequence is one system of it.
+        # The adjoint runs against time, so that each sequence is one system.
         return self.parent.batch_dims - self.parent.causal
 
     @property
@@ -78,7 +78,7 @@ class DerivedEquation(Equation):
         """The operator and its transpose."""
 
     def constant(self, args: Leaves) -> Leaves:
-        """The constant, among the arguments."""
+        """The constant, taken from the arguments."""
         return Packed.of(args, self.leaves).constant
 
     def evaluate(self, z: Leaves, args: Leaves) -> Leaves:

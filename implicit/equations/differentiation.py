@@ -2,8 +2,8 @@
 
 Outside `torch.func` transforms plain autograd is used, which is faster and accepts everything that a
 backward pass accepts (activation checkpointing, compiled functions, old-style autograd functions).
-Inside a transform `torch.func.vjp` nests correctly. Products with `J` are made from two with its
-transpose, since nested forward mode is not supported.
+Inside a transform `torch.func.vjp` is used, which nests correctly. A product with `J` is made from two
+with its transpose, because PyTorch does not nest forward mode.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _COLUMNS_AT_ONCE = 64
 
 
 def transforming() -> bool:
-    """Whether a `torch.func` transform is active."""
+    """True inside a `torch.func` transform."""
     return torch._C._are_functorch_transforms_active()
 
 
 def unwrap_dead(tensor: Tensor) -> Tensor:
-    """The tensor that the wrappers of `torch.func` transforms which have ended hold.
+    """The tensor inside wrappers of `torch.func` transforms that have ended.
 
-    A pullback of `torch.func.vjp` is called after its transform has ended. Tensors saved inside of it
-    are then wrappers that still claim to require gradients, and that no new graph connects to.
+    A pullback of `torch.func.vjp` is called after its transform has ended. Tensors saved inside it are
+    then wrappers that still claim to require gradients, but no new graph connects to them.
     """
     while (held := unwrap_if_dead(tensor)) is not tensor:
         tensor = held
@@ -40,7 +40,7 @@ def unwrap_dead(tensor: Tensor) -> Tensor:
 
 
 def constants(tensors: Leaves) -> Leaves:
-    """The tensors without gradient graph and without forward-mode tangent."""
+    """The tensors, detached from the gradient graph and without forward-mode tangents."""
     return tuple(
         forward_ad.unpack_dual(tensor).primal.detach() if tensor.is_floating_point() else tensor
         for tensor in tensors
@@ -61,12 +61,12 @@ def pullback(
     Args:
         function: Takes tensors, returns a tuple of tensors.
         primals: Floating-point tensors.
-        captured: Positions of primals that `function` may reach by itself: leaves which must be
-            differentiated as the objects that they are.
+        captured: Positions of primals that `function` closes over: leaves that must be differentiated
+            as the same objects.
 
     Returns:
-        The outputs and a function from their cotangents to those of the primals; it can be called
-        again, and is differentiable if gradients are being recorded.
+        The outputs, and a function from their cotangents to those of the primals. It can be called
+        repeatedly, and is differentiable if gradients are being recorded.
     """
     if transforming():
         transformed, back = torch.func.vjp(function, *primals)[:2]
@@ -104,7 +104,7 @@ def transposed(product: Product, outputs: Leaves) -> Product:
 
     def forward(tangents: Leaves) -> Leaves:
         found = _gradient(cotangents, probes, tangents, materialize=False)
-        # What PyTorch puts in place of a graph that it refuses to differentiate reaches no probe.
+        # PyTorch refuses to differentiate some graphs; the node it puts there leads to no probe.
         if any(tensor.requires_grad for tensor in cotangents) and all(g is None for g in found):
             raise RuntimeError("a function marked once_differentiable was differentiated twice")
         return tuple(
@@ -118,21 +118,21 @@ def transposed(product: Product, outputs: Leaves) -> Product:
 def forward_product(
     function: Callable[[Tensor], Tensor], at: Tensor, tangent: Tensor, cause: Exception
 ) -> Tensor:
-    """`J v` by one evaluation in forward mode: for functions that can be differentiated only once.
+    """`J v` by one evaluation in forward mode, for functions that can be differentiated only once.
 
     Args:
         function: The function.
         at: The point.
         tangent: `v`.
-        cause: Why it is not made from two products with the transpose.
+        cause: The error of the second differentiation.
 
     Raises:
-        TypeError: Forward mode fails as well, or what it gives would have to be differentiable.
+        TypeError: Forward mode fails as well, or its result would have to be differentiable.
     """
     try:
         if torch.is_grad_enabled() or transforming():
             raise NotImplementedError("derivatives of the product are asked for too")
-        # Inside of an autograd function forward mode is switched off, and would give no tangents.
+        # Forward mode is off inside an autograd function, and would give no tangents.
         with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
             value = function(forward_ad.make_dual(at.detach(), tangent))
             product = forward_ad.unpack_dual(value).tangent
@@ -148,7 +148,7 @@ def forward_product(
 
 
 def once_differentiable(error: RuntimeError) -> bool:
-    """Whether PyTorch says that a function cannot be differentiated twice."""
+    """True for PyTorch's error that a function cannot be differentiated twice."""
     return any(words in str(error) for words in ("double backward", "once_differentiable"))
 
 
@@ -160,10 +160,10 @@ def pushforward(function: Function, primals: Leaves) -> tuple[Leaves, Product]:
 
 
 def matrix(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """All columns of a linear map of `(batch, n)` tensors that keeps systems apart, `(batch, n, n)`.
+    """The matrices, `(batch, n, n)`, of a linear map on `(batch, n)` that acts on each system alone.
 
-    Columns are computed in batched calls. Where `product` contains an operation without a batching
-    rule they are computed one by one.
+    Columns are computed in batched calls, or one by one if `product` contains an operation without a
+    batching rule.
     """
     batch, n = like.shape
     if n == 0 or batch == 0:

@@ -23,17 +23,17 @@ class Bound:
     operator: Product | None = None
     """The linear part of `function` if it is affine."""
     transpose: Product | None = None
-    """The transpose of `operator`; nothing is computed for it before its first use."""
+    """The transpose of `operator`, computed at its first use."""
 
 
 def at_first_use(make: Callable[[Leaves], Product]) -> Product:
-    """The linear map that `make` gives for tensors like its argument, made when it is first applied."""
+    """The linear map that `make` gives for tensors like its argument; `make` runs at the first use."""
     made: Product | None = None
 
     def product(v: Leaves) -> Leaves:
         nonlocal made
         at = make(v) if made is None else made
-        if not transforming():  # What a transform made must not leave it.
+        if not transforming():  # Tensors of a transform must not leave it.
             made = at
         return at(v)
 
@@ -42,12 +42,12 @@ def at_first_use(make: Callable[[Leaves], Product]) -> Product:
 
 @dataclass(frozen=True)
 class CompiledForm:
-    """The same equation in compiled code.
+    """Compiled form of an equation.
 
     Attributes:
         n: Unknowns of one system.
         expand: The parameters of each system, `(*batch, k)`, from the batch axes and the arguments.
-        systems: What solvers take, from the batch axes and those parameters.
+        systems: The `CompiledSystems` for solvers, from the batch axes and these parameters.
     """
 
     n: int
@@ -71,14 +71,14 @@ class CompiledForm:
 
 
 class Equation(ABC):
-    """A function of an unknown and of arguments, both tuples of tensors, and the form it is solved in.
+    """A function of an unknown and of arguments, both tuples of tensors, to solve as a given form.
 
     Attributes:
         form: `"fixed_point"` or `"root"`.
         batch_dims: Leading axes of the unknown that index independent systems.
-        captured: Leaf tensors that the function reaches by itself; they are its last arguments too.
-        described: What error messages call it.
-        batched_prefix: Leading arguments that have the shape of the unknown.
+        captured: Leaf tensors that the function closes over; they are its last arguments too.
+        described: Its name in error messages.
+        batched_prefix: Number of leading arguments that have the shape of the unknown.
     """
 
     form: Form
@@ -87,7 +87,7 @@ class Equation(ABC):
     described: str
     batched_prefix: int
     causal: bool = False
-    """The systems along the last batch axis are time steps, each of which depends on those before it."""
+    """The systems along the last batch axis are time steps; each depends on the ones before it."""
 
     @abstractmethod
     def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
@@ -95,7 +95,7 @@ class Equation(ABC):
 
     @abstractmethod
     def bind(self, args: Leaves) -> Bound:
-        """The function of `z` alone, with all work done that does not depend on `z`."""
+        """The function of `z` alone; work that does not depend on `z` is done here, once."""
 
     @abstractmethod
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
@@ -103,7 +103,7 @@ class Equation(ABC):
 
     @abstractmethod
     def small(self, z: Leaves) -> bool:
-        """Whether the systems of this unknown are known to be small, so that dense matrices serve best."""
+        """True if the systems of this unknown are known to be small: dense matrices are then fastest."""
 
     def pullback_z(self, z: Leaves, args: Leaves) -> tuple[Leaves, Product]:
         """The value at `z` and `u ↦ (∂f/∂z)ᵀ u`."""
@@ -118,9 +118,9 @@ class Equation(ABC):
     ) -> tuple[Leaves, Product]:
         """The value, and the map from its cotangents to those of the arguments at `positions`.
 
-        With `with_z` the cotangents of `z` stand before them. Only while no graph of the derivative is
-        recorded may a captured leaf stand for itself: it could be reached through other arguments as
-        well. Nor may the wrapper of a transform that has ended: no graph connects to it.
+        With `with_z` the cotangents of `z` come first. A captured leaf is differentiated as itself only
+        while no graph of the derivative is recorded, because other arguments may depend on it as well, and
+        only if it is no wrapper of a transform that has ended, because no graph connects to that.
         """
         first_captured = len(args)
         stands = all(unwrap_dead(leaf) is leaf for leaf in self.captured)
@@ -140,7 +140,7 @@ class Equation(ABC):
     def pushforward_arguments(
         self, z: Leaves, args: Leaves, positions: list[int]
     ) -> tuple[Leaves, Product]:
-        """The value, and the map from tangents of the arguments at `positions` to its tangent."""
+        """The value, and the map from tangents of the arguments at `positions` to that of the value."""
 
         def function(*some: torch.Tensor) -> Leaves:
             return self.evaluate(z, _exchanged(args, positions, some))
@@ -158,14 +158,14 @@ def _exchanged(args: Leaves, positions: list[int], some: Leaves) -> Leaves:
 
 @dataclass(frozen=True)
 class GivenEquation(Equation):
-    """An equation as the user gave it.
+    """An equation given by the user.
 
     Attributes:
-        given: From the arguments, without the captured ones, to the function of `z`.
-        linear: The user says that the function is affine in `z`.
-        batched_args: For each argument whether its first axis is the batch, so that systems can be
-            dropped; `None` if that is not known or not possible.
-        compiled: The same equation in compiled code, if it is given so.
+        given: The map from the arguments, without the captured ones, to the function of `z`.
+        linear: The function is affine in `z`, by the user's word.
+        batched_args: For each argument, true if its first axis is the batch, so that systems can be
+            dropped; `None` if that is unknown or impossible.
+        compiled: The compiled form of the equation, if there is one.
     """
 
     given: Callable[[Leaves], Product]
@@ -202,7 +202,7 @@ class GivenEquation(Equation):
         if not self.linear:
             return Bound(function)
 
-        # Not `F(v) − F(0)`, which has no digits left where v is small.
+        # A derivative, since `F(v) − F(0)` loses all digits where v is small.
         def operator(v: Leaves) -> Product:
             return self.pushforward_z(tuple(map(torch.zeros_like, v)), args)[1]
 
@@ -238,7 +238,7 @@ class GivenEquation(Equation):
 
 @dataclass(frozen=True)
 class _MappedEquation(GivenEquation):
-    """A given equation under `vmap`; its arguments are the captured ones as well."""
+    """A given equation under `vmap`; its arguments include the captured tensors."""
 
     def at(self, args: Leaves) -> Product:
         return self.given(args)

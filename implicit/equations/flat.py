@@ -1,4 +1,4 @@
-"""An equation with arguments as the flat problem that solvers take."""
+"""Equations with arguments filled in, as flat problems for solvers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .layout import Layout, Leaves
 def flat_problem(
     equation: Equation, layout: Layout, args: Leaves, precision: torch.dtype | None = None
 ) -> Problem:
-    """The problem on `(batch, n)` tensors for fixed arguments."""
+    """The problem on `(batch, n)` tensors for given arguments."""
     bound = equation.bind(args)
     function = _on_flat(bound.function, layout)
     operator = None if bound.operator is None else _on_flat(bound.operator, layout)
@@ -38,7 +38,7 @@ def flat_problem(
 
     compiled = equation.compiled if isinstance(equation, GivenEquation) else None
     if compiled is not None and layout.sizes != [compiled.n]:
-        compiled = None  # Systems are coupled, or not all of one.
+        compiled = None  # A system here is not one system of the compiled form.
     problem = Problem(
         function=function,
         form=equation.form,
@@ -70,14 +70,14 @@ def _on_flat(function: Product, layout: Layout) -> Callable[[Tensor], Tensor]:
 
 @dataclass
 class _FlatDerivative:
-    """Products with `J` at one point, all from one evaluation if that can be differentiated twice."""
+    """Products with `J` at one point, all from one evaluation if it can be differentiated twice."""
 
     function: Callable[[Tensor], Tensor]
     z: Tensor
     value: Tensor
     back: Product
     once: RuntimeError | None = None
-    """What PyTorch says of a second differentiation, if it refuses."""
+    """PyTorch's error if it refuses a second differentiation."""
 
     @cached_property
     def _forward(self) -> Product:

@@ -1,4 +1,4 @@
-"""Any pytree of tensors as one flat `(batch, n)` tensor, and back."""
+"""Layout of the leaves of an unknown in one flat `(batch, n)` tensor."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each leaf of the unknown lies in the flat tensor.
+    """Places of the leaves of the unknown in the flat tensor.
 
-    The flat tensor has the promoted dtype of the leaves, and float32 in place of half precision: the
-    equation is evaluated in the dtype of the leaves, residuals and solver state are kept in the
-    wider one.
+    The flat tensor has the promoted dtype of the leaves, and float32 in place of half precision. The
+    equation is evaluated in the dtype of the leaves; residuals and solver state are in the wider one.
     """
 
     batch_shape: torch.Size
@@ -52,11 +51,11 @@ class Layout:
 
     @property
     def narrows(self) -> bool:
-        """Whether going back to the leaves' dtypes loses digits."""
+        """True if conversion back to the leaves' dtypes loses digits."""
         return any(dtype != self.dtype for dtype in self.dtypes)
 
     def flatten(self, leaves: Leaves) -> Tensor:
-        """The flat tensor of `leaves`, or of what a function returned for them."""
+        """The flat tensor of `leaves`, or of a value with their shapes."""
         parts = [
             self._cast(leaf, (self.systems, size), self.dtype)
             for leaf, size in zip(leaves, self.sizes, strict=True)

@@ -1,4 +1,4 @@
-"""How derivatives of a solution are formed: exactly by default, or by an approximation that says so."""
+"""Gradient modes: exact derivatives of a solution by default, and approximations that say so."""
 
 from .exact import Exact
 from .mode import Gradient, ImplicitGradient, LinearSolve, Recording, TapedGradient

@@ -1,4 +1,4 @@
-"""The implicit function theorem."""
+"""Exact derivatives by the implicit function theorem."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .mode import ImplicitGradient, LinearSolve
 class Exact(ImplicitGradient):
     """The implicit function theorem: one linear equation for each derivative, solved to tolerance.
 
-    Correct to every order and in both modes, whatever solver found the solution and whether or not
-    the iteration contracts. The residual that the linear solve achieved is in `Solution.adjoints`.
+    Derivatives are correct to every order and in both modes, whatever solver found the solution and
+    whether or not the iteration contracts. `Solution.adjoints` has the residual norms of the linear solves.
 
     Attributes:
-        solver: Solver of the adjoint and tangent equations, linear or not; `None` for `GMRES()`, and where
-            that fails the factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
-            `stopping` limits its steps; or for `DenseLU()` for a `NumbaEquation`, whose systems are small.
+        solver: Solver of the adjoint and tangent equations, linear or not. `None` for `GMRES()` and, where
+            that fails, factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
+            `stopping` limits its steps; for `DenseLU()` if the systems are small (`NumbaEquation`).
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.

@@ -1,4 +1,4 @@
-"""A gradient mode, and the little that one sees of the call which it differentiates."""
+"""Base classes of gradient modes, and protocols for the parts of a call that a mode sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..outcome import CallOutcome, Record
 
 
 class LinearSolve(Protocol):
-    """An adjoint or tangent equation at a solution, waiting to be solved."""
+    """An adjoint or tangent equation at a solution, to be solved by a gradient mode."""
 
     @property
     def equation(self) -> DerivedEquation:
@@ -30,7 +30,7 @@ class LinearSolve(Protocol):
 
     @property
     def record(self) -> Record:
-        """What the call of the parent left behind."""
+        """The record of the call that solved the parent."""
         ...
 
     def solve(
@@ -60,7 +60,7 @@ class Recording(Protocol):
 
     @property
     def start(self) -> Leaves:
-        """The start, in whose graph it may stand."""
+        """The start; it may be part of a graph."""
         ...
 
     @property
@@ -75,18 +75,23 @@ class Recording(Protocol):
 
     @property
     def record(self) -> Record:
-        """What the call left behind."""
+        """The record of the call."""
         ...
 
 
 @dataclass(frozen=True)
 class Gradient(Options, ABC):
-    """A gradient mode.
+    """A gradient mode: the way in which derivatives of a solution are formed.
 
     Class attributes:
         exact: Derivatives equal those of the solution, up to a tolerance.
-        keeps_inverse: The approximate inverse Jacobian that the solver has learnt is kept.
-        records_steps: The steps of the solver are recorded, which must therefore have some.
+        keeps_inverse: The call keeps the approximate inverse Jacobian of its solver.
+        records_steps: Autograd records the steps of the solver, so that a `WholeSolver` cannot serve.
+
+    Examples:
+        >>> import implicitly
+        >>> implicitly.Exact.exact, implicitly.Phantom.exact
+        (True, False)
     """
 
     exact: ClassVar[bool] = False
@@ -105,15 +110,15 @@ class Gradient(Options, ABC):
 
 
 class ImplicitGradient(Gradient):
-    """A mode that needs nothing of the solve but its result: saved memory is that of one iterate."""
+    """A mode that needs only the result of the solve: it saves the memory of one iterate."""
 
     @abstractmethod
     def solve_linear(self, linear: LinearSolve) -> Leaves:
-        """A (perhaps approximate) solution of the adjoint or tangent equation, differentiable."""
+        """A differentiable solution, exact or approximate, of the adjoint or tangent equation."""
 
 
 class TapedGradient(Gradient):
-    """A mode that differentiates through iterations which follow or make up the solve."""
+    """A mode that differentiates through iterations: those of the solve, or further ones."""
 
     @abstractmethod
     def record(self, recording: Recording) -> Leaves:

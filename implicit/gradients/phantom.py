@@ -15,7 +15,7 @@ from .mode import Recording, TapedGradient
 class Phantom(TapedGradient):
     """Approximate: backpropagation through damped iterations that follow the detached solution.
 
-    Equals the Neumann series of the damped map, cut off after `steps` terms.
+    It equals the Neumann series of the damped map, cut off after `steps` terms.
 
     Attributes:
         steps: Number of iterations.
@@ -49,7 +49,7 @@ class Phantom(TapedGradient):
                 z = tuple(torch.lerp(a, b, self.damping) for a, b in zip(z, value, strict=True))
             else:
                 z = tuple(a - self.damping * r for a, r in zip(z, value, strict=True))
-        # The value stays the solution; only derivatives are taken from the iterations.
+        # The value is the solution; the derivatives are those of the iterations.
         return tuple(
             leaf + (recorded - constant)
             for leaf, recorded, constant in zip(solution, z, constants(z), strict=True)

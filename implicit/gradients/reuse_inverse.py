@@ -1,4 +1,4 @@
-"""The inverse Jacobian that the solver has learnt, in the place of the adjoint equation."""
+"""The solver's approximate inverse Jacobian in place of the adjoint equation."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .mode import ImplicitGradient, LinearSolve
 
 @dataclass(frozen=True)
 class ReuseInverse(ImplicitGradient):
-    """Approximate: the inverse Jacobian is the one that the forward solver has learnt.
+    """Approximate: the inverse Jacobian is the one that the forward solver has learned.
 
     A quasi-Newton solver ends with an approximation `H` of the inverse Jacobian, Newton's method with the
-    factors of the Jacobian at the iterate before the last. The transpose of either times the cotangent
-    costs no evaluation. `H` is good in directions that the solve went through, which need not be those of
-    the cotangent; Newton's is off by as much as the last step was long. `refine` steps of a linear
-    solver, started from it, mend that. Forward mode uses `H` itself. First derivatives only; each system has
-    the `H` of its own last step, and minus the identity if it took none.
+    factors of the Jacobian at the iterate before the last. The product of its transpose with the cotangent
+    costs no evaluation. Broyden's `H` is accurate in the directions of the solve, which may differ from
+    the cotangent's; the error of Newton's is proportional to its last step. `refine` steps of a linear
+    solver, started from the product, reduce the error. Forward mode uses `H` itself. Only first
+    derivatives exist. Each system has the `H` of its own last step, or minus the identity if it took none.
 
     Attributes:
         refine: Steps of `solver` on the adjoint equation from that estimate; `None` for none. Their
-            residual is in `Solution.adjoints`; falling short of a tolerance is not a failure.
+            residual norm is in `Solution.adjoints`; missing the tolerance is not a failure.
         solver: The linear solver that refines; `None` for `GMRES()`.
 
-    The solver of the call must be one that learns an inverse: `Newton` or `Broyden`, which is also the
-    default with this mode. The factors or updates of every system are kept until the derivative is taken.
+    The solver of the call must learn an inverse: `Newton`, or `Broyden`, which is the default with this
+    mode. The factors or updates of every system are kept until the derivative is taken.
 
     Raises:
         ValueError: `refine` is not `None` or an integer ≥ 1, or `solver` is given without it.
@@ -92,7 +92,7 @@ class ReuseInverse(ImplicitGradient):
             batch_dims=equation.parent.batch_dims,
         )
         constant = equation.constant(args)
-        # The inverse depends on all arguments: a derivative that passes through it must not be lost.
+        # The inverse depends on all arguments: a derivative through it must raise, not vanish.
         estimate = _Apply.apply(product, len(constant), *constant, *args)
         if self.refine is None:
             return estimate
@@ -109,7 +109,7 @@ _FIRST_ORDER = (
 
 @dataclass(frozen=True)
 class _Product:
-    """`±H` or `±Hᵀ`, so that it solves the tangent or adjoint equation.
+    """The product `±H c` or `±Hᵀ c` that solves the tangent or adjoint equation of constant `c`.
 
     `H` approximates the inverse Jacobian of a fixed point's `f(z) − z` or a root's `−F(z)`.
     """
@@ -135,7 +135,7 @@ class _Product:
 
 
 class _Apply(torch.autograd.Function):
-    """A product that is evaluated on plain tensors, and has no derivative."""
+    """A product on plain tensors, without a derivative."""
 
     @staticmethod
     def forward(product: _Product, leaves: int, *tensors: Tensor) -> Leaves:
@@ -143,7 +143,7 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is saved."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Exact gradients of a finite iteration that is run backwards instead of being stored."""
+"""Exact gradients of a finite iteration, which runs backwards instead of being stored."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from .mode import Recording, TapedGradient
 
 
 class ReconstructionError(RuntimeError):
-    """An iteration run backwards did not come back to where it began."""
+    """An iteration run backwards did not return to its start."""
 
 
 @dataclass(frozen=True)
 class Reversible(TapedGradient):
     """Backpropagation through a reversible iteration, whose iterates are recomputed from the last ones.
 
-    The solver is `ReversibleIteration`, and the gradient that of its iterations as they ran, in
-    `z0` as well, like that of `Unrolled()`. Memory does not grow with the steps: going back, each
-    iterate is had from the next by one evaluation of `f`. Rounding errors grow by up to
-    `(1 − β)⁻²` in each step on the way back; iterates are in float64 whatever the dtype of `z`, and
-    the start that comes out is compared with the one that was given.
+    The solver is `ReversibleIteration`. The gradient is that of its iterations, also with respect to `z0`,
+    like that of `Unrolled()`. Memory does not grow with the steps: on the way back one evaluation of `f`
+    gives each iterate from the next. Rounding errors grow by up to `(1 − β)⁻²` in each step on the way
+    back. So iterates are in float64 whatever the dtype of `z`, and the reconstructed start is compared
+    with the given one.
 
-    Reverse mode of any order; derivatives beyond the first store their iterates.
+    Reverse mode has any order; derivatives beyond the first store their iterates.
 
     Attributes:
         relaxation: `β`, in `(0, 2)` and not 1. Nearer to 0 the iteration is slower, nearer to 1 it
             loses more digits on the way back.
         steps: Limit on the steps, in place of `Stopping.max_steps`. A system that does not meet its
-            tolerance by then has failed, as always: `on_failure="accept"` if that is meant.
+            tolerance by then has failed, as always; give `on_failure="accept"` for a fixed number of
+            steps.
         tolerance: The largest difference between the start and its reconstruction, relative to the
             larger of the norms of the start and of the end; `None` for the root of the dtype's epsilon.
 
@@ -105,7 +106,7 @@ class Reversible(TapedGradient):
 
 @dataclass(frozen=True)
 class _Steps:
-    """The iteration of one call: `most` steps, of which each system takes its own number."""
+    """The iteration of one call: at most `most` steps, of which each system takes its own number."""
 
     equation: Equation
     layout: Layout
@@ -154,7 +155,7 @@ class _Steps:
         return y.reshape(start.shape), z.reshape(start.shape)
 
     def check(self, start: Tensor, y: Tensor, z: Tensor, end: Tensor) -> None:
-        """Raise if `y` and `z`, which should be `start`, are not."""
+        """Raise a `ReconstructionError` unless `y` and `z` are `start`, up to the tolerance."""
         start, y, z, end = (list(levels(tensor))[-1].detach() for tensor in (start, y, z, end))
         n = start.shape[-1]
         start, y, z, end = (tensor.reshape(-1, n) for tensor in (start, y, z, end))
@@ -173,7 +174,7 @@ class _Steps:
 
 
 class _Iterate(torch.autograd.Function):
-    """The last `y` and `z`. Both are outputs, so that the backward pass has derivatives itself."""
+    """The last `y` and `z`; both are outputs, so that the backward pass can be differentiated."""
 
     @staticmethod
     def forward(steps: _Steps, last: Tensor, start: Tensor, *args: Tensor) -> tuple[Tensor, Tensor]:

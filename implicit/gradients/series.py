@@ -1,4 +1,4 @@
-"""Truncated Neumann series in the place of the adjoint equation."""
+"""Truncated Neumann series in place of the adjoint equation."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class Unrolled(TapedGradient):
     with their number.
 
     Attributes:
-        steps: How many of the last iterations of each system to record; `None` for all of them,
-            which gives the gradient of what was computed, in `z0` as well. With a number the
-            gradient is an approximation. At least one iteration is recorded.
+        steps: Number of last iterations of each system to record. `None` records all of them, and gives
+            the gradient of the computation itself, also with respect to `z0`. With a number the gradient
+            is an approximation. At least one iteration is recorded.
 
     Raises:
         ValueError: `steps` is not `None` or an integer ≥ 1.
@@ -52,8 +52,8 @@ class Unrolled(TapedGradient):
         layout = Layout.of(recording.start, equation.batch_dims)
         last = recording.outcome.best_step.reshape(-1).clamp(min=1)
         most, fewest = _range(recording.record.best_steps)
-        # The residual of iterate j is computed by step j − 1, that of the start beforehand: to
-        # record the residuals from `last − steps` on, a system's graph begins one step earlier.
+        # Step j − 1 computes the residual of iterate j, and the one of the start comes before all steps. So
+        # the graph of a system begins one step earlier than `last − steps`.
         graph_start = torch.full_like(last, -1) if self.steps is None else last - self.steps - 1
         first_recorded = -1 if self.steps is None else fewest - self.steps - 1
 
@@ -66,14 +66,14 @@ class Unrolled(TapedGradient):
         with torch.set_grad_enabled(tape and first_recorded < 0):
             residual = problem.residual(flat)
             if transforming():
-                # Mapped like the iterates, since solvers write them into storage made from it.
+                # Solvers write iterates into storage made from the start, which must be mapped like them.
                 flat = torch.where(torch.ones_like(residual, dtype=torch.bool), flat, residual)
             state = solver.init(problem, flat, residual)
         for step in range(most):
             if step == first_recorded:
                 problem = live
             if step >= fewest:
-                # Time steps that have ended still act on those after them.
+                # Time steps that have ended still act on later ones.
                 ended = flat if equation.causal else constants((flat,))[0]
                 problem.park((last <= step).unsqueeze(1), ended)
             with torch.set_grad_enabled(tape and step >= first_recorded):
@@ -86,7 +86,7 @@ class Unrolled(TapedGradient):
 
 
 def _range(steps: np.ndarray) -> tuple[int, int]:
-    """The most and the fewest steps of any system, at least one."""
+    """The largest and the smallest number of steps of a system, both at least one."""
     return max(int(steps.max(initial=1)), 1), max(int(steps.min(initial=_MANY)), 1)
 
 

@@ -1,1 +1,1 @@
-"""The user's Python around an equation: arguments, modules, PyTorch's modes, failure."""
+"""Surroundings of an equation in the user's Python: arguments, modules, PyTorch's modes, failure."""

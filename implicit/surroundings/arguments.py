@@ -1,4 +1,4 @@
-"""Pytrees of a call taken apart into tensors, checked, and put together again."""
+"""Pytrees of a call: taken apart into tensors, checked, and rebuilt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..equations.layout import Leaves
 
 @dataclass(frozen=True)
 class Tree:
-    """The structure of a pytree whose tensors are kept elsewhere; other leaves stay in place."""
+    """Structure of a pytree without its tensors; other leaves are kept."""
 
     spec: TreeSpec
     constants: tuple[Any, ...]
@@ -46,7 +46,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The structure of `z`."""
+    """Structure of `z`."""
 
     spec: TreeSpec
     names: tuple[str, ...]
@@ -86,7 +86,7 @@ class Unknown:
         return tree_unflatten(list(leaves), self.spec)
 
     def leaves_of(self, described: str, value: Any, z: Leaves) -> Leaves:
-        """The leaves of what the function returned at `z`.
+        """The leaves of `value`, the function's return value at `z`.
 
         Raises:
             TypeError: Its structure or dtype is wrong.
@@ -159,6 +159,6 @@ def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tupl
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """What to call a function in messages."""
+    """Name of a function in messages."""
     name = getattr(function, "__qualname__", None) or type(function).__name__
     return f"the function {name}" if name != "<lambda>" else "the function given as a lambda"

@@ -1,4 +1,4 @@
-"""The user's function as a function of tuples of tensors, and all that its first evaluation tells."""
+"""The user's function on tuples of tensors, and its first evaluation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .writes import Lending, check_arguments, writes_to
 
 
 class UserFunction:
-    """A function as the user gave it, with its structures and surroundings.
+    """The user's function with the structures of its arguments and the surroundings of the call.
 
     Attributes:
-        described: What messages call it.
+        described: Its name in messages.
         function: The function.
         start: The leaves of `z0`.
         tensors: The tensors among the arguments.
@@ -47,7 +47,7 @@ class UserFunction:
 
     @property
     def moves_buffers(self) -> bool:
-        """Whether it is a module that changes its buffers when it is called."""
+        """True for a module that changes its buffers when it is called."""
         return isinstance(self.function, PureModule) and self.function.changes_buffers
 
     def bind(self, args: Leaves) -> Product:
@@ -65,7 +65,7 @@ class UserFunction:
         return self._unknown.build(leaves)
 
     def evaluate_first(self) -> FirstEvaluation:
-        """Evaluate it once, at the start, on tensors without gradients."""
+        """Evaluate the function once, at the start, on tensors without gradients."""
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
         value = self.bind(constants(self.tensors))(constants(self.start))
@@ -77,20 +77,20 @@ class UserFunction:
         return FirstEvaluation(value, captured)
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
-        """For each tensor whether its first axis is the batch; `None` where systems must stay together.
+        """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.
 
         Args:
-            flags: The same for each argument, as the user says.
+            flags: The user's flags, one for each argument.
             captured: The number of captured tensors, which follow the arguments.
         """
         if flags is None:
             return None
         each = per_leaf(flags, self._args, self.start[0].shape[0]) + (False,) * captured
-        # What a system sees of random numbers or statistics would depend on which others are left.
+        # Random numbers and batch statistics of a system would depend on which others are left.
         return None if self.replay.random or self.moves_buffers else each
 
     def finish(self, value: Leaves) -> None:
-        """Let buffers move, once, by an evaluation at the solution, and check the random state."""
+        """Update buffers once, by an evaluation at the solution, and check the random state."""
         if isinstance(self.function, PureModule) and self.function.changes_buffers:
             pure, at = self.function, self.build(constants(value))
             inputs = self._tree.fill(constants(self.tensors))[:-2]
@@ -100,7 +100,7 @@ class UserFunction:
 
 @dataclass(frozen=True)
 class FirstEvaluation:
-    """The value of a function at its start, and the leaf tensors that it reaches by itself."""
+    """Value of a function at its start, and the leaf tensors that it closes over."""
 
     value: tuple[Tensor, ...]
     captured: Leaves

@@ -1,4 +1,4 @@
-"""Failure is never silent: what to say, and whether to raise, warn or accept."""
+"""Failure policy of a call: the message, and raising, warning or accepting."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def handle_failure(
 
     Args:
         policy: The policy.
-        described: What the message calls the equation.
+        described: The equation's name in the message.
         solver: The solver.
         result: The result; entries are per system.
-        shape: The batch axes that its systems are counted in.
-        build: Makes the solution that an error carries.
+        shape: The batch shape, for the indices of systems.
+        build: Builds the solution that an error carries.
 
     Raises:
         SolveError: A system failed and the policy is `"raise"`.

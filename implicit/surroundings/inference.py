@@ -1,8 +1,8 @@
 """Calls under `torch.inference_mode()`: solved outside of it, without gradients.
 
-Tensors made in inference mode count no writes and cannot be saved for a derivative, and solvers take
-derivatives with respect to the unknown. So the call leaves the mode, arguments are copied, and a tensor
-that the function closes over is exchanged for a copy where an operation meets it.
+Tensors made in inference mode do not count writes and cannot be saved for a derivative, and solvers take
+derivatives with respect to the unknown. So the call leaves the mode and copies its arguments. A tensor
+that the function closes over is replaced by a copy in every operation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..equations.layout import Leaves
 
 @contextmanager
 def left() -> Iterator[None]:
-    """Outside of inference mode, and without gradients if it was on."""
+    """Leave inference mode; if it was on, gradients are off instead."""
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -30,12 +30,12 @@ def left() -> Iterator[None]:
 
 
 def ordinary(tensors: Leaves) -> Leaves:
-    """The tensors, those made in inference mode as copies."""
+    """The tensors, with copies of the ones made in inference mode."""
     return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
 
 
 class Exchange(TorchFunctionMode):
-    """While active, every torch function sees copies of the tensors made in inference mode."""
+    """Mode in which every torch function gets copies of the tensors made in inference mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,5 +54,5 @@ class Exchange(TorchFunctionMode):
     def _copy(self, tensor: Tensor) -> Tensor:
         if not tensor.is_inference():
             return tensor
-        # The original is kept as well, so that its number belongs to no other tensor meanwhile.
+        # The original is kept as well, so that no other tensor can get its id.
         return self._copies.setdefault(id(tensor), (tensor, tensor.clone()))[1]

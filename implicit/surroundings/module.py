@@ -15,12 +15,12 @@ from .replica import Replica
 class PureModule:
     """`(z, *inputs, parameters, buffers) ↦ module(z, *inputs)` without side effects.
 
-    Parameters and buffers become arguments of the equation. Where they are the ones that the module
-    holds it is called as it is; else a replica of it is called with them in their places.
+    Parameters and buffers become arguments of the equation. If they are the ones that the module holds,
+    the module itself is called; else a replica that holds the given ones.
 
-    A module may change buffers when it is called (batch statistics). The first evaluation finds out
-    which; every evaluation then sees copies of the values from before the call (`freeze`), and the
-    buffers themselves move once, by the evaluation at the solution (`move_buffers`).
+    A module may change buffers when it is called (batch statistics). The first evaluation shows which.
+    Every evaluation then gets copies of their values from before the call (`freeze`), and the buffers
+    themselves change once, by the evaluation at the solution (`move_buffers`).
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -34,7 +34,7 @@ class PureModule:
 
     @property
     def changes_buffers(self) -> bool:
-        """Whether the first evaluation changed a buffer."""
+        """True if the first evaluation changed a buffer."""
         return bool(self._before)
 
     def freeze(self, tensors: Leaves) -> Leaves:
@@ -62,8 +62,8 @@ class PureModule:
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         state = {**parameters, **copies}
         value = self._with_state(z, inputs, state)
-        # functional_call shows what was assigned anew in the dictionary it was given. Values are
-        # compared since batch normalisation does not count its updates in the version of a tensor.
+        # functional_call writes newly assigned buffers to the dictionary it was given. Values are compared
+        # because batch normalisation does not count its updates in the version of a tensor.
         self._before = {
             name: buffer.clone()
             for name, buffer in buffers.items()
@@ -91,7 +91,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """For each parameter and buffer the dictionary and the key under which the module holds it."""
+    """The dictionary and the key under which a module holds each parameter and buffer."""
     slots: dict[str, tuple[dict[str, Any], str]] = {}
     for prefix, part in module.named_modules():
         for held in (part._parameters, part._buffers):
@@ -106,7 +106,7 @@ def check_devices(module: nn.Module, z: Tensor) -> None:
     named = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
     for kind, tensors in named.items():
         for name, tensor in tensors:
-            # A number on the CPU may take part anywhere.
+            # PyTorch accepts a scalar tensor on the CPU with tensors of any device.
             if tensor.device != z.device and not (tensor.ndim == 0 and tensor.device.type == "cpu"):
                 raise ValueError(
                     f"{kind} {name!r} of {type(module).__name__} is on {tensor.device}, but the "

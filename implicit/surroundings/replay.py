@@ -1,10 +1,10 @@
-"""Evaluating a function again must give the same function: autocast and random state are replayed.
+"""Replay of autocast and random state, so that all evaluations in a call are of one function.
 
 The solver and every derivative evaluate the user's function many times, the backward pass even outside
-of the `autocast` region of the call. Each evaluation sees the autocast state of the call. If the first
+of the `autocast` region of the call. Each evaluation has the autocast state of the call. If the first
 evaluation drew random numbers (dropout), each later one starts from the same generator state, so that
-one mask holds for the whole solve and its derivatives, and the generators end where one evaluation
-leaves them.
+one mask holds for the whole solve and its derivatives. The generators end where one evaluation leaves
+them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Autocast:
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """Solvers compute in the dtype of their state, whatever the function that they solve does."""
+    """Disable autocast: solver arithmetic must keep the dtype of its state."""
     with ExitStack() as stack:
         for device_type in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device_type):
@@ -52,21 +52,21 @@ def without_autocast() -> Iterator[None]:
 
 
 def random_state(devices: Iterable[torch.device]) -> tuple[Tensor, ...]:
-    """The states of the CPU generator and of those of the CUDA `devices`."""
+    """States of the CPU generator and of the generators of the CUDA `devices`."""
     states = [torch.get_rng_state()]
     states += [torch.cuda.get_rng_state(device) for device in devices]
     return tuple(states)
 
 
 def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]) -> None:
-    """Set the generators to what `random_state` has given."""
+    """Set the generators to states from `random_state`."""
     torch.set_rng_state(states[0])
     for device, state in zip(devices, states[1:], strict=True):
         torch.cuda.set_rng_state(state, device)
 
 
 class Replay:
-    """The surroundings of one call, in which its function is evaluated again and again.
+    """Surroundings of one call, restored for each evaluation of its function.
 
     Args:
         trees: Pytrees that hold the tensors of the call.
@@ -85,7 +85,7 @@ class Replay:
         self._plain = False
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
-        """The dtype that autocast computes in on `device`, if it is on."""
+        """The dtype of autocast on `device`, if it is on."""
         for state in self._autocast:
             if state.enabled and state.device_type == device.type:
                 return state.dtype
@@ -119,7 +119,7 @@ class Replay:
         return result
 
     def check_unmoved(self, name: str) -> None:
-        """Raise if random numbers were drawn although the first evaluation drew none."""
+        """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none."""
         if self._after_first is None or self.random:
             return
         if not _same(self._after_first, random_state(self._devices)):

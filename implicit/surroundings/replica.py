@@ -1,8 +1,8 @@
-"""A second module with the same parts, whose parameters can be exchanged while others use the first.
+"""Replica of a module, whose parameters can be exchanged while other threads use the original.
 
-`torch.func.functional_call` puts tensors in the place of a module's parameters for the time of one call.
-Another thread that uses the module meanwhile would see them, and could take them for the parameters. So
-they are put into a replica that belongs to one call, and the user's own module is never changed.
+`torch.func.functional_call` replaces a module's parameters by other tensors for the time of one call.
+Another thread that uses the module meanwhile would take these for the parameters. So a call replaces them
+in a replica of its own, and never in the user's module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STATE = ("_parameters", "_buffers", "_modules")
 
 
 class Replica:
-    """The replica of a module; attributes of each follow those of the other.
+    """Replica of a module; attributes set on one are set on the other.
 
     Attributes:
         module: The replica, which holds the parameters and buffers of the original.
@@ -27,7 +27,7 @@ class Replica:
     def __init__(self, module: nn.Module) -> None:
         self._parts = list(module.modules())
         self._copies = {id(part): _empty(part) for part in self._parts}
-        # For each part its attributes, as the original and as the replica has them.
+        # For each part its attributes, as (value of the original, value of the replica).
         self._known: list[dict[str, tuple[Any, Any]]] = [{} for _ in self._parts]
         for part in self._parts:
             copy = self._copies[id(part)]
@@ -38,7 +38,7 @@ class Replica:
         self.module = self._copies[id(module)]
 
     def __call__(self, evaluate: Callable[[nn.Module], Any]) -> Any:
-        """`evaluate(replica)`; an attribute that it sets is set on the original too."""
+        """`evaluate(replica)`; attributes that it sets are set on the original too."""
         for part, known in zip(self._parts, self._known, strict=True):
             held = self._copies[id(part)].__dict__
             for name, value in list(part.__dict__.items()):
@@ -55,7 +55,7 @@ class Replica:
                         known[name] = (value, value)
 
     def _counterpart(self, value: Any) -> Any:
-        """`value`, an attribute of the original, with parts of the replica in place of the original's."""
+        """An attribute of the original with parts of the replica in place of the original's."""
         if isinstance(value, nn.Module):
             return self._copies.get(id(value), value)
         if isinstance(value, MethodType):
@@ -74,7 +74,7 @@ class Replica:
 
 
 def _empty(part: nn.Module) -> nn.Module:
-    """A module of the same class with the same parameters and buffers, and nothing else yet."""
+    """A module of the same class with the same parameters and buffers, and no other attributes yet."""
     copy: nn.Module = part.__new__(type(part))
     state = {name: dict(part.__dict__[name]) for name in _STATE}
     object.__setattr__(copy, "__dict__", state)

@@ -1,4 +1,4 @@
-"""Tracers that record operations: a solve is a loop whose length depends on values, which no trace has."""
+"""Refusal to be traced: the number of iterations depends on values, which a trace does not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TracingError(RuntimeError):
 
 
 def refuse_tracing(described: str) -> None:
-    """Raise a `TracingError` under `torch.func.linearize`, `make_fx` and what is built on them."""
+    """Raise a `TracingError` under `torch.func.linearize`, `make_fx`, `torch.export` and fake tensors."""
     if (
         torch._C._get_dispatch_mode(_RECORDS) is not None
         or torch._C._get_dispatch_mode(_HAS_NO_VALUES) is not None

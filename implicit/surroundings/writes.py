@@ -1,8 +1,8 @@
-"""Functions that change tensors in place: given copies where that is right, refused where it is not.
+"""Functions that write in place: they get a copy of the unknown, and may not write to arguments.
 
-The unknown is the solver's, and at the first evaluation the caller's. A function that writes into it
-(`z.mul_(...)`, `ReLU(inplace=True)` before anything else) must get a copy at each evaluation. Autograd counts
-the writes to each tensor, so that telling costs no arithmetic.
+The unknown belongs to the solver, at the first evaluation to the caller. A function that writes to it
+(`z.mul_(...)`, or a leading `ReLU(inplace=True)`) gets a copy at each evaluation. Autograd counts the writes
+to each tensor, so that detecting them costs no arithmetic.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..equations.layout import Leaves
 
 
 class InPlaceError(RuntimeError):
-    """A function changes in place what it must leave as it is."""
+    """A function changes a tensor in place that it must not change."""
 
 
 class Lending:
-    """The unknown as one call's function may have it: as it is, or a copy if the function writes.
+    """Lends the unknown to the function of one call: itself, or a copy if the function writes to it.
 
     Attributes:
-        writes: Whether the function writes into its unknown; `None` before the first evaluation.
+        writes: The function writes to its unknown; `None` before the first evaluation.
     """
 
     def __init__(self, described: str) -> None:
@@ -31,10 +31,10 @@ class Lending:
         self.writes: bool | None = None
 
     def run(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
-        """`function(z)`, which leaves `z` untouched.
+        """`function(z)`, without changes to `z`.
 
         Raises:
-            InPlaceError: The function writes into its unknown, but did not at its first evaluation.
+            InPlaceError: The function writes to its unknown, but did not at its first evaluation.
         """
         lent = z if self.writes is False else tuple(leaf.clone() for leaf in z)
         before = [writes_to(leaf) for leaf in lent]
@@ -51,7 +51,7 @@ class Lending:
 
 
 def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
-    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written into."""
+    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written to."""
     for position, (tensor, count) in enumerate(zip(tensors, before, strict=True)):
         if writes_to(tensor) != count:
             raise InPlaceError(
@@ -62,5 +62,5 @@ def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
 
 
 def writes_to(tensor: Tensor) -> int:
-    """How often `tensor` was changed in place, at any level of `torch.func` transforms."""
+    """Number of in-place changes of `tensor`, over all levels of `torch.func` transforms."""
     return sum(1 if level.is_inference() else level._version for level in levels(tensor))

@@ -1,1 +1,1 @@
-"""Solvers of other libraries behind the same interface."""
+"""Adapters to the solvers of other libraries."""

@@ -1,4 +1,4 @@
-"""One system as functions of NumPy vectors in float64, as SciPy takes them."""
+"""One system as functions of NumPy vectors in float64, in the form that SciPy takes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .one_system import OneSystem
 
 Array = NDArray[np.float64]
 
-# What SciPy raises where a method cannot go on.
+# Exceptions that SciPy raises where a method cannot go on.
 FAILURES = (ArithmeticError, ValueError, RuntimeError)
 
 
 class NumPySystem:
     """`sign` times the residual of a system, and its Jacobian.
 
-    An evaluation at the point of the last one is not made again: methods ask for their start twice.
+    The last evaluation is kept and used again at the same point: methods ask for their start twice.
     """
 
     def __init__(self, system: OneSystem, sign: float) -> None:
@@ -37,7 +37,7 @@ class NumPySystem:
         return torch.from_numpy(np.array(x, dtype=np.float64)).to(self._system.start)
 
     def function(self, x: Array) -> Array:
-        """The function whose root is looked for."""
+        """The function whose root SciPy looks for."""
         if self._last is not None and np.array_equal(self._last[0], x):
             return self._last[1].copy()
         value = self._sign * _array(self._system.residual(self.tensor(x)))
@@ -45,7 +45,7 @@ class NumPySystem:
         return value.copy()
 
     def function_as_step(self, x: Array) -> Array:
-        """The function, for methods that report no steps: a step is an evaluation."""
+        """The function for methods that report no steps: each evaluation counts as one."""
         before = self._system.evaluations
         value = self.function(x)
         if self._system.evaluations > before:
@@ -53,7 +53,7 @@ class NumPySystem:
         return value
 
     def jacobian(self, x: Array) -> Array:
-        """All its derivatives, row by row."""
+        """The Jacobian of the function, `(n, n)`."""
         return self._sign * _array(self._system.jacobian(self.tensor(x)))
 
 
@@ -63,7 +63,7 @@ def _array(tensor: Tensor) -> Array:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without SciPy's and NumPy's warnings of overflow and slow progress: the status says it."""
+    """Silence SciPy's and NumPy's warnings of overflow and slow progress: the status says it."""
     with warnings.catch_warnings():
         for module in (r"scipy\.", r"numpy\."):
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=module)

@@ -1,4 +1,4 @@
-"""The systems of a batch one at a time, for libraries that solve one system."""
+"""Adapter from a batch to libraries that solve one system at a time."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ..interface.tolerance import Budget, threshold
 
 Result = TypeVar("Result")
 
-# A library ends by rules of its own, so that only the size of the last residual is judged.
+# A library ends by its own rules, so only the size of the last residual is judged.
 _NO_PROGRESS = Progress(np.inf, np.inf, np.int64(0), np.bool_(False))
 
 
 class Ended(Exception):  # noqa: N818 - not an error
-    """Passes through a library's solver from a function that it calls, to end it."""
+    """Raised by a function that a library's solver calls, to end that solver."""
 
 
 class OneSystem:
-    """One system of a batch: its evaluations, counted and judged, and how it ended.
+    """One system of a batch: its evaluations, counted and judged, and its status.
 
-    Where the problem can be restricted, it is evaluated for this system alone, else for all with the
-    others held at their start, so that no system sees another.
+    If the problem can be restricted, it is evaluated for this system alone; else for all, with the others
+    fixed at their start. Either way no system depends on another.
 
     Attributes:
         index: Its place in the batch.
-        start: Where it starts, `(n,)`.
-        first_norm: The residual norm there.
-        best: The point of the smallest residual seen.
+        start: Its start, `(n,)`.
+        first_norm: The residual norm at the start.
+        best: The point of the smallest residual so far.
         steps: Steps of the library, as far as it reports them.
         budget: Limits on these and on evaluations, which are counted for this system alone.
     """
@@ -77,7 +77,7 @@ class OneSystem:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of its residual."""
+        """Number of evaluations of its residual."""
         return self.budget.counts.evaluations
 
     @property
@@ -110,11 +110,11 @@ class OneSystem:
 
     @property
     def differentiable(self) -> bool:
-        """Whether there is a Jacobian."""
+        """True if the problem gives a Jacobian."""
         return self._problem.linear or self._problem.linearize is not None
 
     def stepped(self) -> None:
-        """Take note of a step of the library; ends a run-away, and what the caller wants ended."""
+        """Count a step of the library; end the run if it is not finite, cancelled, or at its limit."""
         self.steps += 1
         if not np.isfinite(self._last_norm):
             self.end(Status.NON_FINITE)
@@ -123,7 +123,7 @@ class OneSystem:
             self.end(Status.MAX_STEPS)
 
     def evaluated(self) -> None:
-        """Take note of an evaluation, the step of a library that reports no others."""
+        """Count an evaluation as a step, for a library that reports no steps."""
         self.steps += 1
         self._announce()
 
@@ -145,13 +145,13 @@ class OneSystem:
     def run(
         self, library: Callable[[], Result], failures: tuple[type[Exception], ...]
     ) -> Result | None:
-        """What `library()` returns; `None` where it was ended from inside or failed by itself.
+        """The result of `library()`; `None` where it was ended from inside or failed by itself.
 
         Args:
             library: Calls the library's solver.
-            failures: What the library raises where it cannot go on. Whatever the equation itself
-                raises, everything else, and what is raised before any evaluation (an option has an
-                impossible value) passes.
+            failures: Exceptions of the library that mean it cannot go on. All others pass, and so do
+                those of the equation itself and those before any evaluation (an option has an
+                impossible value).
         """
         try:
             return library()
@@ -168,7 +168,7 @@ class OneSystem:
             return None
 
     def returned(self, x: Tensor, otherwise: Status, reason: str = "") -> None:
-        """Take `x` as the library's answer; a system that it does not solve has the best instead."""
+        """Judge `x`, the library's answer; a system that it does not solve keeps its best point."""
         if not torch.equal(x, self._last):
             self._stops = False
             self.budget = replace(self.budget, evaluations=math.inf)
@@ -189,7 +189,7 @@ class OneSystem:
         return Status(int(code))
 
     def ended_as(self, status: Status, reason: str = "") -> None:
-        """Enter how it ended, once the library's run is over."""
+        """Write the status and its reason, once the library's run is over."""
         self._ledger.end(self.index, status, self.steps)
         if reason:
             self._ledger.reasons[self.index] = reason
@@ -211,7 +211,7 @@ class OneSystem:
         return self._rows.index_copy(0, where, x[None])
 
     def call(self, given: Callable[[], Result]) -> Result:
-        """What `given()` returns, a function of the user's; what it raises passes the library."""
+        """The result of `given()`, a function of the user; its exceptions pass through the library."""
         try:
             return given()
         except Exception as error:
@@ -233,17 +233,17 @@ def solve_each(
 
     Args:
         problem: The systems.
-        z: Where they start, `(batch, n)`.
-        residual: The residual there.
-        goal: Tolerances and limits; that on evaluations holds for each system.
+        z: The start, `(batch, n)`.
+        residual: The residual at the start.
+        goal: Tolerances and limits; each system has the whole limit on evaluations.
         solve_one: Runs a library on one system, by its `run`.
-        stops_at_goal: Whether a run ends with the first evaluation that meets the goal.
+        stops_at_goal: End a run at the first evaluation that meets the goal.
         default_steps: Limit on the library's steps where the call has none.
     """
     ledger = Ledger(z, callback=goal.callback)
     ledger.norms = rms(residual).detach().cpu().numpy().astype(np.float64)
     going = ~goal.met(z, residual) & torch.isfinite(residual).all(dim=1)
-    # Each system has the evaluations left at the start; the driver's of the end is one of them.
+    # Each system may use the evaluations left at the start, but for one, by which the driver judges the end.
     left = goal.budget.evaluations_left - 1
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():

@@ -1,4 +1,4 @@
-"""Every method of `scipy.optimize.root`, as a solver."""
+"""All methods of `scipy.optimize.root` as a solver."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _TAKE_JACOBIAN = ("hybr", "lm")
-# The tolerances of a method, at their strictest: the goal of the call ends it.
+# Tolerances so strict that the goal of the call ends the method instead.
 _STRICTEST: dict[str, dict[str, float]] = {
     "hybr": {"xtol": 0.0},
     "lm": {"xtol": 0.0, "ftol": 0.0, "gtol": 0.0},
@@ -53,7 +53,7 @@ _LINE_SEARCHES = {
     **dict.fromkeys(_JACOBIANS, (None, True, False, "armijo", "wolfe")),
     "df-sane": ("cruz", "cheng"),
 }
-# What a result's `status` says where the method's own limit ended it.
+# The code in a result's `status` for a run that reached the method's own limit.
 _LIMIT = {"hybr": 2, "lm": 5, "df-sane": 2, **dict.fromkeys(_JACOBIANS, 2)}
 
 
@@ -62,23 +62,23 @@ class ScipyRoot(WholeSolver):
     """A method of `scipy.optimize.root`, one system at a time.
 
     SciPy gets `F` of a root and `f(z) − z` of a fixed point, in float64 whatever the dtype of the
-    unknown, and takes the steps that it takes alone. It ends in one of two ways:
+    unknown, and takes the same steps as on its own. A run ends in one of two ways:
 
-    * with a tolerance among `options`, by that, as SciPy does alone. Whether the system has converged
-      is for the `Stopping` of the call to say, as always;
-    * without, at the first point that meets the `Stopping` of the call, whatever the method's own
-      measure of it.
+    * with a tolerance among `options`, by that tolerance, as in SciPy alone. The `Stopping` of the call
+      still decides whether the system has converged;
+    * without one, at the first point that meets the `Stopping` of the call, whatever the method's own
+      criterion.
 
-    `Stopping.max_steps` and `max_evaluations`, if given, take the place of the method's own limits
-    (`maxiter`, `maxfev`), unless these are among `options`. Each system has the whole limit. For `hybr` and
-    `lm`, which do not report their iterations, a step is an evaluation.
+    `Stopping.max_steps` and `max_evaluations`, if given, replace the method's own limits (`maxiter`,
+    `maxfev`), unless these are among `options`. Each system has the whole limit. For `hybr` and `lm`,
+    which do not report their iterations, a step is an evaluation.
 
     Attributes:
         method: `"hybr"`, `"lm"`, `"broyden1"`, `"broyden2"`, `"anderson"`, `"linearmixing"`,
             `"diagbroyden"`, `"excitingmixing"`, `"krylov"` or `"df-sane"`.
         options: Options of the method, as `scipy.optimize.root` takes them.
-        jacobian: Whether to hand the exact Jacobian over, which costs `n` products; only for `"hybr"`
-            and `"lm"`. `None` does where the method takes one. Without, SciPy takes differences.
+        jacobian: Give SciPy the exact Jacobian, which costs `n` products; only for `"hybr"` and `"lm"`.
+            `None` gives it to the methods that take one. Without it SciPy uses finite differences.
 
     Raises:
         ValueError: No such method, a choice that the method does not have, or a Jacobian for one that
@@ -131,7 +131,7 @@ class ScipyRoot(WholeSolver):
         return solve_each(problem, z, residual, goal, solve_one, stops_at_goal=not explicit)
 
     def _solve_one(self, system: OneSystem, view: NumPySystem, options: dict[str, Any]) -> None:
-        # SciPy, of which each part takes its time to load, is loaded where it is used.
+        # SciPy is imported where it is used: each part of it takes time to load.
         from scipy.optimize import root
 
         function: Callable[[np.ndarray], np.ndarray] = view.function
@@ -153,7 +153,7 @@ class ScipyRoot(WholeSolver):
                 system.returned(view.tensor(result.x), self._status(result), result.message)
 
     def _status(self, result: Any) -> Status:
-        # Of df-sane there is no other failure, and no code.
+        # The result of df-sane has no code; a failure of it is always its limit.
         code = result.get("status", None if result.success else _LIMIT[self.method])
         return Status.MAX_STEPS if code == _LIMIT[self.method] else Status.STALLED
 
@@ -165,7 +165,7 @@ def _limits(method: str, goal: Goal) -> dict[str, int]:
     if method == "df-sane":
         steps = None
     given = [limit for limit in (steps, evaluations) if limit is not None]
-    # Zero means no limit of the user's to MINPACK.
+    # MINPACK reads zero as no limit.
     return {name: max(min(given), 1)} if given else {}
 
 

@@ -1,4 +1,4 @@
-"""Every method of `scipy.optimize.root_scalar`, as a solver."""
+"""All methods of `scipy.optimize.root_scalar` as a solver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BRACKETING = ("brentq", "brenth", "ridder", "bisect", "toms748")
 _FROM_A_START = ("newton", "secant", "halley")
 _OPTIONS = ("xtol", "rtol", "maxiter")
 _TOLERANCES = ("xtol", "rtol")
-# SciPy's own limits.
+# SciPy's default limits on iterations.
 _MAX_ITERATIONS = {**dict.fromkeys(_BRACKETING, 100), **dict.fromkeys(_FROM_A_START, 50)}
 
 
@@ -32,11 +32,11 @@ class ScipyRootScalar(WholeSolver):
     """A method of `scipy.optimize.root_scalar` for systems of one unknown, one at a time.
 
     SciPy gets `F` of a root and `f(z) − z` of a fixed point, in float64. With `xtol` or `rtol` among
-    `options` it ends by these, as it does alone; without, at the first point that meets the `Stopping`
-    of the call. `Stopping.max_steps`, if given, takes the place of `maxiter`. A step is an evaluation.
+    `options` a run ends by these, as in SciPy alone; without, at the first point that meets the `Stopping`
+    of the call. `Stopping.max_steps`, if given, replaces `maxiter`. A step is an evaluation.
 
     The bracketing methods need `lower` and `upper`, and no start: `z0` only gives the shape. A system
-    whose ends have residuals of one sign ends with the status `NO_SIGN_CHANGE`, and the others go on.
+    whose residual has one sign at both ends gets the status `NO_SIGN_CHANGE`, and the others go on.
     `"newton"` and `"halley"` get exact first derivatives.
 
     Attributes:
@@ -44,7 +44,7 @@ class ScipyRootScalar(WholeSolver):
             `"newton"`, `"secant"`, `"halley"` (from a start).
         lower: Lower ends: a number, or a tensor with an entry for each system.
         upper: Upper ends.
-        x1: Second starts of `"secant"`, likewise; `None` for SciPy's.
+        x1: Second starts of `"secant"`, one or one for each system; `None` for SciPy's.
         second_derivative: `F″` (of a fixed point, `f″`) on `(batch, 1)` tensors, for `"halley"`.
         options: `xtol`, `rtol`, `maxiter`, and `k` of `"toms748"`.
 
@@ -176,7 +176,7 @@ class ScipyRootScalar(WholeSolver):
 
 
 def _strictest(method: str) -> dict[str, float]:
-    """Tolerances that leave it to the goal of the call to end the method."""
+    """Tolerances so strict that the goal of the call ends the method instead."""
     finfo = np.finfo(np.float64)
     if method in _BRACKETING:
         return {"xtol": float(finfo.tiny), "rtol": 4 * float(finfo.eps)}

@@ -34,9 +34,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_MULTISTEP, ("perturb", "max_order", "max_iters")),
     _SCIPY: ("solver", "min_step", "max_step"),
 }
-# What an integrator raises where it cannot go on: a step that underflows, a state that is not finite.
+# Exceptions of an integrator that cannot go on: a step that underflows, a state that is not finite.
 _FAILURES = (AssertionError, ArithmeticError, ValueError, RuntimeError)
-# What does not succeed has a status; SciPy's integrators do not all use what torchdiffeq hands them.
+# Warnings to silence: a failure has a status, and some of SciPy's integrators ignore options of torchdiffeq.
 _SAID_BY_THE_STATUS = (
     "Functional iteration did not converge",
     "The following arguments have no effect",
@@ -45,27 +45,28 @@ _SAID_BY_THE_STATUS = (
 # Integrator tolerance relative to the residual at the start of an interval. Looser is unstable; tighter
 # only resolves the transient.
 _ACCURACY = 0.01
-# The embedded pair of fehlberg2 differs by 1/512 of a step: what it shows is far from all.
+# The embedded pair of fehlberg2 differs by only 1/512 of a step: its error estimate is far too small.
 _ACCURACY_OF_FEHLBERG = 1e-3
+# The first interval is this many times `step_size`.
 _STEPS_OF_A_STRETCH = 8
+# The next interval is twice as long unless the residual fell below this fraction of what it was.
 _FAST = 0.1
-# Below this SciPy's integrators complain.
+# SciPy's integrators warn of smaller tolerances.
 _LEAST_RTOL = 100 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class SteadyState(WholeSolver):
-    """Integrates `dz/dt = f(z) − z` of a fixed point, `dz/dt = −F(z)` of a root, until it is stationary.
+    """Integration of `dz/dt = f(z) − z` (fixed point) or `dz/dt = −F(z)` (root) to a steady state.
 
-    Finds what the flow tends to: a solution where all eigenvalues of `∂r/∂z` have negative real parts.
-    From elsewhere the flow runs away (`DIVERGED`), or goes round for ever (`MAX_STEPS`, `STALLED`).
+    The flow converges to a solution at which all eigenvalues of `∂r/∂z` have negative real parts. From
+    other starts it diverges (`DIVERGED`), or circles for ever (`MAX_STEPS`, `STALLED`).
 
-    Every system is integrated by itself, with its own step lengths, over stretches of time that grow
-    while its residual falls slowly: the work is the sum of what the systems need alone. It ends at the
-    first point that meets the `Stopping` of the call, among all that the integrator evaluates. Within a
-    stretch the integrator's error is held below a hundredth of the way that a unit of time would go at
-    its start, whatever the units of the equation. Steps are those of the integrator
-    (of `"scipy_solver"`, evaluations).
+    Every system is integrated by itself, with its own step lengths, over intervals of time that grow while
+    its residual falls slowly. A system ends at the first point that meets the `Stopping` of the call,
+    among all that the integrator evaluates. Over an interval the integrator's error is kept below a
+    hundredth of the distance that the flow covers in a unit of time at its start, whatever the units of
+    the equation. Steps are those of the integrator (of `"scipy_solver"`, evaluations).
 
     The unit of time is 1 for a fixed point and `‖r‖ / ‖J r‖` at the start for a root. `"explicit_adams"`, of
     order 4 to 12, is stable only with small steps: `step_size=0.1` and `options={"max_order": 4}` suit
@@ -75,9 +76,9 @@ class SteadyState(WholeSolver):
         method: A method of `torchdiffeq.odeint`: `"dopri8"`, `"dopri5"`, `"bosh3"`, `"fehlberg2"`,
             `"adaptive_heun"`; with fixed steps `"euler"`, `"midpoint"`, `"heun2"`, `"heun3"`, `"rk4"`,
             `"explicit_adams"`, `"implicit_adams"`, `"fixed_adams"`; `"scipy_solver"`.
-        rtol: Relative tolerance of the integrator, with `atol` in place of the hundredth.
+        rtol: Relative tolerance of the integrator; `rtol` and `atol` replace the hundredth.
         atol: Absolute tolerance of the integrator.
-        step_size: The length of fixed steps, and of the first of others, in units of time.
+        step_size: The length of fixed steps, or of the first step of other methods, in units of time.
         options: More options of the method, as `torchdiffeq.odeint` takes them.
 
     Raises:
@@ -132,7 +133,7 @@ class SteadyState(WholeSolver):
         )
 
     def _follow(self, system: OneSystem, unit: float, goal: Goal) -> None:
-        """Integrate over one stretch of time after another; ends from inside."""
+        """Integrate over one interval of time after another, until an evaluation ends the run."""
         progress = Progress(np.inf, np.inf, np.int64(0), np.bool_(False))
         y, norm = system.start, system.first_norm
         stretch = _STEPS_OF_A_STRETCH * self.step_size * unit
@@ -148,7 +149,7 @@ class SteadyState(WholeSolver):
     def _integrate(
         self, system: OneSystem, y: Tensor, stretch: float, norm: float, unit: float
     ) -> Tensor:
-        """The state a stretch of time after `y`, whose residual has the norm `norm`."""
+        """The state after an interval of time from `y`, whose residual has the norm `norm`."""
         from torchdiffeq import odeint
 
         flow = _Flow(system, steps_by_evaluation=self.method == _SCIPY)
@@ -156,7 +157,7 @@ class SteadyState(WholeSolver):
             flow.callback_step = lambda t, y, dt: system.stepped()
         options = dict(self.options)
         if self.method in _RUNGE_KUTTA:
-            # torchdiffeq's own guess knows units only where the state is not zero.
+            # torchdiffeq guesses its first step from the size of the state, which fails at zero.
             options.setdefault("first_step", self.step_size * unit)
         elif self.method != _SCIPY:
             options["step_size"] = self.step_size * unit
@@ -169,7 +170,7 @@ class SteadyState(WholeSolver):
         return torch.as_tensor(path)[-1]
 
     def _tolerances(self, distance: float) -> tuple[float, float]:
-        """Those of the integrator, `distance` from the steady state."""
+        """Tolerances of the integrator at a `distance` from the steady state."""
         if self.rtol is not None or self.atol is not None:
             return self.rtol or 0.0, self.atol or 0.0
         accuracy = _ACCURACY_OF_FEHLBERG if self.method == "fehlberg2" else _ACCURACY
@@ -177,7 +178,7 @@ class SteadyState(WholeSolver):
 
 
 class _Flow:
-    """The right-hand side of the differential equation, ended where it runs away."""
+    """Right-hand side of the differential equation; ends the run where it diverges."""
 
     callback_step: Callable[[Tensor, Tensor, Tensor], None]
 

@@ -1,1 +1,1 @@
-"""Sequences in which each time step depends on the one before."""
+"""Solvers for sequences in which each time step depends on the one before."""

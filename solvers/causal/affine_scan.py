@@ -14,16 +14,15 @@ def affine_scan(slopes: Tensor, offsets: Tensor) -> Tensor:
         δ_{2k+1} = (A_{2k+1} A_{2k}) δ_{2k−1} + (A_{2k+1} b_{2k} + b_{2k+1}),
 
     until one is left; on the way back each even step takes one product with the odd one before it. Only
-    the way up multiplies matrices, `T` in all, since what is wanted are the `δ_t` and not the
-    products of the `A_t`. `δ_t` is computed from steps up to `t` alone, by the same
-    operations whatever follows.
+    the way up multiplies matrices, `T` in all, since the products of the `A_t` themselves are not needed.
+    `δ_t` is computed from steps up to `t` alone, by the same operations whatever follows.
 
     Args:
         slopes: `A`, `(batch, T, d, d)`, or `(batch, T, d)` for diagonal matrices.
         offsets: `b`, `(batch, T, d)`.
 
     Returns:
-        `δ`, `(batch, T, d)`. Memory is that of another two copies of the arguments.
+        `δ`, `(batch, T, d)`. It takes the memory of two more copies of the arguments.
 
     Source: Blelloch 1990 (recurrences as scans); Hockney & Jesshope 1988 (cyclic reduction).
 

@@ -1,4 +1,4 @@
-"""Jacobians that are block-bidiagonal along time: found by a few products, solved by a scan."""
+"""Block-bidiagonal Jacobians along time: assembled from a few products, solved by a scan."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """How flat systems `(batch, n)` are sequences `(batch, T, block)`.
+    """Layout of flat systems `(batch, n)` as sequences `(batch, T, block)`.
 
     Attributes:
         block: Unknowns per time step.
-        time: `"first"`: the unknowns of a time step are neighbours; `"last"`: the values of an
-            unknown at all times are.
+        time: `"first"`: the unknowns of one time step are adjacent; `"last"`: the values of one unknown at
+            all times are adjacent.
     """
 
     block: int
@@ -58,7 +58,7 @@ class Bidiagonal:
         diagonal: The blocks `D_t`, `(batch, T, d, d)`, or their diagonals, `(batch, T, d)`.
         neighbour: The blocks `N_t` that couple time `t` to the one before, or to the one after if
             `upper`; zero where there is no such time. Shaped like `diagonal`.
-        upper: Whether the blocks lie above the diagonal.
+        upper: The blocks `N_t` lie above the diagonal.
     """
 
     diagonal: Tensor
@@ -76,7 +76,7 @@ class Bidiagonal:
 
     @property
     def forward(self) -> Bidiagonal:
-        """The same matrices with time reversed if they are upper: lower in any case."""
+        """The same matrices as lower ones: with time reversed if they are upper."""
         if not self.upper:
             return self
         return Bidiagonal(self.diagonal.flip(1), self.neighbour.flip(1), upper=False)
@@ -89,7 +89,7 @@ class Bidiagonal:
         return size
 
     def recurrence(self, right: Tensor) -> tuple[Tensor, Tensor]:
-        """`A` and `b` for which lower matrices `J` make `J δ = right` read `δ_t = A_t δ_{t−1} + b_t`."""
+        """`A` and `b` of the recurrence `δ_t = A_t δ_{t−1} + b_t` that solves `J δ = right`; `J` is lower."""
         if self.diagonal.ndim == 3:
             return -self.neighbour / self.diagonal, right / self.diagonal
         columns = torch.cat((-self.neighbour, right.unsqueeze(3)), dim=3)
@@ -98,7 +98,7 @@ class Bidiagonal:
 
 
 def solve_recurrence(slopes: Tensor, offsets: Tensor, limit: float) -> Tensor:
-    """`δ_t = A_t δ_{t−1} + b_t` by one scan, with the `A_t` whose norm exceeds `limit` cut to it."""
+    """`δ_t = A_t δ_{t−1} + b_t` by one scan, with each `A_t` scaled to a norm of at most `limit`."""
     if limit == 0:
         return offsets
     if limit < float("inf"):
@@ -133,18 +133,17 @@ def assemble(
 ) -> Bidiagonal:
     """The blocks of a block-bidiagonal matrix from `2 · block + 3` products with it.
 
-    Two time steps that are not neighbours share no row, so that one product with a unit vector at
-    every second time gives that column of all their blocks. Three products with other vectors, each
-    at every third time, show first on which side of the diagonal the blocks lie, and then that the
-    blocks found explain them.
+    Only neighbouring time steps share rows, so that one product with a unit vector at every second
+    time gives that column of all their blocks. Three more products, each with a vector at
+    every third time, show on which side of the diagonal the blocks lie, and verify the blocks found.
 
     Args:
         product: `v ↦ J v` on `(batch, n)` tensors.
         like: A tensor of the shape, dtype and device of the `v`.
-        axis: What is a time step.
-        full: Whether to keep whole blocks or their diagonals only.
+        axis: The layout of time steps.
+        full: Keep whole blocks, not only their diagonals.
         eps: The relative rounding error of the products.
-        described: Whose Jacobian it is, for the error.
+        described: The solver's name, for the error message.
 
     Raises:
         StructureError: The matrix is not block-bidiagonal.
@@ -165,7 +164,7 @@ def assemble(
         respond(probe[c::_PROBE_COLOURS], c, _PROBE_COLOURS) for c in range(_PROBE_COLOURS)
     ]
     response = torch.stack(responses)
-    # Weaker couplings than this cannot be told from rounding, and cost no more than slower steps.
+    # A coupling weaker than this is indistinguishable from rounding; ignoring it only slows convergence.
     negligible = eps**0.5 * response.abs().amax(dim=(0, 2, 3), keepdim=True)
     side = torch.arange(length, device=like.device)
     colour = torch.arange(_PROBE_COLOURS, device=like.device)[:, None]
@@ -194,14 +193,14 @@ def assemble(
         neighbour[:, there, ..., j] = column[:, there, kept]
         explained[:, here] += probe[here, j, None] * column[:, here]
         explained[:, there] += probe[source, j, None] * column[:, there]
-    # A system that is not finite says nothing of the structure.
+    # Comparisons with NaN are false: a system that is not finite does not count against the structure.
     if bool(((response.sum(0) - explained).abs() > negligible[0]).any()):
         raise StructureError(_not_bidiagonal(described, axis, "depends on times further away"))
     return Bidiagonal(diagonal, neighbour, upper)
 
 
 def _neighbours(colour: int, length: int, upper: bool) -> tuple[slice, slice]:
-    """The times of a colour that have a neighbour whose residual depends on them, and those."""
+    """The times of a colour whose neighbour's residual depends on them, and these neighbours."""
     if not upper:
         return slice(colour, length - 1, _COLOURS), slice(colour + 1, length, _COLOURS)
     first = colour or _COLOURS

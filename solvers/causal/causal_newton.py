@@ -22,12 +22,13 @@ from ..interface.tolerance import threshold
 from ..newton.parabola import SUFFICIENT_DECREASE
 from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
 
-# Limits on the norms of the A_t and step lengths that are tried in turn: Newton's step, the same
-# without amplification, without coupling, and then shorter steps of each time step for itself.
+# Pairs to try in turn: the limit on the norms of the A_t, and the step length. Newton's step comes first,
+# then one without amplification, one without coupling, and shorter ones of each time step by itself.
 _TRIALS = ((float("inf"), 1.0), (1.0, 1.0), *((0.0, 0.25**k) for k in range(7)))
-# A prefix whose residual grows by more than this is tried again, and so is the first time step that
-# is not settled if its own does not fall.
+# A trial is rejected where the residual of a prefix grows by more than this factor, or where that of the
+# first time step that is not fixed does not fall.
 _GROWTH = 10.0
+# A linear equation stalls after so many steps without progress: each step solves it up to rounding.
 _LINEAR_PATIENCE = 3
 
 
@@ -37,26 +38,26 @@ class CausalNewton(WholeSolver):
 
     With `J` block-bidiagonal along time the Newton equation `J δ = −r` is an affine recurrence
     `δ_t = A_t δ_{t−1} + b_t`, and is solved by one associative scan: `2 log₂ T` parallel operations
-    in place of `T` sequential ones. For a recurrence `z_t = f(z_{t−1}, x_t)` each step makes at least
-    one more time step exact, so that it ends after `T` steps at the latest; a few are usual. For
-    equations that couple a time step to itself as well (a cell of TrellisNet with kernel 2), the
-    blocks on the diagonal are inverted.
+    in place of `T` sequential ones. For a recurrence `z_t = f(z_{t−1}, x_t)` each step makes at least one
+    more time step exact, so that the solve ends after at most `T` steps; a few are usual. For equations
+    that couple a time step to itself as well (a cell of TrellisNet with kernel 2), the blocks on the
+    diagonal are inverted.
 
     The blocks come from `2 · block + 3` products with the Jacobian, whatever `T`, and are
     checked: an equation of another structure is an error. Linear equations, the adjoint among them,
     may have the blocks above the diagonal instead; time is then reversed, and one scan solves them.
 
-    A time step stays as it is once it and all before it meet their tolerance, to which nothing that
-    comes after contributes. What comes after can thus not change it by a single bit.
+    A time step is fixed once it and all before it meet their tolerance. Its value and its tolerance do
+    not depend on later time steps, to the last bit.
 
     Where the residual of a prefix grows more than tenfold in a step, or is not finite, the step is replaced
-    from there on by one with the norms of the `A_t` cut to 1, so that nothing is amplified; where that
-    is no better, by one without coupling, `A_t = 0`, then by shorter ones, and by none in the end. The
-    residual of the first time step that is not yet settled must fall.
+    from there on: first by one with the norms of the `A_t` limited to 1, which amplifies nothing; then by
+    one without coupling, `A_t = 0`; then by shorter ones. If none is better, the time steps stay as they
+    are. The residual of the first time step that is not yet fixed must fall.
 
     Attributes:
         block: Unknowns per time step. A system of `n` unknowns has `T = n / block` time steps.
-        time: Where the time axis of `z` is: `"first"` after the batch, `(batch, T, ...)`; or
+        time: The place of the time axis of `z`: `"first"` after the batch, `(batch, T, ...)`; or
             `"last"`, `(batch, ..., T)`. With `"last"` a system may have several leaves.
         jacobian: `"full"` blocks, or their `"diagonal"` alone (quasi-Newton): scans with `block`
             in place of `block³` operations and `block` in place of `block²` numbers per time step,
@@ -114,7 +115,7 @@ class CausalNewton(WholeSolver):
     def assemble(self, problem: Problem, z: Tensor) -> Bidiagonal:
         """The Jacobian at `z`, as lower matrices in the order of time or against it."""
         linearization = problem.linearization(z)
-        # Products with the transpose cost a third, and a linear problem has none.
+        # A product with the transpose costs a third of one with `J`; a linear problem may have no transpose.
         product = linearization.jvp if problem.linear else linearization.vjp
         found = assemble(
             product,
@@ -171,10 +172,11 @@ class _Run:
         return self.axis.join(steps.flip(1) if self.reversed else steps)
 
     def _tolerance(self, jacobian: Bidiagonal) -> Tensor:
-        """The largest residual norm of each time step that counts as solved, `(batch, T)`.
+        """The largest residual norm of a solved time step, for each of them, `(batch, T)`.
 
-        It is relative to `½ s_t² + ½ (s_1² + … + s_t²) / T` with `s` the sizes that the tolerance of the
-        whole is relative to: at most their sum of squares in all, so that the whole meets its own.
+        Its square is relative to `½ s_t² + ½ (s_1² + … + s_t²) / T`, with `s` the sizes to which the
+        tolerance of the whole system is relative. Over all time steps these add up to at most the sum of
+        the `s_t²`, so that the whole system meets its own tolerance.
         """
         goal, steps = self.goal, self._ordered(self.z)
         if goal.reference is None:
@@ -192,7 +194,7 @@ class _Run:
         return torch.maximum(REREAD_MARGIN * asked, rounding)
 
     def _look(self, step: int, jacobian: Bidiagonal) -> bool:
-        """Settle prefixes and end systems; whether all have ended."""
+        """Fix prefixes and end systems; true where all have ended."""
         met = _rms(self._ordered(self.residual)) <= self._tolerance(jacobian)
         self.settled |= met.cumprod(dim=1).bool()
         read = torch.stack((self.settled.sum(dim=1).double(), rms(self.residual).double()))
@@ -212,11 +214,11 @@ class _Run:
         self.ledger.end(which & self.ledger.running, status, step)
 
     def _step(self, step: int, jacobian: Bidiagonal) -> None:
-        """The first of the trials for every time step that does no harm up to there."""
+        """Take, for every time step, the first trial that does no harm up to there."""
         z, residual = self._ordered(self.z), self._ordered(self.residual)
         ended = torch.from_numpy(~self.ledger.running).to(z.device)
         fixed = self.settled | ended.unsqueeze(1)
-        # What is fixed has no move that could be handed on.
+        # A fixed time step does not move, and passes no move on.
         slopes, offsets = jacobian.recurrence(-residual.masked_fill(fixed.unsqueeze(2), 0.0))
         slopes = (1.0 - self.solver.damping) * slopes
         next_to_settle = ~fixed & (fixed.cumsum(dim=1) == torch.arange(z.shape[1], device=z.device))
@@ -242,7 +244,7 @@ class _Run:
             self.residual = trial_residual
             return
         self.residual = self.problem.residual(self.z)
-        # Where the next time step to settle cannot move, nor can any later one.
+        # If the next time step to be fixed cannot move, no later one can.
         stuck = (next_to_settle & ~decided).any(dim=1)
         infinite = stuck & ~(self.residual.isfinite().all(dim=1) & norms.isfinite().all(dim=1))
         unsolved = stuck & (next_to_settle & ~finite).any(dim=1)

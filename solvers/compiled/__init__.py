@@ -1,1 +1,1 @@
-"""Many small systems in code that Numba compiles."""
+"""Solver steps and whole solves of small systems, compiled by Numba."""

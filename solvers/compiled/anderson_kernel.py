@@ -1,7 +1,7 @@
-"""The step of Anderson's method of type II in compiled code: all of it for one system after another.
+"""Compiled step of Anderson's method, type II, for one system after another.
 
-`Anderson.step` is what it computes; there the operations run one after another over all systems, here
-all of them over one system while its moves are in the cache.
+It computes the same as `Anderson.step`. There each operation runs over all systems; here all operations run
+over one system while its moves are in the cache.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def extrapolate(
     workspace: tuple[Array, Array, Array],
     z_next: Array,
 ) -> None:
-    """Write the next iterate of one system: its rows combined as `Anderson` says."""
+    """Write the next iterate of one system: the combination of its rows that `Anderson` describes."""
     slots = residuals.shape[0]
     used, matrix, right = workspace
     count = 0
@@ -89,26 +89,26 @@ def type_two_step(
     sizes: Array,
     z_next: Array,
 ) -> None:
-    """Take in a point and write the next, for every system.
+    """Store a point and write the next, for every system.
 
     Args:
-        residuals: Those of the ring, `(batch, slots, n)`; written, as are all of the ring.
-        targets: Those of the ring.
-        weights: Those of the ring, `(batch, 1, slots)`.
+        residuals: The ring's residuals, `(batch, slots, n)`; written, like all of the ring.
+        targets: The ring's targets, `(batch, slots, n)`.
+        weights: The ring's weights, `(batch, 1, slots)`.
         first: The norm of the first residual, `(batch, 1)`.
         mixing: `β`, `(batch, 1)`.
-        limits: The growth beyond which moves are forgotten, and the strict and the lenient limit,
+        limits: The growth beyond which moves are dropped, and the strict and the lenient limit,
             `(batch, 1)`; the first is written.
-        plain: Whether the step to this point was a plain one; written for the next.
-        slot: That of the point before, and that of this one.
+        plain: Boolean: the step to this point was a plain one; written for the next.
+        slot: The slots of the point before and of this one.
         z: The point, `(batch, n)`.
-        residual: The residual there.
+        residual: The residual at `z`.
         size_before: Residual norms at the point before, `(batch, 1)`.
-        options: The floor, the relative increase of the diagonal, the smallest length, and the
-            growth that tells of a map that expands, infinite without safeguard.
-        forget: Whether all moves are forgotten now.
-        sizes: Where the norms of residuals and points are written, `(2, batch, 1)`.
-        z_next: Where the next points are written.
+        options: The floor, the relative increase of the diagonal, the smallest length, and the growth
+            beyond which a map counts as expanding, infinite without safeguard.
+        forget: Drop all moves now.
+        sizes: Output: the norms of residuals and points, `(2, batch, 1)`.
+        z_next: Output: the next points.
     """
     residuals, targets, weights = borrowed(residuals), borrowed(targets), borrowed(weights)
     z, residual, z_next = borrowed(z), borrowed(residual), borrowed(z_next)
@@ -135,7 +135,7 @@ def type_two_step(
         sizes[0, b, 0] = size
         sizes[1, b, 0] = sqrt(dot(point, point))
         length = size * first[b, 0]
-        # A residual that has vanished leaves no equation.
+        # A residual of zero gives an equation of zeros; its weight must be finite.
         weights[b, 0, before] = number(1.0) / max(length, number(tiny))
         weights[b, 0, now] = 0.0
         lost = forget

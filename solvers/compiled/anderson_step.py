@@ -12,20 +12,20 @@ from ..interface.problem import Problem
 
 
 class AndersonArrays(NamedTuple):
-    """A state as compiled code takes it."""
+    """A state as arrays for compiled code."""
 
     ring: tuple[np.ndarray, np.ndarray, np.ndarray]
     """Residuals, targets and weights."""
     first: np.ndarray
     mixing: np.ndarray
     limits: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """The limit, the strict and the lenient one."""
+    """The limit in force, the strict and the lenient one."""
     plain: np.ndarray
     size: np.ndarray
 
 
 def compiled_step(solver: Any, problem: Problem, state: Any, floor: float, expansion: float) -> Any:
-    """The state after one step of `solver`; it knows the iterate of the step after it, too."""
+    """The state after one step of `solver`; it holds the next iterate already."""
     # Numba takes a sixth of a second to import.
     from .anderson_kernel import type_two_step
 
@@ -68,7 +68,7 @@ def compiled_step(solver: Any, problem: Problem, state: Any, floor: float, expan
 
 
 def _arrays(solver: Any, state: Any) -> AndersonArrays:
-    """The memory of a state that knows of none; a copy of everything written beside the ring."""
+    """The arrays of a state that has none; all that is written, except the ring, is copied."""
     ring, size = state.ring, state.size
     mixing = torch.full_like(size, solver.mixing) if state.mixing is None else state.mixing
     return AndersonArrays(

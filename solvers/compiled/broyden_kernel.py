@@ -1,7 +1,7 @@
-"""The step of the good Broyden method in compiled code: one pass over each system's updates.
+"""Compiled step of Broyden's good method: one pass over each system's updates.
 
-`Broyden.step` is what it computes, in the same order; there the operations run one after another over
-all systems, here all of them over one system while its updates are in the cache.
+It computes the same as `Broyden.step`, in the same order. There each operation runs over all systems; here
+all operations run over one system while its updates are in the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def good_step(
     after: Array,
     numbers_after: Array,
 ) -> None:
-    """Learn from a trial and accept or reject it, for every system.
+    """Update the inverse from a trial, and accept or reject the trial, for every system.
 
     Args:
         before: Iterates, residuals and directions, `(3, batch, 1, n)`.
@@ -37,14 +37,14 @@ def good_step(
         first_length: `t`, `(batch, 1, 1)`.
         updates: `(batch, capacity, 2, n)`; row `used` is written.
         used: Updates in use.
-        taken: The directions in which was tried, `(batch, 1, n)`: those of `before`, or what they were
-            before the updates were reduced.
-        trial: The iterates tried, `z + length · taken`.
-        residual: The residuals there.
-        allowance: How much larger the residual norm may have become; infinite for any trial.
+        taken: The directions of the trials, `(batch, 1, n)`: the ones in `before`, or their values from
+            before a rank reduction.
+        trial: The trial points, `z + length · taken`.
+        residual: The residuals at `trial`.
+        allowance: The factor by which the residual norm may grow; infinite to accept any trial.
         smallest_curvature: See `Broyden`.
-        after: Where the new iterates, residuals and directions are written.
-        numbers_after: Where the new numbers are written.
+        after: Output: the new iterates, residuals and directions.
+        numbers_after: Output: the new numbers.
     """
     before, after, updates = borrowed(before), borrowed(after), borrowed(updates)
     taken, trial, residual = borrowed(taken), borrowed(trial), borrowed(residual)
@@ -71,7 +71,7 @@ def good_step(
         regular = abs(denominator) > smallest_curvature * dot(s, s) and isfinite(denominator)
         for j in range(n):
             u[j] = (s[j] + u[j]) / denominator if regular else number(0.0)
-            # A trial that is not finite teaches nothing.
+            # A trial that is not finite gives no update.
             u[j] = u[j] if isfinite(u[j]) else number(0.0)
         size = number(sqrt(dot(r, r)))
         z_new, r_new, d_new = after[0, b, 0], after[1, b, 0], after[2, b, 0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class BroydenArrays(NamedTuple):
-    """A state as compiled code takes it."""
+    """A state as arrays for compiled code."""
 
     point: np.ndarray
     """Iterates, residuals and directions, `(3, batch, 1, n)`."""
@@ -22,7 +22,7 @@ class BroydenArrays(NamedTuple):
 
     @classmethod
     def of(cls, state: Any) -> BroydenArrays:
-        """The arrays of a state that has none; its norms of the iterates are not read."""
+        """The arrays of a state that has none; the norms of the iterates are not used and stay zero."""
         first_length = state.first_length
         if first_length is None:
             first_length = torch.ones_like(state.size)
@@ -49,7 +49,7 @@ def compiled_step(
         updates: The storage of the updates, with room for one more.
         taken: The direction that led to `trial`.
         trial: The trial point, a row per system.
-        residual: The residual there.
+        residual: The residual at `trial`.
         limits: The growth of the residual norm that is accepted, and the smallest curvature.
     """
     # Numba takes a sixth of a second to import.

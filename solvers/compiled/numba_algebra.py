@@ -1,4 +1,4 @@
-"""Dense algebra for the kernels of systems of `n` unknowns, where `n` is known when they are compiled."""
+"""Dense algebra for kernels of systems of `n` unknowns, with `n` known at compilation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .numba_code import Array, jit
 
 _REGULARISATION = 1e-8
-"""Of Levenberg's step, relative to `‖J‖²`: singular values below 1e-4 `‖J‖` are left out."""
+"""`μ` of Levenberg's step relative to `‖J‖²`: it damps singular values below 1e-4 `‖J‖`."""
 
 
 @lru_cache(maxsize=64)
@@ -25,7 +25,7 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
 
     @jit
     def invert(matrix: Array, lu: Array, inverse: Array, order: Array) -> bool:
-        """Invert by LU with partial pivoting (its diagonal inverted); whether that was possible."""
+        """Invert by LU with partial pivoting (its diagonal inverted); false if the matrix is singular."""
         for j in range(n):
             order[j] = j
             for k in range(n):
@@ -61,7 +61,7 @@ def algebra(n: int) -> tuple[Any, Any, Any, Any]:
 
     @jit
     def regularise(matrix: Array, square: Array, lu: Array, inverse: Array, order: Array) -> bool:
-        """Write `(JᵀJ + μI)⁻¹Jᵀ` to `inverse`, which is a descent direction for every residual."""
+        """Write `(JᵀJ + μI)⁻¹Jᵀ` to `inverse`: with it every step is a descent direction."""
         size = 0.0
         for j in range(n):
             for k in range(n):

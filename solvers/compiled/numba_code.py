@@ -1,4 +1,4 @@
-"""Pieces of compiled code that the kernels of `NumbaRoot` and of `NumbaEquation` share."""
+"""Helpers and constants shared by the kernels of `NumbaRoot` and of `NumbaEquation`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CONVERGED, MAX_STEPS, STALLED = map(int, (Status.CONVERGED, Status.MAX_STEPS, St
 NON_FINITE, SINGULAR = int(Status.NON_FINITE), int(Status.LINEAR_SOLVE_FAILED)
 
 HALF_DIGITS = 2.0**-26
-"""Half the digits of float64: a difference over this relative width has the other half right."""
+"""Relative width of differences: half the digits of float64, so that the other half are right."""
 LOST = 2.0**-40
-"""A change of the residual below this relative size is too close to rounding for a difference."""
+"""A difference is repeated with another width where the residual changes by less than this fraction of it."""
 MOST_PROBES = 5
-"""Widths that are tried for one difference."""
+"""Largest number of widths to try for one difference."""
 REUSE = 0.5
-"""A Jacobian is carried on while full steps make the residual smaller than this many times the last."""
+"""A Jacobian is updated and kept while full steps bring the residual below this fraction of the last."""
 
 Array = np.ndarray
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,7 +44,7 @@ def compile_function(name: str, function: Any, dtype: str, out_axes: int) -> Non
     """Compile `function(z, parameters, out)` for real or complex arguments.
 
     Args:
-        name: What to call the function in errors.
+        name: The function's name in errors.
         function: The function, decorated with `numba.njit`.
         dtype: `"float64"` or `"complex128"`, of all three arguments.
         out_axes: Axes of `out`.
@@ -103,10 +103,11 @@ small system.
 
 @jit
 def shorter(length: float, ratio: float) -> float:
-    """The next length of a search where `‖r‖` has become `ratio` times as large.
+    """The next length of a search after a trial at which `‖r‖` is `ratio` times as large.
 
-    The minimum of the parabola through `‖r‖²` with the slope of a Newton step at 0, between a tenth and
-    half of the last length (Dennis & Schnabel 1983, section 6.3.2); half if that is not finite.
+    It is the minimum of the parabola through `‖r‖²` with the slope of a Newton step at 0, clamped to
+    between a tenth and a half of the last length (Dennis & Schnabel 1983, section 6.3.2); half if `ratio`
+    is not finite.
     """
     cut = 1.0 / (ratio * ratio - 1.0 + 2.0 * length) * length
     if not math.isfinite(ratio):

@@ -30,7 +30,7 @@ from .numba_code import (
 
 @lru_cache(maxsize=64)
 def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
-    """The kernel, whose arguments `NumbaRoot.run` shows, and a function that makes its workspace."""
+    """The kernel, called as in `NumbaRoot.run`, and a function that makes its workspace."""
     value = guarded(function)
     given = jacobian is not None
     derivative = guarded(jacobian) if given else value
@@ -39,7 +39,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
 
     @jit
     def evaluate(z: Array, parameters: Array, r: Array) -> float:
-        """Write the residual at `z` to `r`, and give its norm."""
+        """Write the residual at `z` to `r`, and return its norm."""
         value(z, parameters, r)
         for j in range(n):
             r[j] = r[j] - z[j] if fixed else -r[j]
@@ -53,7 +53,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
     def differences(
         z: Array, parameters: Array, r: Array, norm: float, point: Array, at: Array, matrix: Array
     ) -> int:
-        """Write forward differences of the residual to `matrix`; how many evaluations it took."""
+        """Write forward differences of the residual to `matrix`; return the number of evaluations."""
         evaluations = 0
         largest = 0.0
         for j in range(n):

@@ -1,4 +1,4 @@
-"""Newton's method in compiled code: many small systems, each on its own, on all cores."""
+"""Newton's method in compiled code for many small systems, in parallel on all cores."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _UNLIMITED = 2**62
 class NumbaRoot(WholeSolver):
     """Newton's method with dense LU for the systems of a `NumbaEquation`, compiled and parallel.
 
-    The Jacobian is the one given with the equation, or forward differences. Broyden's update carries
-    its inverse from step to step for as long as each full step at least halves the residual; where
-    one does not, the Jacobian is formed anew, and steps along it are shortened until the residual
-    falls. Where that fails, or the Jacobian is singular, the step is that of Levenberg's regularised
-    least squares, and if it fails too the system ends as stalled. Systems are solved in float64, one
-    by one, on as many threads as torch uses (`torch.set_num_threads`).
+    The Jacobian is the one given with the equation, or forward differences. Broyden's update keeps its
+    inverse from step to step for as long as each full step at least halves the residual. Then the
+    Jacobian is formed again, and the step is shortened until the residual falls. If that fails, or the
+    Jacobian is singular, a step of Levenberg's regularised least squares is tried; if it fails too, the
+    system stalls. Systems are solved in float64, one by one, on as many threads as torch uses
+    (`torch.set_num_threads`).
 
     Attributes:
-        max_updates: Steps for which a Jacobian is carried on; 0 for Newton's method.
+        max_updates: Steps for which a Jacobian is updated and kept; 0 for Newton's method.
         max_trials: Trial lengths of one search.
 
     Raises:
@@ -81,7 +81,7 @@ class NumbaRoot(WholeSolver):
         batch, n = z.shape
         left = min(goal.budget.evaluations_left, _UNLIMITED)
         limits = np.array([goal.budget.steps, left, self.max_updates, self.max_trials], np.int64)
-        # Of a residual in float32 a difference would keep no digit.
+        # A residual in float32 has too few digits for differences: compute it again in float64.
         known = residual.dtype == torch.float64
         values, residuals, tolerances = (
             _float64(z).copy(),
@@ -104,12 +104,12 @@ class NumbaRoot(WholeSolver):
         value = torch.from_numpy(values).to(z)
         if value.dtype != torch.float64:
             return RunOutcome(value, status, steps)
-        # That of the value, from the same compiled code.
+        # The kernel leaves the residuals at the values in `residuals`.
         return RunOutcome(value, status, steps, residual_norm=_norms(residuals))
 
 
 def _kernel(systems: CompiledSystems, form: str) -> Any:
-    # Imported here because Numba takes longer to import than the package.
+    # Numba takes longer to import than the package.
     if systems.n == 1:
         from .numba_scalar import kernel
     else:

@@ -1,4 +1,4 @@
-"""What the compiled steps of solvers share: loops over one system's rows."""
+"""Loops over the rows of one system, shared by the compiled steps of solvers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numba
 
 from .numba_code import Array, Function
 
-# Sums may be taken in any order, as vector instructions need; NaN and infinity keep their meaning.
+# Vector instructions need sums in any order; NaN and infinity keep their meaning.
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def jit_step(function: Function) -> Function:
-    """Compile a step, and keep the code on disk for the next process."""
+    """Compile a step, and cache the code on disk for the next process."""
     compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
     return cast("Function", compiled(function))
 

@@ -1,8 +1,8 @@
 """The kernel of `NumbaRoot` for systems of one unknown: the secant method in lockstep.
 
-With one unknown Broyden's update is the secant method. A system alone waits for its own last value at
-every step; here those of a tile advance together, one evaluation each in turn, so that the
-processor works on several of them at a time.
+With one unknown Broyden's update is the secant method, and each step of a system needs the value of the
+last. So the systems of a tile advance together, one evaluation each in turn: the processor then works
+on several of them at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .numba_code import (
 )
 
 _TILE = 64
-# What the value under way is for: a step, a difference, or the right length of one.
+# Purposes of an evaluation: a step, a difference, or the search for the width of one.
 _TRIAL, _DIFFERENCE, _PROBE = 0, 1, 2
 # Columns of the state of each system.
 _STEP, _LENGTH, _NORM = 0, 1, 2
@@ -41,7 +41,7 @@ _PURPOSE, _UPDATES, _TRIES = 0, 1, 2
 
 @lru_cache(maxsize=64)
 def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
-    """The kernel, whose arguments `NumbaRoot.run` shows, and a function that makes its workspace."""
+    """The kernel, called as in `NumbaRoot.run`, and a function that makes its workspace."""
     value = guarded(function)
     given = jacobian is not None
     derivative = guarded(jacobian) if given else value
@@ -79,7 +79,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
         state, flags, active = borrowed(state), borrowed(flags), borrowed(active)
         max_steps, max_evaluations, max_updates, max_trials = limits
         for begin in range(start, stop, _TILE):
-            # Unsigned, so that no index is looked at for being counted from the end.
+            # Unsigned indices need no test for counting from the end.
             base = np.uintp(begin)
             count = 0
             for place in range(min(_TILE, stop - begin)):
@@ -99,7 +99,7 @@ def kernel(function: Any, jacobian: Any, n: int, form: str) -> tuple[Any, Any]:
                     count += 1
                     flags[c, _PURPOSE] = _DIFFERENCE
                     flags[c, _UPDATES] = -1
-            # A system without updates needs a slope: the first, or one to replace what has served.
+            # A system without updates needs a slope: its first, or a new one in place of the last.
             while count > 0:
                 left = 0
                 for a in range(count):

@@ -1,4 +1,4 @@
-"""The option `compiled` of solvers, and when the arithmetic of their steps may run in compiled code."""
+"""The option `compiled` of solvers, and the conditions for running a step in compiled code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def check_compiled(compiled: object, kind: str, compiled_kind: str) -> None:
-    """Raise a `ValueError` unless the option `compiled` is a truth that fits the method's `kind`.
+    """Raise a `ValueError` unless `compiled` is a truth value that fits the method's `kind`.
 
     Examples:
         >>> check_compiled(True, "good", "good")
@@ -24,10 +24,10 @@ def check_compiled(compiled: object, kind: str, compiled_kind: str) -> None:
 
 
 def runs_compiled(*tensors: Tensor) -> bool:
-    """Whether compiled code may work on the memory of `tensors`, of one dtype, all of a step.
+    """True if compiled code may work on the memory of `tensors`, the inputs of one step.
 
-    That needs plain tensors on a CPU in float32 or float64, and that neither autograd nor a
-    compiler or transform of PyTorch watches what is done to them.
+    They must be plain tensors of one dtype, float32 or float64, on a CPU, outside of autograd, of
+    `torch.compile` and of the transforms of `torch.func`.
 
     Examples:
         >>> runs_compiled(torch.zeros(2)), runs_compiled(torch.zeros(2, requires_grad=True))

@@ -1,8 +1,8 @@
-"""A homotopy's path as an equation in `n + 1` unknowns: the homotopy, and how far to go along it.
+"""A homotopy's path as an equation in `n + 1` unknowns: the homotopy, and a plane across the path.
 
 The unknown is `w = (y, μ)` with `z = z₀ + s y`, so that both parts are pure numbers: `s` is the distance
-that `z` moves while `μ` falls by one, at first. The rows are `H(z, μ) / ‖r(z₀)‖` and the plane
-`direction · (w − target)`, on which the next point of the path is looked for.
+that `z` moves per unit of `μ` at the start. The rows are `H(z, μ) / ‖r(z₀)‖` and the plane
+`direction · (w − target)`, which holds the next point of the path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Path:
     length: Tensor
     """The length `t` for which `t r(z₀)` is a step of the right size."""
     unit: Tensor
-    """The distance `s` that is one in `y`."""
+    """The distance `s` in `z` for a distance of one in `y`."""
 
     def position(self, w: Tensor) -> Tensor:
         """`z`."""
@@ -54,17 +54,17 @@ class Path:
         return (1 - mu) / self.size, constant / self.size, -(residual + self._way(w)) / self.size
 
     def _way(self, w: Tensor) -> Tensor:
-        """The way from the start in units of the residual, `(z − z₀) / t`."""
+        """Displacement from the start in units of the residual, `(z − z₀) / t`."""
         return self.unit * w[:, :-1] / self.length
 
     def rows(self, index: Tensor) -> Path:
-        """The same of some systems."""
+        """The homotopy of the systems `index`."""
         names = ("start", "first", "size", "length", "unit")
         return replace(self, **{name: getattr(self, name)[index] for name in names})
 
 
 def augmented(problem: Problem, path: Path, direction: Tensor, target: Tensor) -> Problem:
-    """The equation of the point of `path` in the plane through `target` across `direction`."""
+    """The equation of the point of `path` in the plane through `target` normal to `direction`."""
 
     def rows_at(w: Tensor, residual: Tensor) -> Tensor:
         plane = (direction * (w - target)).sum(dim=1, keepdim=True)
@@ -103,7 +103,7 @@ def augmented(problem: Problem, path: Path, direction: Tensor, target: Tensor) -
 
 @dataclass(frozen=True)
 class _Bordered:
-    """The Jacobian of the augmented equation: that of the homotopy with one more column and row."""
+    """Jacobian of the augmented equation: the homotopy's with one more column and row."""
 
     linearization: Linearization
     path: Path

@@ -23,18 +23,24 @@ from ..interface.stopping import Stopping
 from ..newton.newton import Newton
 from .augmented import KINDS, Kind, Path, augmented
 
-# How near to the path its points are, relative to the first residual; not below rounding.
+# Tolerance of the points on the path, relative to the first residual, and its lower limit in roundings.
 _NEARNESS, _NEARNESS_UNITS = 1e-4, 8
+# The corrector's limit on steps; it is quick if it takes no more than the second number.
 _CORRECTOR_STEPS = 6
 _FEW_CORRECTOR_STEPS = 3
-# The cosine of the sharpest turn between two steps.
+# A step is rejected where the cosine of its angle to the one before is below this.
 _SHARPEST_TURN = 0.7
 _GROWTH, _CUT = 2.0, 0.5
+# A system stalls once its step is below this fraction of the first.
 _SHORTEST = 1e-9
-# A path may touch μ = 0 without crossing it; the end is tried each time μ is so much smaller.
+# A path may touch μ = 0 without crossing it: the end is tried at this μ, and again each time μ is smaller
+# by this factor.
 _NEAR, _NEARER = 0.01, 0.1
+# The end is also tried where μ turns back from below this.
 _NEAR_TURN = 0.5
+# A path diverges where |μ| exceeds this.
 _FARTHEST = 1e3
+# The corrector's limit on steps at the end of the path.
 _LAST_STEPS = 50
 
 
@@ -42,27 +48,26 @@ _LAST_STEPS = 50
 class Homotopy(WholeSolver):
     """Follow the path of `H(z, μ) = 0` from `z₀` at `μ = 1` to a solution at `μ = 0`.
 
-    The Newton homotopy `H = r(z) − μ r(z₀)` lets the residual shrink without turning: its path is that of
-    damped Newton steps of infinitesimal length, continued where Newton's method must end, at singular
-    Jacobians: the path is followed by its length, not by `μ`, and so passes folds, where `μ` turns
-    back (and may rise above one for a while). The fixed-point homotopy
-    `H = (1 − μ) r(z) + μ (z₀ − z) / t` starts from an equation with one solution.
+    The Newton homotopy `H = r(z) − μ r(z₀)` shrinks the residual without changing its direction. Its path
+    is that of Newton steps of infinitesimal length, and goes on at singular Jacobians, where Newton's
+    method must end: the path is followed by its length, not by `μ`. So it passes folds, where `μ` turns
+    back (and may rise above one for a while). The fixed-point homotopy `H = (1 − μ) r(z) + μ (z₀ − z) / t`
+    starts from an equation with one solution.
 
-    A step goes along the secant of the last two points (predictor), and the corrector solves for
-    the nearest point of the path in the plane across it, starting there, in up to six steps. Where
-    it fails, or the path turned sharply, the step is halved; where it is quick, doubled. Where `μ`
-    changes its sign the corrector solves the given equation from there, to its tolerance, and where `μ`
-    has become small, since a path that ends at a singular solution may not cross. Each system has its
-    own step length.
+    The predictor goes along the secant of the last two points. From there the corrector solves for the
+    point of the path in the plane normal to the secant, in up to six steps. The step is halved where the
+    corrector fails or the path turns sharply, and doubled where the corrector is quick. The corrector
+    solves the given equation, to its tolerance, where `μ` changes its sign, and also where `μ` has become
+    small: a path to a singular solution may not cross `μ = 0`. Each system has its own step length.
 
     It is a last resort: every step is a solve of its own. A path may also lead to infinity
     (`DIVERGED`) or close on itself.
 
     Attributes:
         corrector: Solver of the points of the path and of the end; Newton-like, without
-            globalisation. For many unknowns `NewtonKrylov(globalisation=None)`.
+            globalisation. Give `NewtonKrylov(globalisation=None)` for many unknowns.
         kind: `"newton"` or `"fixed_point"`.
-        first_step: The first step, as a part of the way in `μ`.
+        first_step: The first step, as a fraction of the distance in `μ`.
 
     Raises:
         TypeError: `corrector` is not a solver.
@@ -115,7 +120,7 @@ class Homotopy(WholeSolver):
 
 
 class _Walk:
-    """The points that the systems have reached on their paths, and what becomes of them.
+    """Path following for a batch: current points, directions, step lengths and the ledger.
 
     Points are rows `w = (y, μ)`; arrays on the host have an entry per system.
     """
@@ -130,12 +135,12 @@ class _Walk:
         length = first_length(problem, z, residual)
         self._path = Path(options.kind, z, residual, size, length, length.abs() * size)
         self._w = torch.cat((torch.zeros_like(z), torch.ones_like(size)), dim=1)
-        # At first straight ahead in μ: the direction of the path is not yet known.
+        # The first direction is along μ: the tangent of the path is not yet known.
         self._direction = torch.cat((torch.zeros_like(z), -torch.ones_like(size)), dim=1)
         self._length = torch.full_like(size, options.first_step)
         self._shortest = _SHORTEST * options.first_step
         self._near = torch.full_like(size, _NEAR)
-        """The `μ` at which to try the end next."""
+        """The `μ` below which the end is tried next."""
         self._nearness = max(_NEARNESS, _NEARNESS_UNITS * problem.eps(z))
         self._rounding = level(problem, z) * rms(residual).cpu().numpy().astype(np.float64)
         self.count = 0
@@ -147,11 +152,11 @@ class _Walk:
         """The systems that have taken a first step."""
 
     def step(self) -> None:
-        """One predictor and corrector of every system, and the end of those that are there."""
+        """Predict and correct once for every system, and solve for the end where a path reaches it."""
         target = self._w + self._length * self._direction
         equation = augmented(self._problem, self._path, self._direction, target)
         nearness = Stopping(rtol=0.0, atol=self._nearness)
-        # The augmented equation counts from zero.
+        # The augmented equation has its own counts, which start from zero.
         left = self._goal.budget.evaluations_left
         limits = replace(self._goal.budget, steps=_CORRECTOR_STEPS, evaluations=left).limit(
             nearness
@@ -174,7 +179,7 @@ class _Walk:
         if (crossed | near).any():
             self._near = torch.where(self._column(near), _NEARER * mu, self._near)
             self._arrive(result.z, crossed, crossed | near)
-            # What crossed and was not solved tries a shorter step.
+            # A system that crossed μ = 0 and was not solved tries a shorter step.
             new &= ~crossed
         self._advance(self._column(new), result.z, move)
         quick = self._column(result.steps <= _FEW_CORRECTOR_STEPS)
@@ -186,7 +191,7 @@ class _Walk:
         self._end(running & new & is_far & ~lost, Status.DIVERGED)
 
     def _advance(self, accepted: Tensor, w: Tensor, move: Tensor) -> None:
-        """Go to `w` where accepted; the first time, measure `y` by how far `z` moved."""
+        """Move to `w` where accepted; the first step sets the unit of `y` to the distance that `z` moved."""
         first = accepted & ~self._column(self._set_out)
         part = torch.linalg.vector_norm(move[:, :-1], dim=1, keepdim=True) / self._length
         scale = torch.where(first & (part > 0), part, 1.0)
@@ -201,7 +206,7 @@ class _Walk:
         self._set_out |= accepted.squeeze(1).cpu().numpy()
 
     def _arrive(self, w: Tensor, crossed: np.ndarray, there: np.ndarray) -> None:
-        """Solve the given equation: from where `μ` is zero if it was crossed, else from `w`."""
+        """Solve the given equation: from the crossing of `μ = 0` where there is one, else from `w`."""
         before, after = self._w[:, -1:], w[:, -1:]
         across = self._column(crossed)
         part = torch.where(across, before / torch.where(across, before - after, 1.0), 1.0)
@@ -215,7 +220,7 @@ class _Walk:
             reference=goal.reference,
             held=~there,
         )
-        self._problem.unpark()  # On the path every system is evaluated where it is.
+        self._problem.unpark()  # Path following evaluates every system at its own iterate.
         solved = there & (result.status == Status.CONVERGED)
         at_rounding = there & ~solved & (result.residual_norm <= self._rounding)
         arrived = self._column(solved | at_rounding)

@@ -1,4 +1,4 @@
-"""Which solvers a polyalgorithm tries, and in what order."""
+"""Members of the default polyalgorithm, in order."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from ..quasi_newton.df_sane import DFSANE
 from ..scalar.bracketing import Bracketing
 from .homotopy import Homotopy
 
-# All columns of a Jacobian come from one batched product, so that it takes the time of one and the
-# memory of so many.
+# Up to this many unknowns dense Jacobians come first: one batched product gives all columns, in the time of
+# one product and the memory of so many.
 _UNKNOWNS_AT_ONCE = 64
-# Beyond, factors take seconds each, and those of a batch more than 64 MiB in float64.
+# Limits on dense Jacobians. Beyond, a factorisation takes seconds, and a batch more than 64 MiB in float64.
 _MOST_UNKNOWNS, _MOST_ENTRIES = 2048, 2**23
-# Beyond, the factors of a sparse Jacobian may need gigabytes, for unknowns in space.
+# Limits on sparse Jacobians. Beyond, their factors may need gigabytes, for unknowns in space.
 _MOST_SPARSE, _MOST_SPARSE_ENTRIES = 2**16, 2**20
-# Krylov solves in a row that may fail where factors are the way out.
+# Krylov solves in a row that may fail before a member with factors takes over.
 _MOST_SHORT_SOLVES = 10
 
 
 def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, ...]:
     """The members of `Polyalgorithm()` for `batch` systems of `n` unknowns.
 
-    Dense Jacobians need `batch · n²` numbers. Up to 2²³ of them (64 MiB in float64) and `n ≤ 2048` they
-    are allowed, and up to `n = 64` they come first, since all columns are then computed in one batched
-    product; else they stand behind `NewtonKrylov`, which gives up where its linear solves fail ten times
-    in a row. Beyond, up to `n = 65536` and a million unknowns in all, sparse Jacobians stand there; nothing
-    else larger than the vectors of a Krylov space or of Broyden's updates is made.
+    Dense Jacobians need `batch · n²` numbers. They are used up to 2²³ numbers (64 MiB in float64) and
+    `n ≤ 2048`. Up to `n = 64` they come first, since one batched product then gives all columns; above,
+    they come after `NewtonKrylov`, which ends once its linear solves fail ten times in a row. Sparse
+    Jacobians take their place beyond these limits, up to `n = 65536` and a million unknowns in all.
+    Other members store only the vectors of a Krylov space or of Broyden's updates.
 
-    The order: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
+    The order is: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
-    A scalar equation has a bracket looked for as well.
+    Scalar equations also try `Bracketing`.
 
     Examples:
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]

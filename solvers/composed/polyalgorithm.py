@@ -1,4 +1,4 @@
-"""Several solvers in turn: each takes over the systems that those before it have left unsolved."""
+"""Polyalgorithm: several solvers in turn, each on the systems that the ones before left unsolved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .members import default_members
 
 @dataclass
 class Winner:
-    """What a `Polyalgorithm` remembers between calls.
+    """Memory of a `Polyalgorithm` between calls.
 
     Attributes:
         member: The member that solved most systems in the last call, or `None` before the first
@@ -41,7 +41,7 @@ class Winner:
     member: Solver | None = None
 
     def reset(self) -> None:
-        """Forget it: the next call starts with the first member again."""
+        """Forget the winner: the next call starts with the first member again."""
         self.member = None
 
 
@@ -49,24 +49,24 @@ class Winner:
 class Polyalgorithm(WholeSolver):
     """Try several solvers in turn until every system is solved: the default of `root`.
 
-    Each member goes on from the best iterate of every system that is not solved yet, with the tolerance
-    of the whole solve; what is solved is held where it is and costs nothing more. An equation that
-    the first member solves costs what that member costs. Members may run away and come back: only
-    NaN, their own verdict or a limit ends them, and the best iterate is kept in any case.
+    Each member goes on from the best iterate of every unsolved system, with the tolerance of the whole
+    solve; solved systems are fixed and cost nothing more. An equation that the first member solves costs
+    what that member costs. A member may diverge for a while and return: only NaN, its own verdict or a
+    limit ends it, and the best iterate is kept in any case.
 
-    Of a limit on steps or evaluations every member but the last may use half of what is left when its
-    turn comes, so that none uses it all; without a limit each has its own.
+    Every member but the last may use half of the steps and evaluations that are left of the limits when
+    its turn comes. Without a limit each member has its own default.
 
     The member that solved most systems is remembered, and the next call of the same solver object
-    (a warm start, the next batch of a layer) begins with it. So that answers do not depend on
-    what was solved before, `remember=False` forgets, and `winner.reset()` starts afresh. Copies by
-    `dataclasses.replace` share `winner`; `copy.deepcopy` and pickle copy it. Threads may share a
-    solver: the last call to end is the one that is remembered.
+    (a warm start, the next batch of a layer) begins with it. With `remember=False` answers do not depend
+    on earlier calls; `winner.reset()` forgets once. Copies by `dataclasses.replace` share `winner`;
+    `copy.deepcopy` and pickle copy it. Threads may share a solver: the winner of the call that ends last
+    is remembered.
 
     Attributes:
         members: Solvers, in order; `None` to choose by size (`default_members`).
-        remember: Whether to begin with the winner of the last call.
-        winner: What is remembered.
+        remember: Begin with the winner of the last call.
+        winner: The member that is remembered.
 
     Raises:
         TypeError: `members` are not solvers.
@@ -129,28 +129,28 @@ class Polyalgorithm(WholeSolver):
 
 
 class _Relay:
-    """The systems on their way from member to member; arrays have an entry per system."""
+    """Relay of a batch from member to member; arrays have an entry per system."""
 
     def __init__(self, problem: Problem, goal: Goal, z: Tensor, residual: Tensor) -> None:
         self._problem, self._goal = problem, goal
         self._ledger = Ledger(z)
         self._residual: Tensor | None = residual
-        """The residual at the iterates, while these are the start."""
+        """The residual at the start; `None` once a member has moved the iterates."""
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
         self._budget = Budget.of(goal.stopping, problem.counts)
         self._stopped = False
         self._steps_before = self._last_step = 0
         self.solved: list[int] = []
-        """How many systems each member has solved."""
+        """Number of systems that each member has solved."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do, or nothing to do it with."""
+        """True once every system is solved or fixed, the budget is spent, or the caller ended the solve."""
         return self._stopped or bool(self._held.all()) or self._budget.spent(0)
 
     def hand_to(self, member: Solver, last: bool) -> None:
-        """Let `member` try what is left, and keep what it improves."""
+        """Let `member` try the unsolved systems, and keep the iterates that it improves."""
         self._steps_before = self._last_step
         goal, ledger = self._goal, self._ledger
         share, self._budget = self._budget.divided(last)
@@ -158,7 +158,7 @@ class _Relay:
             self._problem,
             member,
             ledger.z,
-            # A system that runs away may come back, and the best iterate is kept.
+            # A system that diverges for a while may return, and the best iterate is kept.
             share.limit(replace(goal.stopping, divergence=math.inf)),
             residual=self._residual,
             rtol=goal.rtol_asked,
@@ -175,11 +175,11 @@ class _Relay:
         steps = ledger.steps + np.where(open_, result.steps, 0)
         ledger.end(slice(None), np.where(nearest, result.status, ledger.status), steps)
         ledger.keep(better, result.z, result.residual_norm, steps)
-        # From a start that is not finite nothing leads anywhere.
+        # No member can solve a system from a start that is not finite.
         self._held = self._held | solved | ~np.isfinite(ledger.norm)
         self.solved.append(int(solved.sum()))
         if result.trace is not None:
-            # The first look of a later member is where the one before it has ended.
+            # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])
 
     def outcome(self) -> RunOutcome:
@@ -188,7 +188,7 @@ class _Relay:
     def _report(self, step: int, norms: np.ndarray) -> bool:
         """The callback with steps counted over all members."""
         if step == 0 and self.solved:
-            return False  # Where the member before has ended.
+            return False  # The last check of the member before.
         assert self._goal.callback is not None
         self._last_step = self._steps_before + step
         self._stopped = bool(self._goal.callback(self._last_step, norms))

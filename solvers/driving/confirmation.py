@@ -31,7 +31,7 @@ class Confirmation:
             last: No step may follow.
 
         Returns:
-            The residual at the kept iterates, and whether a system fell short.
+            The residual at the kept iterates, and true if a system fell short.
         """
         ledger, problem = self._ledger, self._active.restore()
         residual = problem.residual(ledger.z)

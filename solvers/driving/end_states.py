@@ -21,7 +21,7 @@ class EndStates:
     parts: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     def take(self, state: Any, systems: Tensor, rows: Tensor) -> None:
-        """Keep the `rows` of `state`, which are those of `systems`."""
+        """Store rows `rows` of `state` as the final states of `systems`."""
         if len(systems) > 0:
             self.parts.append(
                 (systems, map_tensors(lambda tensor: tensor.index_select(0, rows), state))

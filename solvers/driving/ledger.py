@@ -30,7 +30,7 @@ class Ledger:
         best_step: The steps that reached them.
         threshold: The largest norms that would have counted as converged there.
         norms: Residual norms at the last look; NaN for systems that have ended.
-        reasons: What a library says of systems that it did not solve.
+        reasons: A library's account of systems that it did not solve.
 
     Examples:
         >>> ledger = Ledger(torch.zeros(3, 1))
@@ -64,7 +64,7 @@ class Ledger:
 
     @property
     def watched(self) -> bool:
-        """Whether the norms of each look are asked for."""
+        """True if the norms of each look are asked for."""
         return self._traces or self._callback is not None
 
     def end(self, which: Any, status: Any, step: Any) -> None:
@@ -108,12 +108,12 @@ class Ledger:
             self.threshold = np.where(which, threshold, self.threshold)
 
     def record(self) -> None:
-        """Note the `norms` of a look in the trace, if one is asked for."""
+        """Append the `norms` of a look to the trace, if one is asked for."""
         if self._traces:
             self.trace.append(self.norms)
 
     def announce(self, step: int) -> bool:
-        """Show the `norms` of a look to the caller; whether the solve is to be ended."""
+        """Show the `norms` of a look to the caller; true if the solve is to end."""
         return self._callback is not None and bool(self._callback(step, self.norms))
 
     def take_over(

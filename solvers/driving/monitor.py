@@ -84,7 +84,7 @@ class Monitor:
         self._all_run = batch > 0
 
     def look(self, state: Any, step: int, last: bool) -> bool:
-        """Read the norms back, end systems, keep iterates; whether any system ended."""
+        """Read the norms back, end systems, keep iterates; true if a system ended."""
         reading = read(state, self.active, self._tolerance.relative_to_iterate, self._first)
         if self._first is None:
             self._first = reading.norm
@@ -187,7 +187,7 @@ class Monitor:
         return arrived & in_order(arrived | ~running, self._sequence)
 
     def _end(self, which: np.ndarray, status: Any, step: int) -> bool:
-        """Enter the end of the systems `which`; whether there are any."""
+        """Enter the end of the systems `which`; true if there are any."""
         if not which.any():
             return False
         self._all_run = False

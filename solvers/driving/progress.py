@@ -41,7 +41,7 @@ REFINED = 0.9
 
 @dataclass(frozen=True)
 class Rules:
-    """What is the same for every system of one solve.
+    """Constants of one solve, the same for every system.
 
     Attributes:
         patience: Steps without progress after which a system has stalled.
@@ -119,7 +119,7 @@ def verdict(
     it reached the rounding level is stalled, not diverged.
 
     Args:
-        rules: What is the same for every system.
+        rules: Constants of the solve.
         norm: Residual norms.
         threshold: The largest norms of a solution.
         first: Norms at the first look.

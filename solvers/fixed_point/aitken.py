@@ -15,7 +15,7 @@ from ..interface.solver import Solver
 
 @dataclass
 class AitkenState:
-    """The iterate and the length of the step from it; numbers per system are `(batch, 1)`."""
+    """Iterate and length of the next step; numbers per system are `(batch, 1)`."""
 
     z: Tensor
     residual: Tensor
@@ -29,10 +29,9 @@ class Aitken(Solver):
 
     `ω ← ω r₋ᵀ(r₋ − r) / ‖r₋ − r‖²`: in one unknown this is Aitken's Δ² process applied at each step, the
     secant method, of order 1.618; with more unknowns one length serves all of them (dynamic
-    relaxation, the usual choice for coupled simulations). One evaluation a step and three
-    vectors of memory. The first step is plain, for a root of the length found by one product with
-    the Jacobian. For independent scalar equations make every one a system: `batch_dims=1` on `z0` of
-    shape `(batch,)`.
+    relaxation, the usual choice for coupled simulations). A step needs one evaluation, and the state
+    three vectors. The first step is plain; for a root, one product with the Jacobian gives its length.
+    Independent scalar equations are one system each: `batch_dims=1` on `z0` of shape `(batch,)`.
 
     Source: Aitken 1926; Irons & Tuck 1969 (vector form).
 
@@ -58,7 +57,7 @@ class Aitken(Solver):
         z = state.z + state.length * state.residual
         residual = problem.residual(z)
         length = state.length * _factor(state.residual, residual)
-        # A length of zero would never change again.
+        # A length of zero would stay zero.
         usable = torch.isfinite(length) & (length != 0)
         length = torch.where(usable, length, state.first_length)
         return AitkenState(z, residual, length, state.first_length)
@@ -69,9 +68,9 @@ class Steffensen(Solver):
     """Aitken's Δ² from two fresh residuals: quadratic convergence in one unknown, without derivatives.
 
     A plain step `z₁ = z + t r` shows the slope along `r`; then `z ← z₁ + ω r(z₁)` with
-    `ω = t rᵀ(r − r₁) / ‖r − r₁‖²`. Two evaluations a step. For fixed points `t = 1`; for roots it is found by
-    one product with the Jacobian at the start, so that units do not matter. With several unknowns
-    one number serves all of them, and the order is lost.
+    `ω = t rᵀ(r − r₁) / ‖r − r₁‖²`. A step needs two evaluations. For fixed points `t = 1`; for roots one
+    product with the Jacobian at the start gives `t`, so that units do not matter. With several unknowns
+    one number serves all of them, and the quadratic order is lost.
 
     Source: Steffensen 1933; Aitken 1926; Irons & Tuck 1969 (vector form).
 

@@ -18,13 +18,13 @@ from .ring import Ring
 
 # Regularisation floor; equations are normalised by the first residual, so in-use rows are far above it.
 FLOOR = 1e-30
-# A plain step that makes the residual grow by more than this tells of a map that expands.
+# The map counts as expanding where a plain step multiplies the residual norm by more than this.
 EXPANSION = 1.2
 
 
 @dataclass
 class AndersonState:
-    """The iterate and the past moves."""
+    """Iterate and past moves."""
 
     z: Tensor
     residual: Tensor
@@ -37,12 +37,12 @@ class AndersonState:
     size: Tensor
     """Residual norms, `(batch, 1)`."""
     limit: Tensor
-    """The growth in a step beyond which moves are forgotten, `(batch, 1)`."""
+    """The growth in a step beyond which moves are dropped, `(batch, 1)`."""
     strict: Tensor
     lenient: Tensor
-    """The two limits."""
+    """The two values that `limit` takes."""
     plain: Tensor
-    """Whether the next step is a plain one."""
+    """Boolean: the next step is a plain one."""
     relative: float
     """The relative increase of the diagonal."""
     tiny: float
@@ -52,7 +52,7 @@ class AndersonState:
     following: Tensor | None = None
     """The next iterate, where it is known."""
     arrays: AndersonArrays | None = field(default=None, init=False)
-    """The memory of this very state, where compiled code made it."""
+    """The memory of this state as arrays, where compiled code made it."""
 
     @property
     def z_norm(self) -> Tensor | None:
@@ -70,8 +70,8 @@ class Anderson(Solver):
     """Extrapolate from the last `memory` moves: `z ← z + βr − (ΔZ + βΔR) γ`.
 
     Type II takes the `γ` that minimises `‖r − ΔR γ‖`, type I solves `ΔZᵀ(r − ΔR γ) = 0`. Each diagonal
-    entry of the Gram matrix is regularised in proportion to itself, as if all moves had unit norm: in
-    an adjoint equation of size 1e-12 as in any other.
+    entry of the Gram matrix is regularised in proportion to itself, as if all moves had unit norm, so
+    that the size of the equation does not matter (an adjoint may be of size 1e-12).
 
     Attributes:
         memory: Number of past moves.
@@ -80,15 +80,16 @@ class Anderson(Solver):
         kind: `"II"` or `"I"`.
         regularisation: Relative increase of the diagonal of the Gram matrix; `None` for 16 units of
             rounding of the iterates' dtype.
-        restart: Forget all moves every so many steps; `None` never.
-        safeguard: Forget a system's moves, and take a plain step, when its residual norm has grown
-            in a step; where the last plain step made it grow by more than a fifth, only if it has
-            grown by more than this factor; `None` never. So it keeps up with plain iteration on
-            non-normal contractions, and solves maps that expand.
+        restart: Drop all moves every so many steps; `None` for no restarts.
+        safeguard: Drop a system's moves, and take a plain step, when its residual norm has grown in a
+            step. On a map that expands (the last plain step made the norm grow by more than a fifth) that
+            happens only when the norm has grown by more than this factor. So the method keeps up with
+            plain iteration on non-normal contractions, and solves maps that expand. `None` for no
+            safeguard.
         compiled: Compute the step of each system at once in compiled code, where the tensors are on a
-            CPU in float32 or float64 and nothing records; elsewhere the option changes nothing.
-            Worth it from some hundred steps on: the first use in a process takes a third of
-            a second, the first ever some seconds more. It runs in one thread. For type II.
+            CPU in float32 or float64 and autograd does not record; elsewhere the option changes nothing.
+            It pays from some hundred steps on: the first use in a process takes a third of a second,
+            the first on a machine some seconds more. It runs in one thread. For type II.
 
     Raises:
         ValueError: An option is out of range.
@@ -166,7 +167,7 @@ class Anderson(Solver):
         residual = problem.residual(z)
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         if torch.is_grad_enabled():
-            # What the graph of this step has read must not be written to.
+            # The graph of this step keeps the tensors that it has read: write to copies.
             ring = ring.copy()
         before, now = ring.slot(state.count), ring.slot(count)
         now.residual.copy_(residual)
@@ -176,12 +177,12 @@ class Anderson(Solver):
             now.target.copy_(z).addcmul_(mixing, residual)
         before.residual.sub_(now.residual)
         before.target.sub_(now.target)
-        # A residual that has vanished leaves no equation, and must not leave 0 · ∞ either.
+        # A residual of zero gives an equation of zeros; its weight must be finite, or 0 · ∞ is NaN.
         length = (size.detach() * state.first).clamp_min(state.tiny)
         before.weight.copy_(length.reciprocal())
         now.weight.zero_()
         if torch.is_grad_enabled():
-            # Nor has a residual that did not change at all an influence, in derivatives too.
+            # A residual that did not change has no influence; its derivatives must have none either.
             ring.weight_rows.mul_(ring.residuals.detach().any(dim=2))
         limit, plain = state.limit, state.plain
         if self.safeguard is not None:
@@ -201,16 +202,16 @@ class Anderson(Solver):
     def combination(self, state: AndersonState) -> Tensor:
         """The weights of the rows in the next iterate, 1 for the current point, `(batch, 1, slots)`.
 
-        The `x` with `x_c = 1` for the current slot `c` that makes `Σ xᵢ rᵢ` orthogonal to each past `δrⱼ`,
-        for type I to each `δzⱼ`. Where a weight is zero the equation is `floor · xⱼ = floor · [j = c]`;
-        the others are scaled to be of one size, as elimination with pivoting wants them.
+        They are the `x` with `x_c = 1` for the current slot `c` that makes `Σ xᵢ rᵢ` orthogonal to each
+        past `δrⱼ`, for type I to each `δzⱼ`. An equation of weight zero is `floor · xⱼ = floor · [j = c]`;
+        the others are scaled to one size, which keeps elimination with pivoting accurate.
         """
         ring = state.ring
         if self.kind == "II":
             gram = increase = torch.bmm(ring.residuals, ring.columns)
         else:
             gram = torch.bmm(ring.residuals, self._moves(state).mT)
-            # Away from zero, on the side where the entry is.
+            # Increase an entry away from zero, whatever its sign.
             size = torch.linalg.vector_norm(ring.residuals, dim=2, keepdim=True)
             increase = torch.where(gram < 0, -size, size)
         gram = torch.addcmul(gram, state.identity, increase, value=state.relative)

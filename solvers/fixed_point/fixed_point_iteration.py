@@ -1,4 +1,4 @@
-"""Naive iteration, optionally damped."""
+"""Plain iteration, optionally damped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..interface.solver import Solver
 
 @dataclass
 class FixedPointState:
-    """The iterate and its residual."""
+    """Iterate and residual."""
 
     z: Tensor
     residual: Tensor
@@ -26,7 +26,7 @@ class FixedPointIteration(Solver):
 
     For a fixed point this is `z ← (1 − damping) z + damping f(z)`, for a root `z ← z − damping F(z)`.
     It converges linearly where the spectral radius of `I + damping ∂r/∂z` is below one. For a root,
-    `damping` carries the scale of `F`: unlike the other solvers this one cannot find it out.
+    `damping` carries the scale of `F`: this solver, unlike the others, does not estimate it.
 
     Attributes:
         damping: Step length, in `(0, 2)` for fixed points and any positive number for roots.

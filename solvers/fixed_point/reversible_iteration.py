@@ -16,7 +16,7 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass
 class ReversibleState:
-    """The two iterates, in float64, and the residual of the second in the dtype of the problem."""
+    """Both iterates in float64, and the residual of the second in the dtype of the problem."""
 
     y: Tensor
     z_wide: Tensor
@@ -34,9 +34,8 @@ class ReversibleState:
 class ReversibleIteration(Solver):
     """Two coupled relaxed iterations, `y ← (1 − β) y + β f(z)` and then `z ← (1 − β) z + β f(y)`.
 
-    Given `f(y)` and `f(z)` each half can be undone, so that the iterates need not be stored to be
-    differentiated: see the gradient mode `Reversible`. Both iterates are kept in float64. Two
-    evaluations a step.
+    Given `f(y)` and `f(z)` each half can be inverted, so that differentiation needs no stored iterates:
+    see the gradient mode `Reversible`. Both iterates are kept in float64. A step needs two evaluations.
 
     Attributes:
         relaxation: `β`, in `(0, 2)` and not 1.
@@ -85,5 +84,5 @@ def forward_half(old: Tensor, value: Tensor, beta: float) -> Tensor:
 
 
 def backward_half(new: Tensor, value: Tensor, beta: float) -> Tensor:
-    """The `old` of which `forward_half` makes `new`."""
+    """Inverse of `forward_half`: the `old` that gives `new`."""
     return (new - beta * value) / (1.0 - beta)

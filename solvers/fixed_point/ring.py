@@ -1,4 +1,4 @@
-"""Past moves of an extrapolating solver, in storage that is written in turn."""
+"""Ring buffer of the past moves of an extrapolating solver."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from torch import Tensor
 
 
 class Slot(NamedTuple):
-    """Views of one row of a ring."""
+    """Views of one row of a `Ring`."""
 
     residual: Tensor
     target: Tensor
     weight: Tensor
     right: Tensor
-    """The right-hand side of the equations while the slot holds the current point."""
+    """Right-hand side of the equations while the slot holds the current point."""
 
 
 @dataclass
 class Ring:
-    """The current point and what the points before it changed, in `memory + 1` slots.
+    """The current point and the changes between the points before it, in `memory + 1` slots.
 
-    The slot of the current point holds `r` and `z + βr`, where a plain step would go. When the next
-    point comes, their changes are all that is left of them.
+    The slot of the current point holds `r` and `z + βr`, the result of a plain step. The next point
+    replaces both by their changes.
     """
 
     residuals: Tensor
     """`r` and past changes `−δr`, `(batch, slots, n)`."""
     targets: Tensor
-    """`z + βr` and its past changes, with the same sign, alike."""
+    """`z + βr` and its past changes, with the same sign and shape."""
     weights: Tensor
-    """What an equation is multiplied by, `(batch, 1, slots)`: zero for the current point and for what
-    is forgotten."""
+    """Factors of the equations, `(batch, 1, slots)`: zero for the current point and for dropped moves."""
     floor: Tensor
-    """The identity times a number beside which no equation in use is small."""
+    """The identity times a number far below every equation in use."""
 
-    # Views are made once: on small systems they would cost as much as the arithmetic.
+    # Views are made once: on small systems making them costs as much as the arithmetic.
     @cached_property
     def columns(self) -> Tensor:
         return self.residuals.mT
@@ -51,7 +50,7 @@ class Ring:
         return {}
 
     def slot(self, count: int) -> Slot:
-        """Where point number `count` has its place."""
+        """The slot of point number `count`."""
         index = count % self.residuals.shape[1]
         if index not in self._slots:
             self._slots[index] = Slot(
@@ -63,5 +62,5 @@ class Ring:
         return self._slots[index]
 
     def copy(self) -> Ring:
-        """With storage of its own for what is written."""
+        """The same ring with its own storage for all that is written."""
         return Ring(self.residuals.clone(), self.targets.clone(), self.weights.clone(), self.floor)

@@ -1,1 +1,1 @@
-"""What one reads to write a solver: problems, the update rule, states, stopping, solutions."""
+"""The pages to read before writing a solver: problems, the update rule, states, stopping, solutions."""

@@ -36,8 +36,8 @@ class CompiledSystems:
         jacobian: `jacobian(z, parameters, out)` writes to `out`, `(n, n)`, which is zero when it is
             called; or `None`.
         n: Unknowns of one system.
-        parameters: Those of each system, `(batch, k)` in float64.
-        name: What error messages call the equation.
+        parameters: Parameters of each system, `(batch, k)` in float64.
+        name: The name of the equation in error messages.
 
     Examples:
         >>> import numba

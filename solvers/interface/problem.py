@@ -73,7 +73,7 @@ class Problem:
 
     @property
     def relative_to_iterate(self) -> bool:
-        """Whether tolerances are relative to the iterate, and not to the residual at the start."""
+        """True if tolerances are relative to the iterate, not to the residual at the start."""
         return self.form == "fixed_point" and not self.linear
 
     def dtype(self, z: Tensor) -> torch.dtype:

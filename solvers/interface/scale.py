@@ -1,4 +1,4 @@
-"""The length of a first step where nothing is known of the equation but one point."""
+"""A scale-invariant first step length from a single residual evaluation."""
 
 from __future__ import annotations
 

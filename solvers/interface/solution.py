@@ -1,4 +1,4 @@
-"""What a solve returns: a value, and for every system of the batch how it ended."""
+"""The result of a solve: a value, and for every system of the batch how it ended."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class FlatSolution:
         threshold: The largest norm that would have counted as converged there.
         counts: Work on the whole batch.
         trace: Residual norms at every check, `(checks, batch)`, or `None`.
-        reasons: What the library behind a solver says of systems that it did not solve.
+        reasons: The account that a library gives of systems that it did not solve.
 
     Examples:
         >>> from implicitly.solvers import NeumannSeries, Problem, solve

@@ -16,7 +16,7 @@ from .problem import Problem
 
 
 class State(Protocol):
-    """What the driver reads of a solver's state.
+    """The part of a solver's state that the driver reads.
 
     A state is a dataclass; every tensor in it has the systems of the batch along its first axis.
     Iterates are new tensors, never changed in place. A state may also have
@@ -69,7 +69,7 @@ class Solver(Options, ABC):
 
     @property
     def keeps_batch(self) -> bool:
-        """Whether options refer to systems by their place, so that none may be dropped."""
+        """True if options refer to systems by their place, so that none may be dropped."""
         return False
 
     @abstractmethod
@@ -90,7 +90,7 @@ class RunOutcome:
         status: `Status` codes, in the solver's own opinion: the driver evaluates the equation at
             `z` again and lets nothing but the residual count as convergence.
         steps: Steps in the solver's own sense.
-        reasons: What a library says of systems that it did not solve, for error messages.
+        reasons: A library's account of systems that it did not solve, for error messages.
         residual_norm: Root-mean-square norms of the residual at `z`, for a solver whose parts are run by
             the driver itself; its status counts then as well. `None` to have them evaluated.
         trace: Residual norms at every check, `(checks, batch)`, where `Goal.trace` asks for them.

@@ -95,7 +95,7 @@ class Budget:
         return max(self.evaluations - self.counts.evaluations, 0)
 
     def spent(self, step: int) -> bool:
-        """Whether no further step may be taken after `step` of them."""
+        """True if no further step may be taken after `step` of them."""
         return step >= self.steps or self.counts.evaluations >= self.evaluations
 
     def divided(self, last: bool) -> tuple[Budget, Budget]:

@@ -1,1 +1,1 @@
-"""Linear equations."""
+"""Solvers of linear equations."""

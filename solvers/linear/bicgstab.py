@@ -16,7 +16,7 @@ from .rows import dot, norm, ratio
 
 @dataclass
 class BiCGStabState:
-    """The iterate and the vectors of the recursion."""
+    """Iterate and vectors of the recursion."""
 
     z: Tensor
     residual: Tensor
@@ -31,8 +31,8 @@ class BiCGStabState:
 class BiCGStab(Preconditioned):
     """Stabilised biconjugate gradients with right preconditioning: seven vectors, whatever the steps.
 
-    One step makes two products with the operator. Where the recursion breaks down (a correlation
-    vanishes to rounding), that system starts it anew from its current residual.
+    One step makes two products with the operator. A system whose recursion breaks down (a correlation
+    vanishes to rounding) restarts from its current residual.
 
     Attributes:
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, an approximate inverse of the

@@ -17,7 +17,7 @@ from .rows import dot, norm, ratio
 
 @dataclass
 class CGState:
-    """The iterate, the recursion, and what the next step compares its product with."""
+    """Iterate, recursion, and the last product, with which the next one is compared."""
 
     z: Tensor
     residual: Tensor
@@ -31,7 +31,7 @@ class CGState:
     product: Tensor
     """The operator applied to it."""
     ratio: Tensor
-    """What the last direction counts for in the next, `(batch, 1)`."""
+    """Coefficient `β` of the last direction in the next, `(batch, 1)`."""
     sign: Tensor
     """The sign of the operator, `(batch, 1)`; 0 before the first step."""
     scale: Tensor
@@ -45,9 +45,9 @@ class CG(Preconditioned):
 
     The operator `A = ∂r/∂z` may be positive or negative definite (that of a fixed point whose map is a
     symmetric contraction is negative). Each step compares `⟨p₋, A p⟩` with `⟨p, A p₋⟩` for the last
-    two directions, which costs no product. A system where these differ by more than half of the
-    digits, so that `A` is not symmetric, or where the sign of `⟨p, A p⟩` changes, so that it is not
-    definite, ends with `LINEAR_SOLVE_FAILED`; no answer counts that its own residual does not confirm.
+    two directions, which costs no product. A system ends with `LINEAR_SOLVE_FAILED` where these differ in
+    more than half of the digits (`A` is not symmetric) or where the sign of `⟨p, A p⟩` changes (`A` is
+    not definite). A solution counts only if its true residual confirms it.
 
     Attributes:
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, symmetric and definite like the

@@ -11,7 +11,7 @@ def first_fit(
     row_starts: Array, row_columns: Array, column_starts: Array, column_rows: Array, order: Array,
     seen: Array, colours: Array,
 ) -> None:  # fmt: skip
-    """Give each column in turn the first colour that no column has which shares a row with it."""
+    """Give each column in turn the first colour that is free among the columns sharing a row with it."""
     for column in order:
         for k in range(column_starts[column], column_starts[column + 1]):
             row = column_rows[k]

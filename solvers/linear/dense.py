@@ -1,4 +1,4 @@
-"""Dense linear equations that are checked, and solved another way where the check fails."""
+"""Dense linear solves with a check of the backward error, and another method where it fails."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Backward error of a good solve is a few n·eps; a wrong one is off by orders of magnitude.
+# A solve is accurate where its backward error is below this many n·eps. That of a good solve is a few n·eps,
+# that of a wrong one larger by orders of magnitude.
 _BACKWARD_ERROR_UNITS = 100.0
-# A solution larger than `‖b‖ / ‖A‖` by nearly 1/eps says that `A` is singular but for rounding.
+# `A` counts as numerically singular where `SINGULAR_UNITS·√n·eps·‖A‖·‖x‖ > ‖b‖`.
 SINGULAR_UNITS = 16.0
-# Batches of such matrices are not given to LAPACK at once where several threads would share them:
-# PyTorch 2.13 then hangs, complains of its own pivots or returns wrong numbers (seen from n = 160 on).
+# From this n on, LAPACK gets the matrices of a batch one by one where several threads would share them:
+# PyTorch 2.13 hangs, reports invalid pivots or returns wrong numbers for whole batches (from n = 160 on).
 _TOGETHER_BELOW = 128
 
 
 def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     """Solve `A x = b` for every system of a batch.
 
-    LU first. A system whose backward error `‖b − Ax‖ / (‖A‖‖x‖ + ‖b‖)` exceeds what rounding
-    explains, or whose solution is as large as that of a singular one, is solved again on its own by LU,
-    and if that is no better in the least-squares sense with minimum norm.
+    LU comes first. A system is solved again on its own where the backward error
+    `‖b − Ax‖ / (‖A‖‖x‖ + ‖b‖)` is beyond rounding, or where the solution is as large as that of a singular
+    matrix: by LU, and if that is no better, by the least-squares solution of minimum norm.
 
     Args:
         matrices: `A`, `(batch, n, n)`.
@@ -43,14 +44,14 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
         return torch.zeros_like(right)
     try:
         (solution,) = _batched(_solve, matrices, right)
-    except RuntimeError:  # What is wrong with the arguments, if anything, shows below.
+    except RuntimeError:  # Each system is solved again below, by itself.
         solution = torch.full_like(right, torch.nan)
     return _mended(matrices, right, solution)
 
 
 @dataclass(frozen=True)
 class DenseFactors:
-    """Matrices with their LU factors, to solve with more than once; checked like `solve_dense`.
+    """Matrices with their LU factors, for several solves, each checked as in `solve_dense`.
 
     Examples:
         >>> factors = DenseFactors.of(torch.tensor([[[2.0]], [[0.0]]]))
@@ -69,14 +70,14 @@ class DenseFactors:
             return DenseFactors(matrices, matrices, matrices.new_zeros(matrices.shape[:2]).int())
         try:
             lu, pivots = _batched(_factor, matrices)
-        except RuntimeError:  # What is wrong with the matrices, if anything, shows in solving.
+        except RuntimeError:  # Factors of NaN make `solve` treat each system on its own.
             lu = torch.full_like(matrices, torch.nan)
             order = torch.arange(1, matrices.shape[1] + 1, dtype=torch.int32)
             pivots = order.to(matrices.device).expand(matrices.shape[:2])
         return DenseFactors(matrices, lu, pivots)
 
     def solve(self, right: Tensor, *, transpose: bool = False) -> Tensor:
-        """`x` of `A x = b`, or of `Aᵀ x = b`, for `b`, `(batch, n)`, as `solve_dense` gives it."""
+        """`x` of `A x = b`, or of `Aᵀ x = b`, for `b`, `(batch, n)`, checked as in `solve_dense`."""
         if right.numel() == 0:
             return torch.zeros_like(right)
         substitute = partial(_substitute, transpose=transpose)
@@ -84,7 +85,7 @@ class DenseFactors:
         return _mended(self.matrices.mT if transpose else self.matrices, right, solution)
 
     def or_else(self, mask: Tensor, other: DenseFactors) -> DenseFactors:
-        """These factors, and those of `other` where `mask`, `(batch,)`, is true."""
+        """The factors of `other` where `mask`, `(batch,)`, is true, and these elsewhere."""
         matrix = mask.reshape(-1, 1, 1)
         return DenseFactors(
             torch.where(matrix, other.matrices, self.matrices),
@@ -109,7 +110,7 @@ def _substitute(
 
 
 def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tuple[Tensor, ...]:
-    """`function` of all systems at once, or where that is not safe of one after the other."""
+    """`function` of all systems at once, or of one after the other where a batch is not safe."""
     first: Tensor = batches[0]
     alone = first.device.type == "cpu" and first.shape[1] >= _TOGETHER_BELOW
     if not alone or first.shape[0] == 1 or torch.get_num_threads() == 1:
@@ -119,7 +120,7 @@ def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tupl
 
 
 def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
-    """The solution, found again for the systems in which it is wrong."""
+    """The solution, computed again for the systems in which it is wrong."""
     wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution

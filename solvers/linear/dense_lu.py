@@ -16,7 +16,7 @@ from .refinement import refinement_ends
 
 @dataclass
 class DenseState:
-    """The iterate and the matrices."""
+    """Iterate and matrices."""
 
     z: Tensor
     residual: Tensor
@@ -28,9 +28,9 @@ class DenseState:
 class DenseLU(Solver):
     """Form the matrix of every system and solve with it; further steps are iterative refinement.
 
-    Costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
-    least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not
-    solve the equation; a residual that is all rounding, and above the tolerance, is `STALLED`.
+    It costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
+    least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not solve
+    the equation. A residual at rounding level that is above the tolerance has the status `STALLED`.
 
     Source: Higham 2002, chapters 9 and 12.
 

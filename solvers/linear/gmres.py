@@ -14,16 +14,16 @@ from ..interface.problem import Problem
 from .preconditioned import Preconditioned
 
 _FIRST_CAPACITY = 8
-# By default: unknowns up to which no cycle ends early, steps of the first and of the longest cycle
-# beyond, and what a basis may hold in numbers.
+# Without `restart`, up to this many unknowns a cycle has a step for each of them.
 _WHOLE = 128
+# Beyond that, steps of the first and of the longest cycle, and the most numbers that a basis may hold.
 _FIRST_CYCLE, _LONGEST_CYCLE = 40, 512
 _NUMBERS = 2**21
 
 
 @dataclass
 class GMRESState:
-    """A Krylov basis and the least-squares problem in it, after `count` steps of a cycle."""
+    """Krylov basis and its least-squares problem after `count` steps of a cycle."""
 
     start: Tensor
     residual: Tensor
@@ -38,7 +38,7 @@ class GMRESState:
     norm: Tensor
     count: int
     cycle: int
-    """Steps of this cycle, after which the next one begins."""
+    """Number of steps in this cycle."""
     preconditioner: Callable[[Tensor], Tensor] | None
 
     @property
@@ -57,17 +57,16 @@ class GMRESState:
 class GMRES(Preconditioned):
     """Restarted GMRES with right preconditioning.
 
-    One step is one Arnoldi step of every system: one product with the operator. The residual norm of
-    the best combination is known at each step from Givens rotations, so that the tolerance is looked
-    at inside a cycle; what has converged is confirmed with a true residual. The basis is made
-    orthogonal by classical Gram–Schmidt applied twice, which is as stable as Householder's method
-    and needs two products with the basis instead of one for each vector.
+    One step is one Arnoldi step of every system: one product with the operator. Givens rotations give the
+    smallest residual norm at each step, so that the tolerance is checked inside a cycle; convergence is
+    confirmed by a true residual. Classical Gram–Schmidt applied twice makes the basis orthogonal. It is as
+    stable as Householder's method and needs two products with the basis instead of one for each vector.
 
     Attributes:
-        restart: Steps of a cycle; storage grows with the steps done, up to this many vectors. `None`
-            for a step per unknown, which needs no restart, up to 128 unknowns. Beyond for 40 and twice as
-            many in each further cycle, until there is a step per unknown, 512, or as many as make two
-            million numbers per system.
+        restart: Steps of a cycle; storage grows with the steps taken, up to this many vectors. With `None`
+            a cycle has a step per unknown, and needs no restart, up to 128 unknowns. For more, the first
+            cycle has 40 steps and each further one twice as many, up to a step per unknown, 512 steps,
+            or a basis of two million numbers per system.
         preconditioner: `v ↦ M⁻¹v` on flat `(batch, n)` tensors, linear, an approximate inverse of the
             operator `∂r/∂z` (for fixed points, of `∂f/∂z − I`).
 
@@ -147,7 +146,7 @@ class GMRES(Preconditioned):
         rest = torch.baddbmm(rest, again, used, alpha=-1).squeeze(1)
         column = column + again
         below = torch.linalg.vector_norm(rest, dim=1)
-        # Below rounding the Krylov space is exhausted: no further direction.
+        # A remainder below rounding means that the Krylov space is exhausted: no further direction.
         negligible = 10 * torch.finfo(size.dtype).eps * size
         below = torch.where(below > negligible, below, 0.0)
         following = rest * _inverse(below).unsqueeze(1)
@@ -162,7 +161,7 @@ class GMRES(Preconditioned):
         upper, lower = state.rotations[:, k], state.rotations[:, k + 1]
         upper, lower = cosine * upper + sine * lower, cosine * lower - sine * upper
         if torch.is_grad_enabled():
-            # What the graph of this step has read must not be written to.
+            # The graph of this step keeps the tensors that it has read: write to copies.
             state = _copy(state)
         state.basis[:, k + 1] = following
         state.rotations[:, k] = upper
@@ -173,7 +172,7 @@ class GMRES(Preconditioned):
         return replace(state, norm=norm, count=k + 1)
 
     def _next(self, state: GMRESState) -> int:
-        """Steps of the next cycle; what other systems of the batch do must not change it."""
+        """Steps of the next cycle, the same whatever the other systems of the batch do."""
         if self.restart is not None:
             return self.restart
         unknowns = state.start.shape[1]
@@ -182,7 +181,7 @@ class GMRES(Preconditioned):
 
 
 def _inverse(norm: Tensor) -> Tensor:
-    """`1 / norm`, and 0 for 0, in derivatives too."""
+    """`1 / norm`, and 0 for 0; derivatives are 0 there as well."""
     return norm.masked_fill(norm == 0, torch.inf).reciprocal()
 
 

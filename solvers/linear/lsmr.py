@@ -1,4 +1,4 @@
-"""LSMR: least squares by bidiagonalisation, for a batch of linear systems of any kind."""
+"""LSMR: least squares by bidiagonalisation, for a batch of linear systems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rows import norm, ratio
 
 @dataclass
 class LSMRState:
-    """The iterate, the bidiagonalisation and two QR factorisations; scalars are `(batch, 1)`."""
+    """Iterate, bidiagonalisation and two QR factorisations; scalars are `(batch, 1)`."""
 
     z: Tensor
     residual: Tensor
@@ -50,11 +50,11 @@ class LSMR(Solver):
     """The least-squares solution of minimum norm, by one product with the operator and one with its
     transpose a step, in nine vectors.
 
-    `‖Aᵀr‖` falls at every step, and so does `‖r‖`: for indefinite, singular and very non-normal
-    operators, where GMRES and BiCGStab may stagnate. The steps needed grow with the condition number,
+    `‖Aᵀr‖` falls at every step, and so does `‖r‖`, also for indefinite, singular and very non-normal
+    operators, where GMRES and BiCGStab may stagnate. The number of steps grows with the condition number,
     as for conjugate gradients on the normal equations, which are not formed.
 
-    The operator's transpose comes from the equation. Alone, a problem has it from
+    In `root` and `fixed_point` the transpose of the operator comes from autograd; a `Problem` alone needs
     `Problem(transpose=...)`.
 
     Source: Fong & Saunders 2011, section 2 and algorithm LSMR; Golub & Kahan 1965.
@@ -109,7 +109,7 @@ class LSMR(Solver):
         residual = state.residual + length * update_product
         zeta_bar = -sine_bar * state.zeta_bar
         scale = torch.maximum(state.scale, torch.maximum(alpha, beta))
-        # |ζ̄| = ‖Aᵀr‖: what is left of the residual is outside the range. Steps beyond divide noise.
+        # |ζ̄| = ‖Aᵀr‖ is zero to rounding: the residual is orthogonal to the range; more steps are noise.
         ended = zeta_bar.abs() <= 10 * torch.finfo(zeta_bar.dtype).eps * scale * norm(residual)
         return LSMRState(
             state.z + length * update,
@@ -146,7 +146,7 @@ def _bidiagonalise(
 
 
 def _unit(vector: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The direction and length of a vector; zero where it is only the rounding of terms of `size`."""
+    """Direction and length of a vector; both zero where it is a rounding error of terms of `size`."""
     length = norm(vector)
     if size is not None:
         length = torch.where(length > 10 * torch.finfo(length.dtype).eps * size, length, 0.0)

@@ -13,19 +13,19 @@ from ..interface.solver import Solver
 
 @dataclass
 class NeumannState:
-    """The sum so far and its next term."""
+    """Partial sum and next term."""
 
     z: Tensor
     residual: Tensor
-    """The next term of the series, which is also the residual of the sum so far."""
+    """The next term of the series, which is also the residual of the partial sum."""
 
 
 @dataclass(frozen=True)
 class NeumannSeries(Solver):
     """`u = Σ Gᵏ c` for the linear equation `u = G u + c`, term by term.
 
-    Converges where the spectral radius of `G` is below one. For the adjoint of a fixed point `G` is
-    `(∂f/∂z)ᵀ`; for a root it is `I − ∂F/∂z`.
+    The series converges where the spectral radius of `G` is below one. For the adjoint of a fixed point
+    `G` is `(∂f/∂z)ᵀ`; for a root it is `I − ∂F/∂z`.
 
     Source: Neumann 1877; Lorraine, Vicol & Duvenaud 2020 (as an adjoint solver).
 

@@ -1,4 +1,4 @@
-"""What Krylov methods with a preconditioner have in common."""
+"""Base class of Krylov methods with a preconditioner."""
 
 from __future__ import annotations
 

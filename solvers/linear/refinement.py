@@ -1,4 +1,4 @@
-"""When iterative refinement with the factors of a matrix has done what it can."""
+"""The end of iterative refinement with the factors of a matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..interface.solution import Status
 
 
 def refinement_ends(before: Tensor, residual: Tensor, size: Tensor, z: Tensor) -> Tensor:
-    """`Status` codes of systems that a step has not halved the residual of, 0 for the others.
+    """`Status` codes of systems whose residual a step has not halved; 0 for the others.
 
     Args:
         before: Residual norms before the step, `(batch,)`.
@@ -23,7 +23,7 @@ def refinement_ends(before: Tensor, residual: Tensor, size: Tensor, z: Tensor) -
         [0, 6]
     """
     after = torch.linalg.vector_norm(residual, dim=1)
-    # It ends at the rounding errors of the products with the matrix.
+    # Rounding errors of the products with the matrix are the limit of refinement.
     rounding = 100 * z.shape[1] * torch.finfo(z.dtype).eps * size
     at_rounding = after <= rounding * torch.linalg.vector_norm(z, dim=1)
     end_status = torch.where(at_rounding, int(Status.STALLED), int(Status.LINEAR_SOLVE_FAILED))

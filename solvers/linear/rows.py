@@ -1,4 +1,4 @@
-"""Numbers of each system from the rows of a batch, `(batch, 1)`, as recurrences take them."""
+"""Row-wise products, norms and ratios of a batch, `(batch, 1)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparse LU factorisation for linear equations whose matrices are found from products."""
+"""Sparse LU factorisation of matrices that are found from products."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LEAST_SQUARES_STEPS = 1000
 
 @dataclass
 class KnownPattern:
-    """What a `SparseLU` remembers between solves.
+    """Sparsity pattern that a `SparseLU` keeps between solves.
 
     Attributes:
-        pattern: Where the matrices of the last solve have entries, or `None`.
+        pattern: The places of the entries in the matrices of the last solve, or `None`.
 
     Examples:
         >>> import implicitly
@@ -40,12 +40,12 @@ class KnownPattern:
 
 @dataclass(frozen=True)
 class SparseMatrices:
-    """The matrices of a batch, with their factors as far as they were needed.
+    """Sparse matrices of a batch, each factored when it is first needed.
 
     Attributes:
-        pattern: Where any of them has entries.
+        pattern: The places at which any of them has an entry.
         entries: `(batch, entries)`, in the order of the pattern.
-        factors: By the place in the batch: what SuperLU gave, `None` where a pivot is zero.
+        factors: The factors that SuperLU gave, by place in the batch; `None` where a pivot is zero.
     """
 
     pattern: SparsePattern
@@ -65,13 +65,13 @@ class SparseMatrices:
         if place not in self.factors:
             try:
                 self.factors[place] = splu(self.pattern.matrix(self.entries[place]))
-            except RuntimeError:  # SuperLU's word for a pivot that is zero.
+            except RuntimeError:  # SuperLU raises it for a pivot that is zero.
                 self.factors[place] = None
         factors = self.factors[place]
         if factors is not None:
             solution: np.ndarray = factors.solve(right)
             size = self.norms[place] * np.linalg.norm(solution)
-            # As large as that of a matrix that is singular but for rounding.
+            # The same test for a numerically singular matrix as in `dense.py`.
             units = SINGULAR_UNITS * len(right) ** 0.5 * np.finfo(right.dtype).eps
             if units * size <= np.linalg.norm(right):
                 return solution
@@ -84,7 +84,7 @@ class SparseMatrices:
 
 @dataclass
 class SparseState:
-    """The iterate, and where to find the matrix of each system."""
+    """Iterate, matrices of the batch, and the place of each system among them."""
 
     z: Tensor
     residual: Tensor
@@ -92,28 +92,29 @@ class SparseState:
     place: Tensor
     """Places in the batch that the solve began with, `(batch,)`."""
     matrices: SparseMatrices | None
-    """`None` where none could be found."""
+    """`None` where the search for the entries failed."""
 
 
 @dataclass(frozen=True)
 class SparseLU(Solver):
     """Find the matrix of every system from few products, factor it as a sparse one; further steps refine.
 
-    For equations in which each unknown meets few others: discretised differential equations, networks.
-    Nobody needs to say where the entries are: products with the operator find them, some ten for each
-    entry that a row has, however many unknowns there are. A pattern that is known tells the entries in
-    one product for each colour of its columns, and one more product, with a random vector, whether it
-    still holds. In `NewtonKrylov(linear_solver=SparseLU())` it makes Newton's method with sparse Jacobians.
+    The solver is for equations in which each unknown meets few others: discretised differential
+    equations, networks. The pattern of the entries need not be given: products with the operator find it,
+    some ten for each entry of a row, however many unknowns there are. Once a pattern is known, one
+    product for each colour of its columns gives the entries, and one more product, with a random vector,
+    shows whether the pattern still holds. `NewtonKrylov(linear_solver=SparseLU())` is Newton's method with
+    sparse Jacobians.
 
     SuperLU factors one matrix after another, on the CPU. Its memory depends on the pattern: some
-    `30 n log n` numbers for a plane grid, far more in space. Where a matrix turns out to be singular, LSMR
-    gives a least-squares solution. Matrices that are too full are `LINEAR_SOLVE_FAILED`: those whose
-    entries 1024 products do not find, if there are more than 4096 unknowns or 2²⁴ numbers. Nothing records
-    the factors, so that the gradient mode `Unrolled` cannot have it.
+    `30 n log n` numbers for a grid in the plane, far more in space. A singular matrix gets a least-squares
+    solution by LSMR. A system ends with `LINEAR_SOLVE_FAILED` where its matrix is too full: 1024 products
+    do not find its entries, and there are more than 4096 unknowns or 2²⁴ numbers. Autograd does not record
+    the factors, so that the gradient mode `Unrolled` cannot differentiate this solver.
 
     Attributes:
-        remember: Whether to try the pattern of the last solve first.
-        known: What is remembered. Copies by `dataclasses.replace` share it.
+        remember: Try the pattern of the last solve first.
+        known: The pattern that is remembered. Copies by `dataclasses.replace` share it.
 
     Raises:
         TypeError: `remember` is not a truth value.
@@ -167,7 +168,7 @@ class SparseLU(Solver):
         return SparseState(z, residual, end_status, state.place, state.matrices)
 
     def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
-        """By the pattern of the last solve if that holds, else by a search."""
+        """The matrices, by the pattern of the last solve if that holds, else by a search."""
         # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
         from .sparse_pattern import find_pattern, noise_level, probe_vector, tells_apart
 
@@ -188,7 +189,7 @@ class SparseLU(Solver):
 
 
 def _products(problem: Problem, like: Tensor) -> Product:
-    """The products of all matrices with one vector, by the linear part of the residual."""
+    """Products of all matrices of the residual's linear part with one vector."""
     derivative = problem.linearization(like)
 
     def product(vector: np.ndarray) -> np.ndarray:

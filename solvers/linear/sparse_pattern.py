@@ -1,4 +1,4 @@
-"""Where a matrix has entries, found from products with it alone, and how few products tell them all."""
+"""Sparsity patterns found from products alone, and a colouring by which few products give all entries."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from .colouring import first_fit
 Product = Callable[[np.ndarray], np.ndarray]
 """From one vector, `(n,)`, to the products of every matrix of a batch with it, `(batch, n)`."""
 
-# Numbers of buckets, each for one round: two columns share a bucket of every round only if the product of its
-# primes divides their distance.
+# Numbers of buckets, one for each round: two columns share a bucket in every round only if the product of the
+# rounds' primes divides their distance.
 _PRIMES = [p for p in range(7, 1024) if all(p % d for d in range(2, p))]
-# Up to so many unknowns, and numbers in all matrices, a search that costs as much is given up for products
-# with all unit vectors.
+# Up to so many unknowns, and numbers in all matrices, products with all unit vectors replace a search that
+# would cost as much.
 _ALL_COLUMNS, _ALL_ENTRIES = 4096, 2**24
+# Above these limits a search fails if it needs more products than this.
 _MOST_PRODUCTS = 1024
-# Rounding errors of a product in units of eps times the largest entry of a row; beyond a tenth of that
-# entry, sums tell nothing.
+# Rounding error of a sum of entries, in units of eps times the largest entry of the row. From this fraction
+# of that entry on, sums cannot identify entries.
 _NOISE_UNITS, _MOST_NOISE = 1024.0, 0.1
-# How often, at most, two entries may pass for one in between.
+# Accepted probability that two entries are mistaken for one.
 _SURE = 1e-6
+# The share of filled buckets is clipped to this, so that the estimated number of entries is finite.
 _FULL = 0.95
 
 
@@ -33,9 +35,9 @@ class SparsePattern:
     """Places of entries, and the colour of each column: columns of one colour share no row.
 
     Attributes:
-        n: Rows and columns.
+        n: Number of rows and of columns.
         rows, columns: The places, sorted by row; int64, `(entries,)`.
-        colours: Of each column, `(n,)`.
+        colours: The colour of each column, `(n,)`.
 
     Source: Curtis, Powell & Reid 1974; Coleman & Moré 1983 (as a colouring of the columns).
 
@@ -52,7 +54,7 @@ class SparsePattern:
 
     @staticmethod
     def of(n: int, rows: np.ndarray, columns: np.ndarray) -> SparsePattern:
-        """The pattern of these places, which may be given more than once."""
+        """The pattern of these places; repeated places count once."""
         by_row = sparse.csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
         by_row.sum_duplicates()
         by_column = by_row.tocsc()
@@ -73,11 +75,11 @@ class SparsePattern:
 
     @property
     def products(self) -> int:
-        """Products that tell all entries: the number of colours."""
+        """Number of products that give all entries: the number of colours."""
         return int(self.colours.max(initial=-1)) + 1
 
     def entries(self, product: Product, dtype: np.dtype) -> np.ndarray:
-        """The entries of matrices that have no others, `(batch, entries)`; one product for each colour."""
+        """The entries of matrices with this pattern, `(batch, entries)`; one product for each colour."""
         colours = self.colours[self.columns]
         sums = [product((self.colours == c).astype(dtype)) for c in range(self.products)]
         found: np.ndarray = np.stack(sums, axis=2)[:, self.rows, colours]
@@ -91,7 +93,7 @@ class SparsePattern:
     def explains(
         self, entries: np.ndarray, probe: np.ndarray, value: np.ndarray, noise: float
     ) -> bool:
-        """Whether matrices of these entries have the product `value`, `(batch, n)`, with `probe`."""
+        """True where matrices of these entries have the product `value`, `(batch, n)`, with `probe`."""
         batch, n = value.shape
         terms = entries * probe[self.columns]
         rows = (np.arange(batch)[:, None] * n + self.rows).reshape(-1)
@@ -102,17 +104,17 @@ class SparsePattern:
 
 
 def noise_level(eps: float) -> float:
-    """What sums of entries may be off by, relative to the largest of them, where products have `eps`."""
+    """Rounding error of sums of entries, relative to the largest of them, for products of precision `eps`."""
     return _NOISE_UNITS * eps
 
 
 def tells_apart(noise: float) -> bool:
-    """Whether sums tell an entry from rounding, at this `noise_level`."""
+    """True where sums distinguish an entry from rounding, at this `noise_level`."""
     return noise <= _MOST_NOISE
 
 
 def probe_vector(n: int, dtype: np.dtype) -> np.ndarray:
-    """A vector of random signs and sizes, the same each time, whose products hide no entry by chance."""
+    """A vector of random signs and sizes, the same each time: entries do not cancel in its products."""
     generator = np.random.default_rng(n)
     sizes = generator.uniform(0.5, 1.5, n) * generator.choice((-1.0, 1.0), n)
     return sizes.astype(dtype)
@@ -123,21 +125,21 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
 
     Columns are put into buckets, column `j` into bucket `j mod m`, and two products for each bucket give
     for each row the sums of its entries there, plain and weighted, with weights of the columns in random
-    order. Where a bucket holds one entry of a row, the ratio of the sums names its column; in single
-    precision, which has few digits for that, a third product with other weights has to agree. What is
-    found is subtracted, and the next round has other buckets, until the product with a random vector is
-    explained. That takes five to ten products for each entry of a row, however large `n` is.
+    order. Where a bucket holds one entry of a row, the ratio of the sums identifies its column; in single
+    precision, which has few digits for that, a third product with other weights has to agree. The entries
+    found are subtracted, and the next round has other buckets, until they explain the product with a
+    random vector. That takes five to ten products for each entry of a row, however large `n` is.
 
     Args:
         product: Gives the products of all matrices with a vector.
-        n: Rows and columns.
-        dtype: That of the products.
-        noise: Their `noise_level`; from a tenth on, as in half precision, unit vectors have to do.
+        n: Number of rows and of columns.
+        dtype: The dtype of the products.
+        noise: Their `noise_level`; from a tenth on, as in half precision, unit vectors are used.
 
     Returns:
-        The pattern, without entries below a thousand roundings of the largest of their row; `None` where
-        products are not finite, or where it would take more than 1024 of them and there is no room for full
-        matrices: `n > 4096`, or more than 2²⁴ numbers.
+        The pattern, without entries below a thousand roundings of the largest of their row. `None` where
+        products are not finite, or where the search takes more than 1024 of them and full matrices are
+        too large: `n > 4096`, or more than 2²⁴ numbers.
 
     Source: Goodrich & Mitzenmacher 2011 (peeling tables of sums), with buckets by remainders.
 
@@ -180,12 +182,12 @@ def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> Spa
 
 @dataclass(frozen=True)
 class _Round:
-    """Buckets of columns, and what the columns weigh in each of the sums.
+    """Buckets of columns, and the weights of the columns in each of the sums.
 
     Attributes:
-        buckets: How many; column `j` is in bucket `j mod buckets`.
-        order: Of the columns of a bucket by their second weight.
-        weights: `(sums, n)`; the first are one.
+        buckets: Number of buckets; column `j` is in bucket `j mod buckets`.
+        order: Order of the columns of a bucket by their second weight.
+        weights: Weights in each sum, `(sums, n)`; the first are one.
     """
 
     buckets: int
@@ -194,11 +196,11 @@ class _Round:
 
     @staticmethod
     def of(n: int, buckets: int, sums: int, dtype: np.dtype) -> _Round:
-        """A round with so many sums for each bucket."""
+        """A round of `buckets` buckets with `sums` sums for each."""
         generator = np.random.default_rng((n, buckets))
         order = generator.permutation(-(-n // buckets))
         weights = np.ones((sums, n))
-        # From 1/2 to 3/2, neighbours well apart, but not evenly: means of two are weights of none.
+        # Weights from 1/2 to 3/2, well apart but uneven, so that the mean of two is the weight of no column.
         rank = np.empty(len(order))
         rank[order] = np.arange(len(order)) + generator.uniform(0.25, 0.75, len(order))
         weights[1] = 0.5 + rank[np.arange(n) // buckets] / len(order)
@@ -222,7 +224,7 @@ class _Round:
         )
 
     def columns(self, ratio: np.ndarray, bucket: np.ndarray) -> np.ndarray:
-        """Columns of these buckets whose second weights are nearest to `ratio`; `n` or more for none."""
+        """The columns of these buckets with the second weight nearest to `ratio`; `n` or more for none."""
         size = len(self.order)
         nearest = np.floor((ratio - 0.5) * size)
         inside = (nearest >= 0) & (nearest < size)
@@ -232,7 +234,7 @@ class _Round:
 
 
 class _Search:
-    """Entries found so far, of all matrices one below the other: `batch · n` rows, `n` columns."""
+    """Entries found so far, in all matrices stacked: `batch · n` rows, `n` columns."""
 
     def __init__(self, n: int, first: np.ndarray, noise: float) -> None:
         self._n, self._level = n, noise
@@ -241,15 +243,15 @@ class _Search:
 
     @property
     def _noise(self) -> np.ndarray:
-        """What sums of each row may be off by, from rounding."""
+        """Rounding errors of the sums of each row."""
         noise: np.ndarray = self._level * self._size
         return noise
 
     def peel(self, this: _Round, sums: np.ndarray) -> float:
-        """Find what is alone in its bucket in the sums of a round.
+        """Find the entries that are alone in their buckets, from the sums of a round.
 
         Returns:
-            How many entries are still to be found in a row where any are, as far as can be told.
+            An estimate of the entries still to be found in a row, averaged over the rows that have any.
         """
         n, buckets = self._n, this.buckets
         flat = sums.reshape(len(this.weights), -1, buckets)
@@ -269,18 +271,18 @@ class _Search:
         filled = np.bincount(row, minlength=len(flat[0]))
         left = filled - np.bincount(row[alone], minlength=len(filled))
         some = left > 0
-        # So many entries at random fill such a share of the buckets (if all, no fewer than these).
+        # Entries in random buckets: the share of filled ones gives their number (all filled: a lower bound).
         share = (filled[some] / buckets).clip(max=_FULL)
         entries = -buckets * np.log1p(-share) - (filled - left)[some]
         return float(entries.mean()) if some.any() else 0.0
 
     def explains(self, probe: np.ndarray, value: np.ndarray) -> bool:
-        """Whether nothing is left of the product `value` with `probe`."""
+        """True where the entries found explain the product `value` with `probe`."""
         left = value.reshape(-1) - self._found @ probe
         return bool((np.abs(left) <= self._noise).all())
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of what was found in any matrix, what later rounds have cancelled left out."""
+        """Rows and columns of the entries found in any matrix, without those that later rounds cancelled."""
         found = self._found.tocoo()
         real = np.abs(found.data) > self._noise[found.row]
         return found.row[real] % self._n, found.col[real].astype(np.int64)

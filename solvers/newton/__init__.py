@@ -1,1 +1,1 @@
-"""Newton's method, dense and matrix-free, and what leads it from far away."""
+"""Newton's method, dense and matrix-free, and globalisations that lead it from poor starts."""

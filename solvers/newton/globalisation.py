@@ -1,7 +1,7 @@
-"""What becomes of a Newton step away from the solution: it is shortened, bent, or taken as it is.
+"""Globalisation of Newton steps: far from a solution a step is shortened, bent, or taken in full.
 
 A Newton method is a descent, which finds the step `s` of the linear model `r + J s`, and a globalisation,
-which makes of it a step that lowers the residual norm. Either knows nothing of the other, so that
+which turns it into a step that lowers the residual norm. The two are independent of each other:
 
     Newton              = dense LU       and any globalisation
     NewtonKrylov        = a linear solver and any globalisation
@@ -36,7 +36,7 @@ class Point:
         return Point(z, residual, torch.linalg.vector_norm(weighted, dim=1))
 
     def or_else(self, mask: Tensor, other: Point) -> Point:
-        """These systems, and those of `other` where `mask`, `(batch,)`, is true."""
+        """The systems of `other` where `mask`, `(batch,)`, is true, and of this point elsewhere."""
         column = mask.unsqueeze(1)
         return Point(
             torch.where(column, other.z, self.z),
@@ -74,7 +74,7 @@ class Model:
         jvp: `v ↦ J v`, in the units of `r`.
         vjp: `u ↦ Jᵀu`.
         lengths: Norms of the columns of `J`, `(batch, n)`, where they are known.
-        exact: Whether the equation is linear, and so is its own model.
+        exact: The equation is linear, and so is its own model.
     """
 
     residual: Tensor
@@ -87,12 +87,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Advance:
-    """What a globalisation has made of a step.
+    """Result of globalising one step.
 
     Attributes:
-        point: Where it leads; where nothing was accepted, the start.
+        point: The end of the step; the start where no trial was accepted.
         accepted: Boolean, `(batch,)`.
-        memory: What the globalisation wants to know at the next step.
+        memory: The globalisation's own state for the next step.
     """
 
     point: Point
@@ -104,15 +104,15 @@ class Advance:
 class Globalisation(Options, ABC):
     """Frozen options of a rule that turns a Newton step into one which lowers the residual norm.
 
-    Within it no system depends on another. Each trial evaluates the equation once for the whole batch
-    and reads one number back to the host: whether every system has its step.
+    No system depends on another. Each trial evaluates the equation once for the whole batch and reads
+    one number back to the host: whether every system has its step.
 
     Attributes:
-        max_trials: Trials of one step, after which a system counts as stalled.
-        balance: Whether the norm to be lowered counts each equation in units of its row of the first
-            Jacobian, and singular rows are told in such units, where a descent knows the rows (`Newton`
-            does, `NewtonKrylov` does not). Equations with coefficients of very different size need it;
-            it never changes the tolerance.
+        max_trials: Trials of one step, after which a system stalls.
+        balance: Count each equation in units of its row of the first Jacobian, in the norm to be lowered
+            and in the test for singular rows, where a descent knows the rows (`Newton` does,
+            `NewtonKrylov` does not). Equations with coefficients of very different size need it; it
+            never changes the tolerance.
 
     Raises:
         ValueError: `max_trials` is not a positive integer.
@@ -135,12 +135,12 @@ class Globalisation(Options, ABC):
     def advance(
         self, evaluate: Evaluate, start: Point, model: Model, memory: Any, settled: Tensor
     ) -> Advance:
-        """The step from `start`, but for systems that are `settled`, `(batch,)`: those stay there."""
+        """The step from `start`; the systems `settled`, boolean `(batch,)`, are fixed there."""
 
 
 @dataclass(frozen=True)
 class FullSteps(Globalisation):
-    """No globalisation: every step is taken as it is, whatever comes of it."""
+    """No globalisation: every step is taken in full, whatever the residual."""
 
     balance: bool = True
 
@@ -152,7 +152,7 @@ class FullSteps(Globalisation):
 
 
 def first_norms(norm: Tensor, memory: int) -> Tensor:
-    """Norms to look back at, newest first, `(batch, memory)`; 0 for what has not been."""
+    """Norms to look back at, newest first, `(batch, memory)`; 0 for steps before the first."""
     return torch.cat((norm.unsqueeze(1), norm.new_zeros(norm.shape[0], memory - 1)), dim=1)
 
 
@@ -164,7 +164,7 @@ def next_norms(norms: Tensor, norm: Tensor) -> Tensor:
 def units(lengths: Tensor | None, like: Tensor) -> Tensor:
     """Norms of rows or columns as units, positive, `(batch, n)`; ones where they are not known.
 
-    What is below the rounding of the largest counts as that.
+    A norm below the rounding of the largest is raised to that.
     """
     if lengths is None:
         return torch.ones_like(like)
@@ -184,7 +184,7 @@ def check_globalisation(value: object) -> None:
 
 
 def settled_systems(problem: Problem, norm: Tensor) -> Tensor:
-    """Which systems have ended, `(batch,)` boolean."""
+    """Boolean mask of the systems that have ended, `(batch,)`."""
     if problem.finished is None:
         return torch.zeros_like(norm, dtype=torch.bool)
     return problem.finished.squeeze(1)

@@ -1,4 +1,4 @@
-"""The method of Levenberg and Marquardt: damped least-squares steps."""
+"""Levenberg and Marquardt's method: damped least-squares steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST_GROWTH, _GROWTH_OF_GROWTH = 4.0, 2.0
 
 @dataclass
 class LevenbergMarquardtState(PointState):
-    """The iterate, the damping of the next step, and what residuals are compared by."""
+    """Iterate, damping of the next step, and the norms that residuals are compared with."""
 
     damping: Tensor
     first_norm: Tensor
@@ -37,17 +37,17 @@ class LevenbergMarquardtState(PointState):
 class LevenbergMarquardt(Solver):
     """Steps that minimise `‖r + J s‖² + λ ‖D s‖²`, `D` the norms of the columns of `J`.
 
-    Between the Newton step (`λ = 0`) and a short step downhill; no Jacobian is too singular for it. The
-    damping is `λ = μ ‖r‖ / ‖r₀‖`: it vanishes with the residual, so that convergence to a regular root is
-    quadratic. `μ` falls where the model is good and grows, faster each time, while steps are
-    refused. Each trial solves one least-squares problem by QR of `2n × n` numbers.
+    The step lies between the Newton step (`λ = 0`) and a short step downhill, and exists for every
+    Jacobian, singular ones included. The damping is `λ = μ ‖r‖ / ‖r₀‖`: it vanishes with the residual, so
+    that convergence to a regular root is quadratic. `μ` falls where the model is good and grows, faster
+    each time, while steps are rejected. Each trial solves one least-squares problem by QR of `2n × n`
+    numbers.
 
     Attributes:
         first_damping: `μ` at the start; `D` makes it a number without unit.
-        memory: Residual norms that are looked back at; with one, the residual falls in every step.
-        balance: Whether equations are compared in units of the rows of the first Jacobian; see
-            `Globalisation`.
-        max_trials: Dampings that one step tries, after which a system counts as stalled.
+        memory: Number of last residual norms to compare with; with one, the residual falls in every step.
+        balance: Compare equations in units of the rows of the first Jacobian; see `Globalisation`.
+        max_trials: Dampings that one step tries, after which a system stalls.
 
     Raises:
         ValueError: A number is out of range.

@@ -19,13 +19,13 @@ class LineSearch(Globalisation):
 
     The next length minimises the parabola through `‖r‖²` at 0 and at the last length, with the slope of a
     Newton step at 0, kept between a tenth and a half of the last. A trial that is not finite is
-    halved. It stalls where no length serves: at a minimum of `‖r‖` which is no root, or where `J` is so
-    nearly singular that its step goes nowhere.
+    halved. A system stalls where no length is accepted: at a minimum of `‖r‖` that is not a root, or
+    where `J` is so nearly singular that its step does not lower the residual.
 
     Attributes:
-        max_trials: Lengths that one step tries, after which a system counts as stalled.
-        balance: Whether equations are compared in units of the rows of the first Jacobian, where they
-            are known (`Newton`); see `Globalisation`.
+        max_trials: Lengths that one step tries, after which a system stalls.
+        balance: Compare equations in units of the rows of the first Jacobian, where they are known
+            (`Newton`); see `Globalisation`.
 
     Raises:
         ValueError: `max_trials` is not a positive integer.
@@ -36,7 +36,7 @@ class LineSearch(Globalisation):
     Examples:
         >>> import torch, implicitly
         >>> solver = implicitly.Newton(globalisation=implicitly.LineSearch())
-        >>> z0 = torch.tensor(10.0, dtype=torch.float64)  # Undamped, the iteration runs away.
+        >>> z0 = torch.tensor(10.0, dtype=torch.float64)  # Undamped, the iteration diverges.
         >>> abs(implicitly.root(torch.atan, z0, solver=solver).value.item()) < 1e-6
         True
     """
@@ -50,16 +50,16 @@ class LineSearch(Globalisation):
 
 @dataclass(frozen=True)
 class NonmonotoneLineSearch(Globalisation):
-    """The same against the largest of the last `memory` norms, so that the residual may rise for a while.
+    """Armijo's rule against the largest of the last `memory` norms: the residual may rise for a while.
 
-    It follows curved valleys with longer steps than Armijo's rule, and can leave regions in which that
-    one stalls: `‖r(z + λs)‖ ≤ max ‖r(z_{k−j})‖ − 1e-4 λ ‖r(z_k)‖`, `0 ≤ j < memory`.
+    A step is accepted where `‖r(z + λs)‖ ≤ max ‖r(z_{k−j})‖ − 1e-4 λ ‖r(z_k)‖`, `0 ≤ j < memory`. The rule
+    follows curved valleys with longer steps than `LineSearch`, and can leave regions in which that stalls.
 
     Attributes:
-        memory: Residual norms that are looked back at; one is Armijo's rule.
-        max_trials: Lengths that one step tries, after which a system counts as stalled.
-        balance: Whether equations are compared in units of the rows of the first Jacobian, where they
-            are known (`Newton`); see `Globalisation`.
+        memory: Number of last residual norms to compare with; one is Armijo's rule.
+        max_trials: Lengths that one step tries, after which a system stalls.
+        balance: Compare equations in units of the rows of the first Jacobian, where they are known
+            (`Newton`); see `Globalisation`.
 
     Raises:
         ValueError: A number is not a positive integer.
@@ -103,7 +103,7 @@ def _backtrack(
     settled: Tensor,
     options: Globalisation,
 ) -> tuple[Point, Tensor]:
-    """The first point along `step` whose norm is enough below `reference`, and where there is one."""
+    """The first point along `step` whose norm is enough below `reference`, and which systems have one."""
     length = torch.ones_like(start.norm)
     best, accepted = start, settled
     for _ in range(options.max_trials):

@@ -1,4 +1,4 @@
-"""Newton's method with dense Jacobians: every step, or every few, or once."""
+"""Newton's method with dense Jacobians, formed in every step, every few steps, or once."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .globalisation import (
 )
 from .trust_region import TrustRegion
 
-# A step of old factors which leaves more than this of the residual is their last.
+# Refactor once a step with reused factors leaves more than this fraction of the residual.
 _ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
 class KeptFactors:
-    """Factors of former Jacobians, to be used again.
+    """Factors of earlier Jacobians, for reuse.
 
     Attributes:
-        factors: Of Jacobians with their rows multiplied by `scales`.
-        scales: `(batch, n)`.
-        age: Steps that they have served, `(batch,)`; infinite where they are of no more use.
+        factors: Factors of the Jacobians with their rows multiplied by `scales`.
+        scales: Row scales, `(batch, n)`.
+        age: Steps that they have served, `(batch,)`; infinite where they must not serve again.
     """
 
     factors: DenseFactors
@@ -52,7 +52,7 @@ class KeptFactors:
         return self.scales * self.factors.solve(r, transpose=True)
 
     def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
-        """These, and those of `other` where `mask`, `(batch,)`, is true."""
+        """The factors of `other` where `mask`, `(batch,)`, is true, and these elsewhere."""
         return KeptFactors(
             self.factors.or_else(mask, other.factors),
             torch.where(mask.unsqueeze(1), other.scales, self.scales),
@@ -62,20 +62,20 @@ class KeptFactors:
 
 @dataclass
 class NewtonState(PointState):
-    """The iterate, what the globalisation remembers, and which systems can go no further."""
+    """Iterate, the globalisation's own state, and the systems that can do no more."""
 
     memory: Any
     end_status: Tensor
     kept: KeptFactors | None = None
     weights: Tensor | None = None
-    """What the residuals are multiplied by to be compared, `(batch, n)`."""
+    """Factors that bring the equations of a residual to one unit, `(batch, n)`."""
 
     def inverse(self, r: Tensor) -> Tensor:
         """`J⁻¹ r` by the last factors; `−r`, as if for a constant map, before there are any."""
         return -r if self.kept is None else self.kept.solve(r)
 
     def inverse_transpose(self, r: Tensor) -> Tensor:
-        """`J⁻ᵀ r` likewise."""
+        """`J⁻ᵀ r` by the last factors; `−r` before there are any."""
         return -r if self.kept is None else self.kept.solve_transposed(r)
 
 
@@ -83,18 +83,18 @@ class NewtonState(PointState):
 class Newton(Solver):
     """`z ← z + s` with `J s = −r`, the Jacobian of every system formed and factored.
 
-    A singular Jacobian gives the least-squares step of minimum norm, its rows in their own units where the
-    globalisation balances them, as full steps do. Where the globalisation finds no
-    step that lowers the residual, the system ends as stalled.
+    A singular Jacobian gives the least-squares step of minimum norm; its rows are in their own units where
+    the globalisation balances them, as full steps do. A system stalls where the globalisation finds no
+    step that lowers the residual.
 
-    With `refresh` other than one, factors serve several steps (the method of Shamanskii), or all
-    (the chord method). A step of old factors is taken in full if it lowers the residual norm; one that
-    does not halve it is their last: the next step has a new Jacobian, and the globalisation.
+    With `refresh` other than one, factors serve several steps (Shamanskii's method), or all (the chord
+    method). A step with old factors is taken in full if it lowers the residual norm. After one that does
+    not halve it the factors are dropped: the next step has a new Jacobian, and the globalisation.
 
     Attributes:
-        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
-            `TrustRegion()`, or `None` for full steps whatever comes of them.
-        refresh: Steps that the factors of a Jacobian serve; `None` for as many as they are good for.
+        globalisation: The rule by which a step lowers the residual: `LineSearch()`,
+            `NonmonotoneLineSearch()`, `TrustRegion()`, or `None` for full steps whatever the residual.
+        refresh: Steps that the factors of a Jacobian serve; `None` for as many as halve the residual.
 
     Raises:
         TypeError: `globalisation` is not a globalisation.
@@ -151,7 +151,7 @@ class Newton(Solver):
         return moved if bool(settled.all()) else self._fresh(problem, moved, settled)
 
     def _fresh(self, problem: Problem, state: NewtonState, settled: Tensor) -> NewtonState:
-        """A step with the Jacobian at the iterate, from systems that are not `settled`."""
+        """A step with the Jacobian at the iterate; the systems `settled` are fixed."""
         matrices = problem.linearization(state.z).jacobian(state.z)
         lengths = torch.linalg.vector_norm(matrices, dim=2)
         balanced = self._rule.balance
@@ -177,7 +177,7 @@ class Newton(Solver):
 
 
 def _powers_of_two(lengths: Tensor) -> Tensor:
-    """What brings `lengths` to between 1/2 and 1 without a rounding error; 1 for 0 and what is not finite."""
+    """Powers of two that bring `lengths` to between 1/2 and 1; 1 where a length is 0 or not finite."""
     exponent = torch.frexp(lengths).exponent
     usable = (lengths > 0) & torch.isfinite(lengths)
     scale = torch.ldexp(torch.ones_like(lengths), -exponent)

@@ -1,4 +1,4 @@
-"""Inexact Newton's method: each step solves the linear equation only as well as it pays."""
+"""Inexact Newton's method: each step solves its linear equation only as accurately as pays."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .line_search import NonmonotoneLineSearch
 
 @dataclass
 class NewtonKrylovState(PointState):
-    """The iterate, and how well to solve the next linear equation."""
+    """Iterate, and tolerance of the next linear solve."""
 
     memory: Any
     forcing: Tensor
     """Relative tolerance of the next linear solve, `(batch,)`."""
     end_status: Tensor
     short: Tensor
-    """Linear solves in a row that ended short of their tolerance, `(batch,)`, if they are limited."""
+    """Last linear solves in a row that missed their tolerance, `(batch,)`, if these are limited."""
 
     @property
     def norm(self) -> Tensor:
@@ -48,19 +48,19 @@ class NewtonKrylovState(PointState):
 class NewtonKrylov(Solver):
     """`z ← z + λs` with `‖J s + r‖ ≤ η ‖r‖` by a linear solver that only needs products `J v`.
 
-    The forcing term follows the progress of the residual, `η = 0.9 (‖r‖ / ‖r_before‖)²`, not falling
-    faster than its own square while it is large: early steps are cheap, late ones converge
+    The forcing term follows the progress of the residual, `η = 0.9 (‖r‖ / ‖r_before‖)²`; while it is
+    large it falls no faster than its own square. So early steps are cheap, and late ones converge
     superlinearly.
 
     Attributes:
         linear_solver: GMRES, BiCGStab or any other solver.
         first_forcing: `η` of the first step and its upper limit, in `(0, 1)`.
-        globalisation: What makes a step lower the residual: `LineSearch()`, `NonmonotoneLineSearch()`,
-            `TrustRegion()`, or `None` for full steps whatever comes of them.
-        max_linear_steps: Limit on the steps of one linear solve; a step that is short of its
-            tolerance is used if it lowers the linear residual at all.
-        max_short_solves: Linear solves in a row that may end short of their tolerance before the system
-            ends as `LINEAR_SOLVE_FAILED`; `None` for any number.
+        globalisation: The rule by which a step lowers the residual: `LineSearch()`,
+            `NonmonotoneLineSearch()`, `TrustRegion()`, or `None` for full steps whatever the residual.
+        max_linear_steps: Limit on the steps of one linear solve. A solution that misses its tolerance is
+            used if it lowers the linear residual at all.
+        max_short_solves: Linear solves in a row that may miss their tolerance before the system ends
+            with `LINEAR_SOLVE_FAILED`; `None` for any number.
 
     Raises:
         ValueError: An option is out of range.
@@ -74,7 +74,7 @@ class NewtonKrylov(Solver):
         >>> z0 = torch.ones(100)
         >>> F = lambda z: z**3 + z - 0.5 * z.roll(1) - 1
         >>> solution = implicitly.root(F, z0, solver=implicitly.NewtonKrylov())
-        >>> bool(solution.converged), bool(solution.residual < 1e-5)
+        >>> bool(solution.converged), bool(solution.residual_norm < 1e-5)
         (True, True)
     """
 
@@ -139,11 +139,11 @@ class NewtonKrylov(Solver):
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
     ) -> tuple[Tensor, Tensor, np.ndarray]:
-        """The step, for which systems it is one, and for which it is as good as asked for."""
+        """The step, the systems whose linear residual it lowers, and the systems that meet `forcing`."""
         right = state.residual
         if problem.finished is not None:
             right = torch.where(problem.finished, 0.0, right)
-        # Its residual is J s + r, so that s + (J s + r) is again a step of the plain iteration.
+        # The residual of this problem is J s + r, and s + (J s + r) is a step of its plain iteration.
         linear = Problem(
             function=lambda s: -(linearization.jvp(s) + right),
             form="root",

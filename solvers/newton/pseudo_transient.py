@@ -1,4 +1,4 @@
-"""Pseudo-transient continuation: implicit time steps towards a steady state, ever longer."""
+"""Pseudo-transient continuation: implicit time steps of growing length towards a steady state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .globalisation import Point, PointState
 
 @dataclass
 class PseudoTransientState(PointState):
-    """The iterate and the time step to the next, `(batch,)`."""
+    """Iterate and next time step, `(batch,)`."""
 
     time_step: Tensor
     end_status: Tensor
@@ -33,13 +33,13 @@ class PseudoTransientState(PointState):
 class PseudoTransient(Solver):
     """Steps `(I/δ − J) s = r` of implicit Euler for `ż = r(z)`, whose time step `δ` follows the residual.
 
-    Early steps are those of the time-dependent equation and keep to its path, which avoids where Newton's
-    method would stall or jump to another solution; late ones are Newton's: `δ_{k+1} = δ_k ‖r_k‖ / ‖r_{k+1}‖`
-    (switched evolution relaxation), so that convergence to a regular, stable steady state is quadratic.
-    Meant for equations which are the steady state of something; the residual need not fall in each step.
+    Early steps follow the path of the time-dependent equation, where Newton's method would stall or jump
+    to another solution. Late steps are Newton's: `δ_{k+1} = δ_k ‖r_k‖ / ‖r_{k+1}‖` (switched evolution
+    relaxation), so that convergence to a regular, stable steady state is quadratic. The method is meant
+    for steady states of a flow; the residual need not fall in each step.
 
-    The unit of time of a root is `‖r‖ / ‖J r‖` at the start, with the sign that points downhill; that of a
-    fixed point is one.
+    The unit of time of a root is `‖r‖ / ‖J r‖` at the start, with the sign that points downhill; for a
+    fixed point it is one.
 
     Attributes:
         first_step: `δ` of the first step, in units of time.

@@ -1,4 +1,4 @@
-"""The trust region: of the Newton step and the steepest descent, the dogleg within a radius."""
+"""Trust region with Powell's dogleg between steepest descent and Newton step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GROWTH = 2.0
 
 @dataclass(frozen=True)
 class TrustRegionMemory:
-    """The radius, `(batch,)`, NaN before the first step, and the last norms, `(batch, memory)`."""
+    """Radius, `(batch,)`, NaN before the first step, and last norms, `(batch, memory)`."""
 
     radius: Tensor
     norms: Tensor
@@ -36,24 +36,24 @@ class TrustRegionMemory:
 
 @dataclass(frozen=True)
 class TrustRegion(Globalisation):
-    """The dogleg: from the steepest descent's best point towards the Newton step, as far as trusted.
+    """The dogleg: from the minimum along steepest descent towards the Newton step, up to a radius.
 
-    Lengths are measured with the columns of the Jacobian as units, where they are known (`Newton`), so that
-    unknowns of any sizes count alike; else all unknowns have one unit (`NewtonKrylov`, whose step
-    may be inexact). The first radius is the length of the first Newton step: an equation on which Newton's
-    method needs no help is solved by it. The decrease of `‖r‖²` from the largest of the last `memory`
-    norms, over the one that the linear model promises, says whether a step is taken (from 1e-4 on) and
-    whether the radius grows (from one half on); it shrinks when a step is refused. On a linear
-    equation, which is its own model, steps are taken in full.
+    Lengths are in units of the columns of the Jacobian, where they are known (`Newton`), so that unknowns
+    of any sizes count alike; else all unknowns have one unit (`NewtonKrylov`, whose step may be inexact).
+    The first radius is the length of the first Newton step: where undamped Newton steps lower the
+    residual, the method takes them. A step is accepted by the ratio of the decrease of `‖r‖²`, from the
+    largest of the last `memory` norms, to the decrease that the linear model promises: from 1e-4 on. From
+    one half on the radius grows; after a rejection it shrinks. On a linear equation, which is its own
+    model, steps are taken in full.
 
-    Costs beside the Newton step one product with `J`, and where the radius binds one with `Jᵀ` and one more
-    with `J`.
+    Beside the Newton step it costs one product with `J`; where the radius binds, one with `Jᵀ` and one
+    more with `J`.
 
     Attributes:
-        memory: Residual norms that are looked back at; with one, the residual falls in every step.
-        max_trials: Radii that one step tries, after which a system counts as stalled.
-        balance: Whether equations are compared in units of the rows of the first Jacobian, where they
-            are known (`Newton`); see `Globalisation`.
+        memory: Number of last residual norms to compare with; with one, the residual falls in every step.
+        max_trials: Radii that one step tries, after which a system stalls.
+        balance: Compare equations in units of the rows of the first Jacobian, where they are known
+            (`Newton`); see `Globalisation`.
 
     Raises:
         ValueError: A number is not a positive integer.
@@ -122,7 +122,7 @@ class TrustRegion(Globalisation):
 
 
 class _Leg(NamedTuple):
-    """A step `s`, with `J s` and its length in the scaled norm."""
+    """Step `s` with `J s` and its length in the scaled norm."""
 
     step: Tensor
     change: Tensor
@@ -134,10 +134,10 @@ class _Leg(NamedTuple):
 
 
 def _steepest_descent(model: Model, scale: Tensor) -> _Leg:
-    """The step to the model's minimum along the steepest descent of the scaled norm (Cauchy)."""
+    """The Cauchy step: to the model's minimum along the steepest descent of the scaled norm."""
     unit = model.residual / torch.linalg.vector_norm(model.residual, dim=1, keepdim=True)
     direction = -model.vjp(unit) / scale**2
-    # Of length one, so that no square overflows; where the gradient vanishes, no step at all.
+    # A direction of length one, so that no square overflows; zero where the gradient vanishes.
     size = torch.linalg.vector_norm(scale * direction, dim=1, keepdim=True)
     direction = torch.where(size > 0, direction / size, 0.0)
     change = model.jvp(direction)
@@ -177,7 +177,7 @@ def _next_radius(radius: Tensor, leg: _Leg, ratio: Tensor, actual: Tensor, model
 
 
 def decrease(before: Tensor, after: Tensor, unit: Tensor) -> Tensor:
-    """`(before² − after²) / unit²`, without the squares of what may be large."""
+    """`(before² − after²) / unit²` without squares, which may overflow."""
     return ((before - after) / unit) * ((before + after) / unit)
 
 

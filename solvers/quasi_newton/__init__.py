@@ -1,1 +1,1 @@
-"""Solvers that learn of the Jacobian from the residuals they have seen."""
+"""Solvers that approximate the Jacobian from residuals alone."""

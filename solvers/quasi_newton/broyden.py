@@ -1,4 +1,4 @@
-"""Broyden's quasi-Newton methods with limited memory and a line search for every system."""
+"""Broyden's quasi-Newton methods with limited memory and a line search per system."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..interface.solver import Solver
 from .rank_reduction import reduce_rank
 
 _FIRST_CAPACITY = 8
-# An update whose sᵀHy is smaller than this part of sᵀs would make H nearly singular.
+# An update is skipped where |sᵀHy| is below this fraction of sᵀs: it would make H nearly singular.
 _SMALLEST_CURVATURE = 1e-4
-# Of the updates, to be given up at once: a reduction costs as much as some steps.
+# A rank reduction drops this fraction of the updates at once, because it costs as much as some steps.
 _PART_GIVEN_UP = 0.25
 
 
@@ -39,7 +39,7 @@ class BroydenState:
     length: Tensor
     """Line-search length of the next trial."""
     updates: Tensor
-    """The rows `uᵢ` and `vᵢ`, `(batch, capacity, 2, n)`; those not yet in use hold anything."""
+    """The rows `uᵢ` and `vᵢ`, `(batch, capacity, 2, n)`; rows not yet in use are not initialised."""
     used: int
     """Updates in use."""
     first_length: Tensor | None
@@ -48,7 +48,7 @@ class BroydenState:
     z_size: Tensor | None = None
     """Norms of the iterates, where they are known."""
     arrays: BroydenArrays | None = field(default=None, init=False)
-    """The memory of this very state, where compiled code made it."""
+    """The memory of this state as arrays, where compiled code made it."""
 
     @cached_property
     def z(self) -> Tensor:
@@ -94,27 +94,28 @@ class BroydenState:
 
 @dataclass(frozen=True)
 class Broyden(Solver):
-    """Newton steps `z ← z − αHr` with an inverse Jacobian `H` learnt from the steps themselves.
+    """Newton steps `z ← z − αHr` with an inverse Jacobian `H` learned from the steps themselves.
 
     The good update is `H ← H + (s − Hy) sᵀH / sᵀHy`, the bad one `H ← H + (s − Hy) yᵀ / yᵀy`; after
     either, `H y = s`. Once `memory` updates are stored, their sum is replaced by the nearest matrix whose
-    rank is a quarter lower. That is done *before* the next update is computed, so that the secant
+    rank is a quarter lower. That happens *before* the next update is computed, so that the secant
     equation holds for the matrix that is then used.
 
-    The line search costs no waiting: each step evaluates one trial point of every system. Where the
-    residual norm grew by more than `1 + growth / k²` (Li & Fukushima's summable allowance), the
-    system stays where it was, learns from the trial all the same, and tries half the length.
+    Each step evaluates one trial point of every system, so that no line search waits for another. Where
+    the residual norm grew by more than a factor `1 + growth / k²` (Li & Fukushima's summable allowance),
+    the system keeps its iterate, updates `H` from the trial all the same, and tries half the length.
 
     Attributes:
-        memory: Number of stored updates. Storage grows with the updates made, up to this; where three
-            quarters of it are as many as the unknowns, nothing is ever lost.
+        memory: Number of stored updates. Storage grows with the updates made, up to this. With three
+            quarters of it at least as many as the unknowns, no reduction loses anything.
         kind: `"good"` or `"bad"`.
-        line_search: Whether to reject trial points; without it every step is taken in full.
+        line_search: Reject trial points at which the residual grew too much; without it every step is
+            taken in full.
         growth: The relative growth of the residual norm allowed in the first step.
         compiled: Compute the step of each system in one pass of compiled code, where the tensors are on
-            a CPU in float32 or float64 and nothing records; elsewhere the option changes nothing.
-            Worth it from some hundred steps on: the first use in a process takes a third of
-            a second, the first ever some seconds more. It runs in one thread. For the good update.
+            a CPU in float32 or float64 and autograd does not record; elsewhere the option changes
+            nothing. It pays from some hundred steps on: the first use in a process takes a third of a
+            second, the first on a machine some seconds more. It runs in one thread. For the good update.
 
     Raises:
         ValueError: An option is out of range.
@@ -191,7 +192,7 @@ class Broyden(Solver):
             denominator = scale = torch.bmm(v, v.mT)
         singular = denominator.abs() <= _SMALLEST_CURVATURE * scale
         u = (s + negative_y) / denominator.masked_fill(singular, torch.inf)
-        # A trial that is not finite teaches nothing.
+        # A trial that is not finite gives no update.
         u = u.nan_to_num(0.0, 0.0, 0.0)
         if self.kind == "bad":
             v = v.nan_to_num(0.0, 0.0, 0.0)
@@ -220,7 +221,7 @@ class Broyden(Solver):
         )
 
     def _reduced(self, state: BroydenState) -> BroydenState:
-        """The state with room for updates, the sum of those that it had cut to a lower rank."""
+        """The state with room for updates: the sum of its updates is replaced by one of lower rank."""
         rank = self.memory - max(round(_PART_GIVEN_UP * self.memory), 1)
         left, right = reduce_rank(*state.factors(), rank)
         used = left.shape[1]
@@ -233,7 +234,7 @@ class Broyden(Solver):
         """The updates with one more."""
         updates = self._with_room(state)
         if torch.is_grad_enabled():
-            # What the graph of this step has read must not be written to.
+            # The graph of this step keeps the tensors that it has read: write to a copy.
             updates = updates.clone() if updates is state.updates else updates
             updates.select(1, state.used).copy_(torch.cat((u, v), dim=1))
         else:
@@ -241,7 +242,7 @@ class Broyden(Solver):
         return updates
 
     def _with_room(self, state: BroydenState) -> Tensor:
-        """The storage of the updates, or twice as much with the same content if it is full."""
+        """The storage of the updates; if it is full, a copy in storage of twice the size."""
         updates = state.updates
         batch, capacity, _, n = updates.shape
         if state.used == capacity:

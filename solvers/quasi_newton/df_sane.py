@@ -20,7 +20,7 @@ _SHORTEST, _LONGEST = 1e-10, 1e10
 
 @dataclass
 class DFSANEState:
-    """The accepted iterate and the next trial. Numbers per system are `(batch, 1)`."""
+    """Accepted iterate and next trial; numbers per system are `(batch, 1)`."""
 
     z: Tensor
     residual: Tensor
@@ -35,7 +35,7 @@ class DFSANEState:
     against: Tensor
     """The next trial length against it."""
     reversed: Tensor
-    """Whether the next trial is against the direction; boolean."""
+    """Boolean: the next trial is against the direction."""
     accepted: Tensor
     """Steps accepted so far."""
     first_size: Tensor
@@ -53,17 +53,17 @@ class DFSANE(Solver):
 
     `σ = sᵀs / sᵀy` with the last move `s` and the change `y = r₋ − r`. A trial is accepted where
     `‖r₊‖² ≤ max of the last squares + allowance − 1e-4 α² ‖r‖²`; the allowances `‖r(z₀)‖² / (1 + k)²`
-    add up to a finite sum. After a refusal the opposite direction is tried, then both with shorter
-    steps. Each step evaluates one trial of every system, so that no system waits for the line
-    search of another; a refused trial leaves the iterate where it is.
+    add up to a finite sum. After a rejection the opposite direction is tried, then both with shorter
+    steps. Each step evaluates one trial of every system, so that no line search waits for another; a
+    rejected trial leaves the iterate unchanged.
 
-    It needs one evaluation a step and room for a handful of vectors, and suits many unknowns whose
-    Jacobian (or its negative) is not far from positive definite. The first `σ` of a root is found by
-    one product with the Jacobian, and the limits on `σ` are relative to it, so that units do not matter;
-    the paper starts from `σ = 1` and has absolute limits.
+    It needs one evaluation a step and a handful of vectors, and suits many unknowns with a Jacobian
+    (or its negative) that is nearly positive definite. For a root, one product with the Jacobian gives
+    the first `σ`, and the limits on `σ` are relative to it, so that units do not matter; the paper starts
+    from `σ = 1` and has absolute limits.
 
     Attributes:
-        memory: How many of the last norms the test looks back on; 1 allows only the summable growth.
+        memory: Number of last norms that the test compares with; 1 allows only the summable growth.
         allowance: The allowance of the first step, as a multiple of `‖r(z₀)‖²`.
 
     Raises:
@@ -117,7 +117,7 @@ class DFSANE(Solver):
         residual = problem.residual(trial)
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
 
-        # Of a start without residual there is nothing to improve.
+        # A start of residual zero is a solution: any unit will do.
         unit = state.first_size.masked_fill(state.first_size == 0, 1.0)
         merit, now = (size / unit).square(), (state.size / unit).square()
         limit = state.merits.amax(dim=1, keepdim=True)
@@ -144,12 +144,12 @@ class DFSANE(Solver):
         )
 
     def _spectral(self, state: DFSANEState, move: Tensor, residual: Tensor) -> Tensor:
-        """`sᵀs / sᵀy`, and the first length where that says nothing."""
+        """`sᵀs / sᵀy`, or the first length where that is out of range."""
         distance = torch.linalg.vector_norm(move, dim=1, keepdim=True)
         unit = move / distance.masked_fill(distance == 0, 1.0)
         slope = (unit * (state.residual - residual)).sum(dim=1, keepdim=True)
         limit = state.first_length.abs() * slope.abs()
-        # False as well where anything is not finite.
+        # A comparison with NaN is false, so numbers that are not finite are out of range too.
         usable = (distance >= _SHORTEST * limit) & (distance <= _LONGEST * limit) & (distance > 0)
         return torch.where(usable, distance / slope.masked_fill(~usable, 1.0), state.first_length)
 
@@ -157,8 +157,8 @@ class DFSANE(Solver):
 def _shortened(alpha: Tensor, now: Tensor, merit: Tensor) -> Tensor:
     """The next trial length: the minimum of a parabola, between a tenth and a half of the last.
 
-    The parabola in `α` through `‖r‖²` at 0 with the slope `−2‖r‖²`, as if the direction were Newton's,
-    and `‖r₊‖²` at the last length.
+    The parabola in `α` has the value `‖r‖²` and the slope `−2‖r‖²` at 0, as if the direction were Newton's,
+    and the value `‖r₊‖²` at the last length.
     """
     denominator = merit + (2.0 * alpha - 1.0) * now
     usable = torch.isfinite(denominator) & (denominator > 0)

@@ -14,12 +14,12 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
 
     The sum `M = LᵀR`, with the `uᵢ` as rows of `L` and the `vᵢ` as rows of `R`, is projected on its
     leading right singular vectors. With `Rᵀ = Q T` they are `Q` times the eigenvectors of `T L Lᵀ Tᵀ`, a
-    matrix as small as the sum is short. Singular values below `√eps` of the largest are told apart
+    matrix with a row for each term of the sum. Singular values below `√eps` of the largest are ordered
     by rounding alone.
 
     The new `vᵢ` are orthonormal and the `uᵢ` orthogonal. Terms that are not finite are left out.
     Derivatives are exact up to the fourth order where the cut lies between distinct singular
-    values; elsewhere (all zero, say) the projection is taken for a constant.
+    values; elsewhere (all zero, say) the projection counts as constant.
 
     Args:
         left: The `uᵢ` as rows, `(batch, terms, n)`.
@@ -48,7 +48,7 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
         leading = _moving(left / size, right, values, vectors, rank)
     images = torch.bmm(torch.bmm(right, leading).mT, left)
     if torch.is_grad_enabled():
-        # The inverse Gram matrix of the leading vectors, the identity but for its derivatives.
+        # The inverse Gram matrix of the leading vectors: the identity in value, but not in its derivatives.
         excess = torch.bmm(leading.mT, leading)
         excess = excess - excess.detach()
         images = images - torch.bmm(excess, images - torch.bmm(excess, images))
@@ -56,10 +56,13 @@ def reduce_rank(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]
 
 
 def _right_singular_vectors(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of `LᵀR` as columns, and squares of its singular values over a size, which fall."""
+    """Right singular vectors of `LᵀR` as columns, squares of its singular values over `size`, `size`.
+
+    The squares are in descending order.
+    """
     basis, triangle = torch.linalg.qr(right.mT)
     core = torch.bmm(triangle, left)
-    # Squares of numbers of size one neither overflow nor vanish.
+    # Squares of numbers of size one do not overflow or underflow.
     size = core.abs().amax(dim=(1, 2), keepdim=True)
     size = size.masked_fill(size == 0, 1.0)
     core = (core / size).nan_to_num(0.0, 0.0, 0.0)

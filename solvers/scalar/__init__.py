@@ -1,1 +1,1 @@
-"""Equations of one unknown."""
+"""Solvers of scalar equations."""

@@ -1,4 +1,4 @@
-"""Brackets of scalar equations, as pure functions: the search for one, and how it shrinks."""
+"""Brackets of scalar equations, as pure functions: finding one, and shrinking it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 _GROWTH = 2.0
-# A bracket of so many units of rounding cannot be divided any further.
+# A bracket of this width, in units of rounding, cannot be divided further.
 _NARROWEST_UNITS = 2.0
 
 
 @dataclass
 class Bracket:
-    """Chandrupatla's three points and where to look next; every tensor is `(batch, 1)`."""
+    """Chandrupatla's three points and the place of the next; every tensor is `(batch, 1)`."""
 
     newest: Tensor
     opposite: Tensor
@@ -44,11 +44,11 @@ class Search:
     """The highest point below at which the residual was not finite."""
     ceiling: Tensor
     upwards: Tensor
-    """Whether the next step is above; boolean."""
+    """Boolean: the next step is above."""
 
 
 def outside(search: Search) -> Tensor:
-    """The next point of a search: a step on, or half the way to where the residual is not finite."""
+    """The next point of a search: one step on, or halfway to a point whose residual is not finite."""
     up = torch.minimum(search.up, (search.ceiling - search.above) / 2)
     down = torch.minimum(search.down, (search.below - search.floor) / 2)
     return torch.where(search.upwards, search.above + up, search.below - down)
@@ -103,8 +103,8 @@ def narrowed(bracket: Bracket, z: Tensor, residual: Tensor) -> Bracket:
 def aimed(bracket: Bracket) -> Bracket:
     """The bracket with the share of its next point: inverse quadratic interpolation or the middle.
 
-    Interpolation where the inverse parabola through the three points is monotone between the ends
-    (Chandrupatla's criterion on `ξ` and `φ`).
+    Interpolation is used where the inverse parabola through the three points is monotone between the
+    ends (Chandrupatla's criterion on `ξ` and `φ`).
     """
     x1, x2, x3 = bracket.newest, bracket.opposite, bracket.dropped
     f1, f2, f3 = bracket.newest_residual, bracket.opposite_residual, bracket.dropped_residual
@@ -113,7 +113,7 @@ def aimed(bracket: Bracket) -> Bracket:
     monotone = (phi.square() < xi) & ((1 - phi).square() < 1 - xi)
 
     def over(numerator: Tensor, denominator: Tensor) -> Tensor:
-        # Where the parabola is not used nothing of it may reach a derivative.
+        # An unused parabola must not reach a derivative.
         return numerator / torch.where(monotone, denominator, 1.0)
 
     parabola = over(f1, f2 - f1) * over(f3, f2 - f3) + (
@@ -126,14 +126,14 @@ def aimed(bracket: Bracket) -> Bracket:
 
 
 def least_share(bracket: Bracket) -> Tensor:
-    """The part of the bracket that a unit of rounding makes up."""
+    """The share of the bracket that rounding makes up."""
     width = (bracket.opposite - bracket.newest).abs()
     size = torch.maximum(bracket.opposite.abs(), bracket.newest.abs())
     return _NARROWEST_UNITS * torch.finfo(width.dtype).eps * size / width
 
 
 def differ(one: Tensor, other: Tensor) -> Tensor:
-    """Whether two residuals have different signs; false where one is NaN."""
+    """True where two residuals have different signs; false where one is NaN."""
     return torch.sign(one) * torch.sign(other) < 0
 
 

@@ -1,4 +1,4 @@
-"""Scalar equations by a bracket that shrinks: certain wherever the residual changes its sign."""
+"""Bracketing for scalar equations: convergence wherever a continuous residual changes its sign."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ from .bracket import (
 
 @dataclass
 class BracketingState:
-    """The point of smallest residual, a bracket, and for systems without one the search for it."""
+    """Point of smallest residual, bracket, and the search of systems that have no bracket yet."""
 
     z: Tensor
     residual: Tensor
     bracket: Bracket
     search: Search
     found: Tensor
-    """Which systems have a bracket, `(batch, 1)` boolean."""
+    """Boolean mask of the systems that have a bracket, `(batch, 1)`."""
     end_status: Tensor
     count: int
 
 
 @dataclass(frozen=True, eq=False)
 class Bracketing(Solver):
-    """Solve scalar equations, a batch of them, each between two points where the signs differ.
+    """Solve a batch of scalar equations, each between two points where the signs differ.
 
-    Each step evaluates one point of every system: inverse quadratic interpolation through the last
-    three where they lie as those of a monotone function do, else bisection. The bracket only ever
-    shrinks, so that a continuous residual is solved, whatever its derivatives.
+    Each step evaluates one point of every system: by inverse quadratic interpolation through the last
+    three points where these fit a monotone function, else by bisection. The bracket always shrinks, so
+    that a continuous residual is solved, whatever its derivatives.
 
-    Give the bracket, or have it searched: from the start to either side in turn, in steps that double,
-    the first as long as a Newton step. Where a given bracket has one sign at both ends or does not hold
-    the start, or the search finds no change of sign, that system ends with the status
-    `NO_SIGN_CHANGE`, and the others go on. Where the sign changes at a pole or a jump the bracket closes
-    on it and the system ends as `STALLED`.
+    The bracket is given, or searched: from the start to either side in turn, in steps that double, the
+    first as long as a Newton step. A system ends with the status `NO_SIGN_CHANGE` where a given bracket
+    has one sign at both ends or does not contain the start, or where the search finds no change of sign;
+    the others go on. Where the sign changes at a pole or a jump the bracket closes on it, and the system
+    ends with `STALLED`.
 
-    Every system has one unknown: for many equations at once make every one a system, with
-    `batch_dims=1` and `z0` of shape `(batch,)`.
+    Every system has one unknown. Many equations at once are one system each, with `batch_dims=1` and `z0`
+    of shape `(batch,)`.
 
     Attributes:
         lower: Lower ends: a number, or a tensor with an entry for each system; `None` to search.
         upper: Upper ends, above the lower ones.
-        max_search: Steps of the search; 80 lead to either side as far as 1e12 first steps.
+        max_search: Limit on the steps of the search; 80 reach 1e12 first steps to either side.
 
     Raises:
         TypeError: An end is not a number or a tensor.
@@ -178,7 +178,7 @@ def _start_bracket(
     bracket = aimed(bracket)
     usable = inside & changes
     end_status = torch.where(usable.squeeze(1), 0, int(Status.NO_SIGN_CHANGE))
-    # Never looked at, since no system searches.
+    # A placeholder: no system searches.
     search = Search(lower, upper, lower_residual, upper_residual, z, z, lower, upper, usable)
     return BracketingState(z, residual, bracket, search, torch.ones_like(usable), end_status, 0)
 
@@ -186,7 +186,7 @@ def _start_bracket(
 def _start_search(problem: Problem, z: Tensor, residual: Tensor) -> BracketingState:
     length = first_step_length(problem, z, residual)
     move = residual if length is None else length * residual
-    # Less would be lost in rounding.
+    # A smaller first step would be lost in rounding.
     least = torch.finfo(z.dtype).eps * z.abs()
     size = torch.maximum(move.abs(), least)
     infinite = torch.full_like(z, torch.inf)
