@@ -88,6 +88,15 @@ def test_each_member_goes_on_from_the_best_iterates_of_those_before() -> None:
     assert solution.steps.tolist() == [4]
 
 
+def test_a_member_that_runs_away_may_come_back() -> None:
+    # Alone it would have diverged: its residual grows by 5e11 before it is zero.
+    values = iter([1e12, 1.0])
+    members = (Moves(lambda z: torch.full_like(z, next(values))), Moves(never))
+    solution = root(equation, column(-1.0), solver=Polyalgorithm(members=members), batch_dims=1)
+    assert solution.value.tolist() == [1.0]
+    assert solution.steps.tolist() == [2]
+
+
 def test_the_tolerance_is_that_of_the_whole_solve_for_every_member() -> None:
     # From −1 to 0.5 and to 0.993: below a hundredth of the first residual, not of the second's.
     members = tuple(Moves(partial(torch.full_like, fill_value=to)) for to in (0.5, 0.993, 1.0))

@@ -37,7 +37,7 @@ def test_a_cluster_inside_this_process_gives_the_same_rows(tmp_path: Path) -> No
     from dask.distributed import Client, LocalCluster
 
     configuration = studies.StudyConfiguration(
-        name="far", problems=["boggs"], solvers=["newton", "broyden"]
+        name="far", problems=("boggs",), solvers=("newton", "broyden")
     )
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None

@@ -116,9 +116,9 @@ def test_returns_nothing():
     ("profile", "failed"),
     [
         ("fast", ["test_kink", "test_returns_nothing"]),
-        ("full", [
+        pytest.param("full", [
             "test_right_to_first_order", "test_asserted", "test_kink", "test_returns_nothing",
-        ]),
+        ], marks=pytest.mark.long),
     ],
 )  # fmt: skip
 def test_marked_tests_are_verified_with_the_effort_of_the_profile(tmp_path, profile, failed):
