@@ -65,7 +65,7 @@ def in_pairs(**parameters: Mapping[str, Any] | Iterable[Any]) -> pytest.MarkDeco
     return pytest.mark.parametrize(tuple(parameters), cases)
 
 
-def few_examples(few: int = 5) -> settings:
+def few_examples(few: int = 4) -> settings:
     """The settings of a property with many cases: `few` examples each by default, 20 in the long run."""
     many = settings.get_profile("specification").max_examples
     short = settings.get_current_profile_name() == DEFAULT_RUN

@@ -271,7 +271,7 @@ def test_limits_are_drawn_and_the_models_own_hold_in_validation(tmp_path):
                 "limits={least: 3, most: 9}",
             ],
         ),
-        (TEXT, ["model={name: recurrent, width: 8}"]),
+        pytest.param(TEXT, ["model={name: recurrent, width: 8}"], marks=pytest.mark.long),
     ],
     ids=["text", "copy memory", "recurrent"],
 )

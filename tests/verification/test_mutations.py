@@ -138,7 +138,7 @@ def test_the_cause_does_not_depend_on_the_sign_of_the_residual(name, sign):
     ("family", "given"),
     [
         pytest.param("tanh", True, id="tanh-equation given"),
-        pytest.param("tanh", False, id="tanh-equation unknown"),
+        pytest.param("tanh", False, id="tanh-equation unknown", marks=pytest.mark.long),
         pytest.param("transport", True, id="transport-equation given"),
         pytest.param("transport", False, id="transport-equation unknown", marks=pytest.mark.long),
     ],
