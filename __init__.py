@@ -25,7 +25,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     homes = [] if name.startswith("_") and name != "__all__" else _homes()
     if name == "__all__":
-        return sorted(public for home in homes for public in home.__all__)
+        # Constants, classes, functions.
+        order = sorted(public for home in homes for public in home.__all__)
+        return sorted(order, key=lambda public: (not public.isupper(), not public[0].isupper()))
     for home in homes:
         if name in home.__all__:
             globals()[name] = value = getattr(home, name)
