@@ -8,6 +8,7 @@ follow. The rule for `vmap` solves one problem with one more axis of independent
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -197,6 +198,7 @@ def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutc
         per_system(norms, layout.dtype),
         per_system(torch.from_numpy(result.steps), torch.int64),
         per_system(torch.from_numpy(result.best_step), torch.int64),
+        per_system(torch.from_numpy(result.error), layout.dtype),
     )
 
 
@@ -266,12 +268,12 @@ class _Root(torch.autograd.Function):
             saved = tuple(forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
             z, args = saved[: call.leaves], saved[call.leaves :]
             if not given:
-                return (*(torch.zeros_like(leaf) for leaf in z), None, None, None, None)
+                return (*(torch.zeros_like(leaf) for leaf in z), *[None] * 5)
             with torch.set_grad_enabled(_recording((*saved, *given.values()))):
                 _, forward = call.equation.pushforward_arguments(z, args, list(given))
                 constant = forward(tuple(given.values()))
                 w = _derivative(TangentEquation, call, ctx.asking, z, constant, args)
-        return (*w, None, None, None, None)
+        return (*w, *[None] * 5)
 
     @staticmethod
     def vmap(
@@ -287,3 +289,7 @@ class _Root(torch.autograd.Function):
         equation = call.equation.vmapped(mapped[call.leaves :], info.randomness)
         outputs = _Root.apply(replace(call, equation=equation), asking.again(), *moved)
         return outputs, (0,) * len(outputs)
+
+
+# PyTorch asks for the signature in each call, which without this takes a twentieth of a small solve.
+_Root.forward.__signature__ = inspect.signature(_Root.forward)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..equations.capture import levels
+from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
 
@@ -63,4 +64,6 @@ def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
 
 def writes_to(tensor: Tensor) -> int:
     """Number of in-place changes of `tensor`, over all levels of `torch.func` transforms."""
+    if not transforming():
+        return 1 if tensor.is_inference() else tensor._version
     return sum(1 if level.is_inference() else level._version for level in levels(tensor))

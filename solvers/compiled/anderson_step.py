@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,17 +51,12 @@ def compiled_step(solver: Any, problem: Problem, state: Any, floor: float, expan
         sizes,
         following,
     )
-    after = replace(
-        state,
-        z=z,
-        residual=residual,
-        size=torch.from_numpy(sizes[0]),
-        limit=torch.from_numpy(before.limits[0]),
-        plain=torch.from_numpy(before.plain),
-        count=count,
-        z_size=torch.from_numpy(sizes[1]),
-        following=torch.from_numpy(following),
-    )
+    after = type(state)(
+        z, residual, ring, state.first, state.identity, state.mixing, torch.from_numpy(sizes[0]),
+        torch.from_numpy(before.limits[0]), state.strict, state.lenient,
+        torch.from_numpy(before.plain), state.relative, state.tiny, count,
+        torch.from_numpy(sizes[1]), torch.from_numpy(following),
+    )  # fmt: skip
     after.arrays = before._replace(size=sizes[0])
     return after
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,17 +72,9 @@ def compiled_step(
     )
     z_row, residual_row, direction = map(torch.from_numpy, point)
     size, length, z_size = map(torch.from_numpy, numbers_after)
-    after = replace(
-        state,
-        z_row=z_row,
-        residual_row=residual_row,
-        size=size,
-        direction=direction,
-        length=length,
-        updates=updates,
-        used=state.used + 1,
-        count=state.count + 1,
-        z_size=z_size,
-    )
+    after = type(state)(
+        z_row, residual_row, size, direction, length, updates, state.used + 1,
+        state.first_length, state.count + 1, z_size,
+    )  # fmt: skip
     after.arrays = BroydenArrays(point, numbers_after, before.first_length, stored)
     return after
