@@ -22,6 +22,8 @@ class CallOutcome(NamedTuple):
     steps: Tensor
     best_step: Tensor
     """The solver step that reached the value: on failure not the last."""
+    error: Tensor
+    """Estimates of the relative error of the value; NaN where unknown."""
 
     @staticmethod
     def of(tensors: Leaves, leaves: int) -> CallOutcome:
@@ -62,6 +64,7 @@ class Record:
             status=outcome.status,
             residual_norm=outcome.residual_norm,
             steps=outcome.steps,
+            error=outcome.error,
             counts=self.counts,
             trace=self.trace,
             adjoints=[] if self.order else self.adjoints,

@@ -25,6 +25,8 @@ _ADVICE = {
     "better start",
     Status.NON_FINITE: "check the equation for overflow and for values outside its domain",
     Status.LINEAR_SOLVE_FAILED: "the Jacobian may be singular there: use another linear solver or start",
+    Status.DISCONTINUITY: "check the equation for a pole or a jump inside of the bracket, and give a bracket "
+    "without one",
     Status.NO_SIGN_CHANGE: "give Bracketing(lower=..., upper=...) whose ends have residuals of different "
     "signs and hold the start, or use a solver that needs no bracket",
 }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..driving.acceptance import Demand, estimated, examinable, reason
 from ..driving.ledger import Ledger
 from ..driving.progress import REREAD_MARGIN, Progress, Rules, verdict
 from ..interface.goal import Goal
@@ -69,6 +70,8 @@ class OneSystem:
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
         self._raised: Exception | None = None
+        self._demand = Demand.of(problem.dtype(z), goal.stopping.rtol)
+        self._factor, self._distance = 1.0, np.inf
 
         self.best = self._last = self.start
         self._best_norm = self._last_norm = self.first_norm
@@ -92,10 +95,31 @@ class OneSystem:
         self._last, self._last_norm = x, norm
         if norm < self._best_norm:
             self.best, self._best_norm = x, norm
-        if self._stops and self._meets(x, norm, REREAD_MARGIN):
+        if self._stops and self._meets(x, norm, REREAD_MARGIN * self._factor) and self._accepts(x):
             self.best = x
             self.end(Status.CONVERGED)
         return residual
+
+    def _accepts(self, x: Tensor) -> bool:
+        """True if an estimate of the error accepts `x`; else the residual must fall further."""
+        rows = self._all(x)
+        if not examinable(self._problem, rows) or self._last_norm <= self._goal.tolerance.atol:
+            return True
+        self._count()
+        estimate = self.call(
+            lambda: estimated(self._problem, rows, self._all(self.start).abs(), self._demand.xtol)
+        )
+        error, distance = float(estimate.error[self._row]), float(estimate.to_zero[self._row])
+        if bool(self._demand.met(estimate)[self._row]):
+            self._ledger.error[self.index] = error
+            return True
+        if distance >= 0.5 * self._distance:
+            self._ledger.reasons[self.index] = reason(error)
+            self.end(Status.STALLED)
+        self._distance = distance
+        size = self._last_norm / self._threshold(x)
+        self._factor = size * float(self._demand.reduction(np.float64(error)))
+        return False
 
     def jacobian(self, x: Tensor) -> Tensor:
         """`∂r/∂z` at `x`, `(n, n)`; one evaluation, none if linear, and `n` products."""
@@ -201,8 +225,11 @@ class OneSystem:
         self.budget.counts.evaluations += 1
 
     def _meets(self, x: Tensor, norm: float, margin: float = 1.0) -> bool:
+        return norm <= margin * self._threshold(x)
+
+    def _threshold(self, x: Tensor) -> float:
         reference = float(rms(x)) if self._reference is None else self._reference
-        return bool(norm <= margin * threshold(self._rtol, self._goal.tolerance.atol, reference))
+        return float(threshold(self._rtol, self._goal.tolerance.atol, reference))
 
     def _all(self, x: Tensor) -> Tensor:
         if self._alone:
@@ -257,4 +284,4 @@ def solve_each(
             break
     if found:
         ledger.z = z.index_copy(0, torch.tensor(rows, device=z.device), torch.stack(found))
-    return ledger.outcome()
+    return replace(ledger.outcome(), final=not stops_at_goal)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..driving.driver import solve
@@ -49,7 +50,8 @@ class Winner:
 class Polyalgorithm(WholeSolver):
     """Try several solvers in turn until every system is solved: the default of `root`.
 
-    Each member goes on from the best iterate of every unsolved system, with the tolerance of the whole
+    Each member begins at the start of the solve with every unsolved system, since where one stalls others
+    would too; of a linear equation it goes on from the best iterate. Its tolerance is that of the whole
     solve; solved systems are fixed and cost nothing more. An equation that the first member solves costs
     what that member costs. A member may diverge for a while and return: only NaN, its own verdict or a
     limit ends it, and the best iterate is kept in any case.
@@ -134,8 +136,7 @@ class _Relay:
     def __init__(self, problem: Problem, goal: Goal, z: Tensor, residual: Tensor) -> None:
         self._problem, self._goal = problem, goal
         self._ledger = Ledger(z)
-        self._residual: Tensor | None = residual
-        """The residual at the start; `None` once a member has moved the iterates."""
+        self._start, self._first = z, residual
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
         self._budget = Budget.of(goal.stopping, problem.counts)
@@ -154,20 +155,20 @@ class _Relay:
         self._steps_before = self._last_step
         goal, ledger = self._goal, self._ledger
         share, self._budget = self._budget.divided(last)
+        z, residual = self._next_start()
         result = solve(
             self._problem,
             member,
-            ledger.z,
+            z,
             # A system that diverges for a while may return, and the best iterate is kept.
             share.limit(replace(goal.stopping, divergence=math.inf)),
-            residual=self._residual,
+            residual=residual,
             rtol=goal.rtol_asked,
             reference=goal.reference,
             callback=None if goal.callback is None else self._report,
             trace=goal.trace,
             held=self._held if self._held.any() else None,
         )
-        self._residual = None
         open_ = ~self._held
         solved = open_ & (result.status == Status.CONVERGED)
         better = open_ & ((result.residual_norm < ledger.norm) | solved)
@@ -175,12 +176,27 @@ class _Relay:
         steps = ledger.steps + np.where(open_, result.steps, 0)
         ledger.end(slice(None), np.where(nearest, result.status, ledger.status), steps)
         ledger.keep(better, result.z, result.residual_norm, steps)
+        ledger.error = np.where(better, result.error, ledger.error)
+        ledger.reasons.update({i: why for i, why in result.reasons.items() if nearest[i]})
         # No member can solve a system from a start that is not finite.
         self._held = self._held | solved | ~np.isfinite(ledger.norm)
         self.solved.append(int(solved.sum()))
         if result.trace is not None:
             # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])
+
+    def _next_start(self) -> tuple[Tensor, Tensor | None]:
+        """Where the next member begins, and the residual there if it is known.
+
+        A linear equation goes on from the best iterate. A nonlinear one begins anew: an iterate at which
+        one member stalled (a local minimum, a flat tail) would take every other with it.
+        """
+        if self._problem.linear:
+            return self._ledger.z, None if self.solved else self._first
+        fixed = torch.from_numpy(self._held).to(self._start.device).unsqueeze(1)
+        if not self._held.any():
+            return self._start, self._first
+        return torch.where(fixed, self._ledger.z, self._start), None
 
     def outcome(self) -> RunOutcome:
         return self._ledger.outcome(norms_known=True)

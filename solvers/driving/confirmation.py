@@ -23,12 +23,12 @@ class Confirmation:
         self._evaluated = (ledger.z, residual)
         """`(z, residual)` with the smallest *evaluated* residual; initially the start."""
 
-    def run(self, first: np.ndarray, last: bool) -> tuple[Tensor, bool]:
+    def run(self, first: np.ndarray, more: np.ndarray) -> tuple[Tensor, bool]:
         """Replace norms by those of the true residual; systems that fall short run again.
 
         Args:
             first: Norms at the first look.
-            last: No step may follow.
+            more: The systems that may take further steps.
 
         Returns:
             The residual at the kept iterates, and true if a system fell short.
@@ -53,9 +53,7 @@ class Confirmation:
         # A system that was at the rounding level already has had its second chance.
         at_level = before <= self._rounding.level * first
         stuck = short & (~(norm <= REFINED * before) | at_level)
-        if last:
-            ledger.end(short, MAX_STEPS, ledger.steps[short])
-        else:
-            ledger.reopen(short)
+        ledger.reopen(short & more)
+        ledger.end(short & ~more, MAX_STEPS, ledger.steps[short & ~more])
         ledger.end(stuck, STALLED, ledger.steps[stuck])
         return residual, bool(claimed.any())

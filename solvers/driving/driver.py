@@ -21,7 +21,7 @@ from ..interface.goal import Callback, Goal
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.solution import FlatSolution, Status
-from ..interface.solver import Solver, WholeSolver
+from ..interface.solver import RunOutcome, Solver, WholeSolver
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .end_states import EndStates
@@ -103,7 +103,8 @@ def solve(
         )  # fmt: skip
         _run_whole(problem, solver, z, residual, goal, monitor)
     else:
-        _run_steps(problem, solver, z, residual, budget, monitor, stopping, ends)
+        _run_steps(problem, solver, z, residual, monitor, stopping, ends)
+    monitor.acceptance.reconsider()
     monitor.rounding.accept()
     return ledger.solution(problem.counts)
 
@@ -113,7 +114,6 @@ def _run_steps(
     solver: Solver,
     z: Tensor,
     residual: Tensor,
-    budget: Budget,
     monitor: Monitor,
     stopping: Stopping,
     ends: EndStates | None,
@@ -122,31 +122,30 @@ def _run_steps(
     ledger, active = monitor.ledger, monitor.active
     check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
     state = solver.init(problem, z, residual)
-    step = 0
+    step = total = 0
     while True:
-        last = budget.spent(step)
+        last = monitor.limited(step)
         if last or step % check_every == 0:
-            running = ledger.running
-            changed = monitor.look(state, step, last) or (step == 0 and not running.all())
+            running = None if monitor.all_run else ledger.running
+            changed = monitor.look(state, step) or (step == 0 and running is not None)
             if ledger.watched:
                 monitor.settle()
                 ledger.record()
-                if ledger.announce(step):
-                    monitor.end_running(state, step)
-                    last = True
+                if ledger.announce(total):
+                    monitor.stop(state, step)
             if ends is not None:
-                ends.take(state, *active.places(running & ~ledger.running))
-            if ledger.all_ended:
-                if not solver.confirm_residual:
+                before = np.ones_like(ledger.running) if running is None else running
+                ends.take(state, *active.places(before & ~ledger.running))
+            if not monitor.all_run and ledger.all_ended:
+                found = monitor.confirm()
+                if found is None or ledger.all_ended:
                     return
-                residual = monitor.confirm(last)
-                if ledger.all_ended:
-                    return
-                state = solver.init(active.problem, ledger.z, residual)
-            elif changed:
+                state, step = solver.init(active.problem, ledger.z, found), 0
+                continue
+            if changed:
                 state = active.thin_out(state)
         state = solver.step(active.problem, state)
-        step += 1
+        step, total = step + 1, total + 1
 
 
 class _Point(NamedTuple):
@@ -168,21 +167,34 @@ def _run_whole(
 ) -> None:
     """Let `solver` run; what it returns is evaluated again and judged like any other iterate."""
     ledger = monitor.ledger
-    monitor.look(_Point(z, residual), 0, goal.budget.spent(0))
+    monitor.look(_Point(z, residual), 0)
     monitor.settle()
     ledger.record()
     if ledger.all_ended:
         return
-    outcome = solver.run(problem, z, residual, goal)
-    problem.unpark()
+    while True:
+        running, before = ledger.running, ledger.steps
+        outcome = solver.run(problem, ledger.z, residual, goal)
+        problem.unpark()
+        monitor.look(_judged(problem, outcome), 1, last=True)
+        ledger.record()
+        ledger.take_over(outcome, running, before)
+        found = monitor.acceptance.examine(can_go_on=not outcome.final)
+        if found is None:
+            return
+        # Again, from where the refused systems are, for a smaller residual.
+        residual = found
+        goal = goal.lowered(monitor.acceptance.factor, ~ledger.running)
+
+
+def _judged(problem: Problem, outcome: RunOutcome) -> _Point:
+    """The end of a run with its own opinion of that; only a residual counts as convergence."""
     codes = np.where(outcome.status == Status.RUNNING, int(Status.MAX_STEPS), outcome.status)
     if outcome.residual_norm is None:
         codes = np.where(codes == Status.CONVERGED, int(Status.STALLED), codes)
         norm = torch.linalg.vector_norm(problem.residual(outcome.z), dim=1)
     else:
-        norm = torch.from_numpy(outcome.residual_norm / rms_unit(z.shape[1])).to(z)
-    end_status = torch.from_numpy(codes.astype(np.int64)).to(z.device)
-    running = ledger.running
-    monitor.look(_Point(outcome.z, None, end_status, norm), 1, True)
-    ledger.record()
-    ledger.take_over(np.where(running, outcome.steps, 0), outcome.trace, outcome.reasons)
+        unit = rms_unit(outcome.z.shape[1])
+        norm = torch.from_numpy(outcome.residual_norm / unit).to(outcome.z)
+    end_status = torch.from_numpy(codes.astype(np.int64)).to(outcome.z.device)
+    return _Point(outcome.z, None, end_status, norm)

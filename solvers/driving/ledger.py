@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ class Ledger:
         norm: Root-mean-square norms of their residuals; infinite before the first.
         best_step: The steps that reached them.
         threshold: The largest norms that would have counted as converged there.
+        error: Estimates of the relative error of `z`; NaN where nothing is known of it.
         norms: Residual norms at the last look; NaN for systems that have ended.
         reasons: A library's account of systems that it did not solve.
 
@@ -47,6 +47,7 @@ class Ledger:
         self.best_step = np.zeros(batch, dtype=np.int64)
         self.norm = np.full(batch, np.inf)
         self.threshold = np.zeros(batch)
+        self.error = np.full(batch, np.nan)
         self.norms = np.full(batch, np.nan)
         self.reasons: dict[int, str] = {}
         self.trace: list[np.ndarray] = []
@@ -70,6 +71,7 @@ class Ledger:
     def end(self, which: Any, status: Any, step: Any) -> None:
         """Write the status of the systems `which` (a mask or an index), which ended at `step`."""
         self.status[which] = status
+        self.steps = self.steps.copy()
         self.steps[which] = step
 
     def reopen(self, which: np.ndarray) -> None:
@@ -116,15 +118,25 @@ class Ledger:
         """Show the `norms` of a look to the caller; true if the solve is to end."""
         return self._callback is not None and bool(self._callback(step, self.norms))
 
-    def take_over(
-        self, steps: np.ndarray, trace: np.ndarray | None, reasons: Mapping[int, str]
-    ) -> None:
-        """The steps, trace and reasons of a run that had a ledger, or a library, of its own."""
-        self.steps = steps.astype(np.int64)
-        self.best_step = np.where(self.best_step > 0, self.steps, 0)
-        self.reasons = dict(reasons)
-        if self._traces and trace is not None:
-            self.trace = list(trace)
+    def take_over(self, outcome: RunOutcome, ran: np.ndarray, before: np.ndarray) -> None:
+        """Steps, errors, trace and reasons of a run that had a ledger, or a library, of its own.
+
+        Args:
+            outcome: The result of the run.
+            ran: The systems that took part in it.
+            before: The steps of all systems before it.
+        """
+        kept = ran & (self.best_step > 0)
+        self.steps = np.where(ran, before + outcome.steps, self.steps).astype(np.int64)
+        self.best_step = np.where(kept, self.steps, self.best_step)
+        self.reasons.update(outcome.reasons)
+        if outcome.error is not None:
+            self.error = np.where(kept, outcome.error, self.error)
+            # A small residual with a known error is no root where the run itself refused it.
+            refused = kept & ~np.isnan(outcome.error) & (outcome.status != Status.CONVERGED)
+            self.status = np.where(refused, outcome.status, self.status).astype(np.int8)
+        if self._traces and outcome.trace is not None:
+            self.trace = [*(self.trace if before.any() else ()), *outcome.trace]
 
     def outcome(self, *, norms_known: bool = False) -> RunOutcome:
         """The same for a solver that runs whole; its driver evaluates norms that are not known."""
@@ -134,6 +146,7 @@ class Ledger:
             self.steps,
             self.reasons,
             residual_norm=self.norm if norms_known else None,
+            error=self.error,
             trace=np.stack(self.trace) if self.trace else None,
         )
 
@@ -146,6 +159,7 @@ class Ledger:
             steps=self.steps,
             best_step=self.best_step,
             threshold=self.threshold,
+            error=self.error,
             counts=counts,
             trace=np.stack(self.trace) if self.trace else None,
             reasons=self.reasons,

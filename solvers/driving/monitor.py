@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ from ..interface.problem import Problem
 from ..interface.solver import Solver
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
+from .acceptance import Acceptance, Demand
 from .active import Active
 from .confirmation import Confirmation
+from .fast_path import FastPath
 from .ledger import Ledger
 from .progress import (
     CONVERGED,
     MAX_STEPS,
     RECURSION_MARGIN,
     RUNNING,
-    SLOWEST_PROGRESS,
     Progress,
     Rules,
     in_order,
@@ -32,18 +33,6 @@ from .rounding import RoundingCheck, due
 
 # A Krylov method may stagnate for as many steps as there are unknowns, and then converge; up to so many.
 _LONGEST_HORIZON = 512
-# Safety factor on tolerances in the fast path: a norm read in a coarse dtype may round across the tolerance.
-_SAFETY = 1.01
-
-
-@dataclass(frozen=True)
-class _Postponed:
-    """A look at which every system made progress, whose bookkeeping is left for later."""
-
-    step: int
-    z: Tensor | None
-    """The iterate, or `None` where the solver forms it on demand."""
-    reading: Reading
 
 
 class Monitor:
@@ -52,6 +41,7 @@ class Monitor:
     Attributes:
         ledger: The record that is kept.
         active: The systems that are still evaluated.
+        acceptance: Examines systems that claim to have converged.
         rounding: Accepts residuals that rounding explains.
     """
 
@@ -70,105 +60,133 @@ class Monitor:
         batch, n = ledger.z.shape
         self.ledger, self.active = ledger, Active(problem, ledger, solver.keeps_batch)
         self.rounding = RoundingCheck(ledger, self.active, tolerance, budget)
+        demand = Demand.of(problem.dtype(ledger.z), stopping.rtol)
+        self.acceptance = Acceptance(
+            ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself
+        )
         self._confirmation = Confirmation(ledger, self.active, self.rounding, residual)
         self._solver, self._tolerance, self._sequence = solver, tolerance, sequence
         self._unit = rms_unit(n)
         self._first = None if reference is None else reference.detach().cpu().numpy() / self._unit
         self._progress = Progress.start(batch)
         self._rules = _rules(solver, stopping, n)
-        # The fast path compares norms as they are read with these bounds.
-        self._least = _SAFETY * np.maximum(tolerance.rtol, self.rounding.level)
-        self._floor = tolerance.atol / self._unit
-        self._most: Any = np.inf
-        self._postponed: _Postponed | None = None
-        self._all_run = batch > 0
+        self._fast = FastPath(tolerance, self.rounding.level, self._unit)
+        self._budget, self._stopped = budget, False
+        self._earlier = np.zeros(batch, dtype=np.int64)
+        """Steps of each system before the solver was last started."""
+        self._most_earlier = 0
 
-    def look(self, state: Any, step: int, last: bool) -> bool:
-        """Read the norms back, end systems, keep iterates; true if a system ended."""
+    @property
+    def all_run(self) -> bool:
+        """True while no system has ended."""
+        return self._fast.open
+
+    def limited(self, step: int) -> bool:
+        """True if some running system may take no step after this one."""
+        return bool(self._budget.spent(step + self._most_earlier))
+
+    def look(self, state: Any, step: int, *, last: bool = False) -> bool:
+        """Read the norms back, end systems, keep iterates; true if a system ended.
+
+        Args:
+            state: The solver's state.
+            step: Its steps since it was last started.
+            last: It ends here, whatever the limits are.
+        """
+        limited = last or self.limited(step)
         reading = read(state, self.active, self._tolerance.relative_to_iterate, self._first)
         if self._first is None:
             self._first = reading.norm
-        if reading.end_status is None and not last and self._all_advance(reading):
-            z = None if self._solver.lazy_iterate else state.z
-            self._postponed = _Postponed(step, z, reading)
+        if not limited and self._fast.advances(reading):
+            self._fast.postponed = step, None if self._solver.lazy_iterate else state.z, reading
             return False
         self.settle()
         norm, reference = self._scaled(reading)
+        own = step + self._earlier
+        spent = last | self._budget.spent(own) if limited else False
         ledger, before = self.ledger, self._progress
         running = ledger.running
-        threshold = self._tolerance.threshold(reference)
+        threshold = self._threshold(reference)
         at_rounding = norm <= self.rounding.level * reference
         waiting = False if self._sequence is None else ~in_order(~running, self._sequence)
         self._progress = progress = before.after(norm, step, at_rounding, waiting)
         with np.errstate(over="ignore", invalid="ignore"):
             codes = verdict(
                 self._rules, norm, threshold, self._first_norms, progress, step,
-                at_rounding=at_rounding, end_status=reading.end_status, last=last,
+                at_rounding=at_rounding, end_status=reading.end_status, last=spent,
             )  # fmt: skip
         converged = self._in_order(codes == CONVERGED, running)
-        codes = np.where((codes == CONVERGED) & ~converged, MAX_STEPS if last else RUNNING, codes)
+        if self._sequence is not None:
+            waits = np.where(spent, MAX_STEPS, RUNNING)
+            codes = np.where((codes == CONVERGED) & ~converged, waits, codes)
         ended = running & (codes != RUNNING)
         if self._solver.lazy_iterate:
             keep = ended & np.isfinite(norm)
         else:
             keep = running & ((norm < before.best) | converged)
         if keep.any():
-            ledger.keep(keep, state.z, norm, step, threshold, self.active.rows)
+            ledger.keep(keep, state.z, norm, own, threshold, self.active.rows)
+        if converged.any() and hasattr(state, "error"):
+            self.acceptance.note(state.error(), converged & ended)
         ledger.norms = np.where(running, norm, np.nan)
-        self._most = SLOWEST_PROGRESS * np.minimum(progress.mark, progress.best) / self._unit
+        self._fast.expect(np.minimum(progress.mark, progress.best))
         doubted = running & ~ended & due(step - progress.since)
         if doubted.any() and not (self._solver.lazy_iterate or self._solver.confirm_residual):
             explained = self._in_order(self.rounding.explained(doubted), running)
             codes, ended = np.where(explained, CONVERGED, codes), ended | explained
-        return self._end(ended, codes[ended], step)
+        return self._end(ended, codes[ended], own[ended])
 
     def hold(self, held: np.ndarray) -> None:
         """Let the systems `held` end before the first step."""
         self._end(held, MAX_STEPS, 0)
 
-    def end_running(self, state: Any, step: int) -> None:
-        """End what runs with `MAX_STEPS`, at the iterates of the look just made."""
-        ledger = self.ledger
+    def stop(self, state: Any, step: int) -> None:
+        """End every running system with `MAX_STEPS`, at the iterates of the look just made."""
+        ledger, own = self.ledger, step + self._earlier
+        self._stopped = True
         running = ledger.running
         keep = running & np.isfinite(ledger.norms)
         if self._solver.lazy_iterate and keep.any():
-            ledger.keep(keep, state.z, ledger.norms, step, rows=self.active.rows)
-        self._end(running, MAX_STEPS, step)
+            ledger.keep(keep, state.z, ledger.norms, own, rows=self.active.rows)
+        self._end(running, MAX_STEPS, own[running])
 
-    def confirm(self, last: bool) -> Tensor:
-        """The true residual at the kept iterates; systems that it says are not solved run again."""
-        residual, short = self._confirmation.run(self._first_norms, last)
-        if short:
-            self._rules = replace(self._rules, margin=0.5 * self._rules.margin)
+    def confirm(self) -> Tensor | None:
+        """Examine the converged systems, once all have ended; those that fall short run again.
+
+        Returns:
+            The residual at the kept iterates where a system may run again, else `None`.
+        """
+        residual: Tensor | None
+        if self._solver.confirm_residual:
+            more = ~np.asarray(self._stopped | self._budget.spent(self.ledger.steps))
+            residual, short = self._confirmation.run(self._first_norms, more)
+            if short:
+                self._rules = replace(self._rules, margin=0.5 * self._rules.margin)
+        else:
+            residual = self.acceptance.examine(can_go_on=not self._stopped)
+        running = self.ledger.running
         self._progress = self._progress.restarted()
+        self._earlier = np.where(running, self.ledger.steps, 0)
+        self._most_earlier = int(self._earlier.max(initial=0))
         return residual
 
     def settle(self) -> None:
         """Write back the postponed bookkeeping of the last fast-path step."""
-        if self._postponed is None:
+        if self._fast.postponed is None:
             return
-        step, z = self._postponed.step, self._postponed.z
-        norm, reference = self._scaled(self._postponed.reading)
-        self._postponed = None
+        step, z, reading = self._fast.postponed
+        self._fast.postponed = None
+        norm, reference = self._scaled(reading)
         self._progress = Progress(norm, norm, np.full(len(norm), step), self._progress.reached)
         self.ledger.norms = norm
         if z is not None:
             everyone = np.ones(len(norm), dtype=bool)
-            self.ledger.keep(everyone, z, norm, step, self._tolerance.threshold(reference))
+            own = step + self._earlier
+            self.ledger.keep(everyone, z, norm, own, self._threshold(reference))
 
-    def _all_advance(self, reading: Reading) -> bool:
-        """Fast path: every system still runs, made progress, and is above its tolerance.
-
-        Most looks find that, and need a tenth of the arithmetic to tell it.
-        """
-        if not self._all_run:
-            return False
-        norm = reading.norm
-        ahead = (norm > self._least * reading.reference + self._floor) & (norm < self._most)
-        if np.count_nonzero(ahead) < len(ahead):
-            return False
-        self._most = SLOWEST_PROGRESS * norm
-        return True
+    def _threshold(self, reference: np.ndarray) -> np.ndarray:
+        """The largest norms of converged systems; lower where a claim was refused."""
+        return np.asarray(self._tolerance.threshold(reference) * self.acceptance.factor)
 
     def _scaled(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
         """Root-mean-square norms in float64."""
@@ -186,11 +204,11 @@ class Monitor:
             return arrived
         return arrived & in_order(arrived | ~running, self._sequence)
 
-    def _end(self, which: np.ndarray, status: Any, step: int) -> bool:
+    def _end(self, which: np.ndarray, status: Any, step: Any) -> bool:
         """Enter the end of the systems `which`; true if there are any."""
         if not which.any():
             return False
-        self._all_run = False
+        self._fast.open = False
         self.ledger.end(which, status, step)
         return True
 

@@ -97,7 +97,7 @@ class Progress:
     def restarted(self) -> Progress:
         """With norms that are to be compared with none before."""
         best = np.full_like(self.best, np.inf)
-        return replace(self, best=best, mark=best)
+        return replace(self, best=best, mark=best, since=np.zeros_like(self.since))
 
 
 def verdict(
@@ -110,7 +110,7 @@ def verdict(
     *,
     at_rounding: Any = False,
     end_status: Any = None,
-    last: bool = False,
+    last: Any = False,
 ) -> Any:
     """The status of each system at a look, `RUNNING` where it goes on.
 
@@ -127,10 +127,10 @@ def verdict(
         step: The step of the look.
         at_rounding: The systems whose norm is at the rounding level.
         end_status: Status codes of systems for which the solver can do no more, else 0.
-        last: No step may follow.
+        last: No step may follow, for any system or for some.
     """
     array = _library(norm)
-    codes = array.full_like(progress.since, MAX_STEPS if last else RUNNING)
+    codes = array.where(last | (progress.since < 0), MAX_STEPS, RUNNING)
     if not rules.ends_itself:
         patience = array.where(at_rounding, rules.patience_at_rounding, rules.patience)
         codes = array.where(step - progress.since >= patience, STALLED, codes)

@@ -10,6 +10,7 @@ from ..interface.compiled_systems import NoDerivativeError
 from ..interface.golden import golden_sequence
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
+from ..interface.solution import Status
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .ledger import Ledger
@@ -46,6 +47,7 @@ class RoundingCheck:
         self.tolerance = tolerance
         self.level = level(problem, ledger.z)
         self._ledger, self._active, self._budget = ledger, active, budget
+        self._start = ledger.z
         self._possible = tolerance.is_default and (
             problem.linear or (problem.form == "root" and problem.linearize is not None)
         )
@@ -56,7 +58,9 @@ class RoundingCheck:
         if not (self._possible and which.any() and self._budget.evaluations_left > 0):
             return np.zeros_like(which)
         try:
-            bound = self._active.spread(reachable(self._active.problem, self._active.iterates()))
+            active = self._active
+            start = self._start if active.rows is None else self._start[active.rows]
+            bound = active.spread(reachable(active.problem, active.iterates(), start))
         except NoDerivativeError:  # A solver may do without, and then nothing is known of rounding.
             self._possible = False
             return np.zeros_like(which)
@@ -67,9 +71,12 @@ class RoundingCheck:
     def accept(self) -> None:
         """Mark as converged every unsolved system whose residual is within rounding error."""
         ledger = self._ledger
+        if not self._possible or (ledger.status == CONVERGED).all():
+            return
         unsolved = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
+        unsolved |= ledger.status == Status.DISCONTINUITY
         unsolved &= (ledger.steps > 0) & np.isfinite(ledger.norm)
-        if self._possible and unsolved.any():
+        if unsolved.any():
             self._active.restore()
             explained = self.explained(unsolved)
             ledger.end(explained, CONVERGED, ledger.steps[explained])
@@ -87,17 +94,24 @@ def due(without_progress: np.ndarray) -> np.ndarray:
     return (without_progress >= FIRST_DOUBT) & powers
 
 
-def reachable(problem: Problem, z: Tensor) -> np.ndarray:
+def reachable(problem: Problem, z: Tensor, start: Tensor | None = None) -> np.ndarray:
     """The residual norms that a small backward error explains: those of changing `z` in its last digits.
 
     The changes of a few units have the signs of a quasi-random sequence, so that the product is of the
     size of `‖J‖‖z‖` also where cancellation makes `J z` small. One product, one evaluation.
 
+    An unknown of a nonlinear equation that ran off from its `start` is changed by the digits of that: far
+    out, those of `z` explain everything.
+
     Source: Rigal & Gaches 1967 (the normwise backward error).
     """
     n = z.shape[1]
     signs = torch.where(golden_sequence(n, device=z.device) < 0.5, 1.0, -1.0).to(z.dtype)
-    moved = z * signs
+    size = z
+    if start is not None and not problem.linear:
+        first = start.abs()
+        size = torch.where(first > 0, torch.minimum(z.abs(), first), z.abs())
+    moved = size * signs
     product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
     change = torch.linalg.vector_norm(product, dim=1)
     change = change.detach().cpu().numpy().astype(np.float64)

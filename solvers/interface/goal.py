@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,11 @@ class Goal:
     def met(self, z: Tensor, residual: Tensor) -> Tensor:
         """Which systems `z`, whose residual is `residual`, solves: boolean, `(batch,)`."""
         return rms(residual) <= self.threshold(z)
+
+    def lowered(self, factor: np.ndarray, held: np.ndarray) -> Goal:
+        """The goal with thresholds multiplied by `factor`, for the systems that are not `held`."""
+        tolerance = replace(self.tolerance, rtol=self.tolerance.rtol * factor)
+        return replace(self, tolerance=tolerance, held=held)
 
     @property
     def rtol_asked(self) -> Tensor | None:

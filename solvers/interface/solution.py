@@ -28,6 +28,7 @@ class Status(IntEnum):
     NON_FINITE = 5
     LINEAR_SOLVE_FAILED = 6
     NO_SIGN_CHANGE = 7
+    DISCONTINUITY = 8
 
     @property
     def message(self) -> str:
@@ -43,6 +44,7 @@ _MESSAGES = {
     Status.NON_FINITE: "the residual became NaN or infinite",
     Status.LINEAR_SOLVE_FAILED: "the linear equation of a step could not be solved",
     Status.NO_SIGN_CHANGE: "no bracket over which the residual changes its sign",
+    Status.DISCONTINUITY: "the residual changes its sign at a pole or a jump, without a root",
 }
 
 
@@ -80,6 +82,8 @@ class Solution:
         status: Integer tensor of `Status` codes with one entry per system (shape `batch`).
         residual_norm: Root-mean-square norm of the residual *of `value`*, one entry per system.
         steps: Solver steps that each system took, one entry per system.
+        error: Estimate of the relative error of `value`, one entry per system: the largest part of an
+            unknown that a further Newton step would change. NaN where nothing is known of it.
         counts: Evaluations of the equation, JVPs, VJPs and linear iterations, on the whole batch.
         trace: With `trace=True`, an array `(checks, systems)` of residual norms; else `None`.
         adjoints: Solutions of the adjoint (or tangent) equations that derivatives of `value`
@@ -97,6 +101,7 @@ class Solution:
     status: Tensor
     residual_norm: Tensor
     steps: Tensor
+    error: Tensor
     counts: Counts
     trace: np.ndarray | None = None
     adjoints: list[Solution] = field(default_factory=list, repr=False)
@@ -121,6 +126,7 @@ class Solution:
             self.status,
             self.residual_norm,
             self.steps,
+            self.error,
             self.counts,
             self.trace,
             self.adjoints,
@@ -138,6 +144,7 @@ class FlatSolution:
         steps: Steps that each system took.
         best_step: The step that reached the iterate which is returned; on failure not the last.
         threshold: The largest norm that would have counted as converged there.
+        error: Estimates of the relative error of `z`; NaN where nothing is known of it.
         counts: Work on the whole batch.
         trace: Residual norms at every check, `(checks, batch)`, or `None`.
         reasons: The account that a library gives of systems that it did not solve.
@@ -156,6 +163,7 @@ class FlatSolution:
     steps: np.ndarray
     best_step: np.ndarray
     threshold: np.ndarray
+    error: np.ndarray
     counts: Counts
     trace: np.ndarray | None
     reasons: Mapping[int, str] = field(default_factory=dict)

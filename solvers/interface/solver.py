@@ -93,6 +93,8 @@ class RunOutcome:
         reasons: A library's account of systems that it did not solve, for error messages.
         residual_norm: Root-mean-square norms of the residual at `z`, for a solver whose parts are run by
             the driver itself; its status counts then as well. `None` to have them evaluated.
+        error: Estimates of the relative error of `z`, where its parts have made them.
+        final: The solver ended by a rule of its own; another run would change nothing.
         trace: Residual norms at every check, `(checks, batch)`, where `Goal.trace` asks for them.
 
     Examples:
@@ -107,6 +109,8 @@ class RunOutcome:
     steps: np.ndarray
     reasons: Mapping[int, str] = field(default_factory=dict)
     residual_norm: np.ndarray | None = None
+    error: np.ndarray | None = None
+    final: bool = False
     trace: np.ndarray | None = None
 
 

@@ -26,6 +26,12 @@ class Stopping(Options):
     residual at the start for a root and for a linear equation. Both scale with the problem, so
     that rescaling the equation or the unknown leaves the iteration as it is.
 
+    Of a nonlinear root with up to 64 unknowns this is a claim that is examined: the step of Newton's
+    method that is still missing must be small beside every unknown (1e-8 of it in float64, 1e-4 in
+    float32; 100 · `rtol` if that is given and larger, at most 0.1), or every equation met to rounding. A
+    refused system goes on to a smaller residual. A residual of at most `atol`, where that is given, is
+    taken at its word. `Solution.error` has the estimate.
+
     Attributes:
         rtol: Relative tolerance; `None` takes 1e-10 in float64, 1e-6 in float32 and four units of
             rounding in half precision.

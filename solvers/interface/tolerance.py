@@ -94,9 +94,9 @@ class Budget:
         """Evaluations that may still be made; infinite without a limit."""
         return max(self.evaluations - self.counts.evaluations, 0)
 
-    def spent(self, step: int) -> bool:
-        """True if no further step may be taken after `step` of them."""
-        return step >= self.steps or self.counts.evaluations >= self.evaluations
+    def spent(self, step: Any) -> Any:
+        """True if no further step may be taken after `step` of them; a mask for an array of steps."""
+        return (step >= self.steps) | (self.counts.evaluations >= self.evaluations)
 
     def divided(self, last: bool) -> tuple[Budget, Budget]:
         """A part of what is left, half of it or if `last` all, and the rest.

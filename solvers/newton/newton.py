@@ -25,6 +25,8 @@ from .globalisation import (
 )
 from .trust_region import TrustRegion
 
+# A step of old factors that is this much shorter than the last move is Newton's but for a fifth.
+_CONTRACTION = 0.1
 # Refactor once a step with reused factors leaves more than this fraction of the residual.
 _ENOUGH = 0.5
 
@@ -69,6 +71,21 @@ class NewtonState(PointState):
     kept: KeptFactors | None = None
     weights: Tensor | None = None
     """Factors that bring the equations of a residual to one unit, `(batch, n)`."""
+    move: Tensor | None = None
+    """The last change of the iterate, `(batch, n)`."""
+
+    def error(self) -> Tensor | None:
+        """The relative error of the iterate by the last factors, `(batch,)`; NaN where they say little.
+
+        Their step at the new iterate is Newton's up to the change of the Jacobian along the last move, so
+        that it must be ten times shorter than that.
+        """
+        if self.kept is None or self.move is None:
+            return None
+        size = self.z.abs()
+        missing = (self.inverse(self.residual).abs() / size).amax(dim=1)
+        moved = (self.move.abs() / size).amax(dim=1)
+        return torch.where(missing <= _CONTRACTION * moved, missing, torch.nan)
 
     def inverse(self, r: Tensor) -> Tensor:
         """`J⁻¹ r` by the last factors; `−r`, as if for a constant map, before there are any."""
@@ -132,6 +149,11 @@ class Newton(Solver):
         return NewtonState(point, self._rule.begin(point), torch.zeros_like(point.norm))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
+        following = self._step(problem, state)
+        following.move = following.z - state.z
+        return following
+
+    def _step(self, problem: Problem, state: NewtonState) -> NewtonState:
         settled = settled_systems(problem, state.point.norm)
         kept = state.kept
         if kept is None or self.refresh == 1:

@@ -143,8 +143,9 @@ class Bracketing(Solver):
         if count >= self.max_search:
             end_status = torch.where(found.squeeze(1), end_status, int(Status.NO_SIGN_CHANGE))
         closed = (state.found & (least_share(bracket) > 0.5)).squeeze(1)
-        end_status = torch.where(closed & (end_status == 0), int(Status.STALLED), end_status)
-        undefined = (state.found & ~torch.isfinite(residual)).squeeze(1)
+        end_status = torch.where(closed & (end_status == 0), int(Status.DISCONTINUITY), end_status)
+        # An infinite residual has a sign, NaN has none.
+        undefined = (state.found & torch.isnan(residual)).squeeze(1)
         end_status = torch.where(undefined, int(Status.NON_FINITE), end_status)
         better = residual.abs() < state.residual.abs()
         return BracketingState(
@@ -162,8 +163,20 @@ def _start_bracket(
     problem: Problem, z: Tensor, residual: Tensor, lower: Tensor, upper: Tensor
 ) -> BracketingState:
     """The bracket from the start to the end on its other side."""
+    outside = ((z < lower) | (z > upper)).flatten()
+    if problem.finished is not None:
+        outside &= ~problem.finished.flatten()
+    if bool(outside.any()):
+        first = int(outside.nonzero()[0])
+        raise ValueError(
+            f"z0 must lie between lower and upper: system {first} starts at {z[first].item():.6g}, and its "
+            f"bracket is [{lower[first].item():.6g}, {upper[first].item():.6g}]"
+        )
     lower_residual, upper_residual = problem.residual(lower), problem.residual(upper)
-    inside = (lower <= z) & (z <= upper)
+    # A root at an end of the bracket is a root.
+    for end, end_residual in ((lower, lower_residual), (upper, upper_residual)):
+        z = torch.where(end_residual == 0, end, z)
+        residual = torch.where(end_residual == 0, end_residual, residual)
     changes = differ(lower_residual, upper_residual)
     low = differ(residual, lower_residual)
     bracket = Bracket(
@@ -176,8 +189,10 @@ def _start_bracket(
         share=torch.full_like(z, 0.5),
     )
     bracket = aimed(bracket)
-    usable = inside & changes
-    end_status = torch.where(usable.squeeze(1), 0, int(Status.NO_SIGN_CHANGE))
+    usable = changes | (residual == 0)
+    undefined = torch.isnan(lower_residual) | torch.isnan(upper_residual)
+    end_status = torch.where(usable, 0, int(Status.NO_SIGN_CHANGE))
+    end_status = torch.where(undefined, int(Status.NON_FINITE), end_status).squeeze(1)
     # A placeholder: no system searches.
     search = Search(lower, upper, lower_residual, upper_residual, z, z, lower, upper, usable)
     return BracketingState(z, residual, bracket, search, torch.ones_like(usable), end_status, 0)

@@ -105,12 +105,30 @@ def test_where_there_is_no_change_of_sign_that_system_says_so_and_the_others_fin
     assert int(searched.steps[1]) == 80
 
 
-def test_a_start_outside_of_its_bracket_ends_that_system() -> None:
-    solution = root(
-        lambda z: z - 1, column(0.5, 7.0), solver=Bracketing(0.0, 3.0), batch_dims=1,
-        on_failure="accept",
+def test_a_start_outside_of_its_bracket_is_an_error_that_says_so() -> None:
+    with pytest.raises(ValueError, match=r"z0 must lie between.*system 1 starts at 7.*\[0, 3\]"):
+        root(lambda z: z - 1, column(0.5, 7.0), solver=Bracketing(0.0, 3.0), batch_dims=1)
+
+
+def test_a_root_at_an_end_of_the_bracket_is_a_root() -> None:
+    for start, solver in ((2.0, Bracketing(1.0, 3.0)), (0.5, Bracketing(-2.0, 1.0))):
+        solution = root(lambda z: z - 1, column(start), solver=solver, batch_dims=1)
+        assert solution.value.tolist() == [1.0]
+
+
+def test_an_infinite_residual_has_a_sign_and_an_undefined_end_has_none() -> None:
+    # Overflow at the upper end and inside, −∞ at the lower.
+    high = root(
+        lambda z: torch.exp(z * z) - 5, column(1.0), solver=Bracketing(0, 100), batch_dims=1
+    )
+    low = root(lambda z: torch.log(z) + 1, column(1.0), solver=Bracketing(0, 5), batch_dims=1)
+    assert high.value.item() == pytest.approx(math.log(5) ** 0.5, rel=1e-8)
+    assert low.value.item() == pytest.approx(math.exp(-1), rel=1e-8)
+    undefined = root(
+        lambda z: torch.where(z == 2, torch.nan, z - 1), column(0.5), solver=Bracketing(0, 2),
+        batch_dims=1, on_failure="accept",
     )  # fmt: skip
-    assert solution.status.tolist() == [Status.CONVERGED, Status.NO_SIGN_CHANGE]
+    assert undefined.status.item() == Status.NON_FINITE
 
 
 def test_each_system_may_have_its_own_bracket() -> None:
@@ -128,7 +146,7 @@ def test_a_pole_is_closed_in_on_and_reported(dtype: torch.dtype) -> None:
         lambda z: 1 / (z - 1), torch.tensor([0.3], dtype=dtype), solver=Bracketing(0.0, 3.0),
         batch_dims=1, on_failure="accept",
     )  # fmt: skip
-    assert solution.status.item() == Status.STALLED
+    assert solution.status.item() == Status.DISCONTINUITY
     # Halving: no more steps than the bracket has bits, about twice.
     assert int(solution.steps) <= 2 * (2 - math.log2(torch.finfo(dtype).eps))
 

@@ -200,9 +200,9 @@ def test_storage_grows_with_the_steps_done_and_not_with_the_limit(kind: Kind) ->
 
 @pytest.mark.parametrize("growth", [0.0, 1.0])
 def test_the_line_search_bounds_the_growth_of_the_residual(growth: float) -> None:
-    # A full first step from 3 lands far off, where arctan is flat.
+    # A full first step from 4 lands far off, where arctan is flat.
     trace = root(
-        torch.atan, torch.tensor([3.0, -5.0], dtype=torch.float64), trace=True,
+        lambda z: torch.atan(z - 1), torch.tensor([4.0, -4.0], dtype=torch.float64), trace=True,
         solver=Broyden(growth=growth), batch_dims=1, on_failure="accept",
         stopping=Stopping(max_steps=30),
     ).trace  # fmt: skip

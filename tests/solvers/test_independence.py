@@ -151,12 +151,6 @@ def test_batch_axes_are_only_a_shape() -> None:
         assert torch.equal(grid.steps.reshape(6), flat.steps)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a system whose recursive residual proves too good at its confirmation goes on only when "
-    "all others have ended, and is charged the steps in which it waited",
-)
 @pytest.mark.parametrize("solver", [BiCGStab(), NeumannSeries()], ids=lambda s: type(s).__name__)
 def test_a_system_that_falls_short_when_confirmed_is_not_charged_for_its_neighbours(
     solver: Solver,

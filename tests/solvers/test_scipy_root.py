@@ -139,8 +139,8 @@ def test_without_tolerances_the_method_goes_the_same_way_until_the_goal_is_met(m
     if bool(solution.converged):
         last = np.linalg.norm(as_float64(problem.residual(solution.value)))
         assert last <= 1e-5 * first
-        # No point before it would have done.
-        for point in points[:-2]:
+        # No point before it would have done; it is evaluated for its Jacobian too, and at the end.
+        for point in points[:-3]:
             residual = problem.residual(torch.from_numpy(point)).numpy()
             assert np.linalg.norm(residual) > 0.98e-5 * first
 
@@ -184,7 +184,8 @@ def test_the_exact_jacobian_is_handed_over(method: str) -> None:
     differences = through(problem, ScipyRoot(method, jacobian=False))[1]
     assert bool(exact.converged)
     assert bool(differences.converged)
-    assert exact.counts.jvps > 0 == differences.counts.jvps
+    # Both have their answer examined by one Jacobian.
+    assert exact.counts.jvps > 10 == differences.counts.jvps
     # MINPACK evaluates n points for a Jacobian by differences.
     assert exact.evaluations < differences.evaluations
 

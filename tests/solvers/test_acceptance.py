@@ -1,0 +1,127 @@
+"""Solved means solved: a root is accepted by the error of `z`, whatever the start was."""
+
+import math
+
+import implicitly as im
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+F64 = torch.float64
+SOLVERS = [
+    None, im.Newton(), im.LevenbergMarquardt(), im.Broyden(), im.NewtonKrylov(), im.DFSANE(),
+    im.PseudoTransient(), im.ScipyRoot("hybr"),
+]  # fmt: skip
+every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+
+
+def column(*entries):
+    return torch.tensor(entries, dtype=F64)
+
+
+@every_solver
+@pytest.mark.parametrize("start", [1e5, -1e8, 1e12])
+def test_a_cubic_from_far_away_is_solved_or_is_not_called_so(solver, start):
+    # x³ + x = 5, by Cardano's formula.
+    half, third = 2.5, 1 / 3
+    spread = math.sqrt(half**2 + third**3)
+    want = np.cbrt(half + spread) + np.cbrt(half - spread)
+    solution = im.root(lambda z: z**3 + z - 5, column(start), solver=solver, on_failure="accept")
+    if bool(solution.converged):
+        assert solution.value.item() == pytest.approx(want, rel=1e-7)
+    elif solver is None:
+        pytest.fail("the default solves it")
+
+
+NO_ROOT = {
+    "x² + 1": (lambda z: z * z + 1, 3.0),
+    "x² + 1 from afar": (lambda z: z * z + 1, 1e8),
+    "x² + 1e-12": (lambda z: z * z + 1e-12, 3.0),
+    "exp(−x)": (lambda z: torch.exp(-z), 0.0),
+    "1/x": (lambda z: 1 / z, 0.5),
+    "x / (1 + x²) − 0.6": (lambda z: z / (1 + z * z) - 0.6, 0.5),
+    "softplus": (torch.nn.functional.softplus, 1.0),
+    "2 + sin x": (lambda z: 2 + torch.sin(z), 1.0),
+    "1 / (1 + x²)": (lambda z: 1 / (1 + z * z), 1.0),
+}
+
+
+@every_solver
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize("name", NO_ROOT)
+def test_an_equation_without_a_root_is_never_called_solved(solver, name, dtype):
+    F, start = NO_ROOT[name]
+    z0 = torch.tensor([start], dtype=dtype)
+    solution = im.root(F, z0, solver=solver, on_failure="accept")
+    # Where the residual underflows to zero the equation has a root in its dtype.
+    assert not bool(solution.converged) or F(solution.value).item() == 0
+
+
+@given(
+    st.integers(1, 4), st.integers(0, 10_000), st.floats(-6, 6), st.floats(-6, 6),
+)  # fmt: skip
+def test_the_units_of_equations_and_unknowns_do_not_matter(n, seed, row, unknown):
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.randn(n, n, dtype=F64, generator=generator) + 3 * torch.eye(n, dtype=F64)
+    b = torch.randn(n, dtype=F64, generator=generator)
+    # Powers of two round nothing.
+    rows = torch.ones(n, dtype=F64)
+    rows[0] = 2.0 ** round(3.3 * row)
+    units = torch.ones(n, dtype=F64)
+    units[-1] = 2.0 ** round(3.3 * unknown)
+
+    def F(z):
+        return A @ z + 0.1 * z**3 - b
+
+    plain = im.root(F, torch.zeros(n, dtype=F64), solver=im.Newton())
+    scaled = im.root(lambda z: rows * F(z / units), torch.zeros(n, dtype=F64), solver=im.Newton())
+    assert abs(int(plain.steps) - int(scaled.steps)) <= 1
+    torch.testing.assert_close(scaled.value / units, plain.value, rtol=1e-8, atol=1e-10)
+
+
+@given(st.integers(0, 10_000), st.floats(-6, 6))
+def test_the_stated_error_is_that_of_the_value(seed, distance):
+    generator = torch.Generator().manual_seed(seed)
+    want = torch.randn(40, 1, dtype=F64, generator=generator).exp()
+    solution = im.root(lambda z, r: z**3 + z - r**3 - r, want * 10.0**distance, want, batch_dims=1)
+    assert bool(solution.converged.all())
+    true = ((solution.value - want).abs() / want).flatten()
+    assert bool((true <= 10 * solution.error + 4 * torch.finfo(F64).eps).all())
+    assert float(solution.error.max()) <= 1e-8
+
+
+def test_a_double_root_and_a_root_at_zero_are_accepted():
+    at_zero = im.root(lambda z: z * z, column(0.7), solver=im.Newton())
+    assert bool(at_zero.converged)
+    assert at_zero.value.abs().item() <= 1e-15
+    double = im.root(lambda z: (z - 5) ** 2, column(1.0))
+    assert double.value.item() == pytest.approx(5, abs=1e-6)
+    assert 0 < double.error.item() <= 1e-7
+
+
+def test_what_is_not_known_is_said():
+    large = im.root(lambda z: z**3 + z - 1, torch.zeros(300, dtype=F64))
+    assert bool(torch.isnan(large.error))
+    exact = im.root(lambda z: z - 1, column(0.0), solver=im.Newton())
+    assert exact.error.item() == 0
+
+
+def test_a_refused_claim_says_why():
+    with pytest.raises(im.SolveError, match="no root is near"):
+        im.root(lambda z: torch.exp(-z), column(0.0), solver=im.Newton())
+
+
+def test_the_steps_of_a_system_do_not_depend_on_its_neighbours():
+    starts = column(1e5, 3.0, -1e8)
+
+    def solve(z0):
+        return im.root(lambda z: z**3 + z - 5, z0, batch_dims=1, solver=im.Newton())
+
+    together = solve(starts)
+    for i, start in enumerate(starts):
+        alone = solve(start[None])
+        assert torch.equal(alone.value[0], together.value[i])
+        assert alone.steps.item() == together.steps[i].item()
+        assert alone.error.item() == together.error[i].item()
