@@ -3,6 +3,7 @@
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation
 from .equations.capture import CapturedTensorError
+from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
 from .gradients import (
     Exact,
@@ -34,6 +35,7 @@ __all__ = [
     "InPlaceError",
     "JacobianFree",
     "LinearSolve",
+    "MissingDerivativeError",
     "Neumann",
     "NumbaEquation",
     "Phantom",

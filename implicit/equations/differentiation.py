@@ -15,12 +15,19 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
 
+from ...solvers.interface.compiled_systems import NoDerivativeError
 from .layout import Leaves
 
 Function = Callable[..., Leaves]
 Product = Callable[[Leaves], Leaves]
 
 _COLUMNS_AT_ONCE = 64
+# A move of the inputs, relative to their size, that shows whether a value depends on them.
+_MOVE = 1e-3
+
+
+class MissingDerivativeError(NoDerivativeError, RuntimeError):
+    """The value of a function depends on its input, and carries no derivative."""
 
 
 def transforming() -> bool:
@@ -85,10 +92,33 @@ def pullback(
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
         outputs = function(*inputs)
 
+    if not any(output.requires_grad for output in outputs):
+        _check_constant(function, inputs, outputs)
+
     def product(cotangents: Leaves) -> Leaves:
         return _gradient(outputs, inputs, cotangents)
 
     return outputs, product
+
+
+def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None:
+    """Raise a `MissingDerivativeError` if outputs that no graph connects change with the inputs.
+
+    A function that does not depend on its inputs has the derivative zero. One that computes outside of
+    PyTorch, or detaches its value, has another one that nobody can take.
+    """
+    with torch.no_grad():
+        moved = function(*(tensor + _MOVE * (1.0 + tensor.abs()) for tensor in inputs))
+    if not all(
+        torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+        for one, other in zip(moved, outputs, strict=True)
+    ):
+        raise MissingDerivativeError(
+            "a derivative is asked for, but the value of the function carries none, although it changes "
+            "with its input: it is computed by NumPy, under torch.no_grad(), or was detached. Compute it by "
+            "differentiable operations of PyTorch, give the derivative by a torch.autograd.Function, or "
+            "choose a solver without derivatives (Anderson, Broyden, DFSANE) and take no gradients"
+        )
 
 
 def transposed(product: Product, outputs: Leaves) -> Product:

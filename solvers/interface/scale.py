@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .compiled_systems import NoDerivativeError
 from .problem import Problem
 
 
@@ -18,7 +19,10 @@ def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor |
     """
     if problem.form == "fixed_point":
         return None
-    linearization = problem.linearization(z)
+    try:
+        linearization = problem.linearization(z)
+    except NoDerivativeError:  # A step along the residual is all that is left.
+        return torch.ones_like(residual[:, :1])
     # Of a linear problem the operator is at hand, and the transpose still to be made.
     product = linearization.jvp(residual) if problem.linear else linearization.vjp(residual)
     length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)

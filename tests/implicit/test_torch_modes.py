@@ -4,6 +4,7 @@ import sys
 import threading
 
 import implicitly as im
+import numpy as np
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -315,3 +316,49 @@ def test_parts_that_a_module_reaches_by_other_ways_than_its_children_are_the_rep
     direct(z.detach(), x)
     assert torch.allclose(module.cell.norm.running_mean, direct.cell.norm.running_mean)
     assert module.cell.norm.num_batches_tracked == direct.cell.norm.num_batches_tracked
+
+
+# --- functions without derivatives
+
+
+def through_numpy(z, x):
+    return torch.from_numpy(0.5 * np.cos(z.detach().numpy())) + 0.0 * x.detach()
+
+
+def detached(z, x):
+    return (0.5 * torch.cos(z)).detach()
+
+
+def without_grad(z, x):
+    with torch.no_grad():
+        return 0.5 * torch.cos(z * x)
+
+
+@pytest.mark.parametrize("f", [through_numpy, detached, without_grad])
+def test_a_function_without_derivatives_is_solved_by_solvers_that_need_none(f):
+    x = X / X
+    z = im.fixed_point(f, torch.zeros_like(x), x).value
+    assert torch.allclose(z, 0.5 * torch.cos(z), rtol=CLOSE)
+    for solver in (im.Broyden(), im.DFSANE()):
+        root = im.root(lambda z: z - f(z, x), torch.zeros_like(x), solver=solver)
+        assert torch.allclose(root.value, z, rtol=1e-7)
+
+
+@pytest.mark.parametrize("f", [through_numpy, detached])
+def test_a_solver_that_needs_derivatives_says_that_they_are_missing(f):
+    with pytest.raises(im.MissingDerivativeError, match="carries none"):
+        im.fixed_point(f, torch.zeros_like(X), X, solver=im.Newton())
+
+
+def test_a_gradient_that_is_lost_on_the_way_is_an_error_and_not_zero():
+    x = X.clone().requires_grad_()
+    z = im.fixed_point(without_grad, torch.zeros_like(x), x).value
+    with pytest.raises(im.MissingDerivativeError, match="was detached"):
+        z.sum().backward()
+
+
+def test_an_argument_that_the_function_does_not_use_has_the_gradient_zero():
+    x = X.clone().requires_grad_()
+    z = im.fixed_point(lambda z, x: 0.5 * torch.cos(z), torch.zeros_like(X), x).value
+    (gradient,) = torch.autograd.grad(z.sum(), x)
+    assert torch.equal(gradient, torch.zeros_like(X))
