@@ -59,7 +59,7 @@ class Monitor:
     ) -> None:
         batch, n = ledger.z.shape
         self.ledger, self.active = ledger, Active(problem, ledger, solver.keeps_batch)
-        self.rounding = RoundingCheck(ledger, self.active, tolerance, budget)
+        self.rounding = RoundingCheck(ledger, self.active, tolerance, budget, residual)
         demand = Demand.of(problem.dtype(ledger.z), stopping.rtol)
         self.acceptance = Acceptance(
             ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself

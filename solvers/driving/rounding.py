@@ -10,6 +10,7 @@ from ..interface.compiled_systems import NoDerivativeError
 from ..interface.golden import golden_sequence
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
+from ..interface.scale import first_length
 from ..interface.solution import Status
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
@@ -26,6 +27,8 @@ TIME_STEP_UNITS = 4
 # After this many steps without progress, check whether rounding explains the residual; check again at
 # 2×, 4×, …
 FIRST_DOUBT = 8
+# An unknown that starts at zero has at most the size of so many first steps.
+_FIRST_STEPS = 10.0
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -41,13 +44,19 @@ class RoundingCheck:
     """
 
     def __init__(
-        self, ledger: Ledger, active: Active, tolerance: Tolerance, budget: Budget
+        self,
+        ledger: Ledger,
+        active: Active,
+        tolerance: Tolerance,
+        budget: Budget,
+        residual: Tensor,
     ) -> None:
         problem = active.whole
         self.tolerance = tolerance
         self.level = level(problem, ledger.z)
         self._ledger, self._active, self._budget = ledger, active, budget
-        self._start = ledger.z
+        self._start, self._residual = ledger.z, residual
+        self._size: Tensor | None = None
         self._possible = tolerance.is_default and (
             problem.linear or (problem.form == "root" and problem.linearize is not None)
         )
@@ -59,14 +68,25 @@ class RoundingCheck:
             return np.zeros_like(which)
         try:
             active = self._active
-            start = self._start if active.rows is None else self._start[active.rows]
-            bound = active.spread(reachable(active.problem, active.iterates(), start))
+            size = self._sizes() if active.rows is None else self._sizes()[active.rows]
+            bound = active.spread(reachable(active.problem, active.iterates(), size))
         except NoDerivativeError:  # A solver may do without, and then nothing is known of rounding.
             self._possible = False
             return np.zeros_like(which)
         explained = which & (ledger.norm <= bound)
         ledger.threshold = np.where(explained, bound, ledger.threshold)
         return np.asarray(explained)
+
+    def _sizes(self) -> Tensor:
+        """The sizes that the unknowns had at the start; one that was zero has ten first steps."""
+        if self._size is None:
+            start, problem = self._start, self._active.whole
+            self._size = start.abs()
+            if not problem.linear and bool((start == 0).any()):
+                length = first_length(problem, start, self._residual)
+                step = _FIRST_STEPS * (length * self._residual).abs()
+                self._size = torch.where(start == 0, step, self._size)
+        return self._size
 
     def accept(self) -> None:
         """Mark as converged every unsolved system whose residual is within rounding error."""
@@ -94,24 +114,20 @@ def due(without_progress: np.ndarray) -> np.ndarray:
     return (without_progress >= FIRST_DOUBT) & powers
 
 
-def reachable(problem: Problem, z: Tensor, start: Tensor | None = None) -> np.ndarray:
+def reachable(problem: Problem, z: Tensor, size: Tensor | None = None) -> np.ndarray:
     """The residual norms that a small backward error explains: those of changing `z` in its last digits.
 
     The changes of a few units have the signs of a quasi-random sequence, so that the product is of the
     size of `‖J‖‖z‖` also where cancellation makes `J z` small. One product, one evaluation.
 
-    An unknown of a nonlinear equation that ran off from its `start` is changed by the digits of that: far
-    out, those of `z` explain everything.
+    An unknown of a nonlinear equation that ran off is changed by the last digits of the `size` that it had
+    at the start: far out, those of `z` explain everything.
 
     Source: Rigal & Gaches 1967 (the normwise backward error).
     """
     n = z.shape[1]
     signs = torch.where(golden_sequence(n, device=z.device) < 0.5, 1.0, -1.0).to(z.dtype)
-    size = z
-    if start is not None and not problem.linear:
-        first = start.abs()
-        size = torch.where(first > 0, torch.minimum(z.abs(), first), z.abs())
-    moved = size * signs
+    moved = (z if size is None or problem.linear else torch.minimum(z.abs(), size)) * signs
     product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
     change = torch.linalg.vector_norm(product, dim=1)
     change = change.detach().cpu().numpy().astype(np.float64)

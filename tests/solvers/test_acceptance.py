@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import in_pairs
 
 F64 = torch.float64
 SOLVERS = [
@@ -44,13 +45,14 @@ NO_ROOT = {
     "x / (1 + x²) − 0.6": (lambda z: z / (1 + z * z) - 0.6, 0.5),
     "softplus": (torch.nn.functional.softplus, 1.0),
     "2 + sin x": (lambda z: 2 + torch.sin(z), 1.0),
+    "2 + sin x from 0": (lambda z: 2 + torch.sin(z), 0.0),
     "1 / (1 + x²)": (lambda z: 1 / (1 + z * z), 1.0),
 }
 
 
-@every_solver
-@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
-@pytest.mark.parametrize("name", NO_ROOT)
+@in_pairs(
+    solver={type(s).__name__: s for s in SOLVERS}, dtype=(torch.float32, F64), name=list(NO_ROOT)
+)
 def test_an_equation_without_a_root_is_never_called_solved(solver, name, dtype):
     F, start = NO_ROOT[name]
     z0 = torch.tensor([start], dtype=dtype)
