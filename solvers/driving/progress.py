@@ -130,6 +130,7 @@ def verdict(
         last: No step may follow, for any system or for some.
     """
     array = _library(norm)
+    # The comparison, which is never true, gives one truth the shape of the systems.
     codes = array.where(last | (progress.since < 0), MAX_STEPS, RUNNING)
     if not rules.ends_itself:
         patience = array.where(at_rounding, rules.patience_at_rounding, rules.patience)
