@@ -14,6 +14,7 @@ from torch import Tensor
 from ..driving.acceptance import Demand, estimated, examinable, reason
 from ..driving.ledger import Ledger
 from ..driving.progress import REREAD_MARGIN, Progress, Rules, verdict
+from ..interface.compiled_systems import NoDerivativeError
 from ..interface.goal import Goal
 from ..interface.norms import rms
 from ..interface.problem import Problem
@@ -71,7 +72,7 @@ class OneSystem:
         self._stops = stops_at_goal
         self._raised: Exception | None = None
         self._demand = Demand.of(problem.dtype(z), goal.stopping.rtol)
-        self._factor, self._distance = 1.0, np.inf
+        self._factor, self._distance = 1.0, np.nan
 
         self.best = self._last = self.start
         self._best_norm = self._last_norm = self.first_norm
@@ -106,14 +107,19 @@ class OneSystem:
         if not examinable(self._problem, rows) or self._last_norm <= self._goal.tolerance.atol:
             return True
         self._count()
-        estimate = self.call(
-            lambda: estimated(self._problem, rows, self._all(self.start).abs(), self._demand.xtol)
-        )
+        start = self._all(self.start).abs()
+        try:
+            estimate = estimated(self._problem, rows, start, self._demand.xtol)
+        except NoDerivativeError:  # Then nothing is known of the error.
+            return True
+        except Exception as raised:  # The equation's own, which passes the library.
+            self._raised = raised
+            raise
         error, distance = float(estimate.error[self._row]), float(estimate.to_zero[self._row])
         if bool(self._demand.met(estimate)[self._row]):
             self._ledger.error[self.index] = error
             return True
-        if distance >= 0.5 * self._distance:
+        if not self._demand.closer(distance, self._distance):
             self._ledger.reasons[self.index] = reason(error)
             self.end(Status.STALLED)
         self._distance = distance

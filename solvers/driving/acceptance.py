@@ -18,7 +18,7 @@ Source: Dennis & Schnabel 1983, section 7.2 (relative steps and typical sizes); 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,6 +100,10 @@ class Demand:
             (estimate.error <= self.xtol) | (estimate.to_zero <= self.zero) | estimate.at_rounding
         )
 
+    def closer(self, distance: Any, before: Any) -> Any:
+        """True if a refused system has come close enough since the refusal before, or had none (NaN)."""
+        return np.isnan(before) | (distance < _CLOSER * before)
+
     def reduction(self, error: np.ndarray) -> np.ndarray:
         """The factor by which the residual of a refused system must fall further."""
         missing = self.xtol / np.maximum(error, self.xtol)
@@ -179,8 +183,7 @@ class Acceptance:
         error, distance = (part.cpu().numpy() for part in (estimate.error, estimate.to_zero))
         refused = claimed & ~demand.met(estimate).cpu().numpy()
         ledger.error = np.where(claimed, error, ledger.error)
-        closer = np.isnan(self._distance) | (distance < _CLOSER * self._distance)
-        closer |= self._ends_itself
+        closer = demand.closer(distance, self._distance) | self._ends_itself
         self._distance = np.where(refused, distance, self._distance)
         spent = np.asarray(self._budget.spent(ledger.steps))
         over = refused & (spent | ~closer | (not can_go_on))

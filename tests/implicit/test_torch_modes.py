@@ -344,6 +344,15 @@ def test_a_function_without_derivatives_is_solved_by_solvers_that_need_none(f):
         assert torch.allclose(root.value, z, rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "solver", [im.Broyden(), im.DFSANE(), im.ScipyRoot("krylov"), im.ScipyRoot("df-sane")], ids=str
+)
+def test_a_residual_that_is_detached_as_a_whole_is_solved_without_derivatives(solver):
+    z = im.root(lambda z: (z - 0.5 * torch.cos(z)).detach(), torch.zeros_like(X), solver=solver)
+    assert torch.allclose(z.value, 0.5 * torch.cos(z.value), rtol=1e-7)
+    assert bool(torch.isnan(z.error))
+
+
 @pytest.mark.parametrize("f", [through_numpy, detached])
 def test_a_solver_that_needs_derivatives_says_that_they_are_missing(f):
     with pytest.raises(im.MissingDerivativeError, match="carries none"):
