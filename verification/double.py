@@ -23,8 +23,8 @@ class InDouble(Substitute):
         torch.float64
     """
 
-    def _replace(self, tensor: Tensor) -> Tensor:
-        replacement = super()._replace(tensor)
+    def exchanged(self, tensor: Tensor) -> Tensor:
+        replacement = super().exchanged(tensor)
         if replacement is not tensor:
             return replacement
         if tensor.is_floating_point() and tensor.dtype != torch.float64:

@@ -8,16 +8,15 @@ was itself computed. Its gradient would need that computation in every derivativ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
+from .exchange import ExchangeMode
 from .layout import Leaves
 
 _REMEDY = (
@@ -103,7 +102,7 @@ def _walk(name: str, output: Tensor, clock: int, found: dict[int, Tensor]) -> No
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
 
 
-class Substitute(TorchFunctionMode):
+class Substitute(ExchangeMode):
     """Mode in which every torch function gets `replacements` in place of `originals`.
 
     Inside `torch.func` transforms the argument at the current level must replace the captured tensor.
@@ -114,15 +113,5 @@ class Substitute(TorchFunctionMode):
         self._originals = originals
         self._by_id = dict(zip(map(id, originals), replacements, strict=True))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        args, kwargs = tree_map_only(Tensor, self._replace, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    def _replace(self, tensor: Tensor) -> Tensor:
+    def exchanged(self, tensor: Tensor) -> Tensor:
         return self._by_id.get(id(tensor), tensor)

@@ -7,15 +7,13 @@ that the function closes over is replaced by a copy in every operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
+from ..equations.exchange import ExchangeMode
 from ..equations.layout import Leaves
 
 
@@ -34,24 +32,14 @@ def ordinary(tensors: Leaves) -> Leaves:
     return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
 
 
-class Exchange(TorchFunctionMode):
+class OrdinaryCopies(ExchangeMode):
     """Mode in which every torch function gets copies of the tensors made in inference mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        args, kwargs = tree_map_only(Tensor, self._copy, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    def _copy(self, tensor: Tensor) -> Tensor:
+    def exchanged(self, tensor: Tensor) -> Tensor:
         if not tensor.is_inference():
             return tensor
         # The original is kept as well, so that no other tensor can get its id.

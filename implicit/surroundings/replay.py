@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .inference import Exchange
+from .inference import OrdinaryCopies
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Replay:
             return function()
         with ExitStack() as stack:
             if self._inference:
-                stack.enter_context(Exchange())
+                stack.enter_context(OrdinaryCopies())
             for state in self._autocast:
                 if Autocast.current(state.device_type) != state:
                     stack.enter_context(state.context())
