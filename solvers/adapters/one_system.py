@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import Demand, estimated, examinable, reason
+from ..driving.acceptance import Demand, examinable, reason
+from ..driving.estimate import estimated
 from ..driving.ledger import Ledger
 from ..driving.progress import REREAD_MARGIN, Progress, Rules, verdict
 from ..interface.compiled_systems import NoDerivativeError
@@ -68,6 +69,7 @@ class OneSystem:
         self.budget = budget
         self.first_norm = float(ledger.norms[index])
         self._rtol = float(goal.tolerance.rtol[index])
+        self._atol = goal.tolerance.absolute_of(index)
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
         self._raised: Exception | None = None
@@ -104,23 +106,24 @@ class OneSystem:
     def _accepts(self, x: Tensor) -> bool:
         """True if an estimate of the error accepts `x`; else the residual must fall further."""
         rows = self._all(x)
-        if not examinable(self._problem, rows) or self._last_norm <= self._goal.tolerance.atol:
+        if not examinable(self._problem) or self._last_norm <= self._atol:
             return True
         self._count()
         start = self._all(self.start).abs()
         try:
-            estimate = estimated(self._problem, rows, start, self._demand.xtol)
+            which = torch.arange(len(rows), device=rows.device) == self._row
+            estimate = estimated(self._problem, rows, start, self._demand.xtol, which)
         except NoDerivativeError:  # Then nothing is known of the error.
             return True
         except Exception as raised:  # The equation's own, which passes the library.
             self._raised = raised
             raise
         error, distance = float(estimate.error[self._row]), float(estimate.to_zero[self._row])
-        if bool(self._demand.met(estimate)[self._row]):
+        if bool(self._demand.met(estimate, self._problem.form == "root")[self._row]):
             self._ledger.error[self.index] = error
             return True
         if not self._demand.closer(distance, self._distance):
-            self._ledger.reasons[self.index] = reason(error)
+            self._ledger.reasons[self.index] = reason(error, self._problem.form == "root")
             self.end(Status.STALLED)
         self._distance = distance
         size = self._last_norm / self._threshold(x)
@@ -235,7 +238,7 @@ class OneSystem:
 
     def _threshold(self, x: Tensor) -> float:
         reference = float(rms(x)) if self._reference is None else self._reference
-        return float(threshold(self._rtol, self._goal.tolerance.atol, reference))
+        return float(threshold(self._rtol, self._atol, reference))
 
     def _all(self, x: Tensor) -> Tensor:
         if self._alone:

@@ -187,8 +187,9 @@ class _Run:
             squares = (share.unsqueeze(1) * _rms(self._ordered(self.first))).square()
         reference = (0.5 * (squares + squares.cumsum(dim=1) / squares.shape[1])).sqrt()
         tolerance = goal.tolerance
-        rtol = torch.from_numpy(tolerance.rtol).to(reference).unsqueeze(1)
-        asked = threshold(rtol, tolerance.atol, reference)
+        rtol, atol = tolerance.on(reference)
+        absolute = atol.unsqueeze(1) if isinstance(atol, Tensor) else atol
+        asked = threshold(rtol.unsqueeze(1), absolute, reference)
         size = TIME_STEP_UNITS * self.problem.eps(self.z) * jacobian.size(steps)
         rounding = size.double() / self.solver.block**0.5
         return torch.maximum(REREAD_MARGIN * asked, rounding)

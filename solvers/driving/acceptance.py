@@ -1,24 +1,20 @@
-"""Claims of convergence examined: a root is accepted by an estimate of the error of `z`.
+"""Claims of convergence examined: a solution is accepted by an estimate of the error of `z`.
 
 A small residual says nothing by itself: of `x³ + x = 5` from 10⁵ it is a million times smaller than at the
-start where `x` is still 45. For a nonlinear root the driver therefore estimates, for each system that
-claims to have converged, the step of Newton's method `δ = J⁻¹ F` that is still missing. With
+start where `x` is still 45, and an iteration that contracts by 0.999 has a thousand times the error of its
+residual. For a nonlinear equation the driver therefore estimates, for each system that claims to have
+converged, the step of Newton's method `δ` that is still missing (`estimate`).
 
-    G = |J| |z|                      the size of the terms of each equation
-    u_j = min_i G_i / |J_ij|         the least size of unknown j that any equation notices
-
-the claim is accepted where `|δ_j| ≤ xtol · max(|z_j|, u_j)` for every unknown, or where every equation is
-met to rounding, `|F_i| ≤ 4 eps G_i`. An unknown that goes to zero is measured by where it was:
-`|δ_j| ≤ 1e-16 · |z0_j|`. Multiplying an equation or an unknown by a constant changes no verdict.
-
-Source: Dennis & Schnabel 1983, section 7.2 (relative steps and typical sizes); Oettli & Prager 1964
-(the componentwise backward error).
+The claim is accepted where `|δ_j| ≤ xtol · max(|z_j|, u_j)` for every unknown, `u_j` being its least size
+that any equation notices, or where every equation of a root is met to rounding. An unknown that goes to
+zero is measured by where it was: `|δ_j| ≤ 1e-16 · |z0_j|`. Multiplying an equation or an unknown by a
+constant changes no verdict. Of a fixed point mostly the observed contraction tells (`contraction`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +24,7 @@ from ..interface.compiled_systems import NoDerivativeError
 from ..interface.problem import Problem
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
+from .estimate import Estimate, estimated
 from .ledger import Ledger
 from .progress import CONVERGED, MAX_STEPS, STALLED
 
@@ -37,8 +34,6 @@ _DEFAULT_XTOL = {torch.float64: 1e-8, torch.float32: 1e-4}
 _COARSEST_XTOL = 0.1
 # An asked relative tolerance on the residual loosens that on the unknown to so many times its value.
 _LOOSENED = 100.0
-# A residual of so many roundings of the terms of its equation is met exactly.
-_ROUNDING_UNITS = 4
 # An unknown is zero once its error is so small a part of its size at the start; with a looser tolerance,
 # as many squares of it.
 _ZERO = 1e-16
@@ -46,33 +41,12 @@ _ZERO = 1e-16
 _ZERO_AT_LAST = 1e4
 # An error that a solver estimates from old factors must be so much smaller than the accepted one.
 _SAFE = 0.1
-# A step that does not reproduce the residual to this part of it solves no linear equation.
-_REPRODUCED = 0.1
 # The residual of a refused system must fall by this much more than its error is too large.
 _FURTHER = 0.1
 # Each refusal must bring the estimated error below this fraction of the one before.
 _CLOSER = 0.5
 # The same where no step solves the linear equation, so that the distance is not known.
 _UNKNOWN_DISTANCE = 1e-3
-# Dense Jacobians of a batch hold at most so many numbers; so many columns come from one batched product,
-# which takes the time of one.
-_MOST_ENTRIES, _MOST_UNKNOWNS = 2**23, 64
-
-
-class Estimate(NamedTuple):
-    """The missing Newton step, in units of the accepted size; entries are per system.
-
-    Attributes:
-        error: `max_j |δ_j| / max(|z_j|, u_j)`; infinite where no step solves the linear equation.
-        to_zero: `max_j |δ_j| / |z0_j|` over the unknowns with a larger relative error than accepted.
-        at_rounding: Every equation is met to rounding.
-        residual: The residual at `z`, `(batch, n)`.
-    """
-
-    error: Tensor
-    to_zero: Tensor
-    at_rounding: Tensor
-    residual: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,19 +60,26 @@ class Demand:
 
     xtol: float
     zero: float
+    is_fine: bool = True
+    """The residuals of claims are above their rounding level: not in half precision."""
 
     @staticmethod
     def of(dtype: torch.dtype, rtol: float | None) -> Demand:
         """The demand at the default tolerance of a dtype, or at the one that was asked for."""
         default = _DEFAULT_XTOL.get(dtype, _COARSEST_XTOL)
         xtol = default if rtol is None else min(_COARSEST_XTOL, max(_LOOSENED * rtol, default))
-        return Demand(xtol, _ZERO * (xtol / default) ** 2)
+        return Demand(xtol, _ZERO * (xtol / default) ** 2, dtype in _DEFAULT_XTOL)
 
-    def met(self, estimate: Estimate) -> Tensor:
-        """The systems that are accepted."""
-        return (
-            (estimate.error <= self.xtol) | (estimate.to_zero <= self.zero) | estimate.at_rounding
-        )
+    def met(self, estimate: Estimate, at_rounding: bool = True) -> Tensor:
+        """The systems that are accepted, among them those of which nothing is known.
+
+        Args:
+            estimate: Estimates of their errors.
+            at_rounding: Accept a residual at its rounding level whatever the error is.
+        """
+        small = (estimate.error <= self.xtol) | (estimate.to_zero <= self.zero)
+        small |= torch.isnan(estimate.error)
+        return small | estimate.at_rounding if at_rounding else small
 
     def closer(self, distance: Any, before: Any) -> Any:
         """True if a refused system has come close enough since the refusal before, or had none (NaN)."""
@@ -110,16 +91,18 @@ class Demand:
         return _FURTHER * np.where(np.isfinite(error), missing, _UNKNOWN_DISTANCE)
 
 
-def examinable(problem: Problem, z: Tensor) -> bool:
-    """True for a nonlinear root with a derivative and few enough unknowns for dense Jacobians."""
-    batch, n = z.shape
-    few = 0 < n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
-    nonlinear = problem.form == "root" and not problem.linear
-    return nonlinear and problem.linearize is not None and few
+def examinable(problem: Problem) -> bool:
+    """True for a nonlinear equation with a derivative."""
+    return not problem.linear and problem.linearize is not None
 
 
-def reason(error: float) -> str:
+def reason(error: float, is_root: bool = True) -> str:
     """An account of a refused claim, for error messages."""
+    if not is_root:
+        return (
+            f"the residual is small, but the solution is {error:.1g} of its size away: the map contracts "
+            "slowly"
+        )
     return f"the residual is small, but no root is near: Newton's step there is {error:.1g} of an unknown"
 
 
@@ -128,6 +111,7 @@ class Acceptance:
 
     Attributes:
         factor: For each system the factor on its tolerance that refusals have led to.
+        atol: Absolute tolerances, at which claims are taken at their word.
     """
 
     def __init__(
@@ -139,16 +123,24 @@ class Acceptance:
         budget: Budget,
         *,
         ends_itself: bool,
+        coupled: bool,
     ) -> None:
         batch = ledger.z.shape[0]
         self._ledger, self._active, self._budget, self._demand = ledger, active, budget, demand
         # The start at first, then the largest size that each unknown had.
-        self._size, self._atol = ledger.z, tolerance.atol
+        self._size, self.atol = ledger.z, tolerance.atol
         self._distance = np.full(batch, np.nan)
-        """The distance to a root at the last refusal, relative to the start."""
+        """The distance to a solution at the last refusal, relative to the start."""
         self.factor = np.ones(batch)
+        self._refused = np.zeros(batch, dtype=bool)
+        """Systems of which a claim was refused or put off."""
+        self._last: tuple[Tensor, np.ndarray, Estimate] | None = None
         self._ends_itself = ends_itself
-        self._possible = bool((tolerance.rtol > 0).any()) and examinable(active.whole, ledger.z)
+        relative, nonlinear = bool((tolerance.rtol > 0).any()), not active.whole.linear
+        self._observes = relative and nonlinear and active.whole.form == "fixed_point"
+        # Jacobians of coupled systems are no blocks of their own.
+        self._possible = relative and examinable(active.whole) and not coupled
+        self._is_root = active.whole.form == "root"
 
     def note(self, error: Tensor | None, converged: np.ndarray) -> None:
         """Accept `converged` systems whose solver knows by itself that the error is small."""
@@ -157,6 +149,20 @@ class Acceptance:
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
         small = converged & (known <= _SAFE * self._demand.xtol)
         self._ledger.error = np.where(small, known, self._ledger.error)
+
+    def put_off(self, claims: np.ndarray, norm: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """The fixed points among `claims` that go on, since their observed `error` is too large.
+
+        In half precision, where residuals are at their rounding level from the first claim on, none does.
+        """
+        if not self._observes:
+            return np.zeros_like(claims)
+        large = error > self._demand.xtol
+        late = claims & large & (norm > self.atol) & self._demand.is_fine
+        self._refused |= late
+        small = claims & ~late & ~np.isnan(error)
+        self._ledger.error = np.where(small, error, self._ledger.error)
+        return np.asarray(late)
 
     def examine(self, *, can_go_on: bool) -> Tensor | None:
         """Accept or refuse the converged systems; those that are refused run again, or have stalled.
@@ -172,25 +178,25 @@ class Acceptance:
             return None
         converged = ledger.status == CONVERGED
         ledger.error = np.where(converged & (ledger.norm == 0), 0.0, ledger.error)
-        claimed = converged & np.isnan(ledger.error) & (ledger.norm > self._atol)
+        claimed = converged & np.isnan(ledger.error) & (ledger.norm > self.atol)
         if not (claimed.any() and self._budget.evaluations_left > 0):
             return None
-        try:
-            estimate = self._estimate(claimed)
-        except NoDerivativeError:  # Then nothing is known of the error.
-            self._possible = False
+        estimate = self._estimate(claimed)
+        if estimate is None:
             return None
         error, distance = (part.cpu().numpy() for part in (estimate.error, estimate.to_zero))
-        refused = claimed & ~demand.met(estimate).cpu().numpy()
+        accepted = demand.met(estimate, at_rounding=self._is_root or not demand.is_fine)
+        refused = claimed & ~accepted.cpu().numpy()
         ledger.error = np.where(claimed, error, ledger.error)
         closer = demand.closer(distance, self._distance) | self._ends_itself
         self._distance = np.where(refused, distance, self._distance)
+        self._refused |= refused
         spent = np.asarray(self._budget.spent(ledger.steps))
         over = refused & (spent | ~closer | (not can_go_on))
         ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):
-            ledger.reasons[int(system)] = reason(float(error[system]))
+            ledger.reasons[int(system)] = reason(float(error[system]), self._is_root)
         again = refused & ~over
         if not again.any():
             return None
@@ -203,79 +209,36 @@ class Acceptance:
     def reconsider(self) -> None:
         """Accept refused systems that have since come close enough, but could not come as close as asked."""
         ledger, demand = self._ledger, self._demand
-        if not self._possible or (self.factor == 1.0).all():
-            return
-        stuck = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
+        stuck = self._refused & ((ledger.status == STALLED) | (ledger.status == MAX_STEPS))
         with np.errstate(divide="ignore", invalid="ignore"):
-            near = ledger.norm <= ledger.threshold / self.factor
-        stuck &= near & (self.factor < 1.0)
+            stuck &= ledger.norm <= ledger.threshold / self.factor
         if not (stuck.any() and self._budget.evaluations_left > 0):
             return
-        estimate = self._estimate(stuck)
-        # A multiple root at zero is reached up to the rounding of a singular Jacobian.
-        accepted = demand.met(estimate) | (estimate.to_zero <= _ZERO_AT_LAST * demand.zero)
-        found = stuck & accepted.cpu().numpy()
-        ledger.error = np.where(found, estimate.error.cpu().numpy(), ledger.error)
+        estimate = self._estimate(stuck) if self._possible else None
+        if estimate is None:  # A residual that does not fall any more is all there is to know.
+            found = stuck & (ledger.status == STALLED)
+        else:
+            # A multiple root at zero is reached up to the rounding of a singular Jacobian.
+            accepted = demand.met(estimate) | (estimate.to_zero <= _ZERO_AT_LAST * demand.zero)
+            found = stuck & accepted.cpu().numpy()
+            ledger.error = np.where(stuck, estimate.error.cpu().numpy(), ledger.error)
+        for system in np.flatnonzero(stuck & ~found):
+            why = reason(float(ledger.error[system]), self._is_root)
+            ledger.reasons.setdefault(int(system), why)
         ledger.end(found, CONVERGED, ledger.steps[found])
 
-    def _estimate(self, claimed: np.ndarray) -> Estimate:
-        """The estimate of all systems; of the `claimed` alone if they can be evaluated alone."""
+    def _estimate(self, claimed: np.ndarray) -> Estimate | None:
+        """The estimate for the `claimed` systems; `None` if there is no derivative."""
         problem, z = self._active.restore(), self._ledger.z
+        if self._last is not None and self._last[0] is z and not (claimed & ~self._last[1]).any():
+            return self._last[2]
         # An unknown that starts at zero is measured by where it has been since.
         self._size = torch.maximum(self._size.abs(), z.abs())
-        if problem.restrict is None or 2 * claimed.sum() > len(claimed):
-            return estimated(problem, z, self._size, self._demand.xtol)
-        rows = torch.from_numpy(np.flatnonzero(claimed)).to(z.device)
-        some = estimated(problem.restrict(rows), z[rows], self._size[rows], self._demand.xtol)
-
-        def everyone(part: Tensor) -> Tensor:
-            return part.new_zeros(len(claimed), *part.shape[1:]).index_copy(0, rows, part)
-
-        return Estimate(*map(everyone, some))
-
-
-def estimated(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Estimate:
-    """The missing Newton step at `z`; one evaluation and `n` products.
-
-    Args:
-        problem: The systems.
-        z: Their iterates.
-        first: The sizes that the unknowns had, by which one that goes to zero is measured.
-        xtol: The relative error that is accepted.
-    """
-    linearization = problem.linearization(z)
-    residual = linearization.residual
-    assert residual is not None  # for the type checker: the problem is not linear
-    residual = residual.detach()
-    with torch.no_grad():
-        matrix = linearization.jacobian(z).detach().to(residual.dtype)
-        size = z.abs()
-        entries = matrix.abs()
-        terms = _product(entries, size)
-        least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
-        typical = torch.maximum(size, torch.where(torch.isfinite(least), least, 0.0))
-        # Of an unknown that is exactly zero only the start tells a size.
-        unit = torch.where(typical > 0, typical, torch.where(first > 0, first, 1.0))
-        rows = torch.where(terms > 0, terms, _product(entries, unit))
-        rows = torch.where(rows > 0, rows, 1.0).unsqueeze(2)
-        scaled = matrix * unit.unsqueeze(1) / rows
-        right = residual.unsqueeze(2) / rows
-        step = torch.linalg.solve_ex(scaled, right).result
-        off = (torch.bmm(scaled, step) - right).abs().amax(dim=(1, 2))
-        solves = off <= _REPRODUCED * right.abs().amax(dim=(1, 2))
-        step = (step.squeeze(2) * unit).abs()
-        relative = torch.where(step > 0, step / typical, 0.0)
-        distance = step / torch.where(first > 0, first, typical).clamp_min(
-            torch.finfo(z.dtype).tiny
-        )
-        met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
-        return Estimate(
-            torch.where(solves, relative.amax(dim=1), torch.inf),
-            torch.where(solves, distance.masked_fill(relative <= xtol, 0.0).amax(dim=1), torch.inf),
-            met.all(dim=1),
-            residual,
-        )
-
-
-def _product(matrices: Tensor, rows: Tensor) -> Tensor:
-    return torch.bmm(matrices, rows.unsqueeze(2)).squeeze(2)
+        which = torch.from_numpy(claimed).to(z.device)
+        try:
+            estimate = estimated(problem, z, self._size, self._demand.xtol, which)
+        except NoDerivativeError:  # Then nothing is known of the error.
+            self._possible = False
+            return None
+        self._last = z, claimed, estimate
+        return estimate

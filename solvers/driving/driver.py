@@ -11,6 +11,7 @@ every `check_every` steps, in one read-back from the device, and does the bookke
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..interface.tolerance import Budget, Tolerance
 from .end_states import EndStates
 from .ledger import Ledger
 from .monitor import Monitor
+from .scaling import Units
 
 
 def solve(
@@ -87,8 +89,16 @@ def solve(
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
+    # A solve within another has the units of that one, and a state that is asked for those of the caller.
+    outermost = rtol is None and reference is None and ends is None
+    units = Units.of(problem, z, residual) if outermost else None
+    if units is not None:
+        problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
+        callback = units.callback(callback)
     ledger = Ledger(z, callback=callback, trace=trace)
     tolerance = Tolerance.of(problem, stopping, z, rtol)
+    if units is not None:
+        tolerance = replace(tolerance, atol=units.atol(tolerance.atol))
     budget = Budget.of(stopping, problem.counts, solver.default_max_steps)
     monitor = Monitor(
         problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence
@@ -106,7 +116,8 @@ def solve(
         _run_steps(problem, solver, z, residual, monitor, stopping, ends)
     monitor.acceptance.reconsider()
     monitor.rounding.accept()
-    return ledger.solution(problem.counts)
+    solution = ledger.solution(problem.counts)
+    return solution if units is None else units.back(solution)
 
 
 def _run_steps(

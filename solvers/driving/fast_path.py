@@ -24,6 +24,7 @@ class FastPath:
 
     Attributes:
         open: No system has ended.
+        floor: The absolute tolerance, in the units of readings.
         postponed: The step, iterate and reading of that look; the iterate is `None` where the solver
             forms it on demand.
     """
@@ -32,7 +33,7 @@ class FastPath:
         self.open = len(tolerance.rtol) > 0
         self.postponed: tuple[int, Tensor | None, Reading] | None = None
         self._least = _SAFETY * np.maximum(tolerance.rtol, level)
-        self._floor, self._unit = tolerance.atol / unit, unit
+        self.floor, self._unit = tolerance.atol / unit, unit
         self._most: Any = np.inf
 
     def advances(self, reading: Reading) -> bool:
@@ -40,7 +41,7 @@ class FastPath:
         if not self.open or reading.end_status is not None:
             return False
         norm = reading.norm
-        ahead = (norm > self._least * reading.reference + self._floor) & (norm < self._most)
+        ahead = (norm > self._least * reading.reference + self.floor) & (norm < self._most)
         if np.count_nonzero(ahead) < len(ahead):
             return False
         self._most = SLOWEST_PROGRESS * norm

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
-from ..interface.solver import Solver
+from ..interface.solver import Solver, WholeSolver
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .acceptance import Acceptance, Demand
 from .active import Active
 from .confirmation import Confirmation
+from .contraction import Contraction
 from .fast_path import FastPath
 from .ledger import Ledger
 from .progress import (
@@ -62,13 +63,17 @@ class Monitor:
         self.rounding = RoundingCheck(ledger, self.active, tolerance, budget, residual)
         demand = Demand.of(problem.dtype(ledger.z), stopping.rtol)
         self.acceptance = Acceptance(
-            ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself
-        )
+            ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself,
+            coupled=sequence is not None,
+        )  # fmt: skip
+        steps = problem.relative_to_iterate and not isinstance(solver, WholeSolver)
+        self._contraction = Contraction() if steps else None
         self._confirmation = Confirmation(ledger, self.active, self.rounding, residual)
         self._solver, self._tolerance, self._sequence = solver, tolerance, sequence
         self._unit = rms_unit(n)
         self._first = None if reference is None else reference.detach().cpu().numpy() / self._unit
         self._progress = Progress.start(batch)
+        self._begun = False
         self._rules = _rules(solver, stopping, n)
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False
@@ -95,8 +100,11 @@ class Monitor:
         """
         limited = last or self.limited(step)
         reading = read(state, self.active, self._tolerance.relative_to_iterate, self._first)
-        if self._first is None:
-            self._first = reading.norm
+        if not self._begun:
+            self._begin(reading)
+        contraction = self._contraction
+        if contraction is not None:
+            contraction.look(state, reading, self.active.rows)
         if not limited and self._fast.advances(reading):
             self._fast.postponed = step, None if self._solver.lazy_iterate else state.z, reading
             return False
@@ -111,8 +119,12 @@ class Monitor:
         waiting = False if self._sequence is None else ~in_order(~running, self._sequence)
         self._progress = progress = before.after(norm, step, at_rounding, waiting)
         with np.errstate(over="ignore", invalid="ignore"):
+            bar = threshold
+            if contraction is not None and (claims := running & (norm <= threshold)).any():
+                error = self.active.spread(contraction.error())
+                bar = np.where(self.acceptance.put_off(claims, norm, error), -1.0, threshold)
             codes = verdict(
-                self._rules, norm, threshold, self._first_norms, progress, step,
+                self._rules, norm, bar, self._first_norms, progress, step,
                 at_rounding=at_rounding, end_status=reading.end_status, last=spent,
             )  # fmt: skip
         converged = self._in_order(codes == CONVERGED, running)
@@ -135,6 +147,16 @@ class Monitor:
             explained = self._in_order(self.rounding.explained(doubted), running)
             codes, ended = np.where(explained, CONVERGED, codes), ended | explained
         return self._end(ended, codes[ended], own[ended])
+
+    def _begin(self, reading: Reading) -> None:
+        """Take the sizes at the start from the first look."""
+        self._begun = True
+        if self._first is None:
+            self._first = reading.norm
+        norm, reference = self._scaled(reading)
+        self._tolerance = self._tolerance.begun(np.maximum(norm, reference))
+        self._fast.floor = self._tolerance.atol / self._unit
+        self.acceptance.atol = self._tolerance.atol
 
     def hold(self, held: np.ndarray) -> None:
         """Let the systems `held` end before the first step."""
@@ -166,6 +188,8 @@ class Monitor:
             residual = self.acceptance.examine(can_go_on=not self._stopped)
         running = self.ledger.running
         self._progress = self._progress.restarted()
+        if self._contraction is not None:
+            self._contraction.restart()
         self._earlier = np.where(running, self.ledger.steps, 0)
         self._most_earlier = int(self._earlier.max(initial=0))
         return residual

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .active import Active
 
@@ -29,9 +30,8 @@ def read(
         relative_to_iterate: The reference is the norm of the iterate, else `first`.
         first: The norms of the first look; `None` if this is it.
     """
-    norm = getattr(state, "norm", None)
-    if norm is None:
-        norm = torch.linalg.vector_norm(state.residual, dim=1)
+    own = getattr(state, "norm", None)
+    norm = torch.linalg.vector_norm(state.residual, dim=1) if own is None else own
     parts = [norm]
     if relative_to_iterate:
         z_norm = getattr(state, "z_norm", None)
@@ -41,7 +41,20 @@ def read(
         parts.append(end_status.to(norm.dtype))
     stacked = torch.stack(parts)
     host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
+    if own is None and not np.all((host[0] > 0) & (host[0] < np.inf)):
+        host = np.concatenate((_in_range(state.residual)[None], host[1:]))
     host = active.spread(host)
     reference = host[1] if relative_to_iterate else host[0] if first is None else first
     codes = None if end_status is None else np.nan_to_num(host[-1]).astype(np.int64)
     return Reading(host[0], reference, codes)
+
+
+def _in_range(residual: Tensor) -> np.ndarray:
+    """Norms in float64 without under- or overflow of the squares, by the largest entry of each system."""
+    rows = residual.detach().double()
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    unit = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+    norm: np.ndarray = (
+        (torch.linalg.vector_norm(rows / unit, dim=1) * unit.squeeze(1)).cpu().numpy()
+    )
+    return norm

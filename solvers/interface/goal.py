@@ -62,12 +62,15 @@ class Goal:
         **asked: Any,
     ) -> Goal:
         """The goal of a solve from `z`, whose residual is `residual`."""
+        tolerance = tolerance or Tolerance.of(problem, stopping, z)
         if problem.relative_to_iterate:
             reference = None
+            size = torch.maximum(rms(z), rms(residual)).detach()
+            tolerance = tolerance.begun(size.cpu().numpy().astype(np.float64))
         elif reference is None:
             reference = rms(residual)
         return Goal(
-            tolerance or Tolerance.of(problem, stopping, z),
+            tolerance,
             reference,
             budget or Budget.of(stopping, problem.counts),
             stopping,
@@ -77,8 +80,7 @@ class Goal:
     def threshold(self, z: Tensor) -> Tensor:
         """The largest residual norm of a solution at `z`, `(batch,)`."""
         reference = rms(z) if self.reference is None else self.reference
-        tolerance = self.tolerance
-        result: Tensor = threshold(tolerance.on(reference), tolerance.atol, reference)
+        result: Tensor = threshold(*self.tolerance.on(reference), reference)
         return result
 
     def met(self, z: Tensor, residual: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class Stopping(Options):
         rtol: Relative tolerance; `None` takes 1e-10 in float64, 1e-6 in float32 and four units of
             rounding in half precision.
         atol: Absolute tolerance; `None` takes 0, and for fixed points the square of the epsilon of the
-            dtype of iterates (float32 at least), which only ends iterations towards zero.
+            dtype of iterates, as a part of the size of the start or of its residual: it only ends
+            iterations towards zero.
         max_steps: Limit on solver steps; `None` takes the solver's own default.
         max_evaluations: Limit on evaluations of the equation; `None` for no limit.
         check_every: Steps between looks at the residual; each look reads one small tensor back to
@@ -82,12 +83,3 @@ class Stopping(Options):
     def relative(self, dtype: torch.dtype) -> float:
         """The relative tolerance in force for residuals computed in `dtype`."""
         return DEFAULT_RTOL[dtype] if self.rtol is None else self.rtol
-
-    def absolute(self, dtype: torch.dtype, relative_to_iterate: bool) -> float:
-        """The absolute tolerance in force for iterates in `dtype`.
-
-        Where the reference is the first residual, none is needed: adjoints may be of any size.
-        """
-        if self.atol is not None:
-            return self.atol
-        return torch.finfo(dtype).eps ** 2 if relative_to_iterate else 0.0

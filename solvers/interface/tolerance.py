@@ -30,39 +30,56 @@ class Tolerance:
 
     Attributes:
         rtol: Relative tolerances, `(batch,)`.
-        atol: The absolute tolerance.
+        atol: The absolute tolerance, or one for each system.
         is_default: The relative tolerance is that of the dtype: nobody asked for it.
         relative_to_iterate: The reference is the size of the iterate.
+        zero: The part of the size of the start which is as good as zero.
     """
 
     rtol: np.ndarray
-    atol: float
+    atol: float | np.ndarray
     is_default: bool
     relative_to_iterate: bool
+    zero: float = 0.0
 
     @staticmethod
     def of(
         problem: Problem, stopping: Stopping, z: Tensor, rtol: Tensor | None = None
     ) -> Tolerance:
         """The tolerances of a solve from `z`; `rtol` per system in place of the one of `stopping`."""
+        # Where the reference is the first residual, no absolute tolerance is needed.
+        ends_at_zero = problem.relative_to_iterate and stopping.atol is None
         if rtol is None:
             relative = np.full(z.shape[0], stopping.relative(problem.dtype(z)))
         else:
             relative = rtol.detach().cpu().numpy().astype(np.float64)
         return Tolerance(
             rtol=relative,
-            atol=stopping.absolute(z.dtype, problem.relative_to_iterate),
+            atol=stopping.atol or 0.0,
             is_default=rtol is None and stopping.rtol is None,
             relative_to_iterate=problem.relative_to_iterate,
+            zero=torch.finfo(z.dtype).eps ** 2 if ends_at_zero else 0.0,
         )
+
+    def begun(self, size: np.ndarray) -> Tolerance:
+        """The tolerances of a solve whose start, or the residual there, has these sizes."""
+        if self.zero == 0:
+            return self
+        return replace(self, atol=self.zero * np.where(np.isfinite(size), size, 0.0))
 
     def threshold(self, reference: np.ndarray) -> np.ndarray:
         """The largest residual norm of a solution, for each system."""
         return np.asarray(threshold(self.rtol, self.atol, reference))
 
-    def on(self, like: Tensor) -> Tensor:
-        """The relative tolerances as a tensor of the dtype and on the device of `like`."""
-        return torch.from_numpy(self.rtol).to(like)
+    def on(self, like: Tensor) -> tuple[Tensor, Any]:
+        """Relative and absolute tolerances as tensors of the dtype and on the device of `like`."""
+        atol = self.atol
+        absolute = torch.from_numpy(atol).to(like) if isinstance(atol, np.ndarray) else atol
+        return torch.from_numpy(self.rtol).to(like), absolute
+
+    def absolute_of(self, system: int) -> float:
+        """The absolute tolerance of one system."""
+        return float(self.atol[system] if isinstance(self.atol, np.ndarray) else self.atol)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from implicitly.solvers.driving import estimate
 from pairs import in_pairs
 
 F64 = torch.float64
@@ -120,10 +121,81 @@ def test_a_double_root_and_a_root_at_zero_are_accepted():
 
 
 def test_what_is_not_known_is_said():
-    large = im.root(lambda z: z**3 + z - 1, torch.zeros(300, dtype=F64))
-    assert bool(torch.isnan(large.error))
+    def without_derivative(z):
+        return torch.from_numpy(np.asarray(z.detach()) ** 3 - 8)
+
+    root = im.root(without_derivative, column(1.5), solver=im.Broyden())
+    assert root.value.item() == pytest.approx(2)
+    assert bool(torch.isnan(root.error))
     exact = im.root(lambda z: z - 1, column(0.0), solver=im.Newton())
     assert exact.error.item() == 0
+
+
+FAR_AND_WIDE = [im.NewtonKrylov(), im.Broyden(), im.DFSANE(), im.ScipyRoot("df-sane"), None]
+
+
+@pytest.mark.parametrize("solver", FAR_AND_WIDE, ids=lambda s: type(s).__name__)
+def test_many_unknowns_from_far_away_are_solved_or_not_called_so(solver):
+    right = torch.linspace(1, 5, 100, dtype=F64)
+    z0 = torch.full((100,), 1e5, dtype=F64)
+    solution = im.root(lambda z: z**3 + z - right, z0, solver=solver, on_failure="accept")
+    # The only real root of each equation, by Newton's method from above, where it is monotone.
+    want = right.clone() + 1
+    for _ in range(60):
+        want -= (want**3 + want - right) / (3 * want**2 + 1)
+    true = ((solution.value - want).abs() / want).max().item()
+    if bool(solution.converged):
+        assert true <= 10 * solution.error.item() + 1e-15
+        assert solution.error.item() <= 1e-8
+    else:
+        assert solver is not None
+
+
+@pytest.mark.parametrize("separable", [(True,), None])
+def test_a_batch_too_large_for_jacobians_at_once_is_examined_all_the_same(monkeypatch, separable):
+    monkeypatch.setattr(estimate, "_MOST_ENTRIES", 8)
+    right = torch.linspace(1, 5, 7, dtype=F64).unsqueeze(1).expand(7, 2)
+    z0 = torch.full((7, 2), 1e5, dtype=F64)
+
+    def F(z, right):
+        return z**3 + z - right
+
+    solver = im.Newton()
+    solution = im.root(F, z0, right, batch_dims=1, batched_args=separable, solver=solver)
+    monkeypatch.undo()
+    whole = im.root(F, z0, right, batch_dims=1, batched_args=separable, solver=solver)
+    assert torch.equal(solution.value, whole.value)
+    torch.testing.assert_close(solution.error, whole.error, rtol=0.1, atol=1e-16)
+    assert F(solution.value, right).abs().max() <= 1e-7
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.99, 0.999])
+@pytest.mark.parametrize(
+    "solver",
+    [im.FixedPointIteration(), im.Anderson(), im.Broyden(), im.ScipyRoot("hybr")],
+    ids=lambda s: type(s).__name__,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+def test_a_map_that_contracts_slowly_does_not_stop_far_from_its_solution(solver, rate, dtype):
+    n = 6
+    generator = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(n, n, dtype=F64, generator=generator)).Q
+    A = Q @ torch.diag(torch.linspace(-0.5, rate, n, dtype=F64)) @ Q.mT
+    b = torch.randn(n, dtype=F64, generator=generator)
+    want = torch.linalg.solve(torch.eye(n, dtype=F64) - A, b)
+    A, b = A.to(dtype), b.to(dtype)
+    solution = im.fixed_point(
+        lambda z: A @ z + b, torch.zeros(n, dtype=dtype), solver=solver, on_failure="accept",
+        stopping=im.Stopping(max_steps=40_000),
+    )  # fmt: skip
+    if not bool(solution.converged):  # Rounding hides the progress of a step.
+        assert (rate, dtype, type(solver)) == (0.999, torch.float32, im.FixedPointIteration)
+        return
+    true = (torch.linalg.vector_norm(solution.value.to(F64) - want) / want.norm()).item()
+    eps = torch.finfo(dtype).eps
+    assert true <= 10 * solution.error.item() + 4 * eps / (1 - rate)
+    # In single precision rounding leaves more at the slowest rates.
+    assert true <= max({F64: 3e-8, torch.float32: 1e-4}[dtype], 4 * eps / (1 - rate))
 
 
 def test_a_refused_claim_says_why():

@@ -1,0 +1,297 @@
+"""The step of Newton's method that is still missing: an estimate of the error of `z`.
+
+With the Jacobian `J` at the iterate and the residual `r = J δ` let
+
+    G   = |J| |z|                    the size of the terms of each equation
+    u_j = min_i G_i / |J_ij|         the least size of unknown j that any equation notices
+
+The relative error of unknown j is `|δ_j| / max(|z_j|, u_j)`. Multiplying an equation or an unknown by a
+constant changes nothing. Up to 64 unknowns `J` is formed; for more, products give what is needed of it:
+with random signs `s`, `(J (|z| s))_i²` has the mean `Σ_j (J_ij z_j)²`, a size of the terms within a factor
+of the root of their number, and `(Jᵀ (s / G))_j²` in the same way one of `1 / u_j`. `δ` then comes from
+GMRES for the scaled equation, and where that falls short from factors of `J`.
+
+Of a fixed point, whose residual has the unit of the unknown, the error is `‖δ‖ / ‖z‖`, as its tolerance is.
+
+Source: Dennis & Schnabel 1983, section 7.2 (relative steps and typical sizes); Oettli & Prager 1964
+(the componentwise backward error); Bekas, Kokiopoulou & Saad 2007 (diagonals from products).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..interface.golden import golden_sequence
+from ..interface.problem import Linearization, Problem
+from ..linear.gmres import GMRES
+from ..linear.sparse_lu import SparseLU
+
+# A residual of so many roundings of the terms of its equation is met exactly.
+_ROUNDING_UNITS = 4
+# A step that does not reproduce the residual to this part of it solves no linear equation.
+_REPRODUCED = 0.1
+# Dense Jacobians of a batch hold at most so many numbers; so many columns come from one batched product,
+# which takes the time of one.
+_MOST_ENTRIES, _FEW_UNKNOWNS = 2**23, 64
+# For more unknowns GMRES may take so many steps, before factors of dense or sparse Jacobians.
+_KRYLOV_STEPS = 40
+_MOST_DENSE, _MOST_SPARSE = 2048, 2**16
+# Vectors of random signs for each size that is estimated.
+_PROBES = 2
+
+
+class Estimate(NamedTuple):
+    """The missing Newton step, in units of the accepted size; entries are per system.
+
+    Attributes:
+        error: The relative error; infinite where no step solves the linear equation, NaN where none could
+            be looked for.
+        to_zero: `max_j |δ_j| / |z0_j|` over the unknowns with a larger relative error than accepted; of a
+            fixed point `‖δ‖ / ‖z0‖`.
+        at_rounding: Every equation is met to rounding.
+        residual: The residual at `z`, `(batch, n)`.
+    """
+
+    error: Tensor
+    to_zero: Tensor
+    at_rounding: Tensor
+    residual: Tensor
+
+    def where(self, mask: Tensor, other: Estimate) -> Estimate:
+        """The estimate of `other` for the systems of a mask."""
+        parts = zip(self, other, strict=True)
+        return Estimate(*(torch.where(_like(mask, mine), its, mine) for mine, its in parts))
+
+
+def estimated(
+    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None = None
+) -> Estimate:
+    """The missing Newton step at `z`.
+
+    Up to 64 unknowns one evaluation and `n` products, for more about ten products where GMRES converges
+    fast.
+
+    Args:
+        problem: The systems.
+        z: Their iterates.
+        first: The sizes that the unknowns had, by which one that goes to zero is measured.
+        xtol: The relative error that is accepted.
+        which: The systems that matter, boolean, `(batch,)`; `None` for all.
+    """
+    batch, n = z.shape
+    if which is not None and problem.restrict is not None and 2 * int(which.sum()) <= batch:
+        rows = which.nonzero().flatten()
+        part = estimated(problem.restrict(rows), z[rows], first[rows], xtol)
+        return Estimate(*(p.new_zeros(batch, *p.shape[1:]).index_copy(0, rows, p) for p in part))
+    if problem.form == "fixed_point":
+        return _of_fixed_points(problem, z, first, xtol, which)
+    if n > _FEW_UNKNOWNS:
+        return _by_products(problem, z, first, xtol, which)
+    at_once = max(_MOST_ENTRIES // max(n * n, 1), 1)
+    if batch <= at_once:
+        return _by_matrices(problem, z, first, xtol)
+    if problem.restrict is None:
+        return _by_products(problem, z, first, xtol, which)
+    chunks = torch.arange(batch, device=z.device).split(at_once)
+    parts = [_by_matrices(problem.restrict(i), z[i], first[i], xtol) for i in chunks]
+    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Estimate:
+    """The estimate from Jacobians of all systems."""
+    linearization, residual = _linearized(problem, z)
+    with torch.no_grad():
+        matrix = linearization.jacobian(z).detach().to(residual.dtype)
+        size, entries = z.abs(), matrix.abs()
+        terms = _product(entries, size)
+        least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
+        typical = torch.maximum(size, torch.where(torch.isfinite(least), least, 0.0))
+        unit = _nonzero(typical, first)
+        rows = torch.where(terms > 0, terms, _product(entries, unit))
+        rows = torch.where(rows > 0, rows, 1.0).unsqueeze(2)
+        scaled = matrix * unit.unsqueeze(1) / rows
+        right = residual.unsqueeze(2) / rows
+        step = torch.linalg.solve_ex(scaled, right).result
+        off = (torch.bmm(scaled, step) - right).abs().amax(dim=(1, 2))
+        solves = off <= _REPRODUCED * right.abs().amax(dim=(1, 2))
+        step = (step.squeeze(2) * unit).abs()
+        met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
+        return _estimate(step, typical, first, xtol, solves, met, residual)
+
+
+def _by_products(
+    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None
+) -> Estimate:
+    """The estimate by GMRES, and where that falls short from factors."""
+    linearization, residual = _linearized(problem, z)
+    with torch.no_grad():
+        size = z.abs()
+        terms = _sizes(linearization.jvp, size)
+        unit = _nonzero(size, first)
+        rows = terms if bool((size > 0).all()) else _sizes(linearization.jvp, unit)
+        rows = torch.where(rows > 0, rows, 1.0)
+        column = _sizes(linearization.vjp, 1.0 / rows)
+        least = torch.where(column > 0, 1.0 / column, 0.0)
+        typical = torch.maximum(size, torch.where(torch.isfinite(least), least, 0.0))
+        unit = _nonzero(typical, first)
+        right = residual / rows
+        if which is not None:
+            right = torch.where(which.unsqueeze(1), right, 0.0)
+        # Its residual is `−(operator + right)`.
+        scaled = Problem(
+            function=lambda y: right - linearization.jvp(unit * y) / rows,
+            form="root",
+            operator=lambda y: -linearization.jvp(unit * y) / rows,
+            precision=problem.precision,
+        )
+        step, solves = _krylov(scaled, right)
+        met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
+        open_ = ~solves & ~met.all(dim=1)
+        if z.shape[1] > _MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
+            step, solves = _sparse(scaled, right, step, solves)
+        found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
+        if z.shape[1] > _MOST_SPARSE:
+            finite = torch.isfinite(right).all(dim=1) & torch.isfinite(step).all(dim=1)
+            return _unknown(found, open_ & finite)
+    if z.shape[1] <= _MOST_DENSE and bool(open_.any()):
+        return _dense_where(open_, found, problem, z, first, xtol)
+    return found
+
+
+def _of_fixed_points(
+    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None
+) -> Estimate:
+    """The estimate in norms, by GMRES, and where that falls short from Jacobians."""
+    linearization, residual = _linearized(problem, z)
+    with torch.no_grad():
+        right = residual if which is None else torch.where(which.unsqueeze(1), residual, 0.0)
+        plain = Problem(
+            function=lambda y: right - linearization.jvp(y),
+            form="root",
+            operator=lambda y: -linearization.jvp(y),
+            precision=problem.precision,
+        )
+        step, solves = _krylov(plain, right)
+        batch, n = z.shape
+        if n <= _MOST_DENSE and batch * n * n <= _MOST_ENTRIES and not bool(solves.all()):
+            matrix = linearization.jacobian(z).to(right.dtype)
+            direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result
+            off = _norm((matrix @ direct).squeeze(2) - right)
+            step = torch.where(solves.unsqueeze(1), step, direct.squeeze(2))
+            solves = solves | (off <= _REPRODUCED * _norm(right))
+        length, size, start = _norm(step), _norm(z), _norm(first)
+        tiny = torch.finfo(z.dtype).tiny
+        terms = torch.maximum(_norm(_sizes(linearization.jvp, z.abs())), size)
+        return Estimate(
+            torch.where(solves, length / size.clamp_min(tiny), torch.inf),
+            torch.where(solves, length / start.clamp_min(tiny), torch.inf),
+            _norm(residual) <= _ROUNDING_UNITS * problem.eps(z) * terms,
+            residual,
+        )
+
+
+def _krylov(scaled: Problem, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The solution by GMRES, and the systems that it solves to the accuracy that is needed."""
+    solver = GMRES()
+    state = solver.init(scaled, torch.zeros_like(right), -right)
+    enough = _REPRODUCED * state.norm
+    for _ in range(min(_KRYLOV_STEPS, right.shape[1])):
+        if not bool((state.norm > enough).any()):
+            break
+        state = solver.step(scaled, state)
+    return state.z, state.norm <= enough
+
+
+def _sparse(scaled: Problem, right: Tensor, step: Tensor, solves: Tensor) -> tuple[Tensor, Tensor]:
+    """The solution from sparse factors, for the systems that are not solved."""
+    state = SparseLU(remember=False).init(scaled, torch.zeros_like(right), -right)
+    if state.matrices is None:  # Too full.
+        return step, solves
+    state = SparseLU().step(scaled, state)
+    left = _norm(state.residual)
+    close = left <= _REPRODUCED * _norm(right)
+    return torch.where(solves.unsqueeze(1), step, state.z), solves | close
+
+
+def _dense_where(
+    open_: Tensor, found: Estimate, problem: Problem, z: Tensor, first: Tensor, xtol: float
+) -> Estimate:
+    """The estimate from Jacobians of the systems `open_`, a few at a time; unknown where that cannot be."""
+    batch, n = z.shape
+    at_once = max(_MOST_ENTRIES // (n * n), 1)
+    if batch <= at_once:
+        return found.where(open_, _by_matrices(problem, z, first, xtol))
+    if problem.restrict is None:
+        return _unknown(found, open_)
+    for some in open_.nonzero().flatten().split(at_once):
+        part = _by_matrices(problem.restrict(some), z[some], first[some], xtol)
+        found = Estimate(*(f.index_copy(0, some, p) for f, p in zip(found, part, strict=True)))
+    return found
+
+
+def _estimate(
+    step: Tensor,
+    typical: Tensor,
+    first: Tensor,
+    xtol: float,
+    solves: Tensor,
+    met: Tensor,
+    residual: Tensor,
+) -> Estimate:
+    """The estimate from the sizes of the steps, `(batch, n)`, and the systems whose equation they solve."""
+    relative = torch.where(step > 0, step / typical, 0.0)
+    tiny = torch.finfo(step.dtype).tiny
+    distance = step / torch.where(first > 0, first, typical).clamp_min(tiny)
+    return Estimate(
+        torch.where(solves, relative.amax(dim=1), torch.inf),
+        torch.where(solves, distance.masked_fill(relative <= xtol, 0.0).amax(dim=1), torch.inf),
+        met.all(dim=1),
+        residual,
+    )
+
+
+def _unknown(found: Estimate, which: Tensor) -> Estimate:
+    """The estimate with NaN for the systems of which nothing could be found out."""
+    return found._replace(
+        error=torch.where(which, torch.nan, found.error),
+        to_zero=torch.where(which, torch.nan, found.to_zero),
+    )
+
+
+def _linearized(problem: Problem, z: Tensor) -> tuple[Linearization, Tensor]:
+    linearization = problem.linearization(z)
+    residual = linearization.residual
+    assert residual is not None  # for the type checker: the problem is not linear
+    return linearization, residual.detach()
+
+
+def _nonzero(size: Tensor, first: Tensor) -> Tensor:
+    """The sizes; of an unknown that is exactly zero only the start tells one."""
+    return torch.where(size > 0, size, torch.where(first > 0, first, 1.0))
+
+
+def _sizes(product: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+    """The root of `Σ_j (A_ij w_j)²` for each `i`, from products `A v` with random signs."""
+    n = weights.shape[1]
+    total = torch.zeros_like(weights)
+    for probe in range(_PROBES):
+        draw = golden_sequence(n, first=1 + probe * n, device=weights.device)
+        signs = torch.where(draw < 0.5, 1.0, -1.0).to(weights.dtype)
+        total = total + product(weights * signs).detach() ** 2
+    return (total / _PROBES).sqrt()
+
+
+def _norm(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1)
+
+
+def _product(matrices: Tensor, rows: Tensor) -> Tensor:
+    return torch.bmm(matrices, rows.unsqueeze(2)).squeeze(2)
+
+
+def _like(mask: Tensor, part: Tensor) -> Tensor:
+    return mask.reshape(-1, *[1] * (part.dim() - 1))

@@ -1,0 +1,152 @@
+"""Systems whose numbers are so small or large that squares leave the range of the dtype, in other units.
+
+A norm of entries below 1e-154 is zero in float64 and below 1e-19 in float32, and steps of most solvers hold
+products of four such numbers. Systems that begin out there are solved in units of powers of two, which
+round nothing: `s F(z' / t) = 0` for `z' = t z`, with `t = s` for fixed points and linear equations.
+
+Source: Blue 1978 (norms without under- and overflow, as in LAPACK's nrm2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interface.goal import Callback
+from ..interface.problem import Derivative, Problem
+from ..interface.solution import FlatSolution
+
+# Beyond this power of the range of the dtype, products of four numbers leave it.
+_POWER = 0.25
+# Units stay this factor inside of the range.
+_INSIDE = 8
+_RANGES = {
+    dtype: (torch.finfo(dtype).tiny ** _POWER, torch.finfo(dtype).max ** _POWER)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16)
+}
+
+
+@dataclass(frozen=True)
+class Units:
+    """Powers of two, `(batch, 1)`, by which equations and unknowns are multiplied."""
+
+    equation: Tensor
+    unknown: Tensor
+
+    @staticmethod
+    def of(problem: Problem, z: Tensor, residual: Tensor) -> Units | None:
+        """Units for systems that begin far out; `None` where none does.
+
+        Compiled systems keep theirs.
+        """
+        if z.numel() == 0 or z.dtype not in _RANGES or problem.compiled is not None:
+            return None
+        size, start = _largest(residual), _largest(z)
+        together = problem.linear or problem.form == "fixed_point"
+        if together:
+            size = torch.maximum(size, start)
+        if _inside(size) and (together or _inside(start)):
+            return None
+        equation = _unit(size)
+        return Units(equation, equation if together else _unit(start))
+
+    def problem(self, problem: Problem) -> Problem:
+        """The same systems in these units."""
+        equation, unknown = self.equation, self.unknown
+        function, linearize, restrict = problem.function, problem.linearize, problem.restrict
+
+        def scaled(z: Tensor) -> Tensor:
+            return equation * function(z / unknown)
+
+        def linearized(z: Tensor) -> tuple[Tensor, Derivative]:
+            assert linearize is not None  # for the type checker
+            value, derivative = linearize(z / unknown)
+            together = equation is unknown
+            return equation * value, derivative if together else _Scaled(derivative, self)
+
+        def restricted(rows: Tensor) -> Problem:
+            assert restrict is not None  # for the type checker
+            some = equation[rows]
+            other = some if equation is unknown else unknown[rows]
+            return Units(some, other).problem(restrict(rows))
+
+        return replace(
+            problem,
+            function=scaled,
+            linearize=None if linearize is None else linearized,
+            restrict=None if restrict is None else restricted,
+        )
+
+    def atol(self, atol: Any) -> np.ndarray:
+        """An absolute tolerance in these units, for each system."""
+        return np.asarray(atol * _host(self.equation))
+
+    def callback(self, callback: Callback | None) -> Callback | None:
+        """The caller's callback, which sees norms in the caller's units."""
+        if callback is None:
+            return None
+        unit = _host(self.equation)
+        return lambda step, norms: callback(step, norms / unit)
+
+    def back(self, solution: FlatSolution) -> FlatSolution:
+        """A solution of the scaled systems in the units of the caller."""
+        unit = _host(self.equation)
+        trace = solution.trace
+        return replace(
+            solution,
+            z=solution.z / self.unknown,
+            residual_norm=solution.residual_norm / unit,
+            threshold=solution.threshold / unit,
+            trace=None if trace is None else trace / unit,
+        )
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A derivative in other units."""
+
+    inner: Derivative
+    units: Units
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self.units.equation * self.inner.jvp(v / self.units.unknown)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self.inner.vjp(self.units.equation * u) / self.units.unknown
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        matrix = self.units.equation.unsqueeze(2) * self.inner.jacobian(like)
+        return matrix / self.units.unknown.unsqueeze(2)
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest entry of each system, `(batch,)`."""
+    return rows.detach().abs().amax(dim=1)
+
+
+def _inside(size: Tensor) -> bool:
+    """True if no product of four numbers of these sizes leaves the range of their dtype."""
+    low, high = _RANGES[size.dtype]
+    least, most = (bound.item() for bound in torch.aminmax(size))
+    if least == 0:  # A start at zero, or a system that is solved there.
+        least = torch.where(size > 0, size, high).amin().item()
+    return low < least and most < high
+
+
+def _unit(size: Tensor) -> Tensor:
+    """The power of two that brings a size far out to 1, `(batch, 1)`; 1 for sizes that are not."""
+    low, high = _RANGES[size.dtype]
+    out = ((size > 0) & (size < low)) | ((size > high) & torch.isfinite(size))
+    limits = torch.finfo(size.dtype)
+    most = int(np.log2(limits.max)) - _INSIDE
+    exponent = torch.frexp(size.double()).exponent.clamp(-most, most)
+    unit = torch.ldexp(torch.ones_like(size), -exponent)
+    return torch.where(out, unit, 1.0).unsqueeze(1)
+
+
+def _host(unit: Tensor) -> np.ndarray:
+    return unit.squeeze(1).double().cpu().numpy()
