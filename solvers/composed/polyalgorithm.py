@@ -17,6 +17,7 @@ from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
 from ..interface.tolerance import Budget
+from .edges import at_edge, beside
 from .members import default_members
 
 
@@ -136,11 +137,12 @@ class _Relay:
     def __init__(self, problem: Problem, goal: Goal, z: Tensor, residual: Tensor) -> None:
         self._problem, self._goal = problem, goal
         self._ledger = Ledger(z)
-        self._start, self._first = z, residual
+        self._start: Tensor = z
+        self._first: Tensor | None = residual
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
         self._budget = Budget.of(goal.stopping, problem.counts)
-        self._stopped = False
+        self._stopped = self._nudged = False
         self._steps_before = self._last_step = 0
         self.solved: list[int] = []
         """Number of systems that each member has solved."""
@@ -181,9 +183,27 @@ class _Relay:
         # No member can solve a system from a start that is not finite.
         self._held = self._held | solved | ~np.isfinite(ledger.norm)
         self.solved.append(int(solved.sum()))
+        self._leave_edges(open_ & ~self._held & (result.best_step == 0))
         if result.trace is not None:
             # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])
+
+    def _leave_edges(self, unmoved: np.ndarray) -> None:
+        """Start beside a point at which the Jacobian of a system is not finite, though its value is."""
+        if self._nudged or not unmoved.any():
+            return
+        self._nudged = True
+        sharp = unmoved & at_edge(self._problem, self._start)
+        if not sharp.any():
+            return
+        for system in np.flatnonzero(sharp):
+            self._ledger.reasons[int(system)] = (
+                "the Jacobian at the start is not finite, though the residual is; solvers that need it "
+                "began beside the start"
+            )
+        these = torch.from_numpy(sharp).to(self._start.device).unsqueeze(1)
+        self._start = torch.where(these, beside(self._start), self._start)
+        self._first = None
 
     def _next_start(self) -> tuple[Tensor, Tensor | None]:
         """Where the next member begins, and the residual there if it is known.

@@ -29,6 +29,7 @@ from .end_states import EndStates
 from .ledger import Ledger
 from .monitor import Monitor
 from .scaling import Units
+from .trials import guarded
 
 
 def solve(
@@ -91,6 +92,9 @@ def solve(
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
     outermost = rtol is None and reference is None and ends is None
+    raised: dict[int, str] = {}
+    if outermost:
+        problem = guarded(problem, z, raised)
     units = Units.of(problem, z, residual) if outermost else None
     if units is not None:
         problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
@@ -116,6 +120,8 @@ def solve(
         _run_steps(problem, solver, z, residual, monitor, stopping, ends)
     monitor.acceptance.reconsider()
     monitor.rounding.accept()
+    for system, why in raised.items():
+        ledger.reasons.setdefault(system, why)
     solution = ledger.solution(problem.counts)
     return solution if units is None else units.back(solution)
 

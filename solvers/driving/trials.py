@@ -1,0 +1,121 @@
+"""Exceptions of a function at a trial point refuse that point, for the systems that raise it.
+
+A property table, a logarithm of Python or a factorisation may raise where another function returns NaN.
+At the start an exception is the caller's to see; later it counts as a residual that is not finite, which
+solvers with a line search or a trust region recover from. Which systems of a batch raise is found by
+halving: the others are evaluated where they were evaluated before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..interface.compiled_systems import NoDerivativeError
+from ..interface.problem import Derivative, Problem
+
+# Errors of the program, not of a point. Assertions are made to be seen.
+_NOT_OF_A_POINT = (
+    TypeError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    NotImplementedError,
+    MemoryError,
+    ImportError,
+    torch.OutOfMemoryError,
+    NoDerivativeError,
+)
+
+
+class Trials:
+    """Evaluates a problem's function with rows of NaN where it raises.
+
+    Attributes:
+        reasons: For each system that raised, its last exception in words.
+    """
+
+    def __init__(
+        self, problem: Problem, good: Tensor, reasons: dict[int, str], numbers: Sequence[int]
+    ) -> None:
+        self._problem, self._good = problem, good.detach()
+        self.reasons, self._numbers = reasons, numbers
+
+    def problem(self) -> Problem:
+        """The problem whose evaluations do not raise."""
+        problem = self._problem
+        linearize, restrict = problem.linearize, problem.restrict
+        return replace(
+            problem,
+            function=self._value,
+            linearize=None if linearize is None else self._linearized,
+            restrict=None if restrict is None else self._restricted,
+        )
+
+    def _restricted(self, rows: Tensor) -> Problem:
+        assert self._problem.restrict is not None  # for the type checker
+        numbers = [self._numbers[row] for row in rows.tolist()]
+        smaller = self._problem.restrict(rows)
+        return Trials(smaller, self._good[rows], self.reasons, numbers).problem()
+
+    def _value(self, z: Tensor) -> Tensor:
+        try:
+            return self._problem.function(z)
+        except _NOT_OF_A_POINT:
+            raise
+        except Exception as error:
+            return self._part(z, torch.ones_like(z[:, 0], dtype=torch.bool), error)
+
+    def _part(self, z: Tensor, which: Tensor, error: Exception) -> Tensor:
+        """Values of the systems `which`, which together raise `error`; NaN for those that do."""
+        rows = which.nonzero().flatten()
+        if len(rows) == 1:
+            self.reasons[self._numbers[int(rows)]] = f"the function raised {_named(error)}"
+            return torch.full_like(z, torch.nan)
+        value = torch.full_like(z, torch.nan)
+        for half in rows.tensor_split(2):
+            these = torch.zeros_like(which).index_fill(0, half, True).unsqueeze(1)
+            self._problem.counts.evaluations += 1
+            try:
+                part = self._problem.function(torch.where(these, z, self._good))
+            except _NOT_OF_A_POINT:
+                raise
+            except Exception as again:
+                part = self._part(z, these.squeeze(1), again)
+            value = torch.where(these, part, value)
+        return value
+
+    def _linearized(self, z: Tensor) -> tuple[Tensor, Derivative]:
+        linearize = self._problem.linearize
+        assert linearize is not None  # for the type checker
+        try:
+            return linearize(z)
+        except _NOT_OF_A_POINT:
+            raise
+        except Exception:
+            value = self._value(z)
+            raises = torch.isnan(value).all(dim=1, keepdim=True)
+            if not bool(raises.any()):  # The derivative itself is what failed.
+                raise
+            _, derivative = linearize(torch.where(raises, self._good, z))
+            return value, derivative
+
+
+def guarded(problem: Problem, start: Tensor, reasons: dict[int, str]) -> Problem:
+    """`problem` with NaN where its function raises; it has been evaluated at `start`.
+
+    Args:
+        problem: The systems.
+        start: A point at which they could be evaluated.
+        reasons: Takes the exceptions in words, by the numbers of the systems.
+    """
+    if problem.linear:
+        return problem
+    return Trials(problem, start, reasons, range(start.shape[0])).problem()
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,110 @@
+"""Points at which a function raises, or has a value and no finite derivative."""
+
+import math
+
+import implicitly as im
+import pytest
+import torch
+from torch import Tensor
+
+F64 = torch.float64
+SOLVERS = [
+    None, im.Newton(), im.LevenbergMarquardt(), im.NewtonKrylov(), im.Broyden(), im.Homotopy(),
+]  # fmt: skip
+every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+
+
+class OutOfTableError(Exception):
+    """As a property library raises it."""
+
+
+def table(z: Tensor, c: Tensor) -> Tensor:
+    if bool((z <= 0).any()):
+        raise OutOfTableError("pressure below the table")
+    return torch.log(z) + 0.1 * z - torch.log(c) - 0.1 * c
+
+
+@every_solver
+@pytest.mark.parametrize("separable", [None, (True,)])
+def test_a_function_that_raises_at_a_trial_point_is_solved_like_one_with_nan(solver, separable):
+    c = torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=F64)
+    z0 = torch.tensor([20.0, 1.0, 1.0, 1.0], dtype=F64)
+    solution = im.root(
+        table, z0, c, batch_dims=1, batched_args=separable, solver=solver, on_failure="accept"
+    )
+
+    def with_nan(z, c):
+        return torch.log(z) + 0.1 * z - torch.log(c) - 0.1 * c
+
+    same = im.root(
+        with_nan, z0, c, batch_dims=1, batched_args=separable, solver=solver, on_failure="accept"
+    )
+    assert torch.equal(solution.status, same.status)
+    solved = solution.converged
+    assert bool(solved[1:].all())
+    torch.testing.assert_close(solution.value[solved], c[solved], rtol=1e-8, atol=0)
+
+
+def test_derivatives_of_a_function_that_raises_elsewhere():
+    c = torch.tensor([1.0, 2.0], dtype=F64, requires_grad=True)
+    z = im.root(table, torch.tensor([20.0, 1.0], dtype=F64), c, batch_dims=1).value
+    (slope,) = torch.autograd.grad(z.sum(), c)
+    torch.testing.assert_close(slope, torch.ones(2, dtype=F64), rtol=1e-8, atol=0)
+
+
+def test_the_exception_is_the_reason_of_a_system_that_is_not_solved():
+    def never_below_one(z):
+        if bool((z < 1).any()):
+            raise ValueError("no liquid below 1 bar")
+        return z - 0.5
+
+    with pytest.raises(im.SolveError, match="the function raised ValueError: no liquid below 1"):
+        im.root(never_below_one, torch.tensor([2.0], dtype=F64))
+
+
+def test_an_exception_at_the_start_is_the_callers():
+    with pytest.raises(OutOfTableError, match="pressure"):
+        im.root(table, -torch.ones(1, dtype=F64), torch.ones(1, dtype=F64))
+
+
+@pytest.mark.parametrize("error", [TypeError, AssertionError, KeyboardInterrupt])
+def test_errors_of_the_program_pass_at_once(error):
+    calls = []
+
+    def broken(z):
+        calls.append(1)
+        if len(calls) > 1:
+            raise error("not of a point")
+        return z**2 - 2
+
+    with pytest.raises(error, match="not of a point"):
+        im.root(broken, torch.ones(1, dtype=F64))
+    assert len(calls) == 2
+
+
+def test_a_function_of_python_numbers_without_a_derivative():
+    def logarithm(z):
+        return torch.tensor([math.log(float(z.detach()[0])) - 1.0], dtype=F64)
+
+    for solver in (im.Broyden(), im.DFSANE()):
+        z = im.root(logarithm, torch.tensor([30.0], dtype=F64), solver=solver).value
+        assert z.item() == pytest.approx(math.e, rel=1e-9)
+
+
+def friction(z: Tensor) -> Tensor:
+    # By automatic differentiation the derivative of |z|^0.5 at zero is 0 · ∞.
+    return z * z.abs() ** 0.5 - torch.tensor([8.0, 27.0], dtype=F64)
+
+
+def test_a_start_without_a_finite_derivative_is_left():
+    solution = im.root(friction, torch.zeros(2, dtype=F64))
+    want = torch.tensor([4.0, 9.0], dtype=F64)
+    torch.testing.assert_close(solution.value, want, rtol=1e-9, atol=0)
+
+
+def test_a_derivative_that_is_not_finite_at_the_start_is_named():
+    def hopeless(z):
+        return (z * z).sqrt() + 1
+
+    with pytest.raises(im.SolveError, match="the Jacobian at the start is not finite"):
+        im.root(hopeless, torch.zeros(1, dtype=F64))
