@@ -56,6 +56,5 @@ class Exact(ImplicitGradient):
         if small:
             return DenseLU()
         rule = self.stopping
-        # A step limit is meant for one solver, so use GMRES alone instead of the polyalgorithm.
-        limited = rule is not None and (rule.max_steps, rule.max_evaluations) != (None, None)
-        return GMRES() if limited else Polyalgorithm(remember=False)
+        # A limit is meant for one solver, so use GMRES alone instead of the polyalgorithm.
+        return GMRES() if rule is not None and rule.limited else Polyalgorithm(remember=False)

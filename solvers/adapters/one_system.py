@@ -135,6 +135,8 @@ class OneSystem:
         if not self._problem.linear:
             self._count()
 
+        self.budget.counts.jvps += x.shape[0]
+
         def compute() -> Tensor:
             rows = self._all(x)
             return self._problem.linearization(rows).jacobian(rows)
@@ -229,7 +231,7 @@ class OneSystem:
 
     def _count(self) -> None:
         """Count an evaluation that is about to be made."""
-        if not self.budget.evaluations_left:
+        if self.budget.exhausted:
             self.end(Status.MAX_STEPS)
         self.budget.counts.evaluations += 1
 
@@ -283,7 +285,8 @@ def solve_each(
     left = goal.budget.evaluations_left - 1
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():
-        budget = replace(Budget.of(goal.stopping, Counts(), default_steps), evaluations=left)
+        own = Budget.of(goal.stopping, Counts(), default_steps)
+        budget = replace(own, evaluations=left, deadline=goal.budget.deadline)
         system = OneSystem(problem, index, goal, ledger, budget, stops_at_goal)
         solve_one(system)
         rows.append(index)

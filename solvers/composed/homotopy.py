@@ -157,10 +157,8 @@ class _Walk:
         equation = augmented(self._problem, self._path, self._direction, target)
         nearness = Stopping(rtol=0.0, atol=self._nearness)
         # The augmented equation has its own counts, which start from zero.
-        left = self._goal.budget.evaluations_left
-        limits = replace(self._goal.budget, steps=_CORRECTOR_STEPS, evaluations=left).limit(
-            nearness
-        )
+        left = self._goal.budget.remaining()
+        limits = replace(left, steps=_CORRECTOR_STEPS).limit(nearness)
         running = self.ledger.running
         result = solve(equation, self._corrector, target, limits, held=~running)
         self.count += 1

@@ -141,7 +141,8 @@ class _Relay:
         self._first: Tensor | None = residual
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
-        self._budget = Budget.of(goal.stopping, problem.counts)
+        own = Budget.of(goal.stopping, problem.counts)
+        self._budget = replace(own, deadline=goal.budget.deadline)
         self._stopped = self._nudged = False
         self._steps_before = self._last_step = 0
         self.solved: list[int] = []
@@ -183,7 +184,8 @@ class _Relay:
         # No member can solve a system from a start that is not finite.
         self._held = self._held | solved | ~np.isfinite(ledger.norm)
         self.solved.append(int(solved.sum()))
-        self._leave_edges(open_ & ~self._held & (result.best_step == 0))
+        gave_up = result.status != Status.MAX_STEPS
+        self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
         if result.trace is not None:
             # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])

@@ -179,7 +179,7 @@ class Acceptance:
         converged = ledger.status == CONVERGED
         ledger.error = np.where(converged & (ledger.norm == 0), 0.0, ledger.error)
         claimed = converged & np.isnan(ledger.error) & (ledger.norm > self.atol)
-        if not (claimed.any() and self._budget.evaluations_left > 0):
+        if not (claimed.any() and not self._budget.exhausted):
             return None
         estimate = self._estimate(claimed)
         if estimate is None:
@@ -212,7 +212,7 @@ class Acceptance:
         stuck = self._refused & ((ledger.status == STALLED) | (ledger.status == MAX_STEPS))
         with np.errstate(divide="ignore", invalid="ignore"):
             stuck &= ledger.norm <= ledger.threshold / self.factor
-        if not (stuck.any() and self._budget.evaluations_left > 0):
+        if not (stuck.any() and not self._budget.exhausted):
             return
         estimate = self._estimate(stuck) if self._possible else None
         if estimate is None:  # A residual that does not fall any more is all there is to know.

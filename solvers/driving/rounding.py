@@ -64,7 +64,7 @@ class RoundingCheck:
     def explained(self, which: np.ndarray) -> np.ndarray:
         """The systems among `which` with a residual that rounding explains; one evaluation at most."""
         ledger = self._ledger
-        if not (self._possible and which.any() and self._budget.evaluations_left > 0):
+        if not (self._possible and which.any() and not self._budget.exhausted):
             return np.zeros_like(which)
         try:
             active = self._active

@@ -71,6 +71,11 @@ class Counts:
     vjps: int = 0
     linear_iterations: int = 0
 
+    @property
+    def products(self) -> int:
+        """Products with the Jacobian or its transpose."""
+        return self.jvps + self.vjps
+
 
 @dataclass(frozen=True)
 class Solution:

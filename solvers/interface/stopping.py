@@ -40,6 +40,11 @@ class Stopping(Options):
             iterations towards zero.
         max_steps: Limit on solver steps; `None` takes the solver's own default.
         max_evaluations: Limit on evaluations of the equation; `None` for no limit.
+        max_products: Limit on products with the Jacobian and its transpose, those of linear solvers
+            included; `None` for no limit.
+        max_seconds: Limit on the time of the solve; `None` for no limit. Like the other limits it is looked
+            at between steps, so that the last step may exceed it; compiled code of `NumbaRoot` looks at
+            no clock.
         check_every: Steps between looks at the residual; each look reads one small tensor back to
             the host. `None` takes 1 on a CPU and 4 on an accelerator.
         patience: Steps in which the smallest residual falls by less than a thousandth in all, after
@@ -60,6 +65,8 @@ class Stopping(Options):
     atol: float | None = None
     max_steps: int | None = None
     max_evaluations: int | None = None
+    max_products: int | None = None
+    max_seconds: float | None = None
     check_every: int | None = None
     patience: int = 100
     divergence: float = 1e10
@@ -69,16 +76,24 @@ class Stopping(Options):
             tolerance = getattr(self, name)
             if tolerance is not None and not is_number(tolerance, 0):
                 raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
-        for name in ("max_steps", "max_evaluations"):
+        for name in ("max_steps", "max_evaluations", "max_products"):
             limit = getattr(self, name)
             if limit is not None and not is_integer(limit, 0):
                 raise ValueError(f"{name} must be an integer ≥ 0 or None, got {limit!r}")
+        if self.max_seconds is not None and not is_number(self.max_seconds, 0):
+            raise ValueError(f"max_seconds must be a number ≥ 0 or None, got {self.max_seconds!r}")
         if self.check_every is not None and not is_integer(self.check_every, 1):
             raise ValueError(f"check_every must be an integer ≥ 1, got {self.check_every!r}")
         if not is_integer(self.patience, 1):
             raise ValueError(f"patience must be an integer ≥ 1, got {self.patience!r}")
         if not (isinstance(self.divergence, Real) and self.divergence > 1):
             raise ValueError(f"divergence must be a number > 1, got {self.divergence!r}")
+
+    @property
+    def limited(self) -> bool:
+        """True if any limit on the work is given."""
+        limits = (self.max_steps, self.max_evaluations, self.max_products, self.max_seconds)
+        return any(limit is not None for limit in limits)
 
     def relative(self, dtype: torch.dtype) -> float:
         """The relative tolerance in force for residuals computed in `dtype`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -89,21 +90,27 @@ class Budget:
     Attributes:
         steps: Limit on steps; infinite for none.
         evaluations: Limit on the evaluations in `counts`; infinite for none.
+        products: Limit on the products in `counts`; infinite for none.
+        deadline: The time of the clock `perf_counter` at which the solve ends; infinite for none.
         counts: The work done so far, by this solve and by those that it is part of.
     """
 
     steps: float
     evaluations: float
     counts: Counts
+    products: float = math.inf
+    deadline: float = math.inf
 
     @staticmethod
     def of(stopping: Stopping, counts: Counts, default_steps: float = math.inf) -> Budget:
         """The limits of `stopping`, where it has none `default_steps`."""
-        steps, evaluations = stopping.max_steps, stopping.max_evaluations
+        steps, seconds = stopping.max_steps, stopping.max_seconds
         return Budget(
             default_steps if steps is None else steps,
-            math.inf if evaluations is None else evaluations,
+            _or_infinite(stopping.max_evaluations),
             counts,
+            _or_infinite(stopping.max_products),
+            math.inf if seconds is None else perf_counter() + seconds,
         )
 
     @property
@@ -111,30 +118,64 @@ class Budget:
         """Evaluations that may still be made; infinite without a limit."""
         return max(self.evaluations - self.counts.evaluations, 0)
 
+    @property
+    def exhausted(self) -> bool:
+        """True if no work may be done any more, however few steps were taken."""
+        counts = self.counts
+        return (
+            counts.evaluations >= self.evaluations
+            or counts.products >= self.products
+            or (self.deadline < math.inf and perf_counter() >= self.deadline)
+        )
+
     def spent(self, step: Any) -> Any:
         """True if no further step may be taken after `step` of them; a mask for an array of steps."""
-        return (step >= self.steps) | (self.counts.evaluations >= self.evaluations)
+        return (step >= self.steps) | self.exhausted
+
+    def remaining(self) -> Budget:
+        """The limits for a part of the solve with counts of its own, which start from zero."""
+        products = max(self.products - self.counts.products, 0)
+        return replace(self, evaluations=self.evaluations_left, products=products)
 
     def divided(self, last: bool) -> tuple[Budget, Budget]:
         """A part of what is left, half of it or if `last` all, and the rest.
 
-        The rest does not depend on what is then used: the share of a system must not depend on how
-        others fare.
+        But for time, the rest does not depend on what is then used: the share of a system must not depend on
+        how others fare.
         """
         part = 1.0 if last else 0.5
-        steps, left = part * self.steps, part * self.evaluations_left
+        steps, now = part * self.steps, perf_counter()
         share = replace(
             self,
             steps=steps if math.isinf(steps) else math.ceil(steps),
-            evaluations=self.counts.evaluations + (left if math.isinf(left) else math.ceil(left)),
+            evaluations=_share(self.evaluations, self.counts.evaluations, part),
+            products=_share(self.products, self.counts.products, part),
+            deadline=now + part * max(self.deadline - now, 0.0),
         )
         rest = self.steps if math.isinf(self.steps) else self.steps - share.steps
         return share, replace(self, steps=rest)
 
     def limit(self, stopping: Stopping) -> Stopping:
         """`stopping` with these limits."""
+        left = self.deadline - perf_counter()
         return replace(
             stopping,
-            max_steps=None if math.isinf(self.steps) else int(self.steps),
-            max_evaluations=None if math.isinf(self.evaluations) else int(self.evaluations),
+            max_steps=_or_none(self.steps),
+            max_evaluations=_or_none(self.evaluations),
+            max_products=_or_none(self.products),
+            max_seconds=None if math.isinf(left) else max(left, 0.0),
         )
+
+
+def _or_infinite(limit: int | None) -> float:
+    return math.inf if limit is None else limit
+
+
+def _or_none(limit: float) -> int | None:
+    return None if math.isinf(limit) else int(limit)
+
+
+def _share(limit: float, spent: int, part: float) -> float:
+    """A limit that leaves a part of what is left of another."""
+    left = part * max(limit - spent, 0)
+    return spent + (left if math.isinf(left) else math.ceil(left))
