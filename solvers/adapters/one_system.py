@@ -120,7 +120,7 @@ class OneSystem:
             raise
         error, distance = float(estimate.error[self._row]), float(estimate.to_zero[self._row])
         if bool(self._demand.met(estimate, self._problem.form == "root")[self._row]):
-            self._ledger.error[self.index] = error
+            self._ledger.error[self.index] = float(estimate.stated[self._row])
             return True
         if not self._demand.closer(distance, self._distance):
             self._ledger.reasons[self.index] = reason(error, self._problem.form == "root")

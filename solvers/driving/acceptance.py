@@ -43,6 +43,9 @@ _ZERO_AT_LAST = 1e4
 _SAFE = 0.1
 # The residual of a refused system must fall by this much more than its error is too large.
 _FURTHER = 0.1
+# Evaluations that find where a residual becomes zero.
+_HALVINGS = 12
+_UNDERFLOW = "the residual falls to zero because it leaves the range of its dtype, not at a root"
 # Each refusal must bring the estimated error below this fraction of the one before.
 _CLOSER = 0.5
 # The same where no step solves the linear equation, so that the distance is not known.
@@ -106,6 +109,24 @@ def reason(error: float, is_root: bool = True) -> str:
     return f"the residual is small, but no root is near: Newton's step there is {error:.1g} of an unknown"
 
 
+def underflows(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems with a residual of zero at `z` that falls out of the range of its dtype on the way there.
+
+    Where the Jacobian vanishes too, only the way tells `e^−z` from `max(z, 0)`: halving finds the last
+    residual before zero, which of the one has no square in the dtype.
+    """
+    if torch.equal(start, z):
+        return np.zeros(z.shape[0], dtype=bool)
+    inside, outside = torch.zeros_like(z[:, :1]), torch.ones_like(z[:, :1])
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        zero = (problem.residual(start + middle * (z - start)) == 0).all(dim=1, keepdim=True)
+        inside, outside = torch.where(zero, inside, middle), torch.where(zero, middle, outside)
+    last = problem.residual(start + inside * (z - start)).abs().amax(dim=1)
+    small = (last > 0) & (last <= torch.finfo(z.dtype).tiny ** 0.5)
+    return np.asarray(small.detach().cpu().numpy())
+
+
 class Acceptance:
     """Examines the systems of one solve that claim to have converged.
 
@@ -128,19 +149,23 @@ class Acceptance:
         batch = ledger.z.shape[0]
         self._ledger, self._active, self._budget, self._demand = ledger, active, budget, demand
         # The start at first, then the largest size that each unknown had.
-        self._size, self.atol = ledger.z, tolerance.atol
+        self._start, self._size, self.atol = ledger.z, ledger.z, tolerance.atol
         self._distance = np.full(batch, np.nan)
         """The distance to a solution at the last refusal, relative to the start."""
         self.factor = np.ones(batch)
         self._refused = np.zeros(batch, dtype=bool)
         """Systems of which a claim was refused or put off."""
+        self._settled = np.zeros(batch, dtype=bool)
+        """Systems whose refusal is final."""
         self._last: tuple[Tensor, np.ndarray, Estimate] | None = None
         self._ends_itself = ends_itself
-        relative, nonlinear = bool((tolerance.rtol > 0).any()), not active.whole.linear
-        self._observes = relative and nonlinear and active.whole.form == "fixed_point"
+        nonlinear = not active.whole.linear and ledger.z.numel() > 0
+        relative = nonlinear and bool((tolerance.rtol > 0).any())
+        self._observes = relative and active.whole.form == "fixed_point"
         # Jacobians of coupled systems are no blocks of their own.
         self._possible = relative and examinable(active.whole) and not coupled
         self._is_root = active.whole.form == "root"
+        self._eps = active.whole.eps(ledger.z)
 
     def note(self, error: Tensor | None, converged: np.ndarray) -> None:
         """Accept `converged` systems whose solver knows by itself that the error is small."""
@@ -149,6 +174,10 @@ class Acceptance:
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
         small = converged & (known <= _SAFE * self._demand.xtol)
         self._ledger.error = np.where(small, known, self._ledger.error)
+
+    def settle(self, refused: np.ndarray) -> None:
+        """Leave refused systems as they are: a solve within this one has examined them."""
+        self._settled |= refused
 
     def put_off(self, claims: np.ndarray, norm: np.ndarray, error: np.ndarray) -> np.ndarray:
         """The fixed points among `claims` that go on, since their observed `error` is too large.
@@ -176,9 +205,14 @@ class Acceptance:
         ledger, demand = self._ledger, self._demand
         if not self._possible:
             return None
-        converged = ledger.status == CONVERGED
-        ledger.error = np.where(converged & (ledger.norm == 0), 0.0, ledger.error)
-        claimed = converged & np.isnan(ledger.error) & (ledger.norm > self.atol)
+        zero = ledger.norm == 0
+        claimed = (ledger.status == CONVERGED) & np.isnan(ledger.error)
+        if not self._is_root:
+            ledger.error = np.where(claimed & zero, 0.0, ledger.error)
+        if (zero := zero & claimed & self._is_root).any():
+            # A start that solves its equation exactly is taken at its word.
+            zero &= (ledger.z != self._start).any(dim=1).cpu().numpy()
+        claimed &= (ledger.norm > self.atol) | zero
         if not (claimed.any() and not self._budget.exhausted):
             return None
         estimate = self._estimate(claimed)
@@ -187,16 +221,22 @@ class Acceptance:
         error, distance = (part.cpu().numpy() for part in (estimate.error, estimate.to_zero))
         accepted = demand.met(estimate, at_rounding=self._is_root or not demand.is_fine)
         refused = claimed & ~accepted.cpu().numpy()
-        ledger.error = np.where(claimed, error, ledger.error)
+        ledger.error = np.where(claimed, estimate.stated.cpu().numpy(), ledger.error)
+        lost = claimed & zero & ~(error <= demand.xtol)
+        if lost.any():
+            lost &= underflows(self._active.whole, self._start, ledger.z)
+        refused |= lost
+        self._settled |= lost
         closer = demand.closer(distance, self._distance) | self._ends_itself
         self._distance = np.where(refused, distance, self._distance)
         self._refused |= refused
         spent = np.asarray(self._budget.spent(ledger.steps))
-        over = refused & (spent | ~closer | (not can_go_on))
+        over = refused & (spent | ~closer | (not can_go_on) | lost)
         ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):
-            ledger.reasons[int(system)] = reason(float(error[system]), self._is_root)
+            why = reason(float(error[system]), self._is_root)
+            ledger.reasons[int(system)] = _UNDERFLOW if lost[system] else why
         again = refused & ~over
         if not again.any():
             return None
@@ -206,22 +246,34 @@ class Acceptance:
         ledger.reopen(again)
         return estimate.residual
 
-    def reconsider(self) -> None:
-        """Accept refused systems that have since come close enough, but could not come as close as asked."""
+    def reconsider(self, explained: np.ndarray) -> None:
+        """Accept systems that could not come as close as asked, and come as close as they can.
+
+        These are refused ones that have come close enough since, and those with a residual that rounding
+        explains: of a nonlinear root only where it does so for every equation.
+
+        Args:
+            explained: The systems whose residual norm rounding explains.
+        """
         ledger, demand = self._ledger, self._demand
         stuck = self._refused & ((ledger.status == STALLED) | (ledger.status == MAX_STEPS))
         with np.errstate(divide="ignore", invalid="ignore"):
             stuck &= ledger.norm <= ledger.threshold / self.factor
-        if not (stuck.any() and not self._budget.exhausted):
+        # The value is rounded, whatever the equation says.
+        ledger.error = np.maximum(ledger.error, self._eps)
+        asked = (stuck | explained) & ~self._settled
+        if not asked.any():
             return
-        estimate = self._estimate(stuck) if self._possible else None
+        estimate = None
+        if self._possible and not self._budget.exhausted:
+            estimate = self._estimate(asked)
         if estimate is None:  # A residual that does not fall any more is all there is to know.
-            found = stuck & (ledger.status == STALLED)
+            found = asked & (explained | ((ledger.status == STALLED) & ~self._is_root))
         else:
             # A multiple root at zero is reached up to the rounding of a singular Jacobian.
             accepted = demand.met(estimate) | (estimate.to_zero <= _ZERO_AT_LAST * demand.zero)
-            found = stuck & accepted.cpu().numpy()
-            ledger.error = np.where(stuck, estimate.error.cpu().numpy(), ledger.error)
+            found = asked & accepted.cpu().numpy()
+            ledger.error = np.where(asked, estimate.stated.cpu().numpy(), ledger.error)
         for system in np.flatnonzero(stuck & ~found):
             why = reason(float(ledger.error[system]), self._is_root)
             ledger.reasons.setdefault(int(system), why)

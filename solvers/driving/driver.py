@@ -118,8 +118,7 @@ def solve(
         _run_whole(problem, solver, z, residual, goal, monitor)
     else:
         _run_steps(problem, solver, z, residual, monitor, stopping, ends)
-    monitor.acceptance.reconsider()
-    monitor.rounding.accept()
+    monitor.acceptance.reconsider(monitor.rounding.within())
     for system, why in raised.items():
         ledger.reasons.setdefault(system, why)
     solution = ledger.solution(problem.counts)
@@ -195,7 +194,7 @@ def _run_whole(
         problem.unpark()
         monitor.look(_judged(problem, outcome), 1, last=True)
         ledger.record()
-        ledger.take_over(outcome, running, before)
+        monitor.acceptance.settle(ledger.take_over(outcome, running, before))
         found = monitor.acceptance.examine(can_go_on=not outcome.final)
         if found is None:
             return

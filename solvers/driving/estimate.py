@@ -11,10 +11,14 @@ with random signs `s`, `(J (|z| s))_i²` has the mean `Σ_j (J_ij z_j)²`, a siz
 of the root of their number, and `(Jᵀ (s / G))_j²` in the same way one of `1 / u_j`. `δ` then comes from
 GMRES for the scaled equation, and where that falls short from factors of `J`.
 
+Where `J` is formed, the rounding of each equation to `eps G` is part of the error: `|J⁻¹| eps G`, the
+componentwise condition. If that is as large as the unknown, `|J⁻¹| |r|` takes the place of the step.
+
 Of a fixed point, whose residual has the unit of the unknown, the error is `‖δ‖ / ‖z‖`, as its tolerance is.
 
 Source: Dennis & Schnabel 1983, section 7.2 (relative steps and typical sizes); Oettli & Prager 1964
-(the componentwise backward error); Bekas, Kokiopoulou & Saad 2007 (diagonals from products).
+(the componentwise backward error); Skeel 1979 (the componentwise condition); Bekas, Kokiopoulou & Saad
+2007 (diagonals from products).
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from ..linear.sparse_lu import SparseLU
 _ROUNDING_UNITS = 4
 # A step that does not reproduce the residual to this part of it solves no linear equation.
 _REPRODUCED = 0.1
+# Where rounding of the equation changes an unknown by more than this part, no digit of a step is right.
+_DIGITS_LEFT = 0.1
 # Dense Jacobians of a batch hold at most so many numbers; so many columns come from one batched product,
 # which takes the time of one.
 _MOST_ENTRIES, _FEW_UNKNOWNS = 2**23, 64
@@ -54,12 +60,19 @@ class Estimate(NamedTuple):
             fixed point `‖δ‖ / ‖z0‖`.
         at_rounding: Every equation is met to rounding.
         residual: The residual at `z`, `(batch, n)`.
+        rounding: The relative error that rounding of the equation can cause; 0 where it is not known.
     """
 
     error: Tensor
     to_zero: Tensor
     at_rounding: Tensor
     residual: Tensor
+    rounding: Tensor
+
+    @property
+    def stated(self) -> Tensor:
+        """The error with that of rounding, which no solver can avoid."""
+        return torch.maximum(self.error, self.rounding)
 
     def where(self, mask: Tensor, other: Estimate) -> Estimate:
         """The estimate of `other` for the systems of a mask."""
@@ -113,14 +126,21 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
         unit = _nonzero(typical, first)
         rows = torch.where(terms > 0, terms, _product(entries, unit))
         rows = torch.where(rows > 0, rows, 1.0).unsqueeze(2)
-        scaled = matrix * unit.unsqueeze(1) / rows
-        right = residual.unsqueeze(2) / rows
-        step = torch.linalg.solve_ex(scaled, right).result
+        eps = problem.eps(z)
+        # Twice the digits where there are more: of an inverse the last ones are lost.
+        scaled = (matrix * unit.unsqueeze(1) / rows).double()
+        right = (residual.unsqueeze(2) / rows).double()
+        inverse = torch.linalg.inv_ex(scaled).inverse
+        step = torch.bmm(inverse, right)
         off = (torch.bmm(scaled, step) - right).abs().amax(dim=(1, 2))
         solves = off <= _REPRODUCED * right.abs().amax(dim=(1, 2))
-        step = (step.squeeze(2) * unit).abs()
-        met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
-        return _estimate(step, typical, first, xtol, solves, met, residual)
+        bound = (inverse.abs() @ right.abs()).squeeze(2)
+        rounding = eps * inverse.abs().sum(dim=2)
+        step = torch.where(rounding <= _DIGITS_LEFT, step.squeeze(2).abs(), bound)
+        met = residual.abs() <= _ROUNDING_UNITS * eps * terms
+        sure = (rounding * unit / typical).amax(dim=1).to(z.dtype)
+        step = (step * unit).to(z.dtype)
+        return _estimate(step, typical, first, xtol, solves, met, residual)._replace(rounding=sure)
 
 
 def _by_products(
@@ -191,6 +211,7 @@ def _of_fixed_points(
             torch.where(solves, length / start.clamp_min(tiny), torch.inf),
             _norm(residual) <= _ROUNDING_UNITS * problem.eps(z) * terms,
             residual,
+            torch.zeros_like(length),
         )
 
 
@@ -203,7 +224,7 @@ def _krylov(scaled: Problem, right: Tensor) -> tuple[Tensor, Tensor]:
         if not bool((state.norm > enough).any()):
             break
         state = solver.step(scaled, state)
-    return state.z, state.norm <= enough
+    return state.z, (state.norm <= enough) & torch.isfinite(state.norm)
 
 
 def _sparse(scaled: Problem, right: Tensor, step: Tensor, solves: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,6 +272,7 @@ def _estimate(
         torch.where(solves, distance.masked_fill(relative <= xtol, 0.0).amax(dim=1), torch.inf),
         met.all(dim=1),
         residual,
+        torch.zeros_like(residual[:, 0]),
     )
 
 
@@ -277,12 +299,12 @@ def _nonzero(size: Tensor, first: Tensor) -> Tensor:
 def _sizes(product: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
     """The root of `Σ_j (A_ij w_j)²` for each `i`, from products `A v` with random signs."""
     n = weights.shape[1]
-    total = torch.zeros_like(weights)
+    total = torch.zeros_like(weights, dtype=torch.float64)
     for probe in range(_PROBES):
         draw = golden_sequence(n, first=1 + probe * n, device=weights.device)
         signs = torch.where(draw < 0.5, 1.0, -1.0).to(weights.dtype)
-        total = total + product(weights * signs).detach() ** 2
-    return (total / _PROBES).sqrt()
+        total = total + product(weights * signs).detach().double() ** 2
+    return (total / _PROBES).sqrt().to(weights.dtype)
 
 
 def _norm(rows: Tensor) -> Tensor:

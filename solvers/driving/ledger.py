@@ -118,14 +118,18 @@ class Ledger:
         """Show the `norms` of a look to the caller; true if the solve is to end."""
         return self._callback is not None and bool(self._callback(step, self.norms))
 
-    def take_over(self, outcome: RunOutcome, ran: np.ndarray, before: np.ndarray) -> None:
+    def take_over(self, outcome: RunOutcome, ran: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Steps, errors, trace and reasons of a run that had a ledger, or a library, of its own.
 
         Args:
             outcome: The result of the run.
             ran: The systems that took part in it.
             before: The steps of all systems before it.
+
+        Returns:
+            The systems with a small residual that the run itself has refused.
         """
+        refused = np.zeros_like(ran)
         kept = ran & (self.best_step > 0)
         self.steps = np.where(ran, before + outcome.steps, self.steps).astype(np.int64)
         self.best_step = np.where(kept, self.steps, self.best_step)
@@ -137,6 +141,7 @@ class Ledger:
             self.status = np.where(refused, outcome.status, self.status).astype(np.int8)
         if self._traces and outcome.trace is not None:
             self.trace = [*(self.trace if before.any() else ()), *outcome.trace]
+        return refused
 
     def outcome(self, *, norms_known: bool = False) -> RunOutcome:
         """The same for a solver that runs whole; its driver evaluates norms that are not known."""

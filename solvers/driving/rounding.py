@@ -88,18 +88,17 @@ class RoundingCheck:
                 self._size = torch.where(start == 0, step, self._size)
         return self._size
 
-    def accept(self) -> None:
-        """Mark as converged every unsolved system whose residual is within rounding error."""
+    def within(self) -> np.ndarray:
+        """The unsolved systems whose residual is within rounding error."""
         ledger = self._ledger
         if not self._possible or (ledger.status == CONVERGED).all():
-            return
+            return np.zeros_like(ledger.running)
         unsolved = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
         unsolved |= ledger.status == Status.DISCONTINUITY
         unsolved &= (ledger.steps > 0) & np.isfinite(ledger.norm)
         if unsolved.any():
             self._active.restore()
-            explained = self.explained(unsolved)
-            ledger.end(explained, CONVERGED, ledger.steps[explained])
+        return self.explained(unsolved)
 
 
 def level(problem: Problem, z: Tensor) -> float:

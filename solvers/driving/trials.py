@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..interface.compiled_systems import NoDerivativeError
 from ..interface.problem import Derivative, Problem
 
+_PACKAGE = __name__.partition(".")[0]
 # Errors of the program, not of a point. Assertions are made to be seen.
-_NOT_OF_A_POINT = (
+_OF_THE_PROGRAM = (
     TypeError,
     AttributeError,
     NameError,
@@ -27,7 +27,6 @@ _NOT_OF_A_POINT = (
     MemoryError,
     ImportError,
     torch.OutOfMemoryError,
-    NoDerivativeError,
 )
 
 
@@ -64,9 +63,9 @@ class Trials:
     def _value(self, z: Tensor) -> Tensor:
         try:
             return self._problem.function(z)
-        except _NOT_OF_A_POINT:
-            raise
         except Exception as error:
+            if not of_a_point(error):
+                raise
             return self._part(z, torch.ones_like(z[:, 0], dtype=torch.bool), error)
 
     def _part(self, z: Tensor, which: Tensor, error: Exception) -> Tensor:
@@ -81,9 +80,9 @@ class Trials:
             self._problem.counts.evaluations += 1
             try:
                 part = self._problem.function(torch.where(these, z, self._good))
-            except _NOT_OF_A_POINT:
-                raise
             except Exception as again:
+                if not of_a_point(again):
+                    raise
                 part = self._part(z, these.squeeze(1), again)
             value = torch.where(these, part, value)
         return value
@@ -93,15 +92,26 @@ class Trials:
         assert linearize is not None  # for the type checker
         try:
             return linearize(z)
-        except _NOT_OF_A_POINT:
-            raise
-        except Exception:
+        except Exception as error:
+            if not of_a_point(error):
+                raise
             value = self._value(z)
             raises = torch.isnan(value).all(dim=1, keepdim=True)
             if not bool(raises.any()):  # The derivative itself is what failed.
                 raise
             _, derivative = linearize(torch.where(raises, self._good, z))
             return value, derivative
+
+
+def of_a_point(error: Exception) -> bool:
+    """True if another point may be without the error: one of the program, or of this package, passes."""
+    if isinstance(error, _OF_THE_PROGRAM):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    return raised_in.partition(".")[0] != _PACKAGE
 
 
 def guarded(problem: Problem, start: Tensor, reasons: dict[int, str]) -> Problem:

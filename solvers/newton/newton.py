@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer
+from ..interface.golden import golden_sequence
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
@@ -27,6 +28,10 @@ from .trust_region import TrustRegion
 
 # A step of old factors that is this much shorter than the last move is Newton's but for a fifth.
 _CONTRACTION = 0.1
+# A step that leaves more than this part of an equation does not solve it.
+_REPRODUCED = 0.1
+# A move of at most this part of every unknown leaves the Jacobian much as it was.
+_SHORT_MOVE = 0.1
 # Refactor once a step with reused factors leaves more than this fraction of the residual.
 _ENOUGH = 0.5
 
@@ -53,6 +58,24 @@ class KeptFactors:
         """`J⁻ᵀ r`."""
         return self.scales * self.factors.solve(r, transpose=True)
 
+    def error(self, z: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """How far `z` is from a solution by these factors, `(batch, n)`, and the systems that they can tell.
+
+        The step `J⁻¹ r`, and what rounding of each equation to the size of its terms can cause, with
+        quasi-random signs (the componentwise condition, Skeel 1979). A step that does not solve its
+        equation row by row, as that of a singular matrix, tells nothing.
+        """
+        matrices, right = self.factors.matrices, self.scales * residual
+        eps = torch.finfo(z.dtype).eps
+        draw = golden_sequence(z.shape[1], first=1, device=z.device)
+        signs = torch.where(draw < 0.5, 1.0, -1.0).to(z.dtype)
+        terms = torch.bmm(matrices.abs(), z.abs().unsqueeze(2)).squeeze(2)
+        step = self.factors.solve(right)
+        off = (torch.bmm(matrices, step.unsqueeze(2)).squeeze(2) - right).abs()
+        solves = (off <= _REPRODUCED * right.abs() + eps * terms).all(dim=1)
+        rounding = self.factors.solve(eps * signs * terms)
+        return torch.maximum(step.abs(), rounding.abs()), solves
+
     def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
         """The factors of `other` where `mask`, `(batch,)`, is true, and these elsewhere."""
         return KeptFactors(
@@ -78,14 +101,16 @@ class NewtonState(PointState):
         """The relative error of the iterate by the last factors, `(batch,)`; NaN where they say little.
 
         Their step at the new iterate is Newton's up to the change of the Jacobian along the last move, so
-        that it must be ten times shorter than that.
+        that it must be ten times shorter than that, and that short beside every unknown.
         """
         if self.kept is None or self.move is None:
             return None
         size = self.z.abs()
-        missing = (self.inverse(self.residual).abs() / size).amax(dim=1)
+        missing, solves = self.kept.error(self.z, self.residual)
+        error = (missing / size).amax(dim=1)
         moved = (self.move.abs() / size).amax(dim=1)
-        return torch.where(missing <= _CONTRACTION * moved, missing, torch.nan)
+        old_holds = solves & (moved <= _SHORT_MOVE) & (error <= _CONTRACTION * moved)
+        return torch.where(old_holds, error, torch.nan)
 
     def inverse(self, r: Tensor) -> Tensor:
         """`J⁻¹ r` by the last factors; `−r`, as if for a constant map, before there are any."""

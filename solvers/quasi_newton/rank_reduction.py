@@ -66,8 +66,21 @@ def _right_singular_vectors(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor
     size = core.abs().amax(dim=(1, 2), keepdim=True)
     size = size.masked_fill(size == 0, 1.0)
     core = (core / size).nan_to_num(0.0, 0.0, 0.0)
-    values, vectors = torch.linalg.eigh(torch.bmm(core, core.mT))
+    values, vectors = _eigenvectors(torch.bmm(core, core.mT))
     return values.flip(1), torch.bmm(basis, vectors.flip(2)), size
+
+
+def _eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; of a system where LAPACK's iteration fails, zeros and unit vectors."""
+    try:
+        values, vectors = torch.linalg.eigh(matrices)
+    except RuntimeError:  # LAPACK has found none of one system at least.
+        if len(matrices) > 1:  # One system must not fail with another.
+            each = [_eigenvectors(one) for one in matrices.split(1)]
+            return torch.cat([v for v, _ in each]), torch.cat([u for _, u in each])
+        identity = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
+        return matrices.new_zeros(matrices.shape[:2]), identity.expand_as(matrices)
+    return values, vectors
 
 
 def _moving(left: Tensor, right: Tensor, values: Tensor, vectors: Tensor, rank: int) -> Tensor:
