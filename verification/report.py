@@ -189,6 +189,8 @@ def _number(value: float) -> str:
 
 def _reason(verdict: Verdict, evidence: Evidence, size: float) -> str:
     error = f"{evidence.error / size:.1e}"
+    if evidence.fault:
+        return evidence.fault
     if evidence.unreliable:
         return f"{evidence.check} cannot tell: {evidence.unreliable}"
     if verdict is Verdict.WRONG:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from .checks import CORE, FULL_CHECKS
+from .checks.conduct import side_effects
 from .checks.finite_differences import reference_holds
-from .diagnosis import diagnose
+from .diagnosis import by_check, diagnose
 from .equations import residual_of
 from .evidence import Evidence
 from .localise import localised
+from .real import real
 from .report import Finding, Report
 from .session import NoRootError, NotExercisedError, Session, describe
 from .subject import LayerError, Subject
 from .tightening import Tighten
 from .time_limit import TimeLimit
+from .undisturbed import undisturbed
 from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
@@ -64,6 +68,7 @@ def verify(
     Raises:
         TypeError: `layer`, `residual` or `tighten` is not callable.
         ValueError: `effort` is unknown, or `time_limit` not positive.
+        RuntimeError: It is called in inference mode, or with tensors made there.
 
     Examples:
         >>> import torch, implicitly
@@ -80,9 +85,32 @@ def verify(
             raise TypeError(f"{name} must be callable or None, got {function!r}")
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
+    _refuse_inference(inputs)
     subject = Subject(layer, inputs, seed, residual, TimeLimit(time_limit))
-    with _undisturbed(layer):
+    with undisturbed(layer, residual, tighten, list(subject.inputs.leaves)), _own_warnings():
         return _examined(subject, residual or residual_of(layer), tighten, seed, effort)
+
+
+def _refuse_inference(inputs: Any) -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "verify needs autograd, which is off inside of torch.inference_mode(): call it outside, or "
+            "inside of torch.inference_mode(False)"
+        )
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.is_inference():
+            raise RuntimeError(
+                "inputs must not be tensors made in torch.inference_mode(), which autograd cannot record: "
+                "pass tensor.clone().requires_grad_()"
+            )
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Let no warning become an error, whatever the caller's filters; those of the layer are in the report."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _examined(
@@ -134,13 +162,16 @@ def _look_again(session: Session) -> None:
     """Compare a second call at the same inputs with the first."""
     first = session.tape.values
     try:
-        second = session.subject.tape().values
+        session.again = session.subject.tape()
     except LayerError as error:
         session.notes.append(f"a second call at the same inputs failed: {error}")
         return
-    for a, b in zip(first, second, strict=True):
-        distance = float((a.double() - b.double()).abs().sum())
-        size = float(a.double().abs().sum())
+    for a, b in zip(first, session.again.values, strict=True):
+        if a.shape != b.shape:
+            session.notes.append("a second call at the same inputs gave other shapes")
+            return
+        distance = float((real(a) - real(b)).nan_to_num().abs().sum())
+        size = float(real(a).nan_to_num().abs().sum())
         if distance > 0 and size > 0:
             session.repeat = max(session.repeat, distance / size)
     if session.repeat > 0:
@@ -170,6 +201,7 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
             skipped.append((name, str(reason)))
         except LayerError as error:
             evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
+    evidence += side_effects(session)
     if no_root:
         # If the solution has no derivative, the layer's gradients need not be consistent either.
         evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
@@ -206,7 +238,9 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
             again = _again(session, effort, output, slot.name)
             of_output[s] = Finding.of(localised(session, o, s, own), again)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
-        for s, cause in diagnose(session, o, wrong).items():
+        faults = {s: fault for s in wrong if (fault := _fault(of_output[s]))}
+        causes = diagnose(session, o, [s for s in wrong if s not in faults])
+        for s, cause in (causes | faults).items():
             of_output[s] = replace(of_output[s], cause=cause)
         found += of_output.values()
     first = {(finding.output, finding.input) for finding in found}
@@ -219,20 +253,15 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
     return tuple(found)
 
 
+def _fault(finding: Finding) -> str:
+    """A fault of the backward pass itself, or one that only another presentation of the layer shows."""
+    wrong = [e for e in finding.evidence if e.verdict is Verdict.WRONG]
+    for piece in wrong:
+        if piece.fault:
+            return piece.fault
+    causes = {by_check(piece.check) for piece in wrong}
+    return causes.pop() if len(causes) == 1 else ""
+
+
 def _again(session: Session, effort: Effort, output: str, slot: str) -> str:
     return f"verify(layer, inputs, seed={session.seed}, effort={effort!r})[{output!r}, {slot!r}]"
-
-
-@contextmanager
-def _undisturbed(layer: object) -> Iterator[None]:
-    """Restore the buffers of a module afterwards."""
-    if not isinstance(layer, nn.Module):
-        yield
-        return
-    before = [(buffer, buffer.detach().clone()) for buffer in layer.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

@@ -18,10 +18,13 @@ from torch.utils._pytree import tree_map
 from ...implicit import ImplicitLayer
 from ..evidence import Evidence
 from ..probes import moved_at_random
+from ..real import distance_of, real, size_of
 from ..session import NotExercisedError, Session
 from ..subject import LayerError, Tape
 
 _LAG = 1e3
+_ROUNDINGS = 64.0
+"""Values of two calls that differ by less than this multiple of rounding are the same."""
 _INDEPENDENT = 1e-3
 """If the outputs of a row change by more than this with its neighbours, rows are dependent."""
 _OTHER_START = 0.1
@@ -71,7 +74,7 @@ def expanded(session: Session) -> list[Evidence]:
         cotangents = session.only(o, session.probes[0][o])
         found += _compared(
             session, o, "expanded inputs", expected.pullback(cotangents),
-            there.pullback(cotangents), _distance(expected.values, there.values),
+            there.pullback(cotangents), distance_of(expected.values, there.values),
         )  # fmt: skip
     return found
 
@@ -106,8 +109,8 @@ def empty_batch(session: Session) -> list[Evidence]:
         except LayerError as error:
             raise NotExercisedError(f"with an empty batch {error}") from error
         for s, slot in enumerate(session.slots):
-            size = float(session.gradients[0][o][s].double().norm())
-            left = float(gradients[s].double().norm())
+            size = float(session.gradients[0][o][s].norm())
+            left = size_of(gradients[s])
             found.append(
                 Evidence(
                     "empty batch", output, slot.name,
@@ -145,7 +148,7 @@ def vmapped(session: Session) -> list[Evidence]:
             raise NotExercisedError(f"under vmap {error}") from error
         for which, tape in enumerate(alone):
             expected = tape.pullback(session.only(o, w))
-            distance = _distance(tape.values, [value[which] for value in both.values])
+            distance = distance_of(tape.values, [value[which] for value in both.values])
             said = [torch.zeros_like(gradient) for gradient in expected]
             for position, s in enumerate(own):
                 said[s] = mapped[position][which]
@@ -174,7 +177,7 @@ def tied_inputs(session: Session) -> list[Evidence]:
         expected, says = list(apart.pullback(cotangents)), together.pullback(cotangents)
         expected[first] = expected[first] + expected[second]
         pieces = _compared(
-            session, o, "tied inputs", expected, says, _distance(apart.values, together.values)
+            session, o, "tied inputs", expected, says, distance_of(apart.values, together.values)
         )
         found += [piece for s, piece in enumerate(pieces) if s != second]
     return found
@@ -204,7 +207,7 @@ def start_of_the_iteration(session: Session) -> list[Evidence]:
     )
     moved.init = lambda *inputs: start
     _, tape = session.subject.like(moved)
-    if _distance(session.tape.values, tape.values) > _INDEPENDENT:
+    if distance_of(session.tape.values, tape.values) > _INDEPENDENT:
         raise NotExercisedError("another start gives another solution")
     return _all_outputs(session, "start of the iteration", tape)
 
@@ -221,7 +224,7 @@ def _alike(session: Session) -> tuple[int, int]:
 
 def _rows(session: Session, name: str, own: frozenset[int], index: Tensor) -> list[Evidence]:
     tape = _called(session, _chosen(session, own, index))
-    distance = _distance([value[index] for value in session.tape.values], tape.values)
+    distance = distance_of([value[index] for value in session.tape.values], tape.values)
     if distance > _INDEPENDENT:
         raise NotExercisedError("the rows of the batch depend on each other")
     found = []
@@ -275,20 +278,8 @@ def _called(session: Session, values: Sequence[Tensor]) -> Tape:
         raise NotExercisedError(f"the layer does not take such inputs: {error}") from error
 
 
-def _distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Relative distance of two calls' outputs."""
-    distance = 0.0
-    for a, b in zip(before, after, strict=True):
-        if a.shape != b.shape:
-            return torch.inf
-        size = float(a.double().norm())
-        difference = float((a.double() - b.double()).norm())
-        distance = max(distance, difference / size if size > 0 else difference)
-    return distance
-
-
 def _all_outputs(session: Session, name: str, tape: Tape) -> list[Evidence]:
-    distance = _distance(session.tape.values, tape.values)
+    distance = distance_of(session.tape.values, tape.values)
     found = []
     for o, _ in enumerate(session.outputs):
         gradients = tape.pullback(session.only(o, session.probes[0][o]))
@@ -311,15 +302,23 @@ def _compared(
     """
     found = []
     for s, slot in enumerate(session.slots):
-        right, other = expected[s].detach().double(), says[s].detach().double()
+        right, other = real(expected[s]), real(says[s])
         scale = float(right.norm())
-        doubt = 0.0 if session.solver_is_known else _LAG * distance * scale
+        # Values that differ by rounding alone come from the same iterate.
+        rounding = (
+            _ROUNDINGS * max(session.eps, *session.measured_rounding.values)
+            if not session.solver_is_known
+            else 0.0
+        )
+        doubt = 0.0 if session.solver_is_known or distance <= rounding else _LAG * distance * scale
         found.append(
             Evidence(
                 name, session.outputs[o], slot.name,
                 error=float((right - other).norm()),
                 scale=scale,
-                floor=2 * session.relative_floor(o, s) * scale + session.underflow(o, s),
+                floor=2 * session.relative_floor(o, s) * scale
+                + session.underflow(o, s)
+                + 2 * session.rounding_of(0, o, s),
                 slack=session.known_slack(o, s),
                 lag=session.lag,
                 doubt=doubt,

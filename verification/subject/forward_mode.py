@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from ...implicit.equations.capture import Substitute
 from .errors import LayerError, NoForwardModeError
 from .subject import Subject
 from .tape import Tape, Tensors
@@ -17,9 +19,8 @@ def pushforward(subject: Subject, tangents: Sequence[Tensor]) -> Tensors:
     """Tangents of the outputs in forward mode.
 
     Raises:
-        NoForwardModeError: The layer has none, or a captured tensor has a tangent.
+        NoForwardModeError: The layer has none.
     """
-    _check_tangents(subject, tangents)
     with forward_ad.dual_level():
         _, outputs = _dual_call(subject, tangents)
         found = [forward_ad.unpack_dual(output) for output in outputs]
@@ -39,10 +40,12 @@ def pushforward_of_gradients(
     Raises:
         NoForwardModeError: The layer, or its backward pass, has no forward mode.
     """
-    _check_tangents(subject, tangents)
     with forward_ad.dual_level():
         duals, outputs = _dual_call(subject, tangents)
-        tape = Tape(outputs, tuple(duals.values()), outputs)
+        inputs = [
+            d for d, slot in zip(duals, subject.slots, strict=True) if slot.position is not None
+        ]
+        tape = Tape(outputs, tuple(inputs), outputs)
         try:
             gradients = tape.pullback(cotangents, create_graph=True)
         except LayerError as error:
@@ -56,24 +59,31 @@ def pushforward_of_gradients(
         )
 
 
-def _check_tangents(subject: Subject, tangents: Sequence[Tensor]) -> None:
-    if any(
-        slot.leaf is not None and bool(tangent.any())
-        for slot, tangent in zip(subject.slots, tangents, strict=True)
-    ):
-        raise NoForwardModeError("captured tensors cannot carry tangents")
+def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tensor], Tensors]:
+    """The slots as dual numbers, by place, and the outputs; for use inside of a dual level.
 
-
-def _dual_call(
-    subject: Subject, tangents: Sequence[Tensor]
-) -> tuple[dict[int | None, Tensor], Tensors]:
-    """The inputs as dual numbers, by position, and the outputs; for use inside of a dual level."""
-    duals: dict[int | None, Tensor] = {
-        slot.position: forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
+    Functions see the dual number of a captured tensor in its place.
+    """
+    if any(slot.rebuild is not None for slot in subject.slots):
+        raise NoForwardModeError("sparse inputs carry no tangents")
+    duals = [
+        forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
         for slot, tangent in zip(subject.slots, tangents, strict=True)
+    ]
+    inputs = {
+        slot.position: dual
+        for slot, dual in zip(subject.slots, duals, strict=True)
         if slot.position is not None
     }
+    captured = [
+        (slot.leaf, dual)
+        for slot, dual, tangent in zip(subject.slots, duals, tangents, strict=True)
+        if slot.leaf is not None and bool(tangent.any())
+    ]
+    places = Substitute(tuple(leaf for leaf, _ in captured), tuple(dual for _, dual in captured))
     try:
-        return duals, subject.called_with(duals)
+        with places if captured else nullcontext():
+            outputs = subject.called_with(inputs)
+        return duals, outputs
     except (NotImplementedError, RuntimeError, LayerError) as error:
         raise NoForwardModeError(str(error).splitlines()[0]) from error
