@@ -8,11 +8,13 @@ must explain all but a hundredth of the error, for every cotangent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from .checks.identities import LARGE, SMALL
+from .evidence import Evidence
 from .linear import Blocks, inverse_at
 from .polish import Root
 from .real import real
@@ -27,6 +29,10 @@ _FIT_DIFFERENCE = 1e-6
 Adjoint = Callable[[Tensor], Tensor]
 
 
+_BY_SCALE = {
+    LARGE: "a convention: the gradient is clipped, since it is wrong for large cotangents alone",
+    SMALL: "an added constant or an absolute tolerance, since it is wrong for small cotangents alone",
+}
 _BY_CHECK = {
     "second backward pass": "a second pass over one graph differs: the backward pass changes what it saved",
     "memory layout": "the memory of an input is read as if it were contiguous",
@@ -45,9 +51,12 @@ _BY_CHECK = {
 }  # fmt: skip
 
 
-def by_check(check: str) -> str:
-    """The cause that follows from the check that sees an error, if no other check does; else empty."""
-    return _BY_CHECK.get(check.partition(",")[0], "")
+def by_check(wrong: Sequence[Evidence]) -> str:
+    """The cause that follows from the one check that sees an error; empty if several do."""
+    found = {_BY_CHECK.get(piece.check.partition(",")[0], "") for piece in wrong}
+    if all(piece.check == "linearity in the cotangent" for piece in wrong):
+        found = {_BY_SCALE.get(piece.detail, "") for piece in wrong}
+    return found.pop() if len(found) == 1 else ""
 
 
 def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:

@@ -5,11 +5,12 @@ A function of one variable `t` is sampled at `t = −4h … 4h`. The nine sample
 error of each is the last correction of the extrapolation (truncation) plus the noise that its weights
 let through.
 
-A derivative is a limit, so narrow spacings decide about wide ones. Two neighbouring spacings that agree within their
-errors are evidence; a wider one that contradicts them has seen a kink or a jump on its way and is dropped. Among the
-others the one with the smallest error is taken. Its `doubt` is the distance to the nearest spacing that confirms
-it, or to all others if none does. A kink is not noise: between samples that come closer and closer the change of
-a continuous function vanishes, and that of an iteration that stops elsewhere does not (`jump_near`).
+A derivative is a limit, so narrow spacings decide about wide ones. Two neighbouring spacings that agree
+within their errors are evidence; a wider one that contradicts them has seen a kink or a jump on its way
+and is dropped. Among the others the one with the smallest error is taken. Its `doubt` is the distance to
+the nearest spacing that confirms it, or to all others if none does. A kink is not noise: between samples
+that come closer and closer the change of a continuous function vanishes, and that of an iteration that
+stops elsewhere does not (`jump_near`).
 
 Sources: Richardson 1911 (extrapolation of central differences in h²; the weights are Fornberg 1988,
 table 1); Moré & Wild 2012, Estimating derivatives of noisy simulations (step from noise).
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -132,9 +134,9 @@ def slope(
 def jump_near(samples: Samples, spacing: float, found: Slope, column: int) -> float:
     """The size of a jump of one function within the stencil of a spacing; 0 if it is continuous there.
 
-    The interval between two samples whose change differs most from the slope's is halved, each time keeping the half
-    with the larger such change. At a kink the change falls with the length of the interval, and at a jump it
-    stays.
+    The interval between two samples whose change differs most from the slope's is halved, each time
+    keeping the half with the larger such change. At a kink the change falls with the length of the
+    interval, and at a jump it stays.
 
     Examples:
         >>> import numpy as np
@@ -152,9 +154,7 @@ def jump_near(samples: Samples, spacing: float, found: Slope, column: int) -> fl
         return float(samples(t)[column]) - rise * t
 
     points = [(t, at(t)) for t in (k * spacing for k in range(-HALF_WIDTH, HALF_WIDTH + 1))]
-    (a, left), (b, right) = max(
-        zip(points, points[1:], strict=False), key=lambda pair: abs(pair[1][1] - pair[0][1])
-    )
+    (a, left), (b, right) = max(pairwise(points), key=lambda pair: abs(pair[1][1] - pair[0][1]))
     whole = abs(right - left)
     for _ in range(_HALVINGS):
         middle = (a + b) / 2
@@ -264,12 +264,12 @@ def _doubt(chosen: Array, agrees: Array, values: Array, errors: Array) -> Array:
 def _jump(ordered: Sequence[_Stencil]) -> Array:
     """The jump of the slope at 0: a second difference over `h` that is independent of `h`.
 
-    The second difference falls with `h` for a smooth function, and grows as `1/h` for noise. The narrowest spacing
-    at which a kink would rise above rounding decides.
+    The second difference falls with `h` for a smooth function, and grows as `1/h` for noise. The narrowest
+    spacing at which a kink would rise above rounding decides.
     """
     jump = np.zeros_like(ordered[0].value)
     undecided = np.ones(jump.shape, bool)
-    for small, large in zip(ordered, ordered[1:], strict=False):
+    for small, large in pairwise(ordered):
         size = np.maximum(np.abs(small.value), np.maximum(small.curvature, large.curvature))
         visible = _VISIBLE * size * small.spacing > 64 * small.rounding
         stays = (small.curvature > _KINK * large.curvature) & (

@@ -1,23 +1,21 @@
 """The layer in float64: the same function, whose differences show no rounding of a narrower dtype.
 
 A module is copied and converted. Whatever else a layer reaches is widened at its use, by a mode of torch
-functions; conversions and autocast inside of the layer are without effect there. The copy counts only if its values are
-those of the layer up to the layer's own rounding. A layer that asks for its dtype, or calls compiled code, may
-have none.
+functions; conversions and autocast inside of the layer are without effect there. The copy counts only if
+its values are those of the layer up to the layer's own rounding. A layer that asks for its dtype, or calls
+compiled code, may have none.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .double import DoubleThroughout
 from .real import differentiable, real, size_of, wide_dtype, widened
@@ -27,34 +25,30 @@ _SAME = 64.0
 """Values of the copy may differ from the layer's by this multiple of the layer's own rounding."""
 
 
-class _Dtypes(TorchDispatchMode):
-    """Record of the coarsest dtype of any result inside of a call."""
+def dtypes_inside(outputs: Iterable[Tensor]) -> set[torch.dtype]:
+    """The floating-point dtypes of the intermediate results in an autograd graph.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[torch.dtype] = set()
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        results = func(*args, **(kwargs or {}))
-        self.found |= {leaf.dtype for leaf in tree_leaves(results) if differentiable(leaf)}
-        return results
-
-
-def dtypes_inside(subject: Subject) -> set[torch.dtype]:
-    """The floating-point dtypes of all intermediate results of a call; empty if they cannot be recorded."""
-    record = _Dtypes()
-    try:
-        with record:
-            subject.tape()
-    except (LayerError, RuntimeError):
-        return set()
-    return record.found
+    Examples:
+        >>> x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        >>> dtypes_inside([x.half().sin().double()]) == {torch.float16, torch.float64}
+        True
+    """
+    found: set[torch.dtype] = set()
+    seen: set[Any] = set()
+    stack: list[Any] = [(output.grad_fn, output.output_nr) for output in outputs]
+    while stack:
+        node, result = stack.pop()
+        if node is None:
+            continue
+        metadata = getattr(node, "_input_metadata", ())
+        if result < len(metadata):
+            dtype = metadata[result].dtype
+            if dtype.is_floating_point or dtype.is_complex:
+                found.add(dtype)
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.next_functions)
+    return found
 
 
 def float64_copy(subject: Subject, tape: Tape, rounding: float) -> tuple[Subject, Tape] | None:

@@ -12,8 +12,8 @@ _SCALES = 10.0
 def lengths_of(value: Tensor, forced: bool = False) -> Tensor | None:
     """The length over which a function may be expected to change in each entry.
 
-    It is the root-mean-square size of all entries, unless a few large ones dominate it: then it is the size of each
-    entry itself, and the median for a zero.
+    It is the root-mean-square size of all entries, unless a few large ones dominate it: then it is the
+    size of each entry itself, and the median for a zero.
 
     Args:
         value: The tensor.

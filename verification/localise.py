@@ -18,7 +18,6 @@ from .real import real, widened
 from .session import Session
 from .verdict import Verdict
 
-
 _SPACING = 1e-4
 
 

@@ -1,8 +1,9 @@
 """Tensors as real float64 numbers: complex entries as pairs, sparse tensors with their zeros.
 
-A derivative of a complex function is one of its real and imaginary parts. PyTorch's gradient in a complex tensor
-`z` is `∂L/∂Re z + i ∂L/∂Im z` for a real `L`, and a cotangent `w` of a complex output stands for
-`L = Re Σ conj(w) y` (Kreutz-Delgado 2009, section 4). On pairs of real numbers both are ordinary inner products.
+A derivative of a complex function is one of its real and imaginary parts. PyTorch's gradient in a complex
+tensor `z` is `∂L/∂Re z + i ∂L/∂Im z` for a real `L`, and a cotangent `w` of a complex output stands for
+`L = Re Σ conj(w) y` (Kreutz-Delgado 2009, section 4). On pairs of real numbers both are ordinary inner
+products.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Recognition of a wrong gradient beside the right one: a factor, an exchange of rows or axes, a clip, a leak.
+"""Recognition of a wrong gradient beside the right one: a factor, an exchange of rows or axes, a clip, a
+leak.
 
-These mistakes are made with the gradient itself, whatever the function. A match must explain all but a hundredth
-of the error, for every cotangent.
+These mistakes are made with the gradient itself, whatever the function. A match must explain all but a
+hundredth of the error, for every cotangent.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _exchanges(like: Tensor, pairs: bool) -> Iterator[tuple[str, Callable[[Tenso
 
 
 def added(session: Session, s: int, pairs: Pairs) -> str:
-    """A mistake that adds to the right gradient: a constant, other rows, its transpose; empty if none fits."""
+    """A mistake that adds to the right gradient: a constant, other rows, its transpose; empty if none
+    fits.
+    """
     says, right = [g for g, _ in pairs], [r for _, r in pairs]
     errors = [g - r for g, r in pairs]
     like = right[0]

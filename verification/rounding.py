@@ -1,9 +1,9 @@
 """Rounding of a layer's values and gradients, measured: both again at inputs moved by one rounding.
 
 Inputs and cotangents are multiplied by `1 + ε ξ` with random signs `ξ` and the machine precision `ε` of the
-layer. Exact values and gradients change by their condition numbers times `ε`, and the errors of rounding inside of
-the layer are drawn anew. So the changes show the size of terms that cancel: a gradient that is zero but for
-rounding changes by as much as itself (Vignes 1993; Parker 1997, Monte Carlo arithmetic).
+layer. Exact values and gradients change by their condition numbers times `ε`, and the errors of rounding
+inside of the layer are drawn anew. So the changes show the size of terms that cancel: a gradient that is
+zero but for rounding changes by as much as itself (Vignes 1993; Parker 1997, Monte Carlo arithmetic).
 """
 
 from __future__ import annotations

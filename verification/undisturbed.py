@@ -1,8 +1,9 @@
-"""Everything that a layer reaches, put back after a verification: attributes, caches, buffers, gradients, arguments.
+"""Everything that a layer reaches, put back after a verification: attributes, caches, buffers, gradients,
+arguments.
 
-The same search that finds captured tensors finds modules, other objects, lists, dictionaries and sets. Their content is
-noted before, one level of each, and restored in place. A cache outside of their reach (in compiled code, or in
-`functools.lru_cache`) is not seen.
+The same search that finds captured tensors finds modules, other objects, lists, dictionaries and sets.
+Their content is noted before, one level of each, and restored in place. A cache outside of their reach (in
+compiled code, or in `functools.lru_cache`) is not seen.
 """
 
 from __future__ import annotations

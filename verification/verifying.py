@@ -259,8 +259,7 @@ def _fault(finding: Finding) -> str:
     for piece in wrong:
         if piece.fault:
             return piece.fault
-    causes = {by_check(piece.check) for piece in wrong}
-    return causes.pop() if len(causes) == 1 else ""
+    return by_check(wrong)
 
 
 def _again(session: Session, effort: Effort, output: str, slot: str) -> str:

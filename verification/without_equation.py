@@ -1,8 +1,8 @@
-"""Diagnosis without the equation: the Jacobian in a small wrong tensor is measured, and mistakes are tried on it.
+"""Diagnosis without the equation: mistakes are tried on the measured Jacobian of a small wrong tensor.
 
-With the Jacobian the right gradient of every cotangent is known, and also the gradients of cotangents that were clipped,
-of single rows, and of other points. Of a large tensor only directional derivatives are known: there
-a zero, a factor, a clip and a straight-through estimator are recognised.
+With the Jacobian the right gradient of every cotangent is known, and also the gradients of clipped
+cotangents, of single rows, and at other points. Of a large tensor only directional derivatives are known:
+there a zero, a factor, a clip and a straight-through estimator are recognised.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..evidence import Evidence
+from ..real import real
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
-from ..real import real
 from .finite_differences import PROJECTED
 from .measuring import TRUST, columns_of, doubt_of, measured, projected
 

@@ -1,4 +1,6 @@
-"""Check: the backward pass gives the same gradients in equal calls, and changes nothing that others may use."""
+"""Check: the backward pass gives the same gradients in equal calls, and changes nothing that others may
+use.
+"""
 
 from __future__ import annotations
 

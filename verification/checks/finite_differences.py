@@ -1,11 +1,12 @@
 """Check: directional finite differences against the derivatives that the layer claims.
 
-One joint direction over all slots comes first, so that a right layer costs the same whatever the number of its
-parameters. If the layer and the differences disagree there, or if a slot would not show an error of 1 %, the
-slots are halved until it is known which of them it is.
+One joint direction over all slots comes first, so that a right layer costs the same whatever the number of
+its parameters. If the layer and the differences disagree there, or if a slot would not show an error of 1
+%, the slots are halved until it is known which of them it is.
 
-The differences also examine the implicit reference itself, which comes from autograd through the equation alone.
-Where a layer is differenced through its float64 copy, the gradients of that copy are examined as well: they come
+The differences also examine the implicit reference itself, which comes from autograd through the equation
+alone. Where a layer is differenced through its float64 copy, the gradients of that copy are examined as
+well: they come
 from the same code, and show errors that the rounding of a narrow dtype would hide.
 """
 
@@ -41,7 +42,8 @@ KINK = 1e-6
 PROJECTED = 3.0
 """The product of an error with a Gaussian direction is at most this multiple of the error's norm."""
 _VANISHES = 4.0
-"""A derivative that changes the output by less than this multiple of rounding, over the size of the input, is zero."""
+"""A derivative that changes the output by less than this multiple of rounding, over the size of the input,
+is zero."""
 _CERTAIN = 1e-6
 """A derivative is taken for zero if differences exclude more than this share of the output's own size."""
 
@@ -209,7 +211,8 @@ def _judged(session: Session, found: Measured, column: int, k: int, o: int) -> _
     if len(units) == 1 and not error <= floor + session.lag * slack:
         doubt = TRUST * float(found.slope.doubt[column])
         unconfirmed = error <= floor + session.lag * slack + doubt
-        # An iteration that stops elsewhere in each call still changes between its jumps; a step function does not.
+        # An iteration that stops elsewhere in each call still changes between its jumps; a step function
+        # does not.
         if not found.slope.flat[column]:
             doubt += lag_of_jumps(session, found) * total
     constant = bool(found.slope.constant[column]) or uncertain <= _CERTAIN * natural
@@ -265,10 +268,13 @@ def _of_copy(
     if gradients is None or session.copy is None or own.kink:
         return
     alone = len(found.steps) == 1
-    says = sum(float((gradients[k][o][s] * real(step)).sum()) for s, step in found.steps.items())
+    ours = {s: g for s in found.steps if (g := gradients[k][o][s]) is not None}
+    if len(ours) < len(found.steps):
+        return
+    says = sum(float((g * real(found.steps[s])).sum()) for s, g in ours.items())
     sees, uncertain = float(found.slope.value[column]), TRUST * float(found.slope.error[column])
     units = {s: _unit(session, found, s) for s in found.steps}
-    sizes = [u * session.weighted(s, gradients[k][o][s]) for s, u in units.items()]
+    sizes = [u * session.weighted(s, ours[s]) for s, u in units.items()]
     noise = [u * session.gradient_noise(k, o, s) for s, u in units.items()]
     # Gradients of leaves that the copy shares with the layer are rounded to their dtype.
     shared = any(s in session.copy[0].originals for s in found.steps)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from ..evidence import Evidence
+from ..examined import ROUNDINGS
 from ..real import real, widened
 from ..rounding import rounded
-from ..session import ROUNDINGS, NotExercisedError, Session
+from ..session import NotExercisedError, Session
 from ..subject import NoForwardModeError
 from ..subject.forward_mode import pushforward
 from .finite_differences import PROJECTED
 from .measuring import doubt_of
 
+LARGE, SMALL = "a cotangent made large", "a cotangent made small"
 _FACTOR = 2.0**20
 """A power of two, so that scaling by it is exact."""
 
@@ -53,6 +55,8 @@ def _scaled(session: Session, o: int, factor: float) -> list[Evidence]:
         wide = [real(g) for g in tape.pullback(session.only(o, widened(mixed)))]
         for s, g in enumerate(wide):
             first, other = (session.gradients_of_copy[k][o][s] for k in (0, last))
+            if first is None or other is None:
+                continue
             expected = first + 3 * other
             if float((g / factor - expected).norm()) <= 1e-6 * float(expected.norm()):
                 noise[s] = max(noise[s], 2 * float((gradients[s] / factor - expected).norm()))
@@ -81,6 +85,7 @@ def _compared(
                 lag=session.lag,
                 reference=False,
                 worst=session.component(s, says, expected),
+                detail=LARGE if factor > 1 else SMALL,
             )
         )  # fmt: skip
     return found

@@ -2,11 +2,11 @@
 
 Differences of a layer's own output see its solver: jumps in the number of iterations, and between them the
 slope of the truncated iteration. Differences of the root see neither. Without an equation, but with a way
-to tighten the tolerance, differences of ever tighter layers are taken until they converge. The differences of a layer
-in a narrow dtype are those of its float64 copy, where it has one.
+to tighten the tolerance, differences of ever tighter layers are taken until they converge. The differences
+of a layer in a narrow dtype are those of its float64 copy, where it has one.
 
-A direction may move several slots at once. The steps of each are then chosen so that all contribute alike to the
-derivative that the layer claims, so that none hides behind another.
+A direction may move several slots at once. The steps of each are then chosen so that all contribute alike
+to the derivative that the layer claims, so that none hides behind another.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TRUST = 4.0
 _SHRINKS = 0.5
 """Changes between tolerances must shrink to below this fraction, or the values do not converge."""
 _COMPARABLE = 1e-5
-"""Slots whose claimed derivatives are smaller than this share of the largest are not balanced with the others."""
+"""Slots whose claimed derivatives are smaller than this share of the largest are not balanced with the
+others."""
 
 CENTRAL = ((1, 2 / 3), (2, -1 / 12))
 """Weights of `f(kh) − f(−kh)` in a central difference of order 4 (Fornberg 1988, table 1)."""
@@ -273,7 +274,8 @@ def claimed(session: Session, found: Measured, k: int, o: int) -> float:
 
 
 def relative_jump(session: Session, found: Measured) -> float:
-    """The largest jump that the measured functions make nearby, relative to their terms; 0 for continuous ones.
+    """The largest jump that the measured functions make nearby, relative to their terms; 0 for continuous
+    ones.
 
     Two calls at the same inputs that differ count as well.
     """
@@ -296,7 +298,9 @@ def _working_eps(session: Session) -> float:
 
 
 def doubt_of(session: Session, s: int) -> float:
-    """Relative error that a gradient in one slot may have from an iteration that stops elsewhere in each call."""
+    """Relative error that a gradient in one slot may have from an iteration that stops elsewhere in each
+    call.
+    """
     if session.solver_is_known:
         return 0.0
 

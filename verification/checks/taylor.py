@@ -98,7 +98,7 @@ def _sampled(along: Measured, size: float, eps: float) -> _Samples:
     centre = along.sample(0.0)
     steps, ahead = [], []
     reach = HALF_WIDTH * float(along.slope.reach.min())
-    for t in _STEPS[_STEPS <= reach]:
+    for t in _STEPS[reach >= _STEPS]:
         try:
             here = along.sample(float(t))
         except ArithmeticError:

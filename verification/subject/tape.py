@@ -55,8 +55,8 @@ class Tape:
     def pullback(self, cotangents: Sequence[Tensor | None], create_graph: bool = False) -> Tensors:
         """Gradients of `Σ ⟨cotangent, output⟩` in every slot; zero for a missing graph.
 
-        The backward pass gets copies of the cotangents. If it writes into them, or into an input, this is noted in
-        `observed`.
+        The backward pass gets copies of the cotangents. If it writes into them, or into an input, this is
+        noted in `observed`.
 
         Raises:
             LayerError: The backward pass raised.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from .entry import DOUBLE, FLOATS, WIDE, Made, Ordinary, drawn, passed, positive, tampered, written
