@@ -131,30 +131,42 @@ def slope(
     return _best(stencils)
 
 
-def jump_near(samples: Samples, spacing: float, found: Slope, column: int) -> float:
-    """The size of a jump of one function within the stencil of a spacing; 0 if it is continuous there.
+def jump_near(samples: Samples, spacing: float, size: Array) -> float:
+    """The largest jump of some functions within the stencil of a spacing; 0 if they are continuous there.
 
-    The interval between two samples whose change differs most from the slope's is halved, each time
-    keeping the half with the larger such change. At a kink the change falls with the length of the
-    interval, and at a jump it stays.
+    The interval between two samples whose change differs most from those of its neighbours is halved, each
+    time keeping the half that differs more. At a kink the difference falls with the length of the interval,
+    and at a jump it stays.
+
+    Args:
+        samples: The functions.
+        spacing: The distance of two samples.
+        size: The size of each function, which its jump is relative to.
 
     Examples:
         >>> import numpy as np
-        >>> one = np.ones(1)
-        >>> for function in (lambda t: abs(t - 0.013), lambda t: float(t > 0.013)):
-        ...     samples = lambda t: np.array([function(t)])
-        ...     found = slope(samples, 1.0, 1e-9 * one, one)
-        ...     print(round(jump_near(samples, 1e-2, found, 0), 6))
+        >>> for function in (lambda t: abs(t - 0.013), lambda t: t**2 + 0.5 * float(t > 0.013)):
+        ...     print(round(jump_near(lambda t: np.array([function(t)]), 1e-2, np.ones(1)), 6))
         0.0
-        1.0
+        0.5
     """
-    rise = float(found.value[column])
+    size = np.maximum(size, np.finfo(float).tiny)
+    times = spacing * np.arange(-HALF_WIDTH - 1, HALF_WIDTH + 2)
+    table = np.stack([samples(float(t)) for t in times])
+    if not np.isfinite(table).all():
+        return 0.0
+    change = np.diff(table, axis=0)
+    smooth = (change[:-2] + change[2:]) / 2
+    odd = np.abs(change[1:-1] - smooth) / size
+    # A jump spoils the mean of its neighbours' intervals by half of its size.
+    place, column = np.unravel_index(int(odd.argmax()), odd.shape)
+    rate = float(smooth[place, column]) / spacing
+    a, b = float(times[place + 1]), float(times[place + 2])
 
     def at(t: float) -> float:
-        return float(samples(t)[column]) - rise * t
+        return float(samples(t)[column]) - rate * t
 
-    points = [(t, at(t)) for t in (k * spacing for k in range(-HALF_WIDTH, HALF_WIDTH + 1))]
-    (a, left), (b, right) = max(pairwise(points), key=lambda pair: abs(pair[1][1] - pair[0][1]))
+    left, right = at(a), at(b)
     whole = abs(right - left)
     for _ in range(_HALVINGS):
         middle = (a + b) / 2
@@ -163,8 +175,8 @@ def jump_near(samples: Samples, spacing: float, found: Slope, column: int) -> fl
             b, right = middle, here
         else:
             a, left = middle, here
-    size = abs(right - left)
-    return size if size > _STAYS * whole else 0.0
+    last = abs(right - left)
+    return last / float(size[column]) if last > _STAYS * whole else 0.0
 
 
 def _accurate(stencils: Sequence[_Stencil], relative: Array, size: Array) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from ..differences import Slope, jump_near, slope
+from ..differences import WIDEST, Slope, jump_near, slope
 from ..polish import PolishError, Root
 from ..real import real, widened
 from ..session import NotExercisedError, Session
@@ -279,18 +279,11 @@ def relative_jump(session: Session, found: Measured) -> float:
 
     Two calls at the same inputs that differ count as well.
     """
-    level = found.slope.noise / np.maximum(found.natural, 1e-300)
-    largest = session.repeat
-    column = int(level.argmax()) if level.size else 0
-    if level.size and level[column] > _UNFINISHED * _working_eps(session):
-        try:
-            jump = jump_near(found.sample, float(found.slope.noisy[column]), found.slope, column)
-        except ArithmeticError:
-            return max(largest, float(level[column]))
-        size = jump / max(float(found.natural[column]), 1e-300)
-        if size > _UNFINISHED * _working_eps(session):
-            largest = max(largest, size)
-    return largest
+    try:
+        size = jump_near(found.sample, WIDEST, found.natural)
+    except ArithmeticError:
+        return session.repeat
+    return max(session.repeat, size if size > _UNFINISHED * _working_eps(session) else 0.0)
 
 
 def _working_eps(session: Session) -> float:
