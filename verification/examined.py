@@ -169,6 +169,11 @@ class Examined:
         )
 
     @cached_property
+    def random(self) -> bool:
+        """True if the layer draws random numbers: another seed gives other values."""
+        return self.subject.is_random(self.tape)
+
+    @cached_property
     def inside(self) -> frozenset[torch.dtype]:
         """The dtypes that a layer without a known equation computes in."""
         if self.solver_is_known:

@@ -41,7 +41,7 @@ COPY = f"{NAME} of the float64 copy"
 KINK = 1e-6
 PROJECTED = 3.0
 """The product of an error with a Gaussian direction is at most this multiple of the error's norm."""
-_VANISHES = 4.0
+VANISHES = 4.0
 """A derivative that changes the output by less than this multiple of rounding, over the size of the input,
 is zero."""
 _CERTAIN = 1e-6
@@ -195,7 +195,7 @@ def _judged(session: Session, found: Measured, column: int, k: int, o: int) -> _
     if session.residual is not None:
         relative += max(session.conditioned_floor(o, s) for s in found.steps)
     noise = float(np.hypot.reduce(list(noises.values())))
-    rounding = _VANISHES * session.eps * natural * max(found.shares.values())
+    rounding = VANISHES * session.eps * natural * max(found.shares.values())
     floor = relative * total + uncertain + noise
     if not session.solver_is_known:
         floor += rounding
@@ -283,7 +283,7 @@ def _of_copy(
     total = max(float(np.hypot.reduce(sizes)), abs(sees))
     narrower = min(1.0, precision / session.eps)
     floor = relative * total + uncertain + narrower * float(np.hypot.reduce(noise))
-    floor += _VANISHES * precision * own.natural
+    floor += VANISHES * precision * own.natural
     error = abs(says - sees)
     doubt = 0.0
     if not error <= floor:

@@ -14,10 +14,11 @@ from ..rounding import rounded
 from ..session import NotExercisedError, Session
 from ..subject import NoForwardModeError
 from ..subject.forward_mode import pushforward
-from .finite_differences import PROJECTED
+from .finite_differences import PROJECTED, VANISHES
 from .measuring import doubt_of
 
 LARGE, SMALL = "a cotangent made large", "a cotangent made small"
+_AT_SCALE = 4.0
 _FACTOR = 2.0**20
 """A power of two, so that scaling by it is exact."""
 
@@ -44,10 +45,14 @@ def _scaled(session: Session, o: int, factor: float) -> list[Evidence]:
     if session.solver_is_known or all(piece.error <= piece.limit for piece in found):
         return found
     # The rounding at this scale may be another: that of a sum of large and small terms, for example.
-    moved = rounded(mixed, session.eps, session.generator(10))
-    again = [real(g) for g in session.tape.pullback(session.only(o, moved))]
+    generator = session.generator(10)
+    values = [rounded(slot.value, session.eps, generator) for slot in session.slots]
+    there = session.subject.tape_at(values)
+    moved = rounded(mixed, session.eps, generator)
+    again = [real(g) for g in there.pullback(session.only(o, moved))]
     noise = [
-        ROUNDINGS * float((a - b).norm()) / factor for a, b in zip(gradients, again, strict=True)
+        _AT_SCALE * ROUNDINGS * float((a - b).norm()) / factor
+        for a, b in zip(gradients, again, strict=True)
     ]
     if session.gradients_of_copy is not None and session.copy is not None:
         # A float64 copy that is linear leaves rounding as the only cause.
@@ -139,6 +144,9 @@ def _both_modes(session: Session, group: tuple[int, ...]) -> list[Evidence]:
             # Both modes may have solved a linear equation to its tolerance.
             floor = 2 * max(session.relative_floor(o, s) for s in group) * total + 2 * noise
             floor += sum(session.size(s) * session.underflow(o, s) for s in group)
+            # A product that vanishes in one mode is a rounding of the output in the other.
+            natural = float((real(session.probes[k][o]) * real(session.tape.values[o])).norm())
+            floor += VANISHES * session.eps * natural
             slack = math.hypot(*(session.size(s) * session.known_slack(o, s) for s in group))
             error = abs(forward - reverse)
             # Forward mode is another call, which may end at another iterate.

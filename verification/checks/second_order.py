@@ -185,11 +185,20 @@ def _against_differences(
     except ArithmeticError as error:
         return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
     sees = float(measured.value[0])
-    scale = max(session.weighted(s, says), abs(sees), _natural(session, o, s))
+    sizes = (session.weighted(s, says), abs(sees), _natural(session, o, s))
+    scale = max(size for size in sizes if size == size)
     if measured.jump[0] > _KINK * scale:
         return Evidence(
             name, output, slot, 0.0, 0.0, 0.0,
             unreliable="the gradient has a kink here, and no derivative; verify it at another point",
+        )  # fmt: skip
+    if (
+        not bool(torch.isfinite(says).all())
+        and scale * scale > torch.finfo(session.precision(o, s)).max
+    ):
+        return Evidence(
+            name, output, slot, 0.0, 0.0, 0.0,
+            unreliable="second derivatives overflow in this dtype; use layer.double()",
         )  # fmt: skip
     error = abs(float((says * direction).sum()) - sees)
     floor = _relative(session, o, s) * scale + TRUST * float(measured.error[0])
@@ -258,7 +267,9 @@ def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[f
     ]
     if session.residual is not None:
         return _of_root(session, o, s, probes, session.roots[1])
-    subject = session.subject if session.copy is None else session.copy[0]
+    subject = session.subject
+    if session.copy is not None and session.gradients_of_copy is not None:
+        subject = session.copy[0]
     if session.tighten is not None:
         subject = session.tightened.subjects[-1]
     return _of_layer(session, o, s, probes, subject)
@@ -286,7 +297,7 @@ def _of_layer(
 ) -> Callable[[float], np.ndarray]:
     along = widened(session.direction(s, 0))
     w = session.probes[0][o]
-    cotangents = session.only(o, w if session.copy is None else widened(w))
+    cotangents = session.only(o, w if subject is session.subject else widened(w))
 
     def sample(t: float) -> np.ndarray:
         values = shifted([slot.value for slot in subject.slots], {s: along}, t)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..reachable import graph_leaves, reachable_leaves
-from ..real import differentiable
+from ..real import differentiable, distance_of
 from ..time_limit import TimeLimit
 from .errors import LayerError, foreign_errors
 from .random_state import random_state
@@ -215,6 +216,32 @@ class Subject:
         leaves[self.slots[slot].position or 0] = value
         with torch.no_grad():
             return tuple(output.detach() for output in self.output_leaves(self._apply(leaves)))
+
+    def is_random(self, tape: Tape) -> bool:
+        """True if another seed gives other values than those of a call."""
+        other = copy.copy(self)
+        other.seed = self.seed + 1
+        try:
+            return distance_of(tape.values, other.tape().values) > 0
+        except LayerError:
+            return True
+
+    @contextmanager
+    def in_one(self, wanted: int) -> Iterator[Tape]:
+        """A call in which one slot alone requires gradients, with that slot alone on its tape."""
+        leaves, tensors = self._filled([slot.value for slot in self.slots])
+        everything = (*tensors, *self._captured)
+        others = [leaf for s, leaf in enumerate(everything) if s != wanted]
+        for leaf in others:
+            leaf.requires_grad_(False)
+        try:
+            whole = self._apply(leaves)
+            tape = self._taped(self.output_leaves(whole), (everything[wanted],), whole)
+            project = tape.projections.get(wanted)
+            yield replace(tape, projections={} if project is None else {0: project}, originals={})
+        finally:
+            for leaf in others:
+                leaf.requires_grad_(True)
 
     def tied(self, values: Sequence[Tensor], first: int, second: int) -> Tape:
         """A call with one tensor in the slots of two inputs."""
