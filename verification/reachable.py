@@ -151,6 +151,26 @@ def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
         True
     """
     found: dict[int, Tensor] = {}
+    for node in _nodes(outputs):
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor) and not node.next_functions:
+            found.setdefault(id(variable), variable)
+    return list(found.values())
+
+
+def node_names(outputs: Iterable[Tensor]) -> set[str]:
+    """The names of the nodes in the autograd graph of `outputs`.
+
+    Examples:
+        >>> import torch
+        >>> sorted(node_names([torch.ones(2, requires_grad=True).sin()]))[0]
+        'SinBackward0'
+    """
+    return {node.name() for node in _nodes(outputs)}
+
+
+def _nodes(outputs: Iterable[Tensor]) -> Iterator[Any]:
+    """Each node of a graph once."""
     seen: set[Any] = set()
     stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while stack:
@@ -158,8 +178,5 @@ def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor) and not node.next_functions:
-            found.setdefault(id(variable), variable)
+        yield node
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return list(found.values())

@@ -310,6 +310,16 @@ def doubt_of(session: Session, s: int) -> float:
     return _LAG * session.once(("jump", (s,)), lambda: found((s,)))
 
 
+def has_kink(session: Session, o: int, s: int) -> bool:
+    """True if the slopes of an output on both sides differ along a direction of one slot."""
+    try:
+        found = measured(session, (s,), 0)
+    except ArithmeticError:
+        return False
+    columns = [column for column, (_, output) in enumerate(columns_of(session)) if output == o]
+    return bool((found.slope.jump[columns] > 0).any())
+
+
 def lag_of_jumps(session: Session, found: Measured) -> float:
     """The same along a measured direction."""
     if session.solver_is_known:

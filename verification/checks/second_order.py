@@ -22,7 +22,7 @@ from ..real import inner, real, widened
 from ..session import NotExercisedError, Session
 from ..subject import LayerError, NoForwardModeError, Subject, Tensors
 from ..subject.forward_mode import pushforward_of_gradients
-from .measuring import TRUST, doubt_of, shifted
+from .measuring import TRUST, doubt_of, has_kink, shifted
 
 NAME = "second order"
 _KINK = 1e-3
@@ -187,21 +187,19 @@ def _against_differences(
     sees = float(measured.value[0])
     sizes = (session.weighted(s, says), abs(sees), _natural(session, o, s))
     scale = max(size for size in sizes if size == size)
-    if measured.jump[0] > _KINK * scale:
+    if measured.jump[0] > _KINK * scale or has_kink(session, o, s):
         return Evidence(
             name, output, slot, 0.0, 0.0, 0.0,
             unreliable="the gradient has a kink here, and no derivative; verify it at another point",
         )  # fmt: skip
-    if (
-        not bool(torch.isfinite(says).all())
-        and scale * scale > torch.finfo(session.precision(o, s)).max
-    ):
+    if _overflows(session, o, s, says):
         return Evidence(
             name, output, slot, 0.0, 0.0, 0.0,
             unreliable="second derivatives overflow in this dtype; use layer.double()",
         )  # fmt: skip
     error = abs(float((says * direction).sum()) - sees)
     floor = _relative(session, o, s) * scale + TRUST * float(measured.error[0])
+    floor += session.gradient_noise(0, o, s) / session.size(s)
     doubt = 0.0
     if not error <= floor:
         doubt = TRUST * float(measured.doubt[0]) + doubt_of(session, s) * scale
@@ -216,10 +214,20 @@ def _against_differences(
     )  # fmt: skip
 
 
+def _overflows(session: Session, o: int, s: int, says: Tensor) -> bool:
+    """True if second derivatives are not finite since they exceed the largest number of the dtype."""
+    largest = float(torch.finfo(session.precision(o, s)).max)
+    return not bool(torch.isfinite(says).all()) and _natural(session, o, s) ** 2 > largest
+
+
 def _symmetry(session: Session, o: int, s: int) -> Evidence:
     """The Hessian is symmetric: `⟨H p, v⟩ = ⟨H v, p⟩`."""
     p, v = session.direction(s, 3), session.direction(s, 0)
     hp, hv = (_product(session, o, s, kind) for kind in (3, 0))
+    if _overflows(session, o, s, hp) or _overflows(session, o, s, hv):
+        raise NotExercisedError("second derivatives overflow in this dtype")
+    if has_kink(session, o, s):
+        raise NotExercisedError("the layer has a kink here")
     one, other = float((hp * real(v)).sum()), float((hv * real(p)).sum())
     scale = max(session.weighted(s, hp), session.weighted(s, hv), _natural(session, o, s))
     return Evidence(
