@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..evidence import RESOLUTION, Evidence
 from ..real import real
@@ -139,19 +140,31 @@ def _along(session: Session, group: Group, kind: int) -> tuple[list[Evidence], l
     poor: set[int] = set()
     for column, (k, o) in enumerate(columns_of(session)):
         own = _judged(session, found, column, k, o)
+        copied = _copied(session, found, column, k, o, own)
+        if copied is not None and copied.error <= copied.floor:
+            pieces = list(_through_copy(session, found, k, o, own, copied))
+            evidence += pieces
+            names = {e.input for e in pieces if not e.floor <= RESOLUTION * e.scale}
+            poor |= {s for s in group if session.slots[s].name in names}
+            continue
         limit = own.floor + session.lag * own.slack
         if len(group) > 1:
             if not own.error <= limit or own.kink:
                 return [], _suspects(session, found, column) or _halves(group)
-            best = max(session.relative_floor(o, s) for s in group)
-            if best <= RESOLUTION:
-                poor |= {s for s in group if not limit <= RESOLUTION * _scale(own, s, found)}
+            poor |= {s for s in group if not limit <= RESOLUTION * _scale(own, s, found)}
         evidence += [_evidence(session, own, found, o, s) for s in group]
-        evidence += _of_copy(session, found, column, k, o, own)
-    if poor and len(group) > 1:
+        if copied is not None:
+            evidence += _of_copy(session, found, column, o, own, copied)
+    if poor and len(group) > 1 and _may_help(session, group):
         names = {session.slots[s].name for s in poor}
         return [e for e in evidence if e.input not in names], [(s,) for s in sorted(poor)]
     return evidence, []
+
+
+def _may_help(session: Session, group: Group) -> bool:
+    """True if slots may be seen better alone: not in a dtype whose rounding alone hides errors of 1 %."""
+    outputs = range(len(session.outputs))
+    return all(session.relative_floor(o, s) <= RESOLUTION for o in outputs for s in group)
 
 
 def _suspects(session: Session, found: Measured, column: int) -> list[Group]:
@@ -260,35 +273,72 @@ def _evidence(session: Session, own: _Column, found: Measured, o: int, s: int) -
     )
 
 
-def _of_copy(
+@dataclass(frozen=True)
+class _Copy:
+    """One column of the float64 copy's gradients, in the units of the direction."""
+
+    error: float
+    floor: float
+    gradients: dict[int, Tensor]
+
+
+def _copied(
     session: Session, found: Measured, column: int, k: int, o: int, own: _Column
-) -> Iterator[Evidence]:
-    """Evidence on the gradients of the float64 copy, for each slot along the direction."""
+) -> _Copy | None:
     gradients = session.gradients_of_copy
     if gradients is None or session.copy is None or own.kink:
-        return
-    alone = len(found.steps) == 1
+        return None
     ours = {s: g for s in found.steps if (g := gradients[k][o][s]) is not None}
     if len(ours) < len(found.steps):
-        return
+        return None
     says = sum(float((g * real(found.steps[s])).sum()) for s, g in ours.items())
     sees, uncertain = float(found.slope.value[column]), TRUST * float(found.slope.error[column])
     units = {s: _unit(session, found, s) for s in found.steps}
     sizes = [u * session.weighted(s, ours[s]) for s, u in units.items()]
     noise = [u * session.gradient_noise(k, o, s) for s, u in units.items()]
-    # Gradients of leaves that the copy shares with the layer are rounded to their dtype.
-    shared = any(s in session.copy[0].originals for s in found.steps)
+    # Gradients that come through leaves which the copy shares with the layer are rounded to their dtype.
+    shared = any(s in session.copy[1].narrowed for s in found.steps)
     precision = torch.finfo(torch.float32).eps if shared else torch.finfo(torch.float64).eps
     relative = max(1e-9, 8 * precision) * max(session.tape.outputs[o].numel(), 1) ** 0.5
     total = max(float(np.hypot.reduce(sizes)), abs(sees))
     narrower = min(1.0, precision / session.eps)
     floor = relative * total + uncertain + narrower * float(np.hypot.reduce(noise))
     floor += VANISHES * precision * own.natural
-    error = abs(says - sees)
+    return _Copy(abs(says - sees), floor, ours)
+
+
+def _through_copy(
+    session: Session, found: Measured, k: int, o: int, own: _Column, copied: _Copy
+) -> Iterator[Evidence]:
+    """The layer's gradients beside those of its copy, once differences have confirmed these."""
+    for s, wide in copied.gradients.items():
+        unit = _unit(session, found, s)
+        size, scale = unit * session.weighted(s, wide), _scale(own, s, found)
+        floor = session.relative_floor(o, s) * size + unit * session.gradient_noise(k, o, s)
+        if s in own.zeros:
+            floor += VANISHES * session.eps * own.natural * found.shares[s]
+        gradient = session.gradients[k][o][s]
+        yield Evidence(
+            NAME, session.outputs[o], session.slots[s].name,
+            error=max(unit * session.weighted(s, gradient - wide), copied.error),
+            scale=scale,
+            floor=floor + copied.floor,
+            worst=session.component(s, gradient, wide),
+            detail="the derivative is zero up to rounding" if s in own.zeros else "",
+        )  # fmt: skip
+
+
+def _of_copy(
+    session: Session, found: Measured, column: int, o: int, own: _Column, copied: _Copy
+) -> Iterator[Evidence]:
+    """Evidence on the gradients of the float64 copy, which come from the same code."""
+    error, floor = copied.error, copied.floor
     doubt = 0.0
     if not error <= floor:
-        jumps = 0.0 if found.slope.flat[column] or not alone else lag_of_jumps(session, found)
-        doubt = TRUST * float(found.slope.doubt[column]) + jumps * total
+        total = max(float(np.hypot.reduce(list(own.sizes.values()))), abs(own.sees))
+        jumps = len(found.steps) == 1 and not found.slope.flat[column]
+        doubt = TRUST * float(found.slope.doubt[column])
+        doubt += lag_of_jumps(session, found) * total if jumps else 0.0
     for s in found.steps:
         scale = _scale(own, s, found)
         if error > floor or floor <= RESOLUTION * scale:

@@ -29,6 +29,7 @@ class Tape:
         originals: Further tensors by position, whose gradients belong to the slot too.
         around: Context of the backward pass.
         observed: Side effects of backward passes, in words.
+        narrowed: Positions of the slots whose gradient came through one of `originals`, in its dtype.
     """
 
     outputs: Tensors
@@ -38,6 +39,7 @@ class Tape:
     originals: dict[int, Tensor] = field(default_factory=dict)
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     observed: set[str] = field(default_factory=set)
+    narrowed: set[int] = field(default_factory=set)
 
     @property
     def values(self) -> Tensors:
@@ -119,6 +121,7 @@ class Tape:
         for position, extra in zip(others, found[len(self.tensors) :], strict=True):
             own = gradients[position]
             if extra is not None:
+                self.narrowed.add(position)
                 wide = extra.to(self.tensors[position].dtype)
                 gradients[position] = wide if own is None else own + wide
         return gradients
