@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -28,6 +29,8 @@ from .undisturbed import undisturbed
 from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
+_LOCALISED = 2
+"""Slots of an output in which the worst component is searched for with fast effort."""
 EFFORTS = ("fast", "full")
 
 
@@ -236,7 +239,8 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
             if not own:
                 continue
             again = _again(session, effort, output, slot.name)
-            of_output[s] = Finding.of(localised(session, o, s, own), again)
+            of_output[s] = Finding.of(own, again)
+        _localise(session, o, of_output)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
         faults = {s: fault for s in wrong if (fault := _fault(of_output[s]))}
         causes = diagnose(session, o, [s for s in wrong if s not in faults])
@@ -251,6 +255,15 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
     for (output, slot_name), pieces in others.items():
         found.append(Finding.of(tuple(pieces), _again(session, effort, output, slot_name)))
     return tuple(found)
+
+
+def _localise(session: Session, o: int, found: dict[int, Finding]) -> None:
+    """Name the worst component in the most wrong slots: each search takes further calls."""
+    wrong = [s for s, finding in found.items() if finding.verdict is Verdict.WRONG]
+    wrong.sort(key=lambda s: -found[s].error if found[s].error == found[s].error else -inf)
+    for s in wrong[: None if session.full else _LOCALISED]:
+        own = localised(session, o, s, found[s].evidence)
+        found[s] = Finding.of(own, found[s].reproducer)
 
 
 def _fault(finding: Finding) -> str:
