@@ -183,8 +183,13 @@ class Examined:
     @property
     def eps(self) -> float:
         """The machine precision of the layer: the coarsest of its slots, its outputs and its inside."""
+        return max(torch.finfo(dtype).eps for dtype in self.dtypes)
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """The dtypes of the slots, of the outputs and of the inside of the layer."""
         tensors = (*self.tape.values, *(slot.value for slot in self.slots))
-        return max(torch.finfo(d).eps for d in (*(t.dtype for t in tensors), *self.inside))
+        return {*(tensor.dtype for tensor in tensors), *self.inside}
 
     @cached_property
     def measured_rounding(self) -> Rounding:

@@ -20,7 +20,7 @@ from .equations import residual_of
 from .evidence import Evidence
 from .localise import localised
 from .real import real
-from .report import Finding, Report
+from .report import LATER, NOT_EXAMINED, Finding, Report
 from .session import NoRootError, NotExercisedError, Session, describe
 from .subject import LayerError, Subject
 from .tightening import Tighten
@@ -150,7 +150,7 @@ def _examined(
             for o, slot in _pairs(session)
         ]
         ran, skipped = [], [(name, "the output is not finite") for name in CORE]
-    skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
+    skipped = [*((what, NOT_EXAMINED) for what in subject.ignored), *skipped]
     return replace(
         report,
         findings=_findings(session, evidence, effort),
@@ -192,7 +192,7 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
     if not session.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CORE]
     if not session.full:
-        skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
+        skipped += [(name, LATER) for name in FULL_CHECKS]
     for name, check in (CORE | FULL_CHECKS if session.full else CORE).items():
         try:
             evidence += check(session)
@@ -239,7 +239,7 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
             if not own:
                 continue
             again = _again(session, effort, output, slot.name)
-            of_output[s] = Finding.of(own, again)
+            of_output[s] = Finding.of(own, again, _finer(session))
         _localise(session, o, of_output)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
         faults = {s: fault for s in wrong if (fault := _fault(of_output[s]))}
@@ -253,8 +253,24 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
         if (piece.output, piece.input) not in first:
             others.setdefault((piece.output, piece.input), []).append(piece)
     for (output, slot_name), pieces in others.items():
-        found.append(Finding.of(tuple(pieces), _again(session, effort, output, slot_name)))
+        again = _again(session, effort, output, slot_name)
+        found.append(Finding.of(tuple(pieces), again, _finer(session)))
     return tuple(found)
+
+
+def _finer(session: Session) -> str:
+    """A way to see smaller errors of the layer at hand, in words."""
+    narrow = max(
+        (d for d in session.dtypes if torch.finfo(d).eps > torch.finfo(torch.float64).eps),
+        key=lambda d: torch.finfo(d).eps,
+        default=None,
+    )
+    if narrow is None:
+        return "" if session.solver_is_known else "try another point, or give residual="
+    name = str(narrow).removeprefix("torch.")
+    module = isinstance(session.subject.layer, torch.nn.Module)
+    ways = "layer.double() with inputs in float64" if module else "the layer in float64"
+    return f"{name} rounds them away; verify {ways}"
 
 
 def _localise(session: Session, o: int, found: dict[int, Finding]) -> None:
