@@ -90,6 +90,9 @@ def float64_copy(subject: Subject, tape: Tape, rounding: float) -> tuple[Subject
 
 def _copied(layer: Callable[..., Any]) -> tuple[Callable[..., Any], dict[int, Tensor]]:
     """A module in float64, with its parameters by those of the original; any other layer itself."""
+    plain = uncompiled(layer)
+    if plain is not None:
+        layer = plain  # Compiled code is not reached by modes.
     if not isinstance(layer, nn.Module):
         return layer, {}
     try:
@@ -99,6 +102,12 @@ def _copied(layer: Callable[..., Any]) -> tuple[Callable[..., Any], dict[int, Te
         return layer, {}
     pairs = zip(layer.parameters(), made.parameters(), strict=True)
     return made, {id(own): new for own, new in pairs}
+
+
+def uncompiled(layer: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The layer that `torch.compile` compiled, or `None` if it did not."""
+    plain = getattr(layer, "_orig_mod", None)
+    return getattr(layer, "_torchdynamo_orig_callable", None) if plain is None else plain
 
 
 def _wide_slots(

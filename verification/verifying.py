@@ -31,6 +31,8 @@ from .verdict import Verdict
 Effort = Literal["fast", "full"]
 _LOCALISED = 2
 """Slots of an output in which the worst component is searched for with fast effort."""
+_LARGEST = 1e120
+"""Larger values have squares, or products with their derivatives, beyond float64."""
 EFFORTS = ("fast", "full")
 
 
@@ -141,15 +143,16 @@ def _examined(
     if not any(tape.connected()):
         session.notes.append("no output has a gradient graph; its gradients count as zero")
     _look_again(session)
-    if tape.finite:
+    unusable = _unusable(session)
+    if not unusable:
         evidence, ran, skipped = _run(session)
     else:
-        session.notes.append("the layer returned values that are not finite")
+        session.notes.append(f"the layer returned values that are {unusable}")
         evidence = [
-            Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
+            Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable=f"the output is {unusable}")
             for o, slot in _pairs(session)
         ]
-        ran, skipped = [], [(name, "the output is not finite") for name in CORE]
+        ran, skipped = [], [(name, f"the output is {unusable}") for name in CORE]
     skipped = [*((what, NOT_EXAMINED) for what in subject.ignored), *skipped]
     return replace(
         report,
@@ -159,6 +162,17 @@ def _examined(
         notes=(*session.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
         calls=subject.calls,
     )
+
+
+def _unusable(session: Session) -> str:
+    """Reason why no derivative of the values can be measured, in words; empty if there is none."""
+    if not session.tape.finite:
+        return "not finite"
+    if any(
+        float(real(value).abs().max()) > _LARGEST for value in session.tape.values if value.numel()
+    ):
+        return "too large for their squares: scale the output"
+    return ""
 
 
 def _look_again(session: Session) -> None:

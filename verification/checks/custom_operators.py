@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ..evidence import Evidence
+from ..float64_copy import uncompiled
 from ..real import differentiable
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
@@ -95,8 +96,7 @@ def eager(session: Session) -> list[Evidence]:
     Raises:
         NotExercisedError: The layer is not compiled.
     """
-    layer = session.subject.layer
-    plain = getattr(layer, "_orig_mod", None) or getattr(layer, "_torchdynamo_orig_callable", None)
+    plain = uncompiled(session.subject.layer)
     if plain is None:
         raise NotExercisedError("the layer is not compiled")
     _, tape = session.subject.like(plain)

@@ -185,7 +185,8 @@ class Subject:
                 self.ignored.append(f"parameter {name} (does not require gradients)")
         for holder in (self.layer, self._equation):
             for name, tensor in reachable_leaves(holder).items():
-                own.setdefault(id(tensor), (f"captured {name}", tensor))
+                if id(tensor) not in inputs:  # A layer may keep the inputs of its latest call.
+                    own.setdefault(id(tensor), (f"captured {name}", tensor))
         for tensor in graph_leaves(outputs):
             if id(tensor) not in inputs and differentiable(tensor):
                 name = f"captured tensor of shape {tuple(tensor.shape)}"
