@@ -8,6 +8,7 @@ there a zero, a factor, a clip and a straight-through estimator are recognised.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ def _other_cotangents(
             mask = torch.zeros(shape, dtype=torch.float64)
             mask[row] = 1.0
             alone = mask.reshape(-1)
-            if matches(says, right, pulled(lambda w, m=alone: w * m)):
+            if matches(says, right, pulled(partial(torch.mul, alone))):
                 return f"a missing reduction: only row {row} of the batch counts"
     largest = max(float(w.abs().max()) for w in weights)
     bounds = torch.linspace(0.02, 0.98, 49, dtype=torch.float64) * largest

@@ -14,6 +14,7 @@ from ..evidence import Evidence
 from ..reachable import node_names
 from ..real import real
 from ..session import NotExercisedError, Session
+from ..subject import LayerError
 from .comparing import compared
 from .measuring import doubt_of
 
@@ -151,7 +152,7 @@ def vmapped_backward(session: Session) -> list[Evidence]:
         NotExercisedError: The backward pass has no batching rule.
     """
     last = session.cotangents - 1
-    found = []
+    found = _by_functions(session, last)
     for o, output in enumerate(session.tape.outputs):
         if not output.requires_grad:
             continue
@@ -162,6 +163,8 @@ def vmapped_backward(session: Session) -> list[Evidence]:
                 allow_unused=True, materialize_grads=True,
             )  # fmt: skip
         except Exception as error:
+            if found:
+                return found
             raise NotExercisedError(
                 f"the backward pass cannot be mapped by vmap: {str(error).splitlines()[0]}"
             ) from error
@@ -175,4 +178,27 @@ def vmapped_backward(session: Session) -> list[Evidence]:
             )
     if not found:
         raise NotExercisedError("no output has a gradient graph")
+    return found
+
+
+def _by_functions(session: Session, last: int) -> list[Evidence]:
+    """The same by `torch.func`, in the inputs; nothing for a layer that it does not take."""
+    own = [s for s, slot in enumerate(session.slots) if slot.position is not None]
+    found: list[Evidence] = []
+    if not own or any(session.slots[s].rebuild for s in own):
+        return found
+    for o in range(len(session.outputs)):
+        stacked = torch.stack((session.probes[0][o], session.probes[last][o]))
+        try:
+            mapped = session.subject.pulled_by_functions(o, stacked)
+        except LayerError:
+            return found
+        for which, k in enumerate((0, last)):
+            says = [torch.zeros_like(g) for g in session.gradients[k][o]]
+            for position, s in enumerate(own):
+                says[s] = real(mapped[position][which])
+            pieces = compared(
+                session, o, "vmap over the backward pass", session.gradients[k][o], says
+            )
+            found += [pieces[s] for s in own if s < len(pieces)]
     return found

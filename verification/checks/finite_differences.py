@@ -171,17 +171,21 @@ def _suspects(session: Session, found: Measured, column: int) -> list[Group]:
     """Slots in which one quick difference contradicts the layer, each alone, and the others together."""
     k, o = columns_of(session)[column]
     spacing = min(_QUICK, float(found.slope.reach[column]))
-    suspects, others = [], []
+    suspects: list[Group] = []
+    others: list[int] = []
     for s, step in found.steps.items():
         try:
             sees = float(quick(session, {s: step}, spacing)[column])
         except ArithmeticError:
             return []
         says = float((session.gradients[k][o][s] * real(step)).sum())
-        (others if abs(says - sees) <= _ALIKE * abs(sees) else suspects).append(s)
+        if abs(says - sees) <= _ALIKE * abs(sees):
+            others.append(s)
+        else:
+            suspects.append((s,))
     if not suspects:
         return []
-    return [(s,) for s in suspects] + ([tuple(others)] if others else [])
+    return [*suspects, tuple(others)] if others else suspects
 
 
 def _halves(group: Group) -> list[Group]:

@@ -215,7 +215,7 @@ def quick(session: Session, steps: dict[int, Tensor], spacing: float) -> np.ndar
     def odd(t: float) -> np.ndarray:
         return projected(session, moved(steps, t)) - projected(session, moved(steps, -t))
 
-    return sum(c * odd(k * spacing) for k, c in CENTRAL) / spacing
+    return np.asarray(sum(c * odd(k * spacing) for k, c in CENTRAL)) / spacing
 
 
 def projected(session: Session, outputs: Sequence[Tensor]) -> np.ndarray:

@@ -197,15 +197,15 @@ def _against_differences(
             name, output, slot, 0.0, 0.0, 0.0,
             unreliable="second derivatives overflow in this dtype; use layer.double()",
         )  # fmt: skip
-    error = abs(float((says * direction).sum()) - sees)
+    distance = abs(float((says * direction).sum()) - sees)
     floor = _relative(session, o, s) * scale + TRUST * float(measured.error[0])
     floor += session.gradient_noise(0, o, s) / session.size(s)
     doubt = 0.0
-    if not error <= floor:
+    if not distance <= floor:
         doubt = TRUST * float(measured.doubt[0]) + doubt_of(session, s) * scale
     return Evidence(
         name, output, slot,
-        error=error,
+        error=distance,
         scale=scale,
         floor=floor,
         slack=session.relative_slack(o, s) * scale,

@@ -70,7 +70,7 @@ def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tenso
         forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
         for slot, tangent in zip(subject.slots, tangents, strict=True)
     ]
-    inputs = {
+    inputs: dict[int | None, Tensor] = {
         slot.position: dual
         for slot, dual in zip(subject.slots, duals, strict=True)
         if slot.position is not None

@@ -159,6 +159,25 @@ class Subject:
             outputs = torch.func.vmap(mapped, randomness="same")(*tensors)
         return Tape(outputs, tuple(tensors), outputs)
 
+    def pulled_by_functions(self, output: int, cotangents: Tensor) -> Tensors:
+        """Gradients of one output in the inputs' slots, by `torch.func.vjp` under `torch.func.vmap`.
+
+        Raises:
+            LayerError: The layer cannot be transformed so.
+        """
+        own = [slot for slot in self.slots if slot.position is not None]
+
+        def value(*parts: Tensor) -> Tensor:
+            replaced = {slot.position: part for slot, part in zip(own, parts, strict=True)}
+            return self.called_with(replaced)[output]
+
+        def pulled(cotangent: Tensor) -> Tensors:
+            pull = torch.func.vjp(value, *(slot.value.detach() for slot in own))[1]
+            return pull(cotangent)
+
+        with foreign_errors("the layer under vmap"):
+            return torch.func.vmap(pulled, randomness="same")(cotangents)
+
     def discover(self) -> Tape:
         """The first call, which finds outputs and captured tensors.
 

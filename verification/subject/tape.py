@@ -107,7 +107,7 @@ class Tape:
         others = list(self.originals)
         wanted = (*self.tensors, *(self.originals[position] for position in others))
         try:
-            found = list(
+            found: list[Tensor | None] = list(
                 torch.autograd.grad(
                     outputs, wanted, cotangents, retain_graph=True,
                     create_graph=create_graph, allow_unused=True,
@@ -116,7 +116,7 @@ class Tape:
         except RuntimeError as error:
             if "use_reentrant=True" not in str(error) or create_graph:
                 raise
-            found = list(_accumulated(outputs, wanted, cotangents))
+            found = _accumulated(outputs, wanted, cotangents)
         gradients = found[: len(self.tensors)]
         for position, extra in zip(others, found[len(self.tensors) :], strict=True):
             own = gradients[position]
@@ -134,7 +134,7 @@ class Tape:
 def _accumulated(
     outputs: Sequence[Tensor], tensors: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """What a call of `.backward()` adds to the gradients of leaves, which are left as they were."""
+    """The gradients that a call of `.backward()` adds to leaves, which are left as they were."""
     before = [tensor.grad for tensor in tensors]
     for tensor in tensors:
         tensor.grad = None
