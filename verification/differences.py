@@ -64,7 +64,7 @@ class Slope:
             spacing falls; 0 for a smooth function.
         constant: True where all samples were the same.
         flat: True where all samples of one spacing were the same.
-        reach: The widest spacing that agrees with the derivative.
+        reach: The widest spacing that agrees with the derivative and shows no noise.
     """
 
     value: Array
@@ -161,20 +161,23 @@ def jump_near(samples: Samples, spacing: float, size: Array) -> float:
     # A jump spoils the mean of its neighbours' intervals by half of its size.
     place, column = np.unravel_index(int(odd.argmax()), odd.shape)
     rate = float(smooth[place, column]) / spacing
+    bend = float(change[place + 2, column] - change[place, column]) / (2 * spacing**2)
     a, b = float(times[place + 1]), float(times[place + 2])
+    middle = (a + b) / 2
 
     def at(t: float) -> float:
-        return float(samples(t)[column]) - rate * t
+        """The function less the parabola that continues its neighbours."""
+        return float(samples(t)[column]) - rate * (t - middle) - bend * (t - middle) ** 2 / 2
 
     left, right = at(a), at(b)
     whole = abs(right - left)
     for _ in range(_HALVINGS):
-        middle = (a + b) / 2
-        here = at(middle)
+        halfway = (a + b) / 2
+        here = at(halfway)
         if abs(here - left) >= abs(right - here):
-            b, right = middle, here
+            b, right = halfway, here
         else:
-            a, left = middle, here
+            a, left = halfway, here
     last = abs(right - left)
     return last / float(size[column]) if last > _STAYS * whole else 0.0
 
@@ -237,6 +240,7 @@ def _best(stencils: Sequence[_Stencil]) -> Slope:
     columns = np.arange(errors.shape[1])
     value, error = values[chosen, columns], errors[chosen, columns]
     noise = np.stack([np.where(s.noise.found, s.noise.level, 0) for s in ordered])
+    quiet = noise <= 64 * np.stack([s.rounding for s in ordered])
     return Slope(
         value=value,
         error=error,
@@ -246,7 +250,10 @@ def _best(stencils: Sequence[_Stencil]) -> Slope:
         jump=_jump(ordered),
         constant=np.asarray(np.stack([s.equal for s in ordered]).all(axis=0)),
         flat=np.asarray(np.stack([s.equal for s in ordered]).any(axis=0)),
-        reach=np.where(kept & agree[:, chosen, columns], spacings[:, None], 0).max(axis=0),
+        reach=np.maximum(
+            np.where(kept & quiet & agree[:, chosen, columns], spacings[:, None], 0).max(axis=0),
+            spacings[chosen],
+        ),
     )
 
 
