@@ -218,6 +218,9 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
             skipped.append((name, str(reason)))
         except LayerError as error:
             evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
+        except Exception as error:  # A layer that no check foresaw must not end the verification.
+            skipped.append((name, f"the check failed: {type(error).__name__}: {error}"))
+            session.notes.append(f"the check {name!r} failed with {type(error).__name__}: {error}")
     evidence += side_effects(session)
     if no_root:
         # If the solution has no derivative, the layer's gradients need not be consistent either.

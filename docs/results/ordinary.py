@@ -2,7 +2,8 @@
 
     python docs/results/ordinary.py
 
-writes docs/results/ordinary.md in some ten minutes on two cores. Every number on the page comes from this run.
+writes docs/results/ordinary.md in some ten minutes on two cores. Every number on the page comes from this
+run.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ def examined(position: int, dtype: torch.dtype) -> Row:
     began = time.perf_counter()
     fast = verify(layer, inputs)
     seconds = time.perf_counter() - began
-    full = verify(*entry.make(dtype), effort="full")
+    full = fast if dtype is torch.bfloat16 else verify(*entry.make(dtype), effort="full")
     causes = [f.cause for report in (fast, full) for f in report.findings]
     return Row(
-        entry, dtype, fast.verdict.name, full.verdict.name,
+        position, dtype, fast.verdict.name, full.verdict.name,
         any(entry.cause in cause for cause in causes) if entry.cause else False,
         seconds,
         passes(*entry.make(dtype), OPTIONS[dtype]) if dtype in OPTIONS else None,
@@ -158,10 +159,10 @@ def drawn() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     yield "convolution", lambda: nn.Conv2d(2, 3, 3), (2, 2, 6, 6)
 
 
-def of_draws(
-    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype
-) -> list[int]:
+def of_draws(name: str, dtype: torch.dtype) -> list[int]:
     """Draws that are correct, and draws whose error of 0.5 % is found."""
+    torch.set_num_threads(1)
+    ((make, shape),) = ((make, shape) for other, make, shape in drawn() if other == name)
     counts = [0, 0]
     for seed in range(DRAWS):
         torch.manual_seed(seed)

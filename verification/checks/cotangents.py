@@ -169,16 +169,20 @@ def vmapped_backward(session: Session) -> list[Evidence]:
                 f"the backward pass cannot be mapped by vmap: {str(error).splitlines()[0]}"
             ) from error
         for which, k in enumerate((0, last)):
-            says = [
-                session.tape.projections[s](g[which]) if s in session.tape.projections else g[which]
-                for s, g in enumerate(mapped)
-            ]
+            says = [_of_stack(session, s, g, which) for s, g in enumerate(mapped)]
             found += compared(
                 session, o, "vmap over the backward pass", session.gradients[k][o], says
             )
     if not found:
         raise NotExercisedError("no output has a gradient graph")
     return found
+
+
+def _of_stack(session: Session, s: int, gradients: Tensor, which: int) -> Tensor:
+    """One of the stacked gradients in a slot; of an input without a gradient there is no stack, but a zero."""
+    tensor = session.tape.tensors[s]
+    one = gradients[which] if gradients.ndim > tensor.ndim else gradients
+    return session.tape.projections[s](one) if s in session.tape.projections else one
 
 
 def _by_functions(session: Session, last: int) -> list[Evidence]:
