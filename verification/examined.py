@@ -139,6 +139,9 @@ class Examined:
         """
         value = self.slots[slot].value
         drawn = probe(kind, value, self.generator(2, kind, slot))
+        finite = torch.isfinite(value)
+        if not bool(finite.all()):
+            drawn = torch.where(finite, drawn, 0)  # An infinite entry has nowhere to go.
         shares = self.shares(slot)
         return drawn if shares is None else (drawn * shares).to(drawn.dtype)
 
@@ -250,8 +253,12 @@ class Examined:
         return gradient if float((gradient - own).norm()) <= allowed else None
 
     def size(self, slot: int) -> float:
-        """Root-mean-square size of a slot's value; 1 where it is zero."""
-        return root_mean_square(self.slots[slot].value) or 1.0
+        """Root-mean-square size of the finite entries of a slot; 1 where it is zero."""
+        value = self.slots[slot].value
+        finite = torch.isfinite(value)
+        if not bool(finite.all()):
+            value = value[finite]
+        return root_mean_square(value) or 1.0
 
     @property
     def solver_is_known(self) -> bool:

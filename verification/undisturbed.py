@@ -43,6 +43,8 @@ def undisturbed(*roots: object) -> Iterator[None]:
 
 def _noted(part: object) -> Restore | None:
     """How to put an object back; `None` for one without a state of its own."""
+    if isinstance(part, nn.parameter.UninitializedTensorMixin):
+        return None  # The first call of a lazy module gives it a shape, which nothing takes back.
     if isinstance(part, Tensor):
         return _tensor(part)
     if isinstance(part, nn.Module):

@@ -223,3 +223,25 @@ def test_values_too_large_for_their_squares_are_told():
     report = verify(lambda x: 1e200 * x, wanted(3))
     assert report.verdict is Verdict.UNRELIABLE
     assert "scale the output" in str(report)
+
+
+def test_infinite_entries_that_a_layer_masks_stay_where_they_are():
+    x = torch.tensor([1.0, float("inf")], dtype=D, requires_grad=True)
+    report = verify(lambda x: torch.where(torch.isfinite(x), x, 0 * x.detach()).sin(), x)
+    assert report.verdict is not Verdict.WRONG
+
+
+def test_a_lazy_module_is_examined():
+    assert verify(nn.LazyLinear(3, dtype=D), wanted(2, 4)).verdict is Verdict.CORRECT
+
+
+def test_a_check_that_fails_is_reported_and_ends_nothing(monkeypatch):
+    from implicitly.verification.checks import CORE
+
+    def fails(session):
+        raise IndexError("unforeseen")
+
+    monkeypatch.setitem(CORE, "linearity in the cotangent", fails)
+    report = verify(torch.sin, wanted(3))
+    assert report.verdict is Verdict.CORRECT
+    assert any("unforeseen" in note for note in report.notes)

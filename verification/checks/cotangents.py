@@ -179,7 +179,7 @@ def vmapped_backward(session: Session) -> list[Evidence]:
 
 
 def _of_stack(session: Session, s: int, gradients: Tensor, which: int) -> Tensor:
-    """One of the stacked gradients in a slot; of an input without a gradient there is no stack, but a zero."""
+    """One of the stacked gradients in a slot; without a gradient there is no stack, but a zero."""
     tensor = session.tape.tensors[s]
     one = gradients[which] if gradients.ndim > tensor.ndim else gradients
     return session.tape.projections[s](one) if s in session.tape.projections else one

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ...implicit.equations.capture import Substitute
 from .errors import LayerError, NoForwardModeError
 from .subject import Subject
 from .tape import Tape, Tensors
@@ -62,12 +60,19 @@ def pushforward_of_gradients(
 def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tensor], Tensors]:
     """The slots as dual numbers, by place, and the outputs; for use inside of a dual level.
 
-    Functions see the dual number of a captured tensor in its place.
+    A captured tensor gets its tangent in place, so that the layer meets it however it reaches the tensor. It
+    loses the tangent with the level, and keeps its value and version.
     """
+    if isinstance(subject.layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise NoForwardModeError(
+            "TorchScript drops tangents in graphs that it differentiates itself"
+        )
     if any(slot.rebuild is not None for slot in subject.slots):
         raise NoForwardModeError("sparse inputs carry no tangents")
     duals = [
         forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
+        if slot.leaf is None
+        else _with_tangent(slot.leaf, tangent)
         for slot, tangent in zip(subject.slots, tangents, strict=True)
     ]
     inputs: dict[int | None, Tensor] = {
@@ -75,15 +80,15 @@ def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tenso
         for slot, dual in zip(subject.slots, duals, strict=True)
         if slot.position is not None
     }
-    captured = [
-        (slot.leaf, dual)
-        for slot, dual, tangent in zip(subject.slots, duals, tangents, strict=True)
-        if slot.leaf is not None and bool(tangent.any())
-    ]
-    places = Substitute(tuple(leaf for leaf, _ in captured), tuple(dual for _, dual in captured))
     try:
-        with places if captured else nullcontext():
-            outputs = subject.called_with(inputs)
-        return duals, outputs
+        return duals, subject.called_with(inputs)
     except (NotImplementedError, RuntimeError, LayerError) as error:
         raise NoForwardModeError(str(error).splitlines()[0]) from error
+
+
+def _with_tangent(leaf: Tensor, tangent: Tensor) -> Tensor:
+    """The leaf itself, with a tangent in the current level if that is not zero."""
+    if bool(tangent.any()):
+        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(leaf):
+            leaf.copy_(forward_ad.make_dual(leaf.detach().clone(), tangent))
+    return leaf
