@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from .reachable import reachable_objects
 
+_DATA = 2**26
+"""Larger tensors that require no gradients are data, which is not copied."""
 Restore = Callable[[], None]
 
 
@@ -46,7 +48,7 @@ def _noted(part: object) -> Restore | None:
     if isinstance(part, nn.parameter.UninitializedTensorMixin):
         return None  # The first call of a lazy module gives it a shape, which nothing takes back.
     if isinstance(part, Tensor):
-        return _tensor(part)
+        return _tensor(part) if part.requires_grad or part.numel() <= _DATA else None
     if isinstance(part, nn.Module):
         attributes = _mapping(vars(part))
         parts = [_mapping(held) for held in (part._parameters, part._buffers, part._modules)]
