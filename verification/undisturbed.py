@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .reachable import reachable_objects
 
@@ -45,7 +46,7 @@ def undisturbed(*roots: object) -> Iterator[None]:
 
 def _noted(part: object) -> Restore | None:
     """How to put an object back; `None` for one without a state of its own."""
-    if isinstance(part, nn.parameter.UninitializedTensorMixin):
+    if isinstance(part, Tensor) and is_lazy(part):
         return None  # The first call of a lazy module gives it a shape, which nothing takes back.
     if isinstance(part, Tensor):
         return _tensor(part) if part.requires_grad or part.numel() <= _DATA else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from .errors import LayerError, NoForwardModeError
 from .subject import Subject
@@ -89,6 +90,6 @@ def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tenso
 def _with_tangent(leaf: Tensor, tangent: Tensor) -> Tensor:
     """The leaf itself, with a tangent in the current level if that is not zero."""
     if bool(tangent.any()):
-        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(leaf):
+        with torch.no_grad(), _unsafe_preserve_version_counter(leaf):
             leaf.copy_(forward_ad.make_dual(leaf.detach().clone(), tangent))
     return leaf
