@@ -61,7 +61,10 @@ def demo(
 @app.command()
 def verify(
     target: Annotated[
-        str, typer.Argument(help="package.module:factory; the factory returns what to verify.")
+        str,
+        typer.Argument(
+            help="package.module:factory or file.py:factory; it returns what to verify."
+        ),
     ],
     effort: Annotated[str, typer.Option(help="fast or full.")] = "fast",
     seed: Annotated[int, typer.Option(help="Seed of all probes.", min=0)] = 0,

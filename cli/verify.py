@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+import traceback
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, cast
+from types import ModuleType
+from typing import cast
 
 import typer
 
 from ..options.options import did_you_mean
 from ..verification import as_html, as_json, as_junit
 from ..verification import verify as verified
+from ..verification.requests import Request
 from ..verification.verifying import EFFORTS, Effort
 from .exits import VERDICTS
 
@@ -34,15 +38,19 @@ def run(
     """
     if effort not in EFFORTS:
         raise typer.BadParameter(f"--effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
-    layer, inputs, *rest = _made(target)
-    report = verified(
-        layer,
-        inputs,
-        residual=rest[0] if rest else None,
-        seed=seed,
-        effort=cast(Effort, effort),
-        time_limit=time_limit,
-    )
+    request = _made(target)
+    try:
+        report = verified(
+            request.layer,
+            request.inputs,
+            residual=request.residual,
+            tighten=request.tighten,
+            seed=seed,
+            effort=cast(Effort, effort),
+            time_limit=time_limit,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:  # The arguments that the factory gave.
+        raise typer.BadParameter(str(error)) from error
     typer.echo(str(report))
     for path, export in ((json, as_json), (junit, as_junit), (html, as_html)):
         if path is not None:
@@ -51,23 +59,52 @@ def run(
     return VERDICTS[report.verdict.name]
 
 
-def _made(target: str) -> tuple[Any, ...]:
-    module_name, colon, name = target.partition(":")
-    if not (module_name and colon and name):
-        raise typer.BadParameter(f"expected package.module:factory, got {target!r}")
+def _made(target: str) -> Request:
+    """The request of the factory, which may be named in a module or in a file.
+
+    Raises:
+        typer.BadParameter: There is no such factory, it raises, or it returns something else.
+    """
+    source, colon, name = target.rpartition(":")
+    if not (source and colon and name):
+        raise typer.BadParameter(
+            f"expected package.module:factory or file.py:factory, got {target!r}"
+        )
     sys.path.insert(0, os.getcwd())  # Like `python -m`.
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise typer.BadParameter(f"cannot import {module_name!r}: {error}") from error
+        module = _of_file(Path(source)) if source.endswith(".py") else import_module(source)
+    except Exception as error:  # The file is the user's, and may raise anything.
+        raise typer.BadParameter(
+            f"cannot import {source!r}: {type(error).__name__}: {error}"
+            if not isinstance(error, ImportError)
+            else f"cannot import {source!r}: {error}"
+        ) from error
     if not hasattr(module, name):
         hint = did_you_mean(name, [known for known in dir(module) if known[0] != "_"])
-        raise typer.BadParameter(f"{module_name!r} has no {name!r}{hint}")
+        raise typer.BadParameter(f"{source!r} has no {name!r}{hint}")
     factory = getattr(module, name)
-    returned = factory() if callable(factory) else factory
-    if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+    try:
+        returned = factory() if callable(factory) else factory
+    except Exception as error:  # A factory that fails has made no layer to be judged.
+        where = traceback.extract_tb(error.__traceback__)[-1]
         raise typer.BadParameter(
-            f"{target} must return (layer, inputs) or (layer, inputs, residual), "
-            f"got {type(returned).__name__}"
-        )
-    return returned
+            f"{target} raised {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        ) from error
+    try:
+        return Request.of(returned, target)
+    except TypeError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The module in a file, which sees the modules beside it."""
+    if not path.is_file():
+        raise ImportError(f"there is no file {str(path)!r}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{str(path)!r} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # Classes look their module up by its name.
+    spec.loader.exec_module(module)
+    return module

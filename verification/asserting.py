@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from .report import Report
+from .tightening import Tighten
 from .verdict import Verdict
 from .verifying import Effort, verify
 
@@ -31,8 +32,10 @@ def assert_gradients(
     inputs: Any,
     *,
     residual: Callable[..., Any] | None = None,
+    tighten: Tighten | None = None,
     seed: int = 0,
     effort: Effort | None = None,
+    time_limit: float | None = None,
     accept: Collection[Verdict] = (Verdict.CORRECT,),
 ) -> Report:
     """Verify the gradients of a layer, and fail unless they are correct.
@@ -41,8 +44,10 @@ def assert_gradients(
         layer: See `verify`.
         inputs: See `verify`.
         residual: See `verify`.
+        tighten: See `verify`.
         seed: See `verify`.
         effort: See `verify`; `None` for that of `--grad-profile`, else `"fast"`.
+        time_limit: See `verify`.
         accept: Verdicts that pass. `UNRELIABLE` cannot be accepted: an undecided test must not pass.
 
     Returns:
@@ -59,11 +64,15 @@ def assert_gradients(
         >>> assert_gradients(torch.sin, x).verdict.name
         'CORRECT'
     """
+    __tracebackhide__ = True  # A failed test ends at the assertion, not inside of it.
     refused = {Verdict.WRONG, Verdict.UNRELIABLE} & set(accept)
     if refused:
         names = ", ".join(sorted(verdict.name for verdict in refused))
         raise ValueError(f"accept may contain CORRECT and UNCONVERGED, got {names}")
-    report = verify(layer, inputs, residual=residual, seed=seed, effort=effort or _effort.get())
+    report = verify(
+        layer, inputs, residual=residual, tighten=tighten, seed=seed,
+        effort=effort or _effort.get(), time_limit=time_limit,
+    )  # fmt: skip
     if report.verdict not in accept:
         raise GradientError(report)
     return report

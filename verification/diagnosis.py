@@ -8,22 +8,55 @@ must explain all but a hundredth of the error, for every cotangent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from .checks.identities import LARGE, SMALL
+from .evidence import Evidence
 from .linear import Blocks, inverse_at
 from .polish import Root
+from .real import real
+from .recognition import EXPLAINED, after_the_adjoint, matches
 from .session import NotExercisedError, Session
 from .subject import Tensors
+from .without_equation import without_equation
 
-_EXPLAINED = 1e-2
 _TERMS = 200
 _FIT_STEPS = 6
 _FIT_DIFFERENCE = 1e-6
 Adjoint = Callable[[Tensor], Tensor]
+
+
+_BY_SCALE = {
+    LARGE: "a convention: the gradient is clipped, since it is wrong for large cotangents alone",
+    SMALL: "an added constant or an absolute tolerance, since it is wrong for small cotangents alone",
+}
+_BY_CHECK = {
+    "second backward pass": "a second pass over one graph differs: the backward pass changes what it saved",
+    "memory layout": "the memory of an input is read as if it were contiguous",
+    "expanded inputs": "the memory of an input is read or written as if its rows were separate",
+    "layout of the cotangent": "the memory of the cotangent is read as if it were contiguous",
+    "a larger batch": "rows beyond the given batch are treated otherwise: a block or a size is fixed",
+    "a row alone": "a batch of one row is treated otherwise",
+    "permuted batch": "rows depend on their place in the batch",
+    "after another call": "something is kept from another call",
+    "vmap": "the batching rule is wrong",
+    "vmap over the backward pass": "the batching rule of the backward pass is wrong",
+    "evaluation mode": "it is wrong in evaluation mode alone",
+    "training mode": "it is wrong in training mode alone",
+    "single precision": "it is wrong in single precision alone",
+    "opposite signs": "it is wrong for inputs of other signs alone",
+}  # fmt: skip
+
+
+def by_check(wrong: Sequence[Evidence]) -> str:
+    """The cause that follows from the one check that sees an error; empty if several do."""
+    found = {_BY_CHECK.get(piece.check.partition(",")[0], "") for piece in wrong}
+    if all(piece.check == "linearity in the cotangent" for piece in wrong):
+        found = {_BY_SCALE.get(piece.detail, "") for piece in wrong}
+    return found.pop() if len(found) == 1 else ""
 
 
 def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:
@@ -37,14 +70,14 @@ def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:
     try:
         session.roots  # noqa: B018
     except NotExercisedError:
-        return {s: cause for s in wrong if (cause := _of_differences(session, o, s))}
+        return {s: cause for s in wrong if (cause := without_equation(session, o, s))}
     causes: dict[int, str] = {}
     for s in wrong:
         pairs = [
-            (session.gradients[k][o][s].double(), session.implicit(k, o)[1][s])
+            (session.gradients[k][o][s], session.implicit(k, o)[1][s])
             for k in range(session.cotangents)
         ]
-        if cause := _after_the_adjoint(session, s, pairs):
+        if cause := after_the_adjoint(session, o, s, pairs):
             causes[s] = cause
     if len(causes) == len(wrong) and len(set(causes.values())) == 1:
         return causes
@@ -57,65 +90,16 @@ def diagnose(session: Session, o: int, wrong: list[int]) -> dict[int, str]:
     return causes
 
 
-def _matches(says: list[Tensor], right: list[Tensor], candidates: list[Tensor]) -> bool:
-    return all(
-        float((g - c).norm()) <= _EXPLAINED * float((g - r).norm())
-        for g, r, c in zip(says, right, candidates, strict=True)
-    )
-
-
-def _after_the_adjoint(session: Session, s: int, pairs: list[tuple[Tensor, Tensor]]) -> str:
-    says, right = [g for g, _ in pairs], [r for _, r in pairs]
-    if all(not bool(g.any()) for g in says):
-        return "the gradient is zero: the tensor was dropped or detached"
-    first, reference = says[0], right[0]
-    size = float(reference.square().sum())
-    factor = float((first * reference).sum()) / size if size > 0 else 0.0
-    if _matches(says, right, [factor * r for r in right]):
-        return _factor(session, factor)
-    for name, change in _exchanges(reference):
-        if _matches(says, right, [change(r) for r in right]):
-            return name
-    return ""
-
-
-def _factor(session: Session, factor: float) -> str:
-    leading = session.tape.outputs[0].shape[:1]
-    batch = leading[0] if leading else 1
-    for value, name in (
-        (-1.0, "the sign of the gradient"),
-        (1 / batch, "a mean over the batch in place of a sum"),
-        (batch, "a sum over the batch in place of a mean"),
-    ):
-        if value != 1 and abs(factor / value - 1) < 1e-6:
-            return f"{name} (factor {factor:.6g})"
-    return f"a constant factor of {factor:.6g}"
-
-
-def _exchanges(like: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    if like.ndim == 0:
-        return
-    if like.ndim > 1 and like.shape[-1] == like.shape[-2]:
-        yield "the gradient is transposed", torch.adjoint
-    for shift in (1, -1):
-        if like.shape[0] > 1:
-            yield "rows belong to their neighbours", partial(torch.roll, shifts=shift, dims=0)
-    for axis in range(like.ndim):
-        yield f"axis {axis} runs backwards", partial(torch.flip, dims=(axis,))
-    if like.ndim > 1:
-        yield "the batch is averaged", lambda t: t.mean(0, keepdim=True).expand_as(t)
-
-
 def _in_the_adjoint(session: Session, o: int, s: int) -> str:
     _, root = session.roots
     if not isinstance(root.inverse, Blocks):
         return ""
     probes = range(session.cotangents)
     weights = [session.cotangent(k, o) for k in probes]
-    says = [session.gradients[k][o][s].double() for k in probes]
+    says = [session.gradients[k][o][s] for k in probes]
     right = [session.implicit(k, o)[1][s] for k in probes]
     for name, gradient in _candidates(session, root, root.inverse):
-        if _matches(says, right, [gradient(w)[s] for w in weights]):
+        if matches(says, right, [gradient(w)[s] for w in weights]):
             return name
     for name, family in _one_parameter(session, root, root.inverse):
         if (found := _fitted(family, s, weights, says, right)) is not None:
@@ -143,7 +127,7 @@ def _candidates(
         def gradient(w: Tensor) -> Tensors:
             u = torch.empty_like(w)
             u[blocks.order] = by(rows(w)).squeeze(-1)
-            return tuple(-sign * g for g in root.products.pullback_slots(u))
+            return tuple(real(-sign * g) for g in root.products.pullback_slots(u))
 
         return gradient
 
@@ -172,7 +156,9 @@ def _stale(session: Session, root: Root) -> Iterator[tuple[str, Callable[[Tensor
     at_start = root.equation.products_at(torch.zeros_like(root.z))
     yield (
         "the derivative in the inputs is taken at the start",
-        lambda w: tuple(-g for g in at_start.pullback_slots(root.inverse.solve_transposed(w))),
+        lambda w: tuple(
+            real(-g) for g in at_start.pullback_slots(root.inverse.solve_transposed(w))
+        ),
     )
     try:
         stale = inverse_at(root.equation, at_start, session.generator(4))
@@ -180,7 +166,7 @@ def _stale(session: Session, root: Root) -> Iterator[tuple[str, Callable[[Tensor
         return
     yield (
         "the Jacobian is taken at the start",
-        lambda w: tuple(-g for g in root.products.pullback_slots(stale.solve_transposed(w))),
+        lambda w: tuple(real(-g) for g in root.products.pullback_slots(stale.solve_transposed(w))),
     )
 
 
@@ -197,7 +183,7 @@ def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tup
                 u = torch.empty_like(w)
                 rows = w[blocks.order].unsqueeze(-1)
                 u[blocks.order] = torch.linalg.solve(matrix(strength).mT, rows).squeeze(-1)
-                return tuple(-sign * g for g in root.products.pullback_slots(u))
+                return tuple(real(-sign * g) for g in root.products.pullback_slots(u))
 
             return gradient
 
@@ -211,7 +197,7 @@ def _one_parameter(session: Session, root: Root, blocks: Blocks) -> Iterator[tup
         there = root.equation.products_at((1 - strength) * root.z)
         inverse = inverse_at(root.equation, there, session.generator(4))
         return lambda w: tuple(
-            -g for g in root.products.pullback_slots(inverse.solve_transposed(w))
+            real(-g) for g in root.products.pullback_slots(inverse.solve_transposed(w))
         )
 
     yield "the Jacobian is taken at a stale point", stale
@@ -239,7 +225,7 @@ def _fitted(
             strength += float((target - here) @ rise) / size
             if not abs(strength) < 1:
                 return None
-        return strength if _matches(says, right, gradients(strength)) else None
+        return strength if matches(says, right, gradients(strength)) else None
     except (ArithmeticError, RuntimeError):  # The equation became singular during the iteration.
         return None
 
@@ -259,12 +245,12 @@ def _series(
     for w, g, r in zip(weights, says, right, strict=True):
         terms = w[blocks.order].unsqueeze(-1)
         u, best, at = terms.clone(), torch.inf, 0
-        allowed = _EXPLAINED * float((g - r).norm())
+        allowed = EXPLAINED * float((g - r).norm())
         for k in range(1, _TERMS):
             u = J @ u + terms
             flat = torch.empty_like(w)
             flat[blocks.order] = u.squeeze(-1)
-            distance = float((g + sign * root.products.pullback_slots(flat)[s]).norm())
+            distance = float((g + sign * real(root.products.pullback_slots(flat)[s])).norm())
             if distance < best:
                 best, at = distance, k
             elif not distance < torch.inf or distance > 1e3 * best:
@@ -283,7 +269,7 @@ def _in_places(session: Session, o: int, s: int) -> str:
     """Diagnosis of a gradient that is wrong in one entry or one row alone."""
     for k in range(session.cotangents):
         right = session.implicit(k, o)[1][s]
-        error = (session.gradients[k][o][s].double() - right).abs()
+        error = (session.gradients[k][o][s] - right).abs()
         total = float(error.norm())
         if error.numel() > 1 and float(error.max()) >= 0.9999 * total:
             return "only one entry is wrong"
@@ -294,30 +280,4 @@ def _in_places(session: Session, o: int, s: int) -> str:
         relative = total / float(right.norm().clamp(min=1e-300))
         if 1e-9 < relative < 2e-6 and session.tape.outputs[o].dtype == torch.float64:
             return "errors of the size of single precision"
-    return ""
-
-
-def _of_differences(session: Session, o: int, s: int) -> str:
-    """Diagnosis without the equation: a zero, or the same factor along every direction."""
-    if all(not bool(session.gradients[k][o][s].any()) for k in range(session.cotangents)):
-        return "the gradient is zero: the tensor was dropped or detached"
-    factors, uncertain = [], 0.0
-    for (slot, kind), measured in session.measured.items():
-        if slot != s:
-            continue
-        direction = session.direction(s, kind).double()
-        for k in range(session.cotangents):
-            column = o * session.cotangents + k
-            sees = float(measured.slope.value[column])
-            if sees == 0:
-                return ""
-            says = float((session.gradients[k][o][s].double() * direction).sum())
-            factors.append(says / sees)
-            uncertain = max(uncertain, float(measured.slope.error[column]) / abs(sees))
-    if not factors or uncertain > 1e-3:
-        return ""
-    middle = sum(factors) / len(factors)
-    spread = max(abs(factor - middle) for factor in factors)
-    if spread <= max(1e-6, _EXPLAINED * abs(middle - 1)) and spread <= 4 * uncertain + 1e-9:
-        return _factor(session, middle)
     return ""

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from ..implicit import ImplicitLayer
 from .double import InDouble
+from .real import differentiable, real, wide_dtype, widened
 from .subject import LayerError, Subject, Tape
 from .subject.random_state import random_state
 from .subject.slots import written
@@ -56,24 +57,26 @@ class KnownEquation:
         self.evaluations = 0
         self._whole = tape.whole
         self._shapes = [output.shape for output in tape.outputs]
-        self.sizes = [output.numel() for output in tape.outputs]
+        self._complex = [output.is_complex() for output in tape.outputs]
+        self.sizes = [real(output).numel() for output in tape.outputs]
         self._leaves = [
-            leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-            for leaf in subject.inputs.leaves
+            widened(leaf) if differentiable(leaf) else leaf for leaf in subject.inputs.leaves
         ]
-        self.base = tuple(slot.value.double() for slot in self.slots)
+        self.base = tuple(widened(slot.value) for slot in self.slots)
         tensors = (*tape.outputs, *(slot.value for slot in self.slots))
-        self._narrow = any(tensor.dtype != torch.float64 for tensor in tensors)
+        self._narrow = any(tensor.dtype != wide_dtype(tensor.dtype) for tensor in tensors)
 
     def flat(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Outputs, or cotangents of them, as one float64 vector."""
-        return torch.cat([output.reshape(-1).double() for output in outputs])
+        """Outputs, or cotangents of them, as one float64 vector; complex ones as pairs."""
+        return torch.cat([_pairs(output).reshape(-1) for output in outputs])
 
     def parts(self, flat: Tensor) -> tuple[Tensor, ...]:
         """The outputs whose vector is `flat`."""
         return tuple(
-            part.reshape(shape)
-            for part, shape in zip(flat.split(self.sizes), self._shapes, strict=True)
+            torch.view_as_complex(part.reshape(*shape, 2)) if is_complex else part.reshape(shape)
+            for part, shape, is_complex in zip(
+                flat.split(self.sizes), self._shapes, self._complex, strict=True
+            )
         )
 
     @property
@@ -130,6 +133,15 @@ class KnownEquation:
                 f"the layer's output has {[tuple(s) for s in self._shapes]}"
             )
         return self.flat(found)
+
+
+def _pairs(output: Tensor) -> Tensor:
+    """The entries in float64, complex ones as pairs, with their graph."""
+    return (
+        torch.view_as_real(widened(output).resolve_conj())
+        if output.is_complex()
+        else output.double()
+    )
 
 
 class JacobianProducts:

@@ -59,6 +59,7 @@ class Evidence:
         unreliable: Reason why the check is undecided; empty if it is decided.
         worst: The entry with the largest error, if the check sees entries.
         detail: Further measurements, in words.
+        fault: A mistake that makes the derivative wrong whatever its value here, in words.
 
     Examples:
         >>> evidence = Evidence("differences", "output", "input 0", 1e-12, 1.0, 1e-9)
@@ -79,6 +80,7 @@ class Evidence:
     unreliable: str = ""
     worst: Component | None = None
     detail: str = ""
+    fault: str = ""
 
     @property
     def limit(self) -> float:
@@ -112,6 +114,8 @@ class Evidence:
             >>> Evidence("differences", "output", "input 0", 1e-3, 1.0, 1e-9, slack=2e-3).verdict.name
             'UNCONVERGED'
         """
+        if self.fault:
+            return Verdict.WRONG
         if self.unreliable or not self.error < float("inf"):
             return Verdict.UNRELIABLE if self.unreliable else Verdict.WRONG
         if self.error > self.limit + self.doubt:
@@ -121,9 +125,16 @@ class Evidence:
             return Verdict.CORRECT if negligible else Verdict.UNRELIABLE
         if self.error > self.floor:
             return Verdict.UNCONVERGED
-        if self.scale > 0 and self.floor > RESOLUTION * self.scale:
+        if self.scale > 0 and self.floor + self.doubt > RESOLUTION * self.scale:
             return Verdict.UNRELIABLE
         return Verdict.CORRECT
+
+    @property
+    def blind(self) -> bool:
+        """True if the check sees no error, and would not have seen one of 1 %."""
+        return (
+            self.verdict is Verdict.UNRELIABLE and not self.unreliable and self.error <= self.limit
+        )
 
 
 def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
@@ -139,12 +150,17 @@ def combine(evidence: Sequence[Evidence]) -> tuple[Verdict, Evidence | None]:
     wrong = [e for e in evidence if e.verdict is Verdict.WRONG]
     if wrong:
         # Of several that see an error, prefer one that knows the derivative, then one that names a component.
-        return Verdict.WRONG, max(wrong, key=lambda e: (e.reference, e.worst is not None, e.ratio))
+        return Verdict.WRONG, max(
+            wrong, key=lambda e: (e.reference, e.fault != "", e.worst is not None, e.ratio)
+        )
     known = [e for e in evidence if e.reference]
     if not known:
         return Verdict.UNRELIABLE, max(evidence, key=lambda e: e.ratio, default=None)
+    # A relation that is too rough here says nothing; nor does one direction of several that are fine enough.
+    fine = [e for e in known if e.verdict is Verdict.CORRECT]
+    telling = [e for e in evidence if not e.blind or (e.reference and not fine)]
     for verdict in (Verdict.UNRELIABLE, Verdict.UNCONVERGED):
-        such = [e for e in evidence if e.verdict is verdict and (e.reference or not e.unreliable)]
+        such = [e for e in telling if e.verdict is verdict and (e.reference or not e.unreliable)]
         if such:
             return verdict, max(such, key=lambda e: e.ratio)
-    return Verdict.CORRECT, max(known, key=lambda e: e.ratio)
+    return Verdict.CORRECT, max(fine or known, key=lambda e: e.ratio)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import json
 import math
+import platform
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 from .report import Report
@@ -76,13 +79,41 @@ def as_junit(report: Report) -> str:
     return ElementTree.tostring(suite, encoding="unicode")
 
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+_STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem
+auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #8884;text-align:left}
 .number{white-space:nowrap}code{overflow-wrap:anywhere}
-.CORRECT{color:#1a7f37}.WRONG{color:#cf222e}.UNCONVERGED{color:#9a6700}.UNRELIABLE{color:#6e7781}
+.CORRECT{color:#1a7f37}.WRONG{color:#cf222e}.UNCONVERGED{color:#9a6700}.UNRELIABLE{color:#59636e}
+@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}
+.CORRECT{color:#3fb950}.WRONG{color:#ff7b72}.UNCONVERGED{color:#d29922}.UNRELIABLE{color:#9198a1}}
+dt{font-weight:600}dd{margin:0 0 .4rem 1rem}
 @media(max-width:50rem){tr:first-child{display:none}tr{display:block;padding:.6rem 0;
 border-bottom:1px solid #8884}td{display:block;border:0;padding:.1rem 0}
 td::before{content:attr(data-name) ": ";color:#6e7781}}"""
+
+
+_LEGEND = (
+    ("CORRECT", "no error above the smallest one that would have been seen"),
+    ("WRONG", "an error that neither rounding, nor noise, nor the layer's own solver explains"),
+    ("UNCONVERGED", "an error that the layer's own solver explains"),
+    (
+        "UNRELIABLE",
+        "it cannot be told here: a kink, noise, a dtype too narrow, a layer that raises",
+    ),
+    (
+        "error",
+        "distance between the layer's derivative and the check's, relative to the derivative",
+    ),
+    ("floor", "the part that rounding, noise and the tolerance of an adjoint explain"),
+    ("slack", "the part that the layer's own solver explains"),
+    ("ratio", "the error in units of the largest one that floor and slack explain"),
+)
+
+
+def _versions() -> str:
+    """Versions of the interpreter and the libraries that a report depends on."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy"))
+    return f"Python {platform.python_version()}, {libraries}"
 
 
 def as_html(report: Report) -> str:
@@ -112,18 +143,25 @@ def as_html(report: Report) -> str:
         )
     remarks = [
         *report.notes,
-        f"errors ≥ {report.detectable:.1e} of a derivative would have been seen",
+        *(
+            [f"errors ≥ {report.detectable:.1e} of a derivative would have been seen"]
+            if report.detectable < 1
+            else []
+        ),
         f"checks: {', '.join(report.checks) or 'none'} ({report.calls} calls of the layer)",
         *(f"not exercised: {text}" for text in report.skipped()),
     ]
     listed = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
     heads = "".join(f"<th>{name}</th>" for name in header)
     verdict = report.verdict.name
+    legend = "".join(f"<dt>{term}</dt><dd>{meaning}</dd>" for term, meaning in _LEGEND)
+    made = html.escape(f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, {_versions()}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(report.layer)}"
         f'</title><style>{_STYLE}</style><h1><span class="{verdict}">{verdict}</span>: '
         f"{html.escape(report.layer)}</h1><table><tr>{heads}</tr>{''.join(rows)}</table>"
-        f"<ul>{listed}</ul></html>\n"
+        f"<ul>{listed}</ul><h2>Legend</h2><dl>{legend}</dl><p>Made {made}; effort {report.effort}, "
+        f"seed {report.seed}.</p></html>\n"
     )

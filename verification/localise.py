@@ -11,10 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .checks.finite_differences import NAME, measure
+from .checks.finite_differences import NAME
+from .checks.measuring import quick
 from .evidence import Component, Evidence, combine
+from .real import real, widened
 from .session import Session
 from .verdict import Verdict
+
+_SPACING = 1e-4
 
 
 def localised(
@@ -34,18 +38,24 @@ def localised(
 
 def _bisect(session: Session, o: int, s: int) -> Component | None:
     # Signs form a direction without small entries. The column is that of the first cotangent.
-    direction, column = session.direction(s, 2), o * session.cotangents
-    gradient = session.gradients[0][o][s].double().reshape(-1)
+    direction = session.size(s) * widened(session.direction(s, 2))
+    column, along = o * session.cotangents, real(direction).reshape(-1)
+    gradient = session.gradients[0][o][s].reshape(-1)
+    broken = (~torch.isfinite(gradient)).nonzero()
 
     def sees(part: Tensor) -> float:
-        masked = torch.zeros_like(direction).reshape(-1)
-        masked[part] = direction.reshape(-1)[part]
-        return float(measure(session, s, masked.reshape(direction.shape)).slope.value[column])
+        masked = torch.zeros_like(along)
+        masked[part] = along[part]
+        step = masked.reshape(real(direction).shape)
+        if direction.is_complex():
+            step = torch.view_as_complex(step)
+        return float(quick(session, {s: step}, _SPACING)[column])
 
     def says(part: Tensor) -> float:
-        return float(gradient[part] @ direction.reshape(-1)[part].double())
+        return float(gradient[part] @ along[part])
 
-    part = torch.arange(direction.numel())
+    # An entry without a finite value is the wrong one.
+    part = broken[0] if len(broken) else torch.arange(along.numel())
     try:
         whole = sees(part)
         while len(part) > 1:
@@ -61,5 +71,6 @@ def _bisect(session: Session, o: int, s: int) -> Component | None:
         return None
     flat = int(part[0])
     expected = gradient.clone()
-    expected[flat] = whole / float(direction.reshape(-1)[flat])
-    return session.entry(s, flat, gradient, expected)
+    expected[flat] = whole / float(along[flat])
+    shape = session.gradients[0][o][s].shape
+    return session.entry(s, flat, gradient.reshape(shape), expected.reshape(shape))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .real import size_of, wide_dtype
+
 KINDS = ("gaussian", "scaled", "signs", "gaussian again")
 
 
@@ -15,7 +17,7 @@ def moved_at_random(value: Tensor, share: float, generator: torch.Generator) -> 
         >>> moved_at_random(torch.zeros(2), 0.5, torch.Generator()).tolist()
         [0.0, 0.0]
     """
-    draw = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    draw = torch.randn(value.shape, generator=generator, dtype=wide_dtype(value.dtype))
     step = share * root_mean_square(value) * draw.to(value.device)
     return value + step.to(value.dtype)
 
@@ -27,7 +29,7 @@ def root_mean_square(value: Tensor) -> float:
         >>> root_mean_square(torch.tensor([1.0, -7.0]))
         5.0
     """
-    return float(value.double().norm()) / max(value.numel(), 1) ** 0.5
+    return size_of(value) / max(value.numel(), 1) ** 0.5
 
 
 def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -43,12 +45,17 @@ def probe(kind: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """
     kind %= len(KINDS)
     shape = like.shape
-    direction = torch.randn(shape, generator=generator, dtype=torch.float64)
+    direction = torch.randn(shape, generator=generator, dtype=wide_dtype(like.dtype))
     if kind == 1:
         decades = 4 * torch.rand(shape, generator=generator, dtype=torch.float64)
         direction = direction * 10**-decades
-        size = direction.square().mean().sqrt() if direction.numel() else direction.sum()
+        size = (
+            direction.abs().square().mean().sqrt() if direction.numel() else direction.abs().sum()
+        )
         direction = direction / size.clamp(min=torch.finfo(torch.float64).tiny)
     elif kind == 2:
-        direction = torch.where(direction < 0, -1.0, 1.0)
+        if direction.is_complex():
+            direction = direction / direction.abs().clamp(min=torch.finfo(torch.float64).tiny)
+        else:
+            direction = torch.where(direction < 0, -1.0, 1.0)
     return direction.to(like.device, like.dtype)

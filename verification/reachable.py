@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .real import differentiable
+
 _DEPTH = 6
 _LONG = 100
 """Containers longer than this are data, not parts of a layer."""
+_LIBRARIES = ("builtins", "torch", "numpy", "functools")
 _OPAQUE = (str, bytes, int, float, complex, bool, torch.dtype, torch.device, types.ModuleType, type)
 
 
@@ -31,25 +34,57 @@ def reachable_leaves(layer: object) -> dict[str, Tensor]:
         ['linear.weight', 'w']
     """
     found: dict[str, Tensor] = {}
-    seen: set[int] = set()
     tensors: set[int] = set()
-    stack: list[tuple[str, object, int]] = [("", layer, 0)]
-    while stack:
-        path, value, depth = stack.pop()
+    for path, value in _walked(layer):
         if isinstance(value, Tensor):
-            wanted = value.requires_grad and value.is_leaf and value.is_floating_point()
+            wanted = value.requires_grad and value.is_leaf and differentiable(value)
             if wanted and id(value) not in tensors:
                 tensors.add(id(value))
                 found[path or "tensor"] = value
+    return found
+
+
+def reachable_objects(root: object) -> Iterator[object]:
+    """Every tensor, container and object with a state that the search passes, each once.
+
+    Examples:
+        >>> cache = {}
+        >>> any(part is cache for part in reachable_objects(lambda x: cache.get(x)))
+        True
+    """
+    seen: set[int] = set()
+    for _, value in _walked(root, everything=True):
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield value
+
+
+def _walked(root: object, everything: bool = False) -> Iterator[tuple[str, object]]:
+    """Tensors and objects below an object, with the paths that lead to them."""
+    seen: set[int] = set()
+    stack: list[tuple[str, object, int]] = [("", root, 0)]
+    while stack:
+        path, value, depth = stack.pop()
+        if isinstance(value, Tensor):
+            yield path, value
             continue
         if value is None or isinstance(value, _OPAQUE) or depth > _DEPTH or id(value) in seen:
             continue
         seen.add(id(value))
+        yield path, value
+        parts = list(_parts(value)) or (list(_state(value)) if everything else [])
+        if everything and isinstance(value, nn.Module):
+            parts += value._buffers.items()
         stack.extend(
             (f"{path}.{name}" if path and name else path or name, part, depth + 1)
-            for name, part in reversed(list(_parts(value)))
+            for name, part in reversed(parts)
         )
-    return found
+
+
+def _state(value: object) -> Iterator[tuple[str, object]]:
+    """Attributes of an object of a class that is written in Python."""
+    if hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in _LIBRARIES:
+        yield from vars(value).items()
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
@@ -92,7 +127,8 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, object]]:
             continue  # The cell is still empty.
     for name in _global_names(function.__code__):
         part = function.__globals__.get(name)
-        if isinstance(part, (Tensor, nn.Module, types.FunctionType, functools.partial)):
+        known = (Tensor, nn.Module, types.FunctionType, functools.partial, dict, list, set)
+        if isinstance(part, known):
             yield name, part
     yield from enumerate_names(function.__defaults__ or ())
 
@@ -115,6 +151,26 @@ def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
         True
     """
     found: dict[int, Tensor] = {}
+    for node in _nodes(outputs):
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor) and not node.next_functions:
+            found.setdefault(id(variable), variable)
+    return list(found.values())
+
+
+def node_names(outputs: Iterable[Tensor]) -> set[str]:
+    """The names of the nodes in the autograd graph of `outputs`.
+
+    Examples:
+        >>> import torch
+        >>> sorted(node_names([torch.ones(2, requires_grad=True).sin()]))[0]
+        'SinBackward0'
+    """
+    return {node.name() for node in _nodes(outputs)}
+
+
+def _nodes(outputs: Iterable[Tensor]) -> Iterator[Any]:
+    """Each node of a graph once."""
     seen: set[Any] = set()
     stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while stack:
@@ -122,8 +178,5 @@ def graph_leaves(outputs: Iterable[Tensor]) -> list[Tensor]:
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor) and not node.next_functions:
-            found.setdefault(id(variable), variable)
+        yield node
         stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return list(found.values())

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from .evidence import Component, Evidence, combine
 from .verdict import Verdict
 
+LATER = 'effort="full" does'
+NOT_EXAMINED = "not examined"
+"""Reasons for which checks did not run, and tensors were not looked at."""
+_NAMED = 4
 _LONGEST = 160
 """Limit on the characters of a reason in the text; the JSON has all of it."""
 
@@ -53,8 +57,14 @@ class Finding:
     cause: str = ""
 
     @staticmethod
-    def of(evidence: tuple[Evidence, ...], reproducer: str) -> Finding:
-        """The finding that all evidence about one derivative supports."""
+    def of(evidence: tuple[Evidence, ...], reproducer: str, finer: str = "") -> Finding:
+        """The finding that all evidence about one derivative supports.
+
+        Args:
+            evidence: Evidence of each check.
+            reproducer: A Python expression that reproduces the finding.
+            finer: A way to see smaller errors, in words.
+        """
         verdict, deciding = combine(evidence)
         if deciding is None:
             raise ValueError("evidence must not be empty")
@@ -70,7 +80,7 @@ class Finding:
             ratio=deciding.ratio,
             detectable=min(known, default=float("inf")),
             worst=deciding.worst if verdict is Verdict.WRONG else None,
-            reason=_reason(verdict, deciding, size),
+            reason=_reason(verdict, deciding, size, finer),
             reproducer=reproducer,
             evidence=evidence,
         )
@@ -125,6 +135,25 @@ class Report:
             by_reason.setdefault(_shortened(why), []).append(what)
         return [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
 
+    def _left_out(self) -> list[str]:
+        """One short line about the checks that did not run, and one about tensors that were not examined."""
+        reserved = [what for what, why in self.not_exercised if why == LATER]
+        tensors = [f"{what}" for what, why in self.not_exercised if why == NOT_EXAMINED]
+        others = [what for what, why in self.not_exercised if why not in (LATER, NOT_EXAMINED)]
+        parts = list(others[:_NAMED])
+        if len(others) > _NAMED:
+            parts.append(f"{len(others) - _NAMED} more")
+        if reserved:
+            parts.append(f'{len(reserved)} that effort="full" adds')
+        lines = (
+            [f"not exercised: {', '.join(parts)} (report.skipped() has the reasons)"]
+            if parts
+            else []
+        )
+        if tensors:
+            lines.insert(0, f"not examined: {', '.join(tensors)}")
+        return lines
+
     def __getitem__(self, pair: tuple[str, str]) -> Finding:
         """The finding about an output and an input, by their names."""
         for finding in self.findings:
@@ -137,7 +166,7 @@ class Report:
         lines = [f"{self.verdict.name}: {self.layer}"]
         if self.findings:
             lines += ["", *_table(self.findings)]
-            if self.detectable < float("inf"):
+            if self.detectable < 1:
                 lines += [
                     "",
                     f"errors ≥ {self.detectable:.1e} of a derivative would have been seen",
@@ -157,7 +186,7 @@ class Report:
             "",
             f"checks: {', '.join(self.checks) or 'none'} ({self.calls} calls of the layer)",
         ]
-        lines += [f"not exercised: {text}" for text in self.skipped()]
+        lines += self._left_out()
         return "\n".join(lines)
 
 
@@ -187,22 +216,29 @@ def _number(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def _reason(verdict: Verdict, evidence: Evidence, size: float) -> str:
+def _reason(verdict: Verdict, evidence: Evidence, size: float, finer: str) -> str:
     error = f"{evidence.error / size:.1e}"
+    if evidence.fault:
+        return evidence.fault
     if evidence.unreliable:
         return f"{evidence.check} cannot tell: {evidence.unreliable}"
+    if verdict is Verdict.WRONG and not evidence.error < float("inf"):
+        return f"{evidence.check} found a gradient that is not finite"
     if verdict is Verdict.WRONG:
         return f"{evidence.check} contradicts the layer by {error} of the derivative"
     if verdict is Verdict.UNCONVERGED:
         return (
             f"the layer's solver left an error which explains the difference; the gradient is "
-            f"off by {error}"
+            f"off by {error}: tighten the solver's tolerance"
         )
     if verdict is Verdict.UNRELIABLE and evidence.error > evidence.limit:
+        if evidence.detail:
+            return f"{evidence.check} differs by {error}, but {evidence.detail}"
         return (
             f"{evidence.check} differs by {error}, but the layer's values are noisy as those of an "
             "unfinished iteration: give residual= or tighten="
         )
     if verdict is Verdict.UNRELIABLE:
-        return f"errors below {evidence.detectable:.1e} of the derivative cannot be seen here"
+        hidden = f"errors below {evidence.detectable:.1e} of the derivative cannot be seen here"
+        return f"{hidden}: {finer}" if finer else hidden
     return f"{evidence.check} agrees within {evidence.floor / size:.1e}"

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..implicit import ImplicitLayer
 from ..implicit.gradients import ImplicitGradient
-from .equations import KnownEquation, Residual
-from .evidence import Component
+from .equations import KnownEquation
+from .examined import Examined
 from .linear import Krylov, SingularError
 from .polish import PolishError, Root, polish, relative_distance
-from .probes import probe, root_mean_square
-from .subject import LayerError, Slot, Subject, Tape, Tensors
-from .tightening import Tighten, Tightened
-
-# An adjoint equation counts as solved at this relative residual: ten times the default tolerance
-# of the dtype in this package.
-ADJOINT_RTOL = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-5,
-    torch.float16: 4e-2,
-    torch.bfloat16: 3e-1,
-}
-
-
-T = TypeVar("T")
+from .real import real
+from .subject import LayerError, Tensors
+from .tightening import Tightened
 
 _LAG = 4.0
 """Allowed error in units of the slack. The error of an implicit derivative at the layer's own solution is the
@@ -50,98 +37,8 @@ class NoRootError(NotExercisedError):
 
 
 @dataclass
-class Session:
-    """One verification in progress.
-
-    Attributes:
-        subject: The layer as a flat function.
-        tape: The call whose derivatives are examined.
-        residual: The layer's equation, if known.
-        tighten: Returns the layer at a tighter tolerance, if known.
-        cotangents: Number of cotangents drawn for each output.
-        directions: Number of directions drawn for each slot.
-        full: True if the verification may take seconds.
-        seed: Seed of all probes.
-        notes: Observations for the report.
-        repeat: Relative distance between two calls at the same inputs.
-        measured: Directional differences already taken, by slot and kind of direction.
-    """
-
-    subject: Subject
-    tape: Tape
-    residual: Residual | None
-    tighten: Tighten | None
-    cotangents: int
-    directions: int
-    full: bool
-    seed: int
-    repeat: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    measured: dict[tuple[int, int], Any] = field(default_factory=dict)
-    _kept: dict[Hashable, Any] = field(default_factory=dict)
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        return self.subject.slots
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.subject.outputs
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result of `make`, which is called once for each key."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
-
-    def generator(self, *key: int) -> torch.Generator:
-        """A separate generator for each use, so that checks do not shift each other's numbers."""
-        number = self.seed + 1
-        for part in key:
-            number = (number * 1_000_003 + part + 7) % (2**63)
-        return torch.Generator().manual_seed(number)
-
-    @cached_property
-    def probes(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Cotangents: `probes[k][o]` of output `o`."""
-        return tuple(
-            tuple(
-                probe(k, output.detach(), self.generator(1, k, o))
-                for o, output in enumerate(self.tape.outputs)
-            )
-            for k in range(self.cotangents)
-        )
-
-    @cached_property
-    def gradients(self) -> tuple[tuple[Tensors, ...], ...]:
-        """The layer's gradients: `gradients[k][o][s]` of `⟨probes[k][o], output o⟩` in slot `s`."""
-        return tuple(
-            tuple(
-                tuple(g.detach() for g in self.tape.pullback(self.only(o, probe)))
-                for o, probe in enumerate(row)
-            )
-            for row in self.probes
-        )
-
-    def only(self, output: int, cotangent: Tensor) -> list[Tensor | None]:
-        """Cotangents of all outputs, `None` except for one."""
-        return [cotangent if o == output else None for o in range(len(self.outputs))]
-
-    def direction(self, slot: int, kind: int) -> Tensor:
-        """A direction of a slot, of size about one."""
-        return probe(kind, self.slots[slot].value, self.generator(2, kind, slot))
-
-    def alone(self, slot: int, direction: Tensor) -> Tensors:
-        """A direction of one slot, extended by zeros to all slots."""
-        return tuple(
-            direction if s == slot else torch.zeros_like(other.value)
-            for s, other in enumerate(self.slots)
-        )
-
-    def size(self, slot: int) -> float:
-        """Root-mean-square size of a slot's value; 1 where it is zero."""
-        return root_mean_square(self.slots[slot].value) or 1.0
+class Session(Examined):
+    """One verification in progress: the call, and the root behind it if its equation is known."""
 
     @cached_property
     def equation(self) -> KnownEquation | None:
@@ -179,7 +76,7 @@ class Session:
         def gradients() -> tuple[Tensors, Tensors]:
             own, star = self.roots
             w = self.cotangent(k, o)
-            return own.gradient(w), star.gradient(w)
+            return tuple(map(real, own.gradient(w))), tuple(map(real, star.gradient(w)))
 
         return self.once(("implicit", k, o), gradients)
 
@@ -191,11 +88,6 @@ class Session:
                 for i, value in enumerate(self.tape.values)
             ]
         )
-
-    @property
-    def solver_is_known(self) -> bool:
-        """True if the solver's part of a difference can be determined."""
-        return self.residual is not None or self.tighten is not None
 
     @cached_property
     def tightened(self) -> Tightened:
@@ -222,7 +114,8 @@ class Session:
             return self.implicit(k, o)
         if self.tighten is not None:
             cotangents = self.only(o, self.probes[k][o])
-            return self.gradients[k][o], self.tightened.gradients(k, o, cotangents)
+            tightest = self.tightened.gradients(k, o, cotangents)
+            return self.gradients[k][o], tuple(map(real, tightest))
         return None
 
     @cached_property
@@ -268,69 +161,16 @@ class Session:
 
         def largest() -> float:
             pairs = [self.gradients_at_the_root(k, o) for k in range(self.cotangents)]
-            parts = [
-                relative_distance(own[s].double(), star[s].double())
-                for own, star in filter(None, pairs)
-            ]
+            parts = [relative_distance(own[s], star[s]) for own, star in filter(None, pairs)]
             return max(*parts, min(self.solver_error, 1.0), 0.0)
 
         return self.once(("slack", o, s), largest)
-
-    def precision(self, output: int, slot: int) -> torch.dtype:
-        """The coarser of the dtypes of an output and a slot."""
-        dtypes = (self.tape.outputs[output].dtype, self.slots[slot].value.dtype)
-        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-
-    @property
-    def rounding(self) -> float:
-        """The coarsest rounding of the outputs and slots."""
-        tensors = (*self.tape.values, *(slot.value for slot in self.slots))
-        return max(torch.finfo(tensor.dtype).eps for tensor in tensors)
-
-    def relative_floor(self, output: int, slot: int) -> float:
-        """Relative error that a correct gradient may have.
-
-        An adjoint residual `r` of relative size `τ` leaves an error `‖(dz/dx)ᵀ r‖` in the gradient,
-        at most `τ √n` of its size for a random cotangent of a system of `n` unknowns.
-        """
-        value = self.tape.outputs[output]
-        n = value.numel() // max(value.shape[0], 1) if value.ndim > 1 else value.numel()
-        return ADJOINT_RTOL[self.precision(output, slot)] * max(n, 1) ** 0.5
 
     def conditioned_floor(self, output: int, slot: int) -> float:
         """The same for a known equation, with its condition number."""
         condition = self.roots[1].inverse.condition or 1.0
         eps = torch.finfo(self.precision(output, slot)).eps
         return self.relative_floor(output, slot) + 16 * eps * condition
-
-    def underflow(self, output: int, slot: int) -> float:
-        """Size below which gradients count as zero in the layer's dtype."""
-        tiny = torch.finfo(self.precision(output, slot)).tiny
-        return tiny * max(self.slots[slot].value.numel(), 1) ** 0.5
-
-    def component(self, slot: int, gradient: Tensor, reference: Tensor) -> Component | None:
-        """The entry with the largest difference of two gradients."""
-        distance = (gradient.double() - reference.double()).abs()
-        if distance.numel() == 0:
-            return None
-        return self.entry(slot, int(distance.argmax()), gradient, reference)
-
-    def entry(self, slot: int, flat: int, gradient: Tensor, reference: Tensor) -> Component:
-        """An entry of two gradients by its flat position."""
-        shape = self.slots[slot].value.shape
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), shape))
-        return Component(
-            index,
-            self.row(slot, index),
-            float(gradient.reshape(-1)[flat]),
-            float(reference.reshape(-1)[flat]),
-        )
-
-    def row(self, slot: int, index: tuple[int, ...]) -> int | None:
-        """The batch row of an index: the first axis, if inputs and outputs share its size."""
-        value, output = self.slots[slot].value, self.tape.outputs[0]
-        shared = value.ndim > 1 and output.ndim > 1 and value.shape[0] == output.shape[0]
-        return index[0] if shared and self.slots[slot].position is not None else None
 
     @property
     def coupled(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .real import real, size_of
 from .subject import LayerError, Subject, Tape, Tensors
 
 Tighten = Callable[[float], Callable[..., Any]]
@@ -74,8 +75,8 @@ def _distance(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> 
     """The largest relative distance of outputs; 0 within rounding."""
     largest = 0.0
     for a, b in zip(before, after, strict=True):
-        size = float(b.double().norm())
-        distance = float((a.double() - b.double()).norm())
+        size = size_of(b)
+        distance = float((real(a) - real(b)).norm())
         if distance > _SETTLED * torch.finfo(b.dtype).eps * size:
             largest = max(largest, distance / size if size > 0 else float("inf"))
     return largest

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from .checks import CORE, FULL_CHECKS
+from .checks.conduct import side_effects
 from .checks.finite_differences import reference_holds
-from .diagnosis import diagnose
+from .diagnosis import by_check, diagnose
 from .equations import residual_of
 from .evidence import Evidence
 from .localise import localised
-from .report import Finding, Report
+from .real import real
+from .report import LATER, NOT_EXAMINED, Finding, Report
 from .session import NoRootError, NotExercisedError, Session, describe
 from .subject import LayerError, Subject
 from .tightening import Tighten
 from .time_limit import TimeLimit
+from .undisturbed import undisturbed
 from .verdict import Verdict
 
 Effort = Literal["fast", "full"]
+_LOCALISED = 2
+"""Slots of an output in which the worst component is searched for with fast effort."""
+_LARGEST = 1e120
+"""Larger values have squares, or products with their derivatives, beyond float64."""
 EFFORTS = ("fast", "full")
 
 
@@ -64,6 +73,7 @@ def verify(
     Raises:
         TypeError: `layer`, `residual` or `tighten` is not callable.
         ValueError: `effort` is unknown, or `time_limit` not positive.
+        RuntimeError: It is called in inference mode, or with tensors made there.
 
     Examples:
         >>> import torch, implicitly
@@ -80,9 +90,32 @@ def verify(
             raise TypeError(f"{name} must be callable or None, got {function!r}")
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
+    _refuse_inference(inputs)
     subject = Subject(layer, inputs, seed, residual, TimeLimit(time_limit))
-    with _undisturbed(layer):
+    with undisturbed(layer, residual, tighten, list(subject.inputs.leaves)), _own_warnings():
         return _examined(subject, residual or residual_of(layer), tighten, seed, effort)
+
+
+def _refuse_inference(inputs: Any) -> None:
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "verify needs autograd, which is off inside of torch.inference_mode(): call it outside, or "
+            "inside of torch.inference_mode(False)"
+        )
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.is_inference():
+            raise RuntimeError(
+                "inputs must not be tensors made in torch.inference_mode(), which autograd cannot record: "
+                "pass tensor.clone().requires_grad_()"
+            )
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Let no warning become an error, whatever the caller's filters; those of the layer are in the report."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _examined(
@@ -110,16 +143,17 @@ def _examined(
     if not any(tape.connected()):
         session.notes.append("no output has a gradient graph; its gradients count as zero")
     _look_again(session)
-    if tape.finite:
+    unusable = _unusable(session)
+    if not unusable:
         evidence, ran, skipped = _run(session)
     else:
-        session.notes.append("the layer returned values that are not finite")
+        session.notes.append(f"the layer returned values that are {unusable}")
         evidence = [
-            Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable="the output is not finite")
+            Evidence("values", o, slot.name, 0.0, 0.0, 0.0, unreliable=f"the output is {unusable}")
             for o, slot in _pairs(session)
         ]
-        ran, skipped = [], [(name, "the output is not finite") for name in CORE]
-    skipped = [*((what, "not examined") for what in subject.ignored), *skipped]
+        ran, skipped = [], [(name, f"the output is {unusable}") for name in CORE]
+    skipped = [*((what, NOT_EXAMINED) for what in subject.ignored), *skipped]
     return replace(
         report,
         findings=_findings(session, evidence, effort),
@@ -130,17 +164,31 @@ def _examined(
     )
 
 
+def _unusable(session: Session) -> str:
+    """Reason why no derivative of the values can be measured, in words; empty if there is none."""
+    if not session.tape.finite:
+        return "not finite"
+    if any(
+        float(real(value).abs().max()) > _LARGEST for value in session.tape.values if value.numel()
+    ):
+        return "too large for their squares: scale the output"
+    return ""
+
+
 def _look_again(session: Session) -> None:
     """Compare a second call at the same inputs with the first."""
     first = session.tape.values
     try:
-        second = session.subject.tape().values
+        session.again = session.subject.tape()
     except LayerError as error:
         session.notes.append(f"a second call at the same inputs failed: {error}")
         return
-    for a, b in zip(first, second, strict=True):
-        distance = float((a.double() - b.double()).abs().sum())
-        size = float(a.double().abs().sum())
+    for a, b in zip(first, session.again.values, strict=True):
+        if a.shape != b.shape:
+            session.notes.append("a second call at the same inputs gave other shapes")
+            return
+        distance = float((real(a) - real(b)).nan_to_num().abs().sum())
+        size = float(real(a).nan_to_num().abs().sum())
         if distance > 0 and size > 0:
             session.repeat = max(session.repeat, distance / size)
     if session.repeat > 0:
@@ -158,7 +206,7 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
     if not session.slots:
         return evidence, ran, [(name, "nothing to differentiate") for name in CORE]
     if not session.full:
-        skipped += [(name, 'effort="full" does') for name in FULL_CHECKS]
+        skipped += [(name, LATER) for name in FULL_CHECKS]
     for name, check in (CORE | FULL_CHECKS if session.full else CORE).items():
         try:
             evidence += check(session)
@@ -170,6 +218,10 @@ def _run(session: Session) -> tuple[list[Evidence], list[str], list[tuple[str, s
             skipped.append((name, str(reason)))
         except LayerError as error:
             evidence += [_raised(name, o, slot.name, error) for o, slot in _pairs(session)]
+        except Exception as error:  # A layer that no check foresaw must not end the verification.
+            skipped.append((name, f"the check failed: {type(error).__name__}: {error}"))
+            session.notes.append(f"the check {name!r} failed with {type(error).__name__}: {error}")
+    evidence += side_effects(session)
     if no_root:
         # If the solution has no derivative, the layer's gradients need not be consistent either.
         evidence = [replace(piece, unreliable=piece.unreliable or no_root) for piece in evidence]
@@ -204,9 +256,12 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
             if not own:
                 continue
             again = _again(session, effort, output, slot.name)
-            of_output[s] = Finding.of(localised(session, o, s, own), again)
+            of_output[s] = Finding.of(own, again, _finer(session))
+        _localise(session, o, of_output)
         wrong = [s for s, finding in of_output.items() if finding.verdict is Verdict.WRONG]
-        for s, cause in diagnose(session, o, wrong).items():
+        faults = {s: fault for s in wrong if (fault := _fault(of_output[s]))}
+        causes = diagnose(session, o, [s for s in wrong if s not in faults])
+        for s, cause in (causes | faults).items():
             of_output[s] = replace(of_output[s], cause=cause)
         found += of_output.values()
     first = {(finding.output, finding.input) for finding in found}
@@ -215,24 +270,43 @@ def _findings(session: Session, evidence: list[Evidence], effort: Effort) -> tup
         if (piece.output, piece.input) not in first:
             others.setdefault((piece.output, piece.input), []).append(piece)
     for (output, slot_name), pieces in others.items():
-        found.append(Finding.of(tuple(pieces), _again(session, effort, output, slot_name)))
+        again = _again(session, effort, output, slot_name)
+        found.append(Finding.of(tuple(pieces), again, _finer(session)))
     return tuple(found)
+
+
+def _finer(session: Session) -> str:
+    """A way to see smaller errors of the layer at hand, in words."""
+    narrow = max(
+        (d for d in session.dtypes if torch.finfo(d).eps > torch.finfo(torch.float64).eps),
+        key=lambda d: torch.finfo(d).eps,
+        default=None,
+    )
+    if narrow is None:
+        return "" if session.solver_is_known else "try another point, or give residual="
+    name = str(narrow).removeprefix("torch.")
+    module = isinstance(session.subject.layer, torch.nn.Module)
+    ways = "layer.double() with inputs in float64" if module else "the layer in float64"
+    return f"{name} rounds them away; verify {ways}"
+
+
+def _localise(session: Session, o: int, found: dict[int, Finding]) -> None:
+    """Name the worst component in the most wrong slots: each search takes further calls."""
+    wrong = [s for s, finding in found.items() if finding.verdict is Verdict.WRONG]
+    wrong.sort(key=lambda s: -found[s].error if found[s].error == found[s].error else -inf)
+    for s in wrong[: None if session.full else _LOCALISED]:
+        own = localised(session, o, s, found[s].evidence)
+        found[s] = Finding.of(own, found[s].reproducer)
+
+
+def _fault(finding: Finding) -> str:
+    """A fault of the backward pass itself, or one that only another presentation of the layer shows."""
+    wrong = [e for e in finding.evidence if e.verdict is Verdict.WRONG]
+    for piece in wrong:
+        if piece.fault:
+            return piece.fault
+    return by_check(wrong)
 
 
 def _again(session: Session, effort: Effort, output: str, slot: str) -> str:
     return f"verify(layer, inputs, seed={session.seed}, effort={effort!r})[{output!r}, {slot!r}]"
-
-
-@contextmanager
-def _undisturbed(layer: object) -> Iterator[None]:
-    """Restore the buffers of a module afterwards."""
-    if not isinstance(layer, nn.Module):
-        yield
-        return
-    before = [(buffer, buffer.detach().clone()) for buffer in layer.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...verification.checks.finite_differences import TRUST
+from ...verification.checks.measuring import TRUST
 from ...verification.differences import WIDEST, slope
 from ...verification.fitting import median_slope
 from ...verification.polish import relative_distance

@@ -290,3 +290,79 @@ def test_examples_shrink_to_one_unknown_without_contraction():
 def test_an_expansive_map_is_refused(contraction):
     with pytest.raises(ValueError, match="max_contraction must be in"):
         contractive_maps(max_contraction=contraction)
+
+
+# --- What verify takes, others take ----------------------------------------------------------------
+
+
+def test_an_assertion_takes_what_verify_takes():
+    import inspect
+
+    verifying = set(inspect.signature(verify).parameters)
+    assert verifying <= set(inspect.signature(assert_gradients).parameters)
+    report = assert_gradients(torch.sin, wanted(3), tighten=lambda factor: torch.sin, time_limit=60)
+    assert report.verdict is Verdict.CORRECT
+
+
+MARKED = """
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+
+
+@settings(max_examples=3, database=None, deadline=None)
+@pytest.mark.gradients
+@given(st.integers(1, 3))
+def test_each_example(n):
+    return torch.relu if n == 2 else torch.sin, torch.zeros(n, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.gradients(seed=3, time_limit=60.0)
+def test_dictionary():
+    x = torch.ones(2, dtype=torch.float64).requires_grad_()
+    return {"layer": torch.sin, "inputs": x, "tighten": lambda factor: torch.sin}
+
+
+@pytest.mark.gradients(efort="full")
+def test_unknown_option():
+    return torch.sin, torch.ones(2).requires_grad_()
+"""
+
+
+def test_a_marked_test_may_draw_examples_and_return_a_dictionary(tmp_path):
+    (tmp_path / "test_marked.py").write_text(MARKED)
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "implicitly.verification.pytest_plugin",
+        "-p", "no:cacheprovider", "--strict-markers", "--rootdir", str(tmp_path),
+        str(tmp_path / "test_marked.py"),
+    ]  # fmt: skip
+    output = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path
+    ).stdout
+    assert "2 failed, 1 passed" in output
+    assert "FAILED" in output
+    assert "test_each_example" in output
+    assert "takes the options unconverged, seed, effort, time_limit" in output
+
+
+def test_a_factory_may_be_in_a_file_and_one_that_raises_exits_with_2(tmp_path, monkeypatch):
+    path = tmp_path / "my_factories.py"
+    path.write_text(FACTORIES + "\n\ndef broken():\n    raise ValueError('no data')\n")
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["verify", f"{path}:right"]).exit_code == 0
+    broken = CliRunner().invoke(app, ["verify", f"{path}:broken"], env={"COLUMNS": "300"})
+    assert broken.exit_code == 2
+    assert "raised ValueError: no data" in broken.output
+    sys.modules.pop("my_factories", None)
+
+
+def test_the_page_has_a_legend_a_date_and_versions():
+    page = as_html(verify(torch.sin, wanted(3)))
+    for part in ("Legend", "prefers-color-scheme:dark", torch.__version__, "Python 3"):
+        assert part in page
+
+
+def test_the_text_has_one_short_line_of_what_was_not_exercised():
+    lines = str(verify(torch.sin, wanted(3))).splitlines()
+    left_out = [line for line in lines if line.startswith("not exercised")]
+    assert len(left_out) == 1
+    assert len(left_out[0]) < 160

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from .complex_step import complex_step
 from .core import CORE, Check
-from .elsewhere import another_point, evaluation_mode, other_device, saturated, single_precision
+from .cotangents import (
+    by_backward,
+    layout_of_cotangent,
+    outputs_at_once,
+    some_inputs,
+    vmapped_backward,
+    zero_cotangent,
+)
+from .custom_operators import custom_operators, eager
+from .elsewhere import (
+    another_point,
+    opposite_signs,
+    other_device,
+    other_mode,
+    saturated,
+    single_precision,
+)
 from .memory import memory_of_iterations
 from .second_order import forward_over_reverse, second_order
 from .taylor import taylor
@@ -13,6 +29,7 @@ from .variants import (
     after_another_call,
     empty_batch,
     expanded,
+    larger_batch,
     memory_layout,
     rows,
     second_backward,
@@ -33,16 +50,26 @@ FULL_CHECKS: dict[str, Check] = {
     "memory layout": memory_layout,
     "expanded inputs": expanded,
     "rows of the batch": rows,
+    "a larger batch": larger_batch,
     "empty batch": empty_batch,
+    "layout of the cotangent": layout_of_cotangent,
+    "a cotangent of zeros": zero_cotangent,
+    "all outputs at once": outputs_at_once,
+    "by .backward()": by_backward,
+    "one input alone": some_inputs,
     "vmap": vmapped,
+    "vmap over the backward pass": vmapped_backward,
     "tied inputs": tied_inputs,
     "after another call": after_another_call,
     "start of the iteration": start_of_the_iteration,
     "another point": another_point,
+    "opposite signs": opposite_signs,
     "saturated inputs": saturated,
     "single precision": single_precision,
-    "evaluation mode": evaluation_mode,
+    "the other mode": other_mode,
     "another device": other_device,
+    "compiled against eager": eager,
+    "custom operators": custom_operators,
     "memory of iterations": memory_of_iterations,
 }
 """Slower checks, which run with `effort="full"`."""

@@ -13,16 +13,11 @@ import torch
 from torch import Tensor
 
 from ..evidence import Evidence
+from ..real import real
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
-from .finite_differences import (
-    PROJECTED,
-    TRUST,
-    columns_of,
-    doubt_of_another_call,
-    measured,
-    projected,
-)
+from .finite_differences import PROJECTED
+from .measuring import TRUST, columns_of, doubt_of, measured, projected
 
 NAME = "complex step"
 _STEPS = (1e-8, 1e-30)
@@ -38,15 +33,22 @@ def complex_step(session: Session) -> list[Evidence]:
     """
     if session.residual is not None:
         raise NotExercisedError("the equation is known, and its reference is as tight")
+    if any(value.is_complex() for value in session.tape.values):
+        raise NotExercisedError("complex outputs have no complex step")
     found, reason = [], "no input requires gradients"
-    doubt = doubt_of_another_call(session)
     for s, slot in enumerate(session.slots):
         if slot.position is None:
             reason = "parameters and captured tensors stay real"
             continue
+        if slot.value.is_complex() or slot.rebuild is not None:
+            reason = "a complex or sparse input has no complex step"
+            continue
+        if session.precision(0, s) != torch.float64:
+            reason = "it needs float64"
+            continue
         for kind in range(session.directions):
             try:
-                found += _along(session, s, kind, doubt)
+                found += _along(session, s, kind, doubt_of(session, s))
             except NotExercisedError as error:
                 reason = str(error)
     if not found:
@@ -59,20 +61,20 @@ def _along(session: Session, s: int, kind: int, doubt: float) -> list[Evidence]:
     size = session.size(s)
     large, small = (_derivatives(session, s, direction, h * size) for h in _STEPS)
     try:
-        slopes = measured(session, s, kind).slope
+        slopes = measured(session, (s,), kind).slope
     except ArithmeticError as error:
         raise NotExercisedError(
             f"finite differences cannot be measured beside it: {error}"
         ) from error
     found = []
     for column, (k, o) in enumerate(columns_of(session)):
-        gradient = session.gradients[k][o][s].double()
-        scale = max(float(gradient.norm()), abs(large[column]))
-        floor = session.relative_floor(o, s) * scale
+        gradient = session.gradients[k][o][s]
+        scale = max(session.weighted(s, gradient), abs(large[column]))
+        floor = session.relative_floor(o, s) * scale + session.gradient_noise(k, o, s)
         if abs(large[column] - small[column]) > floor:
             raise NotExercisedError("two complex steps disagree: the layer is not analytic")
-        distance = abs(large[column] - float(slopes.value[column]))
-        if distance > TRUST * float(slopes.error[column]) + floor:
+        distance = abs(large[column] - float(slopes.value[column]) / size)
+        if distance > TRUST * float(slopes.error[column]) / size + floor:
             raise NotExercisedError(
                 "the Cauchy-Riemann equations do not hold: complex steps and finite "
                 "differences disagree"
@@ -80,7 +82,7 @@ def _along(session: Session, s: int, kind: int, doubt: float) -> list[Evidence]:
         found.append(
             Evidence(
                 NAME, session.outputs[o], session.slots[s].name,
-                error=abs(float((gradient * direction.double()).sum()) - large[column]),
+                error=abs(float((gradient * real(direction)).sum()) - large[column]),
                 scale=scale,
                 floor=floor + session.underflow(o, s),
                 slack=PROJECTED * session.known_slack(o, s),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..evidence import Evidence
 from ..session import Session
+from .conduct import repeatable
 from .finite_differences import finite_differences
 from .identities import forward_mode, linearity
 from .implicit_reference import implicit_reference
@@ -17,5 +18,6 @@ CORE: dict[str, Check] = {
     "finite differences": finite_differences,
     "linearity in the cotangent": linearity,
     "forward against reverse mode": forward_mode,
+    "the same call again": repeatable,
 }
 """Core checks by name."""

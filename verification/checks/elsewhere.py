@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..equations import residual_of
 from ..evidence import Evidence
 from ..probes import moved_at_random
+from ..real import real, widened
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
 from ..verdict import Verdict
@@ -82,19 +83,27 @@ def other_device(session: Session) -> list[Evidence]:
     )
 
 
-def evaluation_mode(session: Session) -> list[Evidence]:
-    """A module in evaluation mode.
+def opposite_signs(session: Session) -> list[Evidence]:
+    """Inputs of the opposite signs."""
+    return _explored(session, "opposite signs", torch.neg)
+
+
+def other_mode(session: Session) -> list[Evidence]:
+    """A module in evaluation mode if it is given in training mode, and the other way round.
 
     Raises:
-        NotExercisedError: The layer is not a module, or is already in that mode.
+        NotExercisedError: The layer is not a module, or has no mode of its own.
     """
     layer = session.subject.layer
-    if not isinstance(layer, nn.Module) or not any(m.training for m in layer.modules()):
-        raise NotExercisedError("the layer is no module in training mode")
-    if not any(_has_two_modes(module) for module in layer.modules()):
+    if not isinstance(layer, nn.Module):
+        raise NotExercisedError("the layer is no module")
+    own = [module for module in layer.modules() if _has_two_modes(module)]
+    if not own:
         raise NotExercisedError("no part of the module has a mode of its own")
-    with _evaluating(layer):
-        return _explored(session, "evaluation mode", lambda value: value)
+    training = not any(module.training for module in own)
+    with _in_mode(layer, training):
+        name = "training mode" if training else "evaluation mode"
+        return _explored(session, name, lambda value: value)
 
 
 def _has_two_modes(module: nn.Module) -> bool:
@@ -104,9 +113,9 @@ def _has_two_modes(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _evaluating(layer: nn.Module) -> Iterator[None]:
+def _in_mode(layer: nn.Module, training: bool) -> Iterator[None]:
     before = {module: module.training for module in layer.modules()}
-    layer.eval()
+    layer.train(training)
     try:
         yield
     finally:
@@ -131,6 +140,21 @@ def _converted(session: Session, to: torch.dtype | torch.device) -> Callable[...
         raise NotExercisedError(f"the module cannot be copied: {error}") from error
 
 
+def _finite_or_narrow(there: Session) -> None:
+    """Leave out a point at which gradients overflow in the dtype of the layer, and not in float64.
+
+    Raises:
+        NotExercisedError: They do.
+    """
+    finite = all(bool(torch.isfinite(g).all()) for row in there.gradients for gs in row for g in gs)
+    if finite or there.copy is None:
+        return
+    _, tape = there.copy
+    wide = [tape.pullback(there.only(o, widened(w))) for o, w in enumerate(there.probes[0])]
+    if all(bool(torch.isfinite(real(g)).all()) for gradients in wide for g in gradients):
+        raise NotExercisedError("gradients there overflow in this dtype, and not in float64")
+
+
 def _explored(
     session: Session,
     name: str,
@@ -150,6 +174,7 @@ def _explored(
         subject, tape, residual, None if layer is not None else session.tighten,
         cotangents=1, directions=1, full=False, seed=session.seed,
     )  # fmt: skip
+    _finite_or_narrow(there)
     found, reasons = [], []
     for check, run in CORE.items():
         try:

@@ -1,54 +1,52 @@
-"""Check: directional finite differences, of the polished root if the equation is known.
+"""Check: directional finite differences against the derivatives that the layer claims.
 
-Differences of a layer's own output see its solver: jumps in the number of iterations, and between them the
-slope of the truncated iteration. Differences of the root see neither. They also examine the implicit
-reference itself, which comes from autograd through the equation alone. Without an equation, but with a way
-to tighten the tolerance, differences of ever tighter layers are taken until they converge.
+One joint direction over all slots comes first, so that a right layer costs the same whatever the number of
+its parameters. If the layer and the differences disagree there, or if a slot would not show an error of 1
+%, the slots are halved until it is known which of them it is.
+
+The differences also examine the implicit reference itself, which comes from autograd through the equation
+alone. Where a layer is differenced through its float64 copy, the gradients of that copy are examined as
+well: they come
+from the same code, and show errors that the rounding of a narrow dtype would hide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..differences import Slope, slope
-from ..evidence import Evidence
-from ..polish import PolishError, Root
+from ..evidence import RESOLUTION, Evidence
+from ..real import real
 from ..session import NotExercisedError, Session
-from ..subject import LayerError, Subject, Tensors
+from ..verdict import Verdict
+from .measuring import (
+    TRUST,
+    Group,
+    Measured,
+    claimed,
+    columns_of,
+    lag_of_jumps,
+    measured,
+    polished_root,
+    quick,
+)
 
+_QUICK = 1e-4
+_ALIKE = 1e-4
 NAME = "finite differences"
-TRUST = 4.0
-"""The true error of differences may exceed their estimate by up to this factor."""
-_UNFINISHED = 64.0
-"""Noise above this multiple of rounding indicates an iteration that stops at a tolerance."""
-_LAG = 1e3
-"""The relative error of an unfinished iteration's gradient is at most this multiple of that of its values."""
-_KINK = 1e-6
+COPY = f"{NAME} of the float64 copy"
+KINK = 1e-6
 PROJECTED = 3.0
 """The product of an error with a Gaussian direction is at most this multiple of the error's norm."""
-_SHRINKS = 0.5
-"""Changes between tolerances must shrink to below this fraction, or the values do not converge."""
-
-Moved = Callable[[int, Tensor, float], Tensors]
-"""The outputs with one slot moved by a multiple of a direction."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Derivatives along one direction: a column for each output and cotangent.
-
-    Attributes:
-        slope: The derivatives.
-        size: Sum of the sizes of the terms in each column, the scale of rounding.
-    """
-
-    slope: Slope
-    size: np.ndarray
+VANISHES = 4.0
+"""A derivative that changes the output by less than this multiple of rounding, over the size of the input,
+is zero."""
+_CERTAIN = 1e-6
+"""A derivative is taken for zero if differences exclude more than this share of the output's own size."""
 
 
 def finite_differences(session: Session) -> list[Evidence]:
@@ -57,37 +55,22 @@ def finite_differences(session: Session) -> list[Evidence]:
     Raises:
         NotExercisedError: The equation is known, and its root was not found.
     """
-    root = polished_root(session)
-    if root is None and session.residual is not None:
+    if polished_root(session) is None and session.residual is not None:
         raise NotExercisedError(
             "differences of the layer are not those of the root, which was not found"
         )
-    noise = 0.0 if session.solver_is_known else noise_of_layer(session)
-    return [
-        piece
-        for s in range(len(session.slots))
-        for kind in range(session.directions)
-        for piece in _along(session, s, kind, noise)
-    ]
-
-
-def noise_of_layer(session: Session) -> float:
-    """The relative noise of the layer's values, the largest along any direction."""
-    noise = session.repeat
-    for s in range(len(session.slots)):
-        for kind in range(session.directions):
-            try:
-                found = measured(session, s, kind)
-            except ArithmeticError:
-                continue
-            sizes = np.maximum(found.size, 1e-300)
-            noise = max(noise, float((found.slope.noise / sizes).max()))
-    return noise
-
-
-def doubt_of_another_call(session: Session) -> float:
-    """Relative difference of gradients between two calls, which may end at different iterates."""
-    return 0.0 if session.solver_is_known else _LAG * noise_of_layer(session)
+    found: list[Evidence] = []
+    for kind in range(session.directions):
+        # Slots known to be wrong would spoil the joint direction.
+        wrong = {e.input for e in found if e.verdict is Verdict.WRONG}
+        left = tuple(s for s, slot in enumerate(session.slots) if slot.name not in wrong)
+        pending: list[Group] = [left] if left else []
+        while pending:
+            group = pending.pop()
+            evidence, undecided = _along(session, group, kind)
+            found += evidence
+            pending += undecided
+    return found
 
 
 def reference_holds(session: Session) -> str:
@@ -96,237 +79,286 @@ def reference_holds(session: Session) -> str:
     Raises:
         NotExercisedError: There is no implicit reference.
     """
-    for s, slot in enumerate(session.slots):
-        direction = session.direction(s, 0)
-        try:
-            found = measured(session, s, 0).slope
-        except ArithmeticError:
-            continue
-        for column, (k, o) in enumerate(columns_of(session)):
-            star = session.implicit(k, o)[1][s]
-            says, sees = _inner(star, direction), found.value[column]
-            scale = max(float(star.norm()), abs(sees))
-            allowed = TRUST * found.error[column] + 1e-7 * scale
-            if abs(says - sees) > allowed and not found.jump[column] > _KINK * scale:
-                return (
-                    f"the derivative that autograd gives of the equation in {slot.name} is not its "
-                    f"derivative: {says:.6g} along a direction, finite differences of the root "
-                    f"give {sees:.6g}"
-                )
+    everything = tuple(range(len(session.slots)))
+    if not _distrusted(session, everything):
+        return ""
+    return next(filter(None, (_distrusted(session, (s,)) for s in everything)), "")
+
+
+def _distrusted(session: Session, group: Group) -> str:
+    try:
+        found = measured(session, group, 0)
+    except ArithmeticError:
+        return "the differences cannot be measured" if len(group) > 1 else ""
+    for column, (k, o) in enumerate(columns_of(session)):
+        star = session.implicit(k, o)[1]
+        says = sum(float((star[s] * real(step)).sum()) for s, step in found.steps.items())
+        sees = float(found.slope.value[column])
+        size = sum((_unit(session, found, s) * session.weighted(s, star[s])) ** 2 for s in group)
+        scale = max(size**0.5, abs(sees))
+        allowed = TRUST * found.slope.error[column] + 1e-7 * scale
+        if abs(says - sees) > allowed and not found.slope.jump[column] > KINK * scale:
+            unit = _unit(session, found, group[0])
+            return (
+                f"the derivative that autograd gives of the equation in {session.slots[group[0]].name} is "
+                f"not its derivative: {says / unit:.6g} along a direction, finite differences of the root "
+                f"give {sees / unit:.6g}"
+            )
     return ""
 
 
-def measured(session: Session, s: int, kind: int) -> Measured:
-    """Derivatives of all `⟨cotangent, output⟩` along a direction of one slot, kept for other checks.
-
-    Raises:
-        ArithmeticError: No spacing gives values.
-    """
-    key = (s, kind)
-    if key not in session.measured:
-        session.measured[key] = measure(session, s, session.direction(s, kind))
-    found: Measured = session.measured[key]
-    return found
+def _unit(session: Session, found: Measured, s: int) -> float:
+    """The length of a slot's step, for a direction of size one."""
+    return found.shares[s] * session.size(s)
 
 
-def measure(session: Session, s: int, direction: Tensor) -> Measured:
-    """Derivatives along any direction: of the root, of the tightened layer, or of the layer.
+@dataclass(frozen=True)
+class _Column:
+    """One column of a measurement, in the units of its direction."""
 
-    Raises:
-        ArithmeticError: No spacing gives values.
-    """
-    root = polished_root(session)
-    if root is not None:
-        return _of(session, s, direction, moved_root(root))
-    if session.tighten is not None:
-        return _settled(session, s, direction)
-    return _of(session, s, direction, moved_layer(session.subject))
-
-
-def _settled(session: Session, s: int, direction: Tensor) -> Measured:
-    """Derivatives of ever tighter layers, extrapolated as a geometric series of changes.
-
-    If changes shrink by `ρ`, the remainder after the last one is `ρ/(1 − ρ)` times it (Aitken 1926). The
-    remainder is added to the value, and to the error.
-    """
-    found: Measured | None = None
-    change = before = np.inf
-    for subject in session.tightened.subjects:
-        try:
-            now = _of(session, s, direction, moved_layer(subject))
-        except ArithmeticError:  # A tolerance that the layer cannot reach.
-            break
-        if found is not None:
-            step = now.slope.value - found.slope.value
-            before, change = change, np.abs(step)
-            ratio = np.clip(change / np.maximum(before, 1e-300), 0.0, 0.99)
-            left = np.where(change == 0, 0.0, step * ratio / (1 - ratio))
-            # The first change has no predecessor: the remainder may be as large as the change.
-            left_at_most = np.where(np.isfinite(before), np.abs(left), change)
-            restless = (ratio > _SHRINKS) & (change > TRUST * now.slope.error)
-            error = now.slope.error + np.where(restless, change / (1 - ratio), left_at_most)
-            value = now.slope.value + np.where(np.isfinite(before) & ~restless, left, 0.0)
-            found = Measured(replace(now.slope, value=value, error=error), now.size)
-            if (left_at_most <= now.slope.error).all():
-                break
-        else:
-            found = Measured(
-                replace(now.slope, error=np.full_like(now.slope.error, np.inf)), now.size
-            )
-    if found is None or not np.isfinite(found.slope.error).all():
-        raise ArithmeticError("tighten= gave only one layer: two tolerances are needed")
-    return found
+    error: float
+    sees: float
+    floor: float
+    slack: float
+    doubt: float
+    sizes: dict[int, float]
+    zeros: frozenset[int]
+    natural: float
+    kink: float
+    unconfirmed: bool
 
 
-def _of(session: Session, s: int, direction: Tensor, moved: Moved) -> Measured:
-    columns = columns_of(session)
-
-    def sample(t: float) -> np.ndarray:
-        return projected(session, moved(s, direction, t))
-
-    relative = np.array([session.relative_floor(o, s) / TRUST for _, o in columns])
-    sizes = np.array([float(session.gradients[k][o][s].double().norm()) for k, o in columns])
-    terms = np.array(
-        [
-            float((session.probes[k][o].double() * session.tape.values[o].double()).abs().sum())
-            for k, o in columns
-        ]
-    )
-    return Measured(slope(sample, session.size(s), relative, sizes), terms)
-
-
-def projected(session: Session, outputs: Sequence[Tensor]) -> np.ndarray:
-    """`⟨cotangent, output⟩` of every column."""
-    flat = [output.double().reshape(-1) for output in outputs]
-    columns = columns_of(session)
-    return np.array(
-        [float(session.probes[k][o].double().reshape(-1) @ flat[o]) for k, o in columns]
-    )
-
-
-def shifted(values: Sequence[Tensor], s: int, step: Tensor) -> list[Tensor]:
-    """Values of all slots, with one of them moved."""
-    return [value + step if i == s else value for i, value in enumerate(values)]
-
-
-def moved_outputs(session: Session) -> Moved:
-    """The most accurate known outputs: of the root, of the tightest layer, or of the layer."""
-    root = polished_root(session)
-    if root is not None:
-        return moved_root(root)
-    tightest = session.subject if session.tighten is None else session.tightened.subjects[-1]
-    return moved_layer(tightest)
-
-
-def moved_root(root: Root) -> Moved:
-    """The outputs at the root."""
-
-    def outputs(s: int, direction: Tensor, t: float) -> Tensors:
-        if t == 0:
-            return root.equation.parts(root.z)
-        values = shifted(root.equation.base, s, t * direction.double())
-        try:
-            return root.equation.parts(root.moved(values))
-        except LayerError as error:
-            raise PolishError(str(error)) from error
-
-    return outputs
-
-
-def moved_layer(subject: Subject) -> Moved:
-    """The outputs of a layer itself."""
-
-    def outputs(s: int, direction: Tensor, t: float) -> Tensors:
-        values = shifted([slot.value for slot in subject.slots], s, t * direction)
-        try:
-            return subject.values(values)
-        except LayerError as error:
-            raise ArithmeticError(str(error)) from error
-
-    return outputs
-
-
-def _along(session: Session, s: int, kind: int, noise: float) -> list[Evidence]:
-    columns = columns_of(session)
+def _along(session: Session, group: Group, kind: int) -> tuple[list[Evidence], list[Group]]:
+    """Evidence along one direction, and the groups that it leaves undecided."""
     try:
-        slopes = measured(session, s, kind).slope
+        found = measured(session, group, kind)
     except ArithmeticError as error:
-        return [
-            Evidence(
-                _name(session), session.outputs[o], session.slots[s].name, 0.0, 0.0, 0.0,
-                unreliable=str(error),
-            )
-            for _, o in columns
-        ]  # fmt: skip
-    direction = session.direction(s, kind)
-    return [
-        _evidence(session, s, direction, k, o, slopes, column, noise)
-        for column, (k, o) in enumerate(columns)
-    ]
+        if len(group) > 1:
+            return [], _halves(group)
+        return [_undecided(session, o, group[0], str(error)) for _, o in columns_of(session)], []
+    evidence: list[Evidence] = []
+    poor: set[int] = set()
+    for column, (k, o) in enumerate(columns_of(session)):
+        own = _judged(session, found, column, k, o)
+        copied = _copied(session, found, column, k, o, own)
+        if copied is not None and copied.error <= copied.floor:
+            pieces = list(_through_copy(session, found, k, o, own, copied))
+            evidence += pieces
+            names = {e.input for e in pieces if not e.floor <= RESOLUTION * e.scale}
+            poor |= {s for s in group if session.slots[s].name in names}
+            continue
+        limit = own.floor + session.lag * own.slack
+        if len(group) > 1:
+            if not own.error <= limit or own.kink:
+                return [], _suspects(session, found, column) or _halves(group)
+            poor |= {s for s in group if not limit <= RESOLUTION * _scale(own, s, found)}
+        evidence += [_evidence(session, own, found, o, s) for s in group]
+        if copied is not None:
+            evidence += _of_copy(session, found, column, o, own, copied)
+    if poor and len(group) > 1 and _may_help(session, group):
+        names = {session.slots[s].name for s in poor}
+        return [e for e in evidence if e.input not in names], [(s,) for s in sorted(poor)]
+    return evidence, []
+
+
+def _may_help(session: Session, group: Group) -> bool:
+    """True if slots may be seen better alone: not in a dtype whose rounding alone hides errors of 1 %."""
+    outputs = range(len(session.outputs))
+    return all(session.relative_floor(o, s) <= RESOLUTION for o in outputs for s in group)
+
+
+def _suspects(session: Session, found: Measured, column: int) -> list[Group]:
+    """Slots in which one quick difference contradicts the layer, each alone, and the others together."""
+    k, o = columns_of(session)[column]
+    spacing = min(_QUICK, float(found.slope.reach[column]))
+    suspects: list[Group] = []
+    others: list[int] = []
+    for s, step in found.steps.items():
+        try:
+            sees = float(quick(session, {s: step}, spacing)[column])
+        except ArithmeticError:
+            return []
+        says = float((session.gradients[k][o][s] * real(step)).sum())
+        if abs(says - sees) <= _ALIKE * abs(sees):
+            others.append(s)
+        else:
+            suspects.append((s,))
+    if not suspects:
+        return []
+    return [*suspects, tuple(others)] if others else suspects
+
+
+def _halves(group: Group) -> list[Group]:
+    middle = len(group) // 2
+    return [group[:middle], group[middle:]]
+
+
+def _scale(own: _Column, s: int, found: Measured) -> float:
+    if s in own.zeros:
+        return own.natural * found.shares[s]
+    size = own.sizes[s]
+    return max(size, abs(own.sees)) if len(found.steps) == 1 else size
+
+
+def _judged(session: Session, found: Measured, column: int, k: int, o: int) -> _Column:
+    sees = float(found.slope.value[column])
+    uncertain = TRUST * float(found.slope.error[column])
+    natural = float(found.natural[column])
+    units = {s: _unit(session, found, s) for s in found.steps}
+    sizes = {s: u * session.weighted(s, session.gradients[k][o][s]) for s, u in units.items()}
+    noises = {s: u * session.gradient_noise(k, o, s) for s, u in units.items()}
+    total = max(float(np.hypot.reduce(list(sizes.values()))), abs(sees))
+    relative = max(session.relative_floor(o, s) for s in found.steps)
+    if session.residual is not None:
+        relative += max(session.conditioned_floor(o, s) for s in found.steps)
+    noise = float(np.hypot.reduce(list(noises.values())))
+    rounding = VANISHES * session.eps * natural * max(found.shares.values())
+    floor = relative * total + uncertain + noise
+    if not session.solver_is_known:
+        floor += rounding
+    slack = 0.0
+    if session.solver_is_known:
+        parts = [
+            session.relative_slack(o, s) * sizes_at_root(session, k, o, s) * u
+            for s, u in units.items()
+        ]
+        slack = PROJECTED * float(np.hypot.reduce(parts))
+    error = abs(claimed(session, found, k, o) - sees)
+    doubt, unconfirmed = 0.0, False
+    if len(units) == 1 and not error <= floor + session.lag * slack:
+        doubt = TRUST * float(found.slope.doubt[column])
+        unconfirmed = error <= floor + session.lag * slack + doubt
+        # An iteration that stops elsewhere in each call still changes between its jumps; a step function
+        # does not.
+        if not found.slope.flat[column]:
+            doubt += lag_of_jumps(session, found) * total
+    constant = bool(found.slope.constant[column]) or uncertain <= _CERTAIN * natural
+    zeros = frozenset(
+        s
+        for s, size in sizes.items()
+        if error <= floor
+        and (size <= max(2 * noises[s], rounding) if size > 0 else constant)
+        and (len(units) > 1 or abs(sees) <= floor)
+    )
+    jump = float(found.slope.jump[column])
+    kink = jump if jump > KINK * total else 0.0
+    return _Column(error, sees, floor, slack, doubt, sizes, zeros, natural, kink, unconfirmed)
+
+
+def sizes_at_root(session: Session, k: int, o: int, s: int) -> float:
+    """The size of the gradient at the root, in the units of the slot's directions."""
+    pair = session.gradients_at_the_root(k, o)
+    return 0.0 if pair is None else session.weighted(s, pair[1][s])
+
+
+def _evidence(session: Session, own: _Column, found: Measured, o: int, s: int) -> Evidence:
+    scale = _scale(own, s, found)
+    unreliable = ""
+    if own.kink and scale > 0:
+        unreliable = (
+            f"the slopes on both sides differ by {own.kink / scale:.1e}: the layer has a kink here, "
+            "and no derivative; verify it at another point"
+        )
+    detail = "the derivative is zero up to rounding" if s in own.zeros else ""
+    if own.unconfirmed:
+        detail = "narrower differences do not confirm it: kinks or rounding are too near"
+    return Evidence(
+        check=_name(session),
+        output=session.outputs[o],
+        input=session.slots[s].name,
+        error=own.error,
+        scale=scale,
+        floor=own.floor,
+        slack=own.slack,
+        lag=session.lag,
+        doubt=own.doubt,
+        unreliable=unreliable,
+        detail=detail,
+    )
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One column of the float64 copy's gradients, in the units of the direction."""
+
+    error: float
+    floor: float
+    gradients: dict[int, Tensor]
+
+
+def _copied(
+    session: Session, found: Measured, column: int, k: int, o: int, own: _Column
+) -> _Copy | None:
+    gradients = session.gradients_of_copy
+    if gradients is None or session.copy is None or own.kink:
+        return None
+    ours = {s: g for s in found.steps if (g := gradients[k][o][s]) is not None}
+    if len(ours) < len(found.steps):
+        return None
+    says = sum(float((g * real(found.steps[s])).sum()) for s, g in ours.items())
+    sees, uncertain = float(found.slope.value[column]), TRUST * float(found.slope.error[column])
+    units = {s: _unit(session, found, s) for s in found.steps}
+    sizes = [u * session.weighted(s, ours[s]) for s, u in units.items()]
+    noise = [u * session.gradient_noise(k, o, s) for s, u in units.items()]
+    # Gradients that come through leaves which the copy shares with the layer are rounded to their dtype.
+    shared = any(s in session.copy[1].narrowed for s in found.steps)
+    precision = torch.finfo(torch.float32).eps if shared else torch.finfo(torch.float64).eps
+    relative = max(1e-9, 8 * precision) * max(session.tape.outputs[o].numel(), 1) ** 0.5
+    total = max(float(np.hypot.reduce(sizes)), abs(sees))
+    narrower = min(1.0, precision / session.eps)
+    floor = relative * total + uncertain + narrower * float(np.hypot.reduce(noise))
+    floor += VANISHES * precision * own.natural
+    return _Copy(abs(says - sees), floor, ours)
+
+
+def _through_copy(
+    session: Session, found: Measured, k: int, o: int, own: _Column, copied: _Copy
+) -> Iterator[Evidence]:
+    """The layer's gradients beside those of its copy, once differences have confirmed these."""
+    for s, wide in copied.gradients.items():
+        unit = _unit(session, found, s)
+        size, scale = unit * session.weighted(s, wide), _scale(own, s, found)
+        floor = session.relative_floor(o, s) * size + unit * session.gradient_noise(k, o, s)
+        if s in own.zeros:
+            floor += VANISHES * session.eps * own.natural * found.shares[s]
+        gradient = session.gradients[k][o][s]
+        yield Evidence(
+            NAME, session.outputs[o], session.slots[s].name,
+            error=max(unit * session.weighted(s, gradient - wide), copied.error),
+            scale=scale,
+            floor=floor + copied.floor,
+            worst=session.component(s, gradient, wide),
+            detail="the derivative is zero up to rounding" if s in own.zeros else "",
+        )  # fmt: skip
+
+
+def _of_copy(
+    session: Session, found: Measured, column: int, o: int, own: _Column, copied: _Copy
+) -> Iterator[Evidence]:
+    """Evidence on the gradients of the float64 copy, which come from the same code."""
+    error, floor = copied.error, copied.floor
+    doubt = 0.0
+    if not error <= floor:
+        total = max(float(np.hypot.reduce(list(own.sizes.values()))), abs(own.sees))
+        jumps = len(found.steps) == 1 and not found.slope.flat[column]
+        doubt = TRUST * float(found.slope.doubt[column])
+        doubt += lag_of_jumps(session, found) * total if jumps else 0.0
+    for s in found.steps:
+        scale = _scale(own, s, found)
+        if error > floor or floor <= RESOLUTION * scale:
+            yield Evidence(
+                COPY, session.outputs[o], session.slots[s].name,
+                error=error, scale=scale, floor=floor, doubt=doubt, reference=False,
+            )  # fmt: skip
+
+
+def _undecided(session: Session, o: int, s: int, reason: str) -> Evidence:
+    return Evidence(
+        _name(session), session.outputs[o], session.slots[s].name, 0.0, 0.0, 0.0, unreliable=reason
+    )
 
 
 def _name(session: Session) -> str:
     if session.residual is not None:
         return f"{NAME} of the root"
     return NAME if session.tighten is None else f"{NAME} of the tightened layer"
-
-
-def _evidence(
-    session: Session,
-    s: int,
-    direction: Tensor,
-    k: int,
-    o: int,
-    slopes: Slope,
-    column: int,
-    noise: float,
-) -> Evidence:
-    gradient = session.gradients[k][o][s].double()
-    sees = float(slopes.value[column])
-    uncertain = TRUST * float(slopes.error[column])
-    error = abs(_inner(gradient, direction) - sees)
-    scale = max(float(gradient.norm()), abs(sees))
-    floor, slack, doubt = session.relative_floor(o, s) * scale + uncertain, 0.0, 0.0
-    if session.solver_is_known:
-        slack = PROJECTED * session.slack(k, o, s)
-    elif noise > _UNFINISHED * torch.finfo(session.precision(o, s)).eps:
-        doubt = _LAG * noise * scale
-    if session.residual is not None:
-        floor += session.conditioned_floor(o, s) * scale
-    unreliable = ""
-    if slopes.jump[column] > _KINK * scale:
-        unreliable = (
-            f"the slopes on both sides differ by {slopes.jump[column] / scale:.1e}: "
-            "the layer has a kink here"
-        )
-    elif bool(slopes.constant[column]) and error <= floor:
-        scale = 0.0  # Neither the outputs nor the gradient show a dependence.
-    return Evidence(
-        check=_name(session),
-        output=session.outputs[o],
-        input=session.slots[s].name,
-        error=error,
-        scale=scale,
-        floor=floor,
-        slack=slack,
-        lag=session.lag,
-        doubt=doubt,
-        unreliable=unreliable,
-    )
-
-
-def polished_root(session: Session) -> Root | None:
-    """The polished root, or `None` if the equation is unknown or unsolved."""
-    try:
-        return session.roots[1]
-    except NotExercisedError:
-        return None
-
-
-def columns_of(session: Session) -> list[tuple[int, int]]:
-    """The cotangents and outputs, `(k, o)`, of the measured columns."""
-    return [(k, o) for o in range(len(session.outputs)) for k in range(session.cotangents)]
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    return float((a.double() * b.double()).sum())

@@ -25,7 +25,7 @@ def implicit_reference(session: Session) -> list[Evidence]:
         for k in range(session.cotangents):
             _, star = session.implicit(k, o)
             for s, slot in enumerate(session.slots):
-                gradient = session.gradients[k][o][s].double()
+                gradient = session.gradients[k][o][s]
                 scale = float(star[s].norm())
                 found.append(
                     Evidence(

@@ -18,12 +18,15 @@ from torch import Tensor
 from ..differences import Slope, slope
 from ..evidence import Evidence
 from ..polish import PolishError, Root
+from ..real import inner, real, widened
 from ..session import NotExercisedError, Session
 from ..subject import LayerError, NoForwardModeError, Subject, Tensors
 from ..subject.forward_mode import pushforward_of_gradients
-from .finite_differences import TRUST, shifted
+from .measuring import TRUST, doubt_of, has_kink, shifted
 
 NAME = "second order"
+_KINK = 1e-3
+"""Jumps of a gradient's slope above this share of it are kinks; smaller ones are rounding."""
 SOLVES = 10.0
 """Factor on the floor of first derivatives, since a second one takes several adjoint solves in sequence."""
 
@@ -43,7 +46,7 @@ def second_order(session: Session) -> list[Evidence]:
     for o in range(len(session.outputs)):
         twice = _twice(session, o, probes_of(session))
         for s in range(len(session.slots)):
-            along = session.direction(s, 0).double()
+            along = real(session.direction(s, 0))
             found.append(
                 _against_differences(session, o, s, twice[s], along, "reverse over reverse")
             )
@@ -58,7 +61,7 @@ def forward_over_reverse(session: Session) -> list[Evidence]:
         NotExercisedError: The layer or its backward pass has no forward mode, or the root was not found.
     """
     found, reason = [], "no input requires gradients"
-    probes = [probe.double() for probe in probes_of(session)]
+    probes = [real(probe) for probe in probes_of(session)]
     for o in range(len(session.outputs)):
         for s, slot in enumerate(session.slots):
             if slot.position is None:
@@ -75,11 +78,11 @@ def forward_over_reverse(session: Session) -> list[Evidence]:
                 continue
             # The number ⟨p, H v⟩, spread along v so that its form is that of a gradient.
             inner = sum(
-                float((p * g.double()).sum())
+                float((p * real(g)).sum())
                 for p, g, part in zip(probes, moved, session.slots, strict=True)
                 if part.position is not None
             )
-            along = direction.double()
+            along = real(direction)
             found.append(
                 _against_differences(
                     session, o, s, inner * along / along.square().sum(), along, "forward over reverse",
@@ -104,7 +107,7 @@ def second_derivatives(session: Session, o: int, s: int) -> float:
     Raises:
         NotExercisedError: The layer refuses a second backward pass.
     """
-    return float((_product(session, o, s, 0) * session.direction(s, 0).double()).sum())
+    return float((_product(session, o, s, 0) * real(session.direction(s, 0))).sum())
 
 
 def _product(session: Session, o: int, s: int, kind: int) -> Tensor:
@@ -122,7 +125,10 @@ def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
     try:
         gradients = tape.pullback(session.only(o, cotangent), create_graph=True)
         value = sum(
-            ((p * g).sum() for p, g in zip(probes, gradients, strict=True)),
+            (
+                (_dense(p).conj() * _dense(g)).sum().real
+                for p, g in zip(probes, gradients, strict=True)
+            ),
             torch.zeros((), dtype=torch.float64),
         )
         if not value.requires_grad:
@@ -131,12 +137,17 @@ def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
             raise NotExercisedError(
                 "the layer refuses a second backward pass (once_differentiable)"
             )
-        found = torch.autograd.grad(value, tape.tensors, allow_unused=True, materialize_grads=True)
+        with tape.around():
+            found = torch.autograd.grad(
+                value, tape.tensors, allow_unused=True, materialize_grads=True
+            )
     except (LayerError, RuntimeError) as error:
         raise NotExercisedError(
             f"a second backward pass raised: {str(error).splitlines()[0]}"
         ) from error
-    return tuple(gradient.detach().double() for gradient in found)
+    return tuple(
+        real(tape.projections[s](g) if s in tape.projections else g) for s, g in enumerate(found)
+    )
 
 
 def _refuses(value: Tensor) -> bool:
@@ -174,24 +185,51 @@ def _against_differences(
     except ArithmeticError as error:
         return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
     sees = float(measured.value[0])
-    scale = max(float(says.norm()), abs(sees), _natural(session, o, s))
+    sizes = (session.weighted(s, says), abs(sees), _natural(session, o, s))
+    scale = max(size for size in sizes if size == size)
+    if measured.jump[0] > _KINK * scale or has_kink(session, o, s):
+        return Evidence(
+            name, output, slot, 0.0, 0.0, 0.0,
+            unreliable="the gradient has a kink here, and no derivative; verify it at another point",
+        )  # fmt: skip
+    if _overflows(session, o, s, says):
+        return Evidence(
+            name, output, slot, 0.0, 0.0, 0.0,
+            unreliable="second derivatives overflow in this dtype; use layer.double()",
+        )  # fmt: skip
+    distance = abs(float((says * direction).sum()) - sees)
+    floor = _relative(session, o, s) * scale + TRUST * float(measured.error[0])
+    floor += session.gradient_noise(0, o, s) / session.size(s)
+    doubt = 0.0
+    if not distance <= floor:
+        doubt = TRUST * float(measured.doubt[0]) + doubt_of(session, s) * scale
     return Evidence(
         name, output, slot,
-        error=abs(float((says * direction).sum()) - sees),
+        error=distance,
         scale=scale,
-        floor=_relative(session, o, s) * scale + TRUST * float(measured.error[0]),
+        floor=floor,
         slack=session.relative_slack(o, s) * scale,
         lag=SOLVES * session.lag,
+        doubt=doubt,
     )  # fmt: skip
+
+
+def _overflows(session: Session, o: int, s: int, says: Tensor) -> bool:
+    """True if second derivatives are not finite since they exceed the largest number of the dtype."""
+    largest = float(torch.finfo(session.precision(o, s)).max)
+    return not bool(torch.isfinite(says).all()) and _natural(session, o, s) ** 2 > largest
 
 
 def _symmetry(session: Session, o: int, s: int) -> Evidence:
     """The Hessian is symmetric: `⟨H p, v⟩ = ⟨H v, p⟩`."""
     p, v = session.direction(s, 3), session.direction(s, 0)
     hp, hv = (_product(session, o, s, kind) for kind in (3, 0))
-    one, other = float((hp * v.double()).sum()), float((hv * p.double()).sum())
-    natural = float(session.gradients[0][o][s].double().norm()) / session.size(s)
-    scale = max(float(hp.norm()), float(hv.norm()), natural)
+    if _overflows(session, o, s, hp) or _overflows(session, o, s, hv):
+        raise NotExercisedError("second derivatives overflow in this dtype")
+    if has_kink(session, o, s):
+        raise NotExercisedError("the layer has a kink here")
+    one, other = float((hp * real(v)).sum()), float((hv * real(p)).sum())
+    scale = max(session.weighted(s, hp), session.weighted(s, hv), _natural(session, o, s))
     return Evidence(
         "symmetry of the Hessian", label(session.outputs[o]), session.slots[s].name,
         error=abs(one - other),
@@ -222,7 +260,11 @@ def _relative(session: Session, o: int, s: int) -> float:
 
 def _natural(session: Session, o: int, s: int) -> float:
     """Typical size of second derivatives: the gradient changes over the size of a slot."""
-    return max(float(g.double().norm()) for g in session.gradients[0][o]) / session.size(s)
+    sizes = (
+        max(session.weighted(i, g), session.gradient_noise(0, o, i))
+        for i, g in enumerate(session.gradients[0][o])
+    )
+    return max(sizes) / session.size(s)
 
 
 def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
@@ -233,18 +275,22 @@ def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[f
     ]
     if session.residual is not None:
         return _of_root(session, o, s, probes, session.roots[1])
-    tightest = session.subject if session.tighten is None else session.tightened.subjects[-1]
-    return _of_layer(session, o, s, probes, tightest)
+    subject = session.subject
+    if session.copy is not None and session.gradients_of_copy is not None:
+        subject = session.copy[0]
+    if session.tighten is not None:
+        subject = session.tightened.subjects[-1]
+    return _of_layer(session, o, s, probes, subject)
 
 
 def _of_root(
     session: Session, o: int, s: int, probes: Sequence[Tensor], root: Root
 ) -> Callable[[float], np.ndarray]:
-    equation, along = root.equation, session.direction(s, 0).double()
+    equation, along = root.equation, widened(session.direction(s, 0))
     w = session.cotangent(0, o)
 
     def sample(t: float) -> np.ndarray:
-        values = shifted(equation.base, s, t * along)
+        values = shifted(equation.base, {s: along}, t)
         try:
             there = Root(equation, root.moved(values), session.generator(5), values)
         except LayerError as error:
@@ -257,11 +303,12 @@ def _of_root(
 def _of_layer(
     session: Session, o: int, s: int, probes: Sequence[Tensor], subject: Subject
 ) -> Callable[[float], np.ndarray]:
-    along = session.direction(s, 0)
-    cotangents = session.only(o, session.probes[0][o])
+    along = widened(session.direction(s, 0))
+    w = session.probes[0][o]
+    cotangents = session.only(o, w if subject is session.subject else widened(w))
 
     def sample(t: float) -> np.ndarray:
-        values = shifted([slot.value for slot in session.slots], s, t * along)
+        values = shifted([slot.value for slot in subject.slots], {s: along}, t)
         try:
             return _inner(probes, subject.gradients(values, cotangents))
         except LayerError as error:
@@ -272,4 +319,8 @@ def _of_layer(
 
 def _inner(probes: Sequence[Tensor], gradients: Sequence[Tensor]) -> np.ndarray:
     pairs = zip(probes, gradients, strict=True)
-    return np.array([sum(float((p.double() * g.double()).sum()) for p, g in pairs)])
+    return np.array([sum(inner(p, g) for p, g in pairs)])
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()

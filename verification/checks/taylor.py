@@ -9,18 +9,18 @@ confidence interval, to remainders above the noise floor and above the part that
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..differences import HALF_WIDTH
 from ..evidence import Evidence
 from ..fitting import Estimate, median_slope
+from ..real import real
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
-from .finite_differences import columns_of, doubt_of_another_call, moved_outputs, projected
+from .measuring import Measured, columns_of, doubt_of, measured
 from .second_order import SOLVES, label, second_derivatives
 
 NAME = "Taylor remainders"
@@ -50,20 +50,18 @@ def taylor(session: Session) -> list[Evidence]:
         NotExercisedError: No remainder rises above the noise.
     """
     found: list[Evidence] = []
-    moved, doubt = moved_outputs(session), doubt_of_another_call(session)
     for s in range(len(session.slots)):
-        direction = session.direction(s, 0)
-
-        def values(t: float, s: int = s, direction: Tensor = direction) -> np.ndarray:
-            return projected(session, moved(s, direction, t))
-
         try:
-            samples = _sampled(values, session.size(s), _rounding(session, s))
+            along = measured(session, (s,), 0)
+            samples = _sampled(along, session.size(s), _rounding(session, s))
         except (ArithmeticError, LayerError):
             continue
+        direction, doubt = real(session.direction(s, 0)), doubt_of(session, s)
         for o in range(len(session.outputs)):
             column = columns_of(session).index((0, o))
-            slope = float((session.gradients[0][o][s].double() * direction.double()).sum())
+            if along.slope.jump[column] > 0:
+                continue  # At a kink every gradient leaves a remainder of order 1.
+            slope = float((session.gradients[0][o][s] * direction).sum())
             try:
                 twice: float | None = second_derivatives(session, o, s)
             except NotExercisedError:
@@ -75,10 +73,12 @@ def taylor(session: Session) -> list[Evidence]:
 
 
 def _rounding(session: Session, s: int) -> float:
-    """Precision of the values; those of a polished root are in float64."""
+    """Precision of the values; those of a polished root and of a float64 copy are in float64."""
     if session.residual is not None:
         condition = session.roots[1].inverse.condition or 1.0
         return float(np.finfo(float).eps) * condition
+    if session.copy is not None:
+        return float(np.finfo(float).eps)
     return max(torch.finfo(session.precision(o, s)).eps for o in range(len(session.outputs)))
 
 
@@ -93,12 +93,14 @@ class _Samples:
         return _Samples(self.t, self.centre[column], self.ahead[:, column], self.noise[column])
 
 
-def _sampled(values: Callable[[float], np.ndarray], size: float, eps: float) -> _Samples:
-    centre = values(0.0)
+def _sampled(along: Measured, size: float, eps: float) -> _Samples:
+    """Samples within the distance over which the differences found the layer smooth."""
+    centre = along.sample(0.0)
     steps, ahead = [], []
-    for t in _STEPS:
+    reach = HALF_WIDTH * float(along.slope.reach.min())
+    for t in _STEPS[reach >= _STEPS]:
         try:
-            here = values(float(t) * size)
+            here = along.sample(float(t))
         except ArithmeticError:
             break
         if not np.isfinite(here).all():
@@ -108,7 +110,9 @@ def _sampled(values: Callable[[float], np.ndarray], size: float, eps: float) -> 
     if len(steps) < _FEWEST:
         raise ArithmeticError("too few steps have values")
     largest = np.maximum(np.abs(centre), np.abs(np.array(ahead)).max(axis=0))
-    return _Samples(np.array(steps), centre, np.array(ahead), eps * largest)
+    noise = eps * np.maximum(largest, along.natural)
+    found = np.where(along.slope.noisy <= along.slope.reach, along.slope.noise, 0.0)
+    return _Samples(np.array(steps), centre, np.array(ahead), np.maximum(noise, found))
 
 
 def _orders(
@@ -121,7 +125,7 @@ def _orders(
     doubt: float,
 ) -> list[Evidence]:
     output, slot = session.outputs[o], session.slots[s].name
-    t, scale = samples.t, float(session.gradients[0][o][s].double().norm())
+    t, scale = samples.t, session.weighted(s, session.gradients[0][o][s])
     change = samples.ahead - samples.centre
     first = change - t * slope
     floor, slack, lag = (
@@ -130,7 +134,7 @@ def _orders(
         SOLVES * session.lag,
     )
     explained = floor + lag * slack + doubt
-    by_gradient = t * explained * scale
+    by_gradient = t * (explained * scale + session.gradient_noise(0, o, s))
     by_both = by_gradient + t**2 * explained * scale / session.size(s)
     second = None if twice is None else first - 0.5 * t**2 * twice
     found = []
@@ -153,7 +157,7 @@ def _orders(
                 f"{NAME}, order {order}", name, slot,
                 error=slowest if low else 0.0,
                 scale=unit,
-                floor=floor * unit,
+                floor=floor * unit + (session.gradient_noise(0, o, s) if order < 3 else 0.0),
                 slack=slack * unit,
                 lag=lag,
                 doubt=doubt * unit,

@@ -18,13 +18,19 @@ from torch.utils._pytree import tree_map
 from ...implicit import ImplicitLayer
 from ..evidence import Evidence
 from ..probes import moved_at_random
+from ..real import distance_of, size_of
 from ..session import NotExercisedError, Session
 from ..subject import LayerError, Tape
+from .comparing import all_outputs, compared, same_values
+from .measuring import doubt_of
 
-_LAG = 1e3
 _INDEPENDENT = 1e-3
 """If the outputs of a row change by more than this with its neighbours, rows are dependent."""
 _OTHER_START = 0.1
+_FURTHER = 100.0
+"""Two unfinished iterations may be apart by this multiple of their distance from the root."""
+_LARGER = (1, 33)
+"""Rows of a larger batch beyond the given ones, and beyond a block of 32."""
 
 
 def second_backward(session: Session) -> list[Evidence]:
@@ -33,7 +39,7 @@ def second_backward(session: Session) -> list[Evidence]:
     for o, _ in enumerate(session.outputs):
         first = session.gradients[0][o]
         again = session.tape.pullback(session.only(o, session.probes[0][o]))
-        found += _compared(session, o, "second backward pass", first, again)
+        found += compared(session, o, "second backward pass", first, again)
     return found
 
 
@@ -50,7 +56,7 @@ def memory_layout(session: Session) -> list[Evidence]:
         new.stride() == slot.value.stride() for new, slot in zip(values, session.slots, strict=True)
     ):
         raise NotExercisedError("no input has two axes longer than 1")
-    return _all_outputs(session, "memory layout", _called(session, values))
+    return all_outputs(session, "memory layout", _called(session, values))
 
 
 def expanded(session: Session) -> list[Evidence]:
@@ -69,9 +75,9 @@ def expanded(session: Session) -> list[Evidence]:
     found = []
     for o, _ in enumerate(session.outputs):
         cotangents = session.only(o, session.probes[0][o])
-        found += _compared(
+        found += compared(
             session, o, "expanded inputs", expected.pullback(cotangents),
-            there.pullback(cotangents), _distance(expected.values, there.values),
+            there.pullback(cotangents), distance_of(expected.values, there.values),
         )  # fmt: skip
     return found
 
@@ -87,6 +93,43 @@ def rows(session: Session) -> list[Evidence]:
     return _rows(session, "permuted batch", own, order) + _rows(
         session, "a row alone", own, torch.tensor([batch - 1])
     )
+
+
+def larger_batch(session: Session) -> list[Evidence]:
+    """The rows repeated in a larger batch get the gradients that they have in the given one.
+
+    Each repetition has its own part of the cotangent, so tensors that all rows share get the sum of the
+    parts'.
+
+    Raises:
+        NotExercisedError: Inputs and outputs share no batch axis, or its rows depend on each other.
+    """
+    batch, own = _batch(session)
+    found = []
+    for more in _LARGER:
+        order = torch.arange(batch + more) % batch
+        tape = _called(session, _chosen(session, own, order))
+        distance = distance_of([value[order] for value in session.tape.values], tape.values)
+        if distance > _INDEPENDENT:
+            raise NotExercisedError("the rows of the batch depend on each other")
+        for o, _ in enumerate(session.outputs):
+            w = session.probes[0][o]
+            cotangent = w[order] * (1 + order.roll(3).reshape(-1, *[1] * (w.ndim - 1)) % 3).to(
+                w.dtype
+            )
+            gradients = tape.pullback(session.only(o, cotangent))
+            expected = [torch.zeros_like(g) for g in gradients]
+            for start in range(0, batch + more, batch):
+                rows_here = slice(start, min(start + batch, batch + more))
+                part = torch.zeros_like(w)
+                part[: rows_here.stop - start] = cotangent[rows_here]
+                for s, g in enumerate(session.tape.pullback(session.only(o, part))):
+                    if s in own:
+                        expected[s][rows_here] = g[: rows_here.stop - start]
+                    else:
+                        expected[s] = expected[s] + g
+            found += compared(session, o, "a larger batch", expected, gradients, distance)
+    return found
 
 
 def empty_batch(session: Session) -> list[Evidence]:
@@ -106,8 +149,8 @@ def empty_batch(session: Session) -> list[Evidence]:
         except LayerError as error:
             raise NotExercisedError(f"with an empty batch {error}") from error
         for s, slot in enumerate(session.slots):
-            size = float(session.gradients[0][o][s].double().norm())
-            left = float(gradients[s].double().norm())
+            size = float(session.gradients[0][o][s].norm())
+            left = size_of(gradients[s])
             found.append(
                 Evidence(
                     "empty batch", output, slot.name,
@@ -145,13 +188,33 @@ def vmapped(session: Session) -> list[Evidence]:
             raise NotExercisedError(f"under vmap {error}") from error
         for which, tape in enumerate(alone):
             expected = tape.pullback(session.only(o, w))
-            distance = _distance(tape.values, [value[which] for value in both.values])
+            distance = distance_of(tape.values, [value[which] for value in both.values])
+            if distance > _another_value(session):
+                fault = f"under vmap the layer has other values, by {distance:.1e}"
+                return [
+                    Evidence("vmap", output, slot.name, 0.0, 0.0, 0.0, reference=False, fault=fault)
+                    for output in session.outputs
+                    for slot in session.slots
+                ]
             said = [torch.zeros_like(gradient) for gradient in expected]
             for position, s in enumerate(own):
                 said[s] = mapped[position][which]
-            pieces = _compared(session, o, "vmap", expected, said, distance)
+            pieces = compared(session, o, "vmap", expected, said, distance)
             found += [pieces[s] for s in own]
     return found
+
+
+def _another_value(session: Session) -> float:
+    """The relative distance above which two values are not those of one function.
+
+    Raises:
+        NotExercisedError: The layer draws random numbers, which `vmap` draws otherwise.
+    """
+    if session.random:
+        raise NotExercisedError("the layer draws random numbers, which vmap draws otherwise")
+    solver = session.solver_error if session.solver_is_known else 0.0
+    jumps = max((doubt_of(session, s) for s in range(len(session.slots))), default=0.0)
+    return same_values(session) + _FURTHER * solver + jumps
 
 
 def tied_inputs(session: Session) -> list[Evidence]:
@@ -173,8 +236,8 @@ def tied_inputs(session: Session) -> list[Evidence]:
         cotangents = session.only(o, session.probes[0][o])
         expected, says = list(apart.pullback(cotangents)), together.pullback(cotangents)
         expected[first] = expected[first] + expected[second]
-        pieces = _compared(
-            session, o, "tied inputs", expected, says, _distance(apart.values, together.values)
+        pieces = compared(
+            session, o, "tied inputs", expected, says, distance_of(apart.values, together.values)
         )
         found += [piece for s, piece in enumerate(pieces) if s != second]
     return found
@@ -183,7 +246,7 @@ def tied_inputs(session: Session) -> list[Evidence]:
 def after_another_call(session: Session) -> list[Evidence]:
     """Gradients do not depend on the call before."""
     _called(session, [0.5 * slot.value for slot in session.slots])
-    return _all_outputs(session, "after another call", session.subject.tape())
+    return all_outputs(session, "after another call", session.subject.tape())
 
 
 def start_of_the_iteration(session: Session) -> list[Evidence]:
@@ -204,9 +267,9 @@ def start_of_the_iteration(session: Session) -> list[Evidence]:
     )
     moved.init = lambda *inputs: start
     _, tape = session.subject.like(moved)
-    if _distance(session.tape.values, tape.values) > _INDEPENDENT:
+    if distance_of(session.tape.values, tape.values) > _INDEPENDENT:
         raise NotExercisedError("another start gives another solution")
-    return _all_outputs(session, "start of the iteration", tape)
+    return all_outputs(session, "start of the iteration", tape)
 
 
 def _alike(session: Session) -> tuple[int, int]:
@@ -221,7 +284,7 @@ def _alike(session: Session) -> tuple[int, int]:
 
 def _rows(session: Session, name: str, own: frozenset[int], index: Tensor) -> list[Evidence]:
     tape = _called(session, _chosen(session, own, index))
-    distance = _distance([value[index] for value in session.tape.values], tape.values)
+    distance = distance_of([value[index] for value in session.tape.values], tape.values)
     if distance > _INDEPENDENT:
         raise NotExercisedError("the rows of the batch depend on each other")
     found = []
@@ -234,7 +297,7 @@ def _rows(session: Session, name: str, own: frozenset[int], index: Tensor) -> li
             torch.zeros_like(whole).index_copy(0, index, part) if s in own else part
             for s, (whole, part) in enumerate(zip(reference, gradients, strict=True))
         ]
-        found += _compared(session, o, name, reference, spread, distance)
+        found += compared(session, o, name, reference, spread, distance)
     return found
 
 
@@ -273,58 +336,3 @@ def _called(session: Session, values: Sequence[Tensor]) -> Tape:
         return session.subject.tape_of(values)
     except LayerError as error:
         raise NotExercisedError(f"the layer does not take such inputs: {error}") from error
-
-
-def _distance(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Relative distance of two calls' outputs."""
-    distance = 0.0
-    for a, b in zip(before, after, strict=True):
-        if a.shape != b.shape:
-            return torch.inf
-        size = float(a.double().norm())
-        difference = float((a.double() - b.double()).norm())
-        distance = max(distance, difference / size if size > 0 else difference)
-    return distance
-
-
-def _all_outputs(session: Session, name: str, tape: Tape) -> list[Evidence]:
-    distance = _distance(session.tape.values, tape.values)
-    found = []
-    for o, _ in enumerate(session.outputs):
-        gradients = tape.pullback(session.only(o, session.probes[0][o]))
-        found += _compared(session, o, name, session.gradients[0][o], gradients, distance)
-    return found
-
-
-def _compared(
-    session: Session,
-    o: int,
-    name: str,
-    expected: Sequence[Tensor],
-    says: Sequence[Tensor],
-    distance: float = 0.0,
-) -> list[Evidence]:
-    """Evidence for every slot.
-
-    Another call may have ended at another iterate. `distance` is the relative distance of the values, and a
-    gradient converges later than its value.
-    """
-    found = []
-    for s, slot in enumerate(session.slots):
-        right, other = expected[s].detach().double(), says[s].detach().double()
-        scale = float(right.norm())
-        doubt = 0.0 if session.solver_is_known else _LAG * distance * scale
-        found.append(
-            Evidence(
-                name, session.outputs[o], slot.name,
-                error=float((right - other).norm()),
-                scale=scale,
-                floor=2 * session.relative_floor(o, s) * scale + session.underflow(o, s),
-                slack=session.known_slack(o, s),
-                lag=session.lag,
-                doubt=doubt,
-                reference=False,
-                worst=session.component(s, other, right),
-            )
-        )  # fmt: skip
-    return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from .errors import LayerError, NoForwardModeError
 from .subject import Subject
@@ -17,9 +18,8 @@ def pushforward(subject: Subject, tangents: Sequence[Tensor]) -> Tensors:
     """Tangents of the outputs in forward mode.
 
     Raises:
-        NoForwardModeError: The layer has none, or a captured tensor has a tangent.
+        NoForwardModeError: The layer has none.
     """
-    _check_tangents(subject, tangents)
     with forward_ad.dual_level():
         _, outputs = _dual_call(subject, tangents)
         found = [forward_ad.unpack_dual(output) for output in outputs]
@@ -39,10 +39,12 @@ def pushforward_of_gradients(
     Raises:
         NoForwardModeError: The layer, or its backward pass, has no forward mode.
     """
-    _check_tangents(subject, tangents)
     with forward_ad.dual_level():
         duals, outputs = _dual_call(subject, tangents)
-        tape = Tape(outputs, tuple(duals.values()), outputs)
+        inputs = [
+            d for d, slot in zip(duals, subject.slots, strict=True) if slot.position is not None
+        ]
+        tape = Tape(outputs, tuple(inputs), outputs)
         try:
             gradients = tape.pullback(cotangents, create_graph=True)
         except LayerError as error:
@@ -56,24 +58,38 @@ def pushforward_of_gradients(
         )
 
 
-def _check_tangents(subject: Subject, tangents: Sequence[Tensor]) -> None:
-    if any(
-        slot.leaf is not None and bool(tangent.any())
-        for slot, tangent in zip(subject.slots, tangents, strict=True)
-    ):
-        raise NoForwardModeError("captured tensors cannot carry tangents")
+def _dual_call(subject: Subject, tangents: Sequence[Tensor]) -> tuple[list[Tensor], Tensors]:
+    """The slots as dual numbers, by place, and the outputs; for use inside of a dual level.
 
-
-def _dual_call(
-    subject: Subject, tangents: Sequence[Tensor]
-) -> tuple[dict[int | None, Tensor], Tensors]:
-    """The inputs as dual numbers, by position, and the outputs; for use inside of a dual level."""
-    duals: dict[int | None, Tensor] = {
-        slot.position: forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
+    A captured tensor gets its tangent in place, so that the layer meets it however it reaches the tensor. It
+    loses the tangent with the level, and keeps its value and version.
+    """
+    if isinstance(subject.layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise NoForwardModeError(
+            "TorchScript drops tangents in graphs that it differentiates itself"
+        )
+    if any(slot.rebuild is not None for slot in subject.slots):
+        raise NoForwardModeError("sparse inputs carry no tangents")
+    duals = [
+        forward_ad.make_dual(slot.value.clone().requires_grad_(), tangent)
+        if slot.leaf is None
+        else _with_tangent(slot.leaf, tangent)
         for slot, tangent in zip(subject.slots, tangents, strict=True)
+    ]
+    inputs: dict[int | None, Tensor] = {
+        slot.position: dual
+        for slot, dual in zip(subject.slots, duals, strict=True)
         if slot.position is not None
     }
     try:
-        return duals, subject.called_with(duals)
+        return duals, subject.called_with(inputs)
     except (NotImplementedError, RuntimeError, LayerError) as error:
         raise NoForwardModeError(str(error).splitlines()[0]) from error
+
+
+def _with_tangent(leaf: Tensor, tangent: Tensor) -> Tensor:
+    """The leaf itself, with a tangent in the current level if that is not zero."""
+    if bool(tangent.any()):
+        with torch.no_grad(), _unsafe_preserve_version_counter(leaf):
+            leaf.copy_(forward_ad.make_dual(leaf.detach().clone(), tangent))
+    return leaf

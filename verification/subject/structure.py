@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_map, tree_unflatten
 
+from ..real import differentiable
 from .errors import LayerError
 from .tape import Tensors
 
@@ -48,7 +50,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Floating-point outputs of a layer.
+    """Differentiable outputs of a layer: real and complex floating-point tensors.
+
+    The fields of a dataclass count as those of a dictionary.
 
     Attributes:
         names: Their names, such as `"output 0"`.
@@ -69,38 +73,67 @@ class Outputs:
         Raises:
             LayerError: It holds no floating-point tensor.
         """
-        paths, spec = tree_flatten_with_path(whole)
+        paths, spec = tree_flatten_with_path(_opened(whole))
         found: dict[int, str] = {}
         ignored = []
         for position, (path, leaf) in enumerate(paths):
             name = f"output {_path(path)}".strip()
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            if differentiable(leaf):
                 found[position] = name
             else:
                 kind = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
                 ignored.append(f"{name} ({kind})")
         if not found:
-            raise LayerError("the layer returned no floating-point tensor")
+            raise LayerError(
+                "the layer returned no floating-point tensor: only those, real or complex, have derivatives"
+            )
         return Outputs(tuple(found.values()), tuple(found), tuple(ignored), spec)
 
     def tensors(self, whole: Any) -> Tensors:
-        """The floating-point outputs in the value of the layer or of a residual.
+        """The differentiable outputs in the value of the layer or of a residual.
 
         Raises:
             LayerError: The structure differs from that of the first call.
         """
-        paths, spec = tree_flatten_with_path(whole)
+        paths, spec = tree_flatten_with_path(_opened(whole))
         if spec != self.spec:
             raise LayerError("the layer returned another structure than before")
         return tuple(paths[position][1] for position in self.positions)
 
     def filled(self, whole: Any, outputs: Sequence[Tensor]) -> Any:
-        """The layer's value with other floating-point tensors in its structure."""
-        leaves, spec = tree_flatten_with_path(whole)
+        """The layer's value with other tensors as its differentiable outputs."""
+        leaves, spec = tree_flatten_with_path(_opened(whole))
         filled = [leaf for _, leaf in leaves]
         for position, output in zip(self.positions, outputs, strict=True):
             filled[position] = output
-        return tree_unflatten(filled, spec)
+        return _closed(tree_unflatten(filled, spec), whole)
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, (type, Tensor, dict))
+
+
+def _opened(whole: Any) -> Any:
+    """The value with dictionaries of their fields in place of dataclasses."""
+
+    def opened(part: Any) -> Any:
+        if not _is_dataclass(part):
+            return part
+        return {f.name: _opened(getattr(part, f.name)) for f in dataclasses.fields(part)}
+
+    return tree_map(opened, whole, is_leaf=_is_dataclass)
+
+
+def _closed(content: Any, like: Any) -> Any:
+    """Dataclasses as in `like`, with other content."""
+    if _is_dataclass(like):
+        parts = {name: _closed(part, getattr(like, name)) for name, part in content.items()}
+        return dataclasses.replace(like, **parts)
+    if isinstance(like, dict):
+        return type(like)((key, _closed(content[key], like[key])) for key in like)
+    if isinstance(like, (list, tuple)) and not hasattr(like, "_fields"):
+        return type(like)(_closed(a, b) for a, b in zip(content, like, strict=True))
+    return content
 
 
 def _path(path: Any) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..reachable import graph_leaves, reachable_leaves
+from ..real import differentiable, distance_of
 from ..time_limit import TimeLimit
 from .errors import LayerError, foreign_errors
 from .random_state import random_state
@@ -39,10 +42,13 @@ class Subject:
         inputs: Structure of the inputs.
         structure: Structure of the outputs, once discovered.
         slots: Tensors that the layer may be differentiated in.
-        outputs: Names of the floating-point outputs.
+        outputs: Names of the differentiable outputs.
         ignored: Descriptions of tensors that are not checked.
         calls: Number of calls of the layer, those of its `like` and `at` included.
         warnings: First lines of the warnings that it raised.
+        around: Context of every call and backward pass.
+        originals: Further tensors that carry a slot's gradient, by its position.
+        observed: Side effects of backward passes, in words.
     """
 
     def __init__(
@@ -66,12 +72,20 @@ class Subject:
         self.ignored: list[str] = []
         slots = []
         for position, (name, leaf) in enumerate(zip(self.inputs.names, leaves, strict=True)):
-            if isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point():
-                slots.append(Slot(name, leaf.detach(), position))
-            elif isinstance(leaf, Tensor):
-                what = "does not require gradients" if leaf.is_floating_point() else leaf.dtype
+            if not isinstance(leaf, Tensor):
+                continue
+            if leaf.requires_grad and differentiable(leaf):
+                try:
+                    slots.append(Slot.of_input(name, leaf, position))
+                except ValueError as error:
+                    self.ignored.append(f"{name} ({error})")
+            else:
+                what = "does not require gradients" if differentiable(leaf) else leaf.dtype
                 self.ignored.append(f"{name} ({what})")
         self.slots: tuple[Slot, ...] = tuple(slots)
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.originals: dict[int, Tensor] = {}
+        self.observed: set[str] = set()
 
     @property
     def calls(self) -> int:
@@ -115,7 +129,9 @@ class Subject:
         wanted = {slot.position for slot in self.slots}
         leaves = [
             change(leaf).detach().requires_grad_(position in wanted)
-            if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            if differentiable(leaf) and leaf.layout == torch.strided
+            else leaf.detach().clone().requires_grad_(position in wanted)
+            if differentiable(leaf)
             else leaf
             for position, leaf in enumerate(self.inputs.leaves)
         ]
@@ -143,6 +159,25 @@ class Subject:
             outputs = torch.func.vmap(mapped, randomness="same")(*tensors)
         return Tape(outputs, tuple(tensors), outputs)
 
+    def pulled_by_functions(self, output: int, cotangents: Tensor) -> Tensors:
+        """Gradients of one output in the inputs' slots, by `torch.func.vjp` under `torch.func.vmap`.
+
+        Raises:
+            LayerError: The layer cannot be transformed so.
+        """
+        own = [slot for slot in self.slots if slot.position is not None]
+
+        def value(*parts: Tensor) -> Tensor:
+            replaced = {slot.position: part for slot, part in zip(own, parts, strict=True)}
+            return self.called_with(replaced)[output]
+
+        def pulled(cotangent: Tensor) -> Tensors:
+            pull = torch.func.vjp(value, *(slot.value.detach() for slot in own))[1]
+            return pull(cotangent)
+
+        with foreign_errors("the layer under vmap"):
+            return torch.func.vmap(pulled, randomness="same")(cotangents)
+
     def discover(self) -> Tape:
         """The first call, which finds outputs and captured tensors.
 
@@ -156,7 +191,7 @@ class Subject:
         own = self._captured_in(outputs, {id(tensor) for tensor in tensors})
         extra = (Slot(name, leaf.detach().clone(), None, leaf) for name, leaf in own.values())
         self.slots = (*self.slots, *extra)
-        return Tape(outputs, (*tensors, *(leaf for _, leaf in own.values())), whole)
+        return self._taped(outputs, (*tensors, *(leaf for _, leaf in own.values())), whole)
 
     def _captured_in(self, outputs: Tensors, inputs: set[int]) -> dict[int, tuple[str, Tensor]]:
         """Parameters and captured tensors with their names, by identity."""
@@ -169,9 +204,10 @@ class Subject:
                 self.ignored.append(f"parameter {name} (does not require gradients)")
         for holder in (self.layer, self._equation):
             for name, tensor in reachable_leaves(holder).items():
-                own.setdefault(id(tensor), (f"captured {name}", tensor))
+                if id(tensor) not in inputs:  # A layer may keep the inputs of its latest call.
+                    own.setdefault(id(tensor), (f"captured {name}", tensor))
         for tensor in graph_leaves(outputs):
-            if id(tensor) not in inputs and tensor.is_floating_point():
+            if id(tensor) not in inputs and differentiable(tensor):
                 name = f"captured tensor of shape {tuple(tensor.shape)}"
                 own.setdefault(id(tensor), (name, tensor))
         return own
@@ -201,6 +237,32 @@ class Subject:
         with torch.no_grad():
             return tuple(output.detach() for output in self.output_leaves(self._apply(leaves)))
 
+    def is_random(self, tape: Tape) -> bool:
+        """True if another seed gives other values than those of a call."""
+        other = copy.copy(self)
+        other.seed = self.seed + 1
+        try:
+            return distance_of(tape.values, other.tape().values) > 0
+        except LayerError:
+            return True
+
+    @contextmanager
+    def in_one(self, wanted: int) -> Iterator[Tape]:
+        """A call in which one slot alone requires gradients, with that slot alone on its tape."""
+        leaves, tensors = self._filled([slot.value for slot in self.slots])
+        everything = (*tensors, *self._captured)
+        others = [leaf for s, leaf in enumerate(everything) if s != wanted]
+        for leaf in others:
+            leaf.requires_grad_(False)
+        try:
+            whole = self._apply(leaves)
+            tape = self._taped(self.output_leaves(whole), (everything[wanted],), whole)
+            project = tape.projections.get(wanted)
+            yield replace(tape, projections={} if project is None else {0: project}, originals={})
+        finally:
+            for leaf in others:
+                leaf.requires_grad_(True)
+
     def tied(self, values: Sequence[Tensor], first: int, second: int) -> Tape:
         """A call with one tensor in the slots of two inputs."""
         with written(self.slots, values):
@@ -209,7 +271,7 @@ class Subject:
             whole = self._apply(leaves)
         inputs = list(tensors)
         inputs[second] = tensors[first]
-        return Tape(self.output_leaves(whole), (*inputs, *self._captured), whole)
+        return self._taped(self.output_leaves(whole), (*inputs, *self._captured), whole)
 
     def values(self, values: Sequence[Tensor]) -> Tensors:
         """The outputs with other tensors in the slots."""
@@ -223,15 +285,15 @@ class Subject:
 
     def called_with(self, replaced: Mapping[int | None, Tensor]) -> Tensors:
         """The outputs with other tensors as inputs, by position among the leaves."""
-        leaves = [replaced.get(i, leaf) for i, leaf in enumerate(self.inputs.leaves)]
+        leaves = [replaced.get(i, leaf) for i, leaf in enumerate(self._arguments())]
         return self.output_leaves(self._apply(leaves))
 
     def output_leaves(self, whole: Any) -> Tensors:
-        """The floating-point outputs in the value of the layer or of a residual."""
+        """The differentiable outputs in the value of the layer or of a residual."""
         return self.structure.tensors(whole) if self.structure is not None else ()
 
     def rebuild_output(self, whole: Any, outputs: Sequence[Tensor]) -> Any:
-        """The layer's value with other floating-point tensors in its structure."""
+        """The layer's value with other tensors as its differentiable outputs."""
         return whole if self.structure is None else self.structure.filled(whole, outputs)
 
     @property
@@ -241,7 +303,13 @@ class Subject:
 
     def _tape(self, values: Sequence[Tensor]) -> Tape:
         tensors, whole = self._call(values)
-        return Tape(self.output_leaves(whole), (*tensors, *self._captured), whole)
+        return self._taped(self.output_leaves(whole), (*tensors, *self._captured), whole)
+
+    def _taped(self, outputs: Tensors, tensors: Tensors, whole: Any) -> Tape:
+        projections = {s: slot.project for s, slot in enumerate(self.slots) if slot.project}
+        return Tape(
+            outputs, tensors, whole, projections, self.originals, self.around, self.observed
+        )
 
     def _call(self, values: Sequence[Tensor]) -> tuple[Tensors, Any]:
         leaves, tensors = self._filled(values)
@@ -249,14 +317,23 @@ class Subject:
 
     def _filled(self, values: Sequence[Tensor]) -> tuple[list[Any], Tensors]:
         """The leaves of the inputs with other values, and the tensors among them that are in slots."""
-        leaves = list(self.inputs.leaves)
+        leaves = self._arguments()
         tensors = []
         for slot, value in zip(self.slots, values, strict=True):
             if slot.position is not None:
-                tensor = _same_strides(value).requires_grad_()
+                copied = _same_strides(value) if slot.rebuild is None else slot.rebuild(value)
+                tensor = copied.requires_grad_()
                 leaves[slot.position] = tensor
                 tensors.append(tensor)
         return leaves, tuple(tensors)
+
+    def _arguments(self) -> list[Any]:
+        """Leaves for a call, copied where no slot replaces them: a layer may write into its arguments."""
+        replaced = {slot.position for slot in self.slots}
+        return [
+            leaf.clone() if isinstance(leaf, Tensor) and i not in replaced else leaf
+            for i, leaf in enumerate(self.inputs.leaves)
+        ]
 
     def _apply(self, leaves: Sequence[Any]) -> Any:
         self._count[0] += 1
@@ -268,6 +345,7 @@ class Subject:
                 torch.enable_grad(),
                 foreign_errors("the layer"),
                 self._limit.running(),
+                self.around(),
             ):
                 value = self.layer(*args, **named)
         self.warnings.update(str(warning.message).splitlines()[0] for warning in raised)

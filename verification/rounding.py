@@ -1,0 +1,79 @@
+"""Rounding of a layer's values and gradients, measured: both again at inputs moved by one rounding.
+
+Inputs and cotangents are multiplied by `1 + ε ξ` with random signs `ξ` and the machine precision `ε` of the
+layer. Exact values and gradients change by their condition numbers times `ε`, and the errors of rounding
+inside of the layer are drawn anew. So the changes show the size of terms that cancel: a gradient that is
+zero but for rounding changes by as much as itself (Vignes 1993; Parker 1997, Monte Carlo arithmetic).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .real import real, size_of
+from .subject import LayerError, Tape
+
+_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Changes by one rounding.
+
+    Attributes:
+        values: The relative change of each output, the largest of the samples.
+        gradients: The change of each gradient, entry by entry: `gradients[k][o][s]`.
+    """
+
+    values: tuple[float, ...]
+    gradients: tuple[tuple[tuple[Tensor, ...], ...], ...]
+
+    @staticmethod
+    def measured(
+        tape_at: Callable[[Sequence[Tensor]], Tape],
+        values: Sequence[Tensor],
+        tape: Tape,
+        cotangents: Sequence[Sequence[Tensor]],
+        gradients: Sequence[Sequence[Sequence[Tensor]]],
+        eps: float,
+        generator: torch.Generator,
+    ) -> Rounding:
+        """Rounding from further calls; zero for samples whose call fails."""
+        changes = [[[torch.zeros_like(g) for g in row] for row in rows] for rows in gradients]
+        sizes = [0.0] * len(tape.outputs)
+        for _ in range(_SAMPLES):
+            try:
+                there = tape_at([rounded(value, eps, generator) for value in values])
+                for o, (a, b) in enumerate(zip(tape.values, there.values, strict=True)):
+                    size = size_of(a)
+                    if a.shape == b.shape and size > 0:
+                        sizes[o] = max(sizes[o], float((real(a) - real(b)).norm()) / size)
+                for k, row in enumerate(cotangents):
+                    for o, w in enumerate(row):
+                        only = [
+                            rounded(w, eps, generator) if i == o else None for i in range(len(row))
+                        ]
+                        for s, g in enumerate(there.pullback(only)):
+                            own = gradients[k][o][s]
+                            change = (real(g) - own).abs().nan_to_num(torch.inf)
+                            change[~torch.isfinite(own)] = 0
+                            torch.maximum(changes[k][o][s], change, out=changes[k][o][s])
+            except LayerError:
+                continue
+        return Rounding(tuple(sizes), tuple(tuple(tuple(row) for row in rows) for rows in changes))
+
+
+def rounded(value: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Each entry moved by one rounding up or down, detached.
+
+    Examples:
+        >>> rounded(torch.ones(1), 2**-23, torch.Generator()).item() - 1 in (2**-23, -(2**-23), -(2**-24))
+        True
+    """
+    signs = 2 * torch.randint(0, 2, value.shape, generator=generator) - 1
+    step = eps * signs.to(value.device, torch.float64)
+    return (value * (1 + step.to(value.real.dtype))).detach()
