@@ -137,10 +137,12 @@ class ImplicitLayer(nn.Module):
                 "the layer has no input to take the shape of z from: give init=... or z0=..."
             )
         leaves = tree_leaves(inputs[0])
-        if not leaves or not all(isinstance(x, Tensor) and x.is_floating_point() for x in leaves):
+        if not leaves or not all(
+            isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in leaves
+        ):
             raise TypeError(
                 "without init the start is zeros like the first input, which must then hold "
-                "floating-point tensors: give init=lambda *inputs: ... or z0=..."
+                "floating-point or complex tensors: give init=lambda *inputs: ... or z0=..."
             )
         return tree_map_only(Tensor, torch.zeros_like, inputs[0])
 

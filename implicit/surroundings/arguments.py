@@ -56,7 +56,7 @@ class Unknown:
         """The structure and the tensors of `z0`.
 
         Raises:
-            TypeError: A leaf is not a floating-point tensor.
+            TypeError: A leaf is not a floating-point or complex tensor.
             ValueError: There is no leaf, or the leaves differ in batch axes or device.
         """
         paths, spec = tree_flatten_with_path(z0)
@@ -101,29 +101,44 @@ class Unknown:
                 f"{described} must return the structure of z0, {self.spec}, but returned {spec}"
             )
         for name, leaf, at in zip(self.names, found, z, strict=True):
-            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            if not isinstance(leaf, Tensor) or not _has_derivatives(leaf):
                 what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
                 raise TypeError(
-                    f"{described} must return floating-point tensors, but returned {what} for {name}"
+                    f"{described} must return floating-point or complex tensors, but returned {what} "
+                    f"for {name}"
+                )
+            if leaf.is_complex() and not at.is_complex():
+                raise TypeError(
+                    f"{described} returned {leaf.dtype} for {name}, which is {at.dtype}: the imaginary "
+                    "part would be lost. Start from a complex z0, z0 + 0j, or return the real part"
                 )
             if leaf.shape != at.shape:
                 raise ValueError(
                     f"{described} must return the shape of its unknown: {name} has shape "
                     f"{tuple(at.shape)}, but the value returned for it has {tuple(leaf.shape)}"
                 )
-        return tuple(found)
+        return tuple(map(_as_complex_as, found, z))
+
+
+def _has_derivatives(leaf: Tensor) -> bool:
+    return leaf.is_floating_point() or leaf.is_complex()
+
+
+def _as_complex_as(value: Tensor, z: Tensor) -> Tensor:
+    """A real value for a complex unknown as a complex number."""
+    if z.is_complex() and not value.is_complex():
+        return value.to(value.dtype.to_complex())
+    return value
 
 
 def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
     if not isinstance(leaf, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(leaf).__name__}: {leaf!r}")
-    if not leaf.is_floating_point():
-        remedy = (
-            "solve for real and imaginary parts, torch.view_as_real(z)"
-            if leaf.is_complex()
-            else "convert it, z0.double() or z0.float(), since no derivative passes through integers"
+    if not _has_derivatives(leaf):
+        raise TypeError(
+            f"{name} must have a floating-point or complex dtype, got {leaf.dtype}; convert it, "
+            "z0.double() or z0.float(), since no derivative passes through integers"
         )
-        raise TypeError(f"{name} must have a floating-point dtype, got {leaf.dtype}; {remedy}")
     if leaf.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {leaf.layout}; use z0.to_dense()")
     if leaf.is_meta:

@@ -222,7 +222,7 @@ class Acceptance:
         """The estimate of all systems; of the `claimed` alone if they can be evaluated alone."""
         problem, z = self._active.restore(), self._ledger.z
         # An unknown that starts at zero is measured by where it has been since.
-        self._size = torch.maximum(self._size.abs(), z.abs())
+        self._size = torch.maximum(self._size.abs(), problem.size(z))
         if problem.restrict is None or 2 * claimed.sum() > len(claimed):
             return estimated(problem, z, self._size, self._demand.xtol)
         rows = torch.from_numpy(np.flatnonzero(claimed)).to(z.device)
@@ -249,7 +249,7 @@ def estimated(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Estima
     residual = residual.detach()
     with torch.no_grad():
         matrix = linearization.jacobian(z).detach().to(residual.dtype)
-        size = z.abs()
+        size = problem.size(z)
         entries = matrix.abs()
         terms = _product(entries, size)
         least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
