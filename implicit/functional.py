@@ -13,6 +13,7 @@ from ..solvers import Callback, Solution, Solver, Stopping
 from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
+from .equations.exchange import set_aside
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
 from .outcome import CallOutcome, Record
@@ -167,8 +168,8 @@ def solve_equation(
     described = described or describe(function)
     refuse_tracing(described)
     replay = Replay(z0, args)
-    with inference.left():
-        given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    with inference.left(), set_aside():
         first = given.evaluate_first()
         call = _call(given, settings, first)
         asking = Asking(

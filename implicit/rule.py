@@ -23,8 +23,9 @@ from ..solvers.driving.end_states import EndStates
 from ..solvers.interface.norms import rms
 from ..solvers.interface.problem import Problem
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
-from .equations.differentiation import coarsest, transforming, unwrap_dead
+from .equations.differentiation import coarsest, transforming, unwrap_dead, without_tangent
 from .equations.equation import Equation
+from .equations.exchange import set_aside
 from .equations.flat import flat_problem
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front
@@ -250,7 +251,7 @@ class _Root(torch.autograd.Function):
                 torch.zeros_like(leaf) if cotangent is None else cotangent
                 for leaf, cotangent in zip(z, own, strict=True)
             )
-            with torch.set_grad_enabled(_recording((*saved, *filled))):
+            with torch.set_grad_enabled(_recording((*saved, *filled))), set_aside():
                 u = _derivative(AdjointEquation, call, ctx.asking, z, filled, args)
                 _, back = call.equation.pullback_arguments(z, args, needed)
                 for position, gradient in zip(needed, back(u), strict=True):
@@ -265,11 +266,11 @@ class _Root(torch.autograd.Function):
         # whose derivatives are then lost silently (pytorch/pytorch issue 197867). So it is switched on
         # again, and the tangents of the rule's own level are removed.
         with forward_ad._set_fwd_grad_enabled(True):
-            saved = tuple(forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
+            saved = tuple(map(without_tangent, ctx.saved_tensors))
             z, args = saved[: call.leaves], saved[call.leaves :]
             if not given:
                 return (*(torch.zeros_like(leaf) for leaf in z), *[None] * 5)
-            with torch.set_grad_enabled(_recording((*saved, *given.values()))):
+            with torch.set_grad_enabled(_recording((*saved, *given.values()))), set_aside():
                 _, forward = call.equation.pushforward_arguments(z, args, list(given))
                 constant = forward(tuple(given.values()))
                 w = _derivative(TangentEquation, call, ctx.asking, z, constant, args)

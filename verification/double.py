@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..implicit.equations.capture import Substitute
+from ..implicit.equations.exchange import Substitute
 
 
 class InDouble(Substitute):

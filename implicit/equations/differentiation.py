@@ -46,14 +46,15 @@ def unwrap_dead(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def without_tangent(tensor: Tensor) -> Tensor:
+    """The tensor without its forward-mode tangent; the same object if it has none."""
+    primal, tangent = forward_ad.unpack_dual(tensor)
+    return tensor if tangent is None else primal
+
+
 def constants(tensors: Leaves) -> Leaves:
     """The tensors, detached from the gradient graph and without forward-mode tangents."""
-    return tuple(
-        forward_ad.unpack_dual(tensor).primal.detach()
-        if tensor.is_floating_point() or tensor.is_complex()
-        else tensor
-        for tensor in tensors
-    )
+    return tuple(tensor.detach() for tensor in tensors)
 
 
 def coarsest(tensors: Leaves, other: torch.dtype | None = None) -> torch.dtype:

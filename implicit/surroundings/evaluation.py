@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ from torch import Tensor
 
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
 from ..equations.differentiation import Product, constants
+from ..equations.exchange import Substitute, exchanged
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .module import PureModule
 from .replay import Replay
 from .writes import Lending, check_arguments, writes_to
+
+_NOTHING = nullcontext()
 
 
 class UserFunction:
@@ -42,7 +46,12 @@ class UserFunction:
         self._unknown, start = Unknown.of(z0, batch_dims)
         self._args = args
         self._tree, tensors = Tree.of(args)
-        self.start, self.tensors = inference.ordinary(start), inference.ordinary(tensors)
+        with inference.left():
+            self.start = inference.ordinary(exchanged(start))
+            own = exchanged(tensors)
+            self.tensors = inference.ordinary(own)
+        # Arguments for which an enclosing call has put others in place.
+        self._exchanged = [i for i, given in enumerate(tensors) if own[i] is not given]
         self._lending = Lending(described)
 
     @property
@@ -55,10 +64,18 @@ class UserFunction:
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
-            value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            with self._in_place(args):
+                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
             return self._unknown.leaves_of(self.described, value, z)
 
         return lambda z: self._lending.run(of_leaves, z)
+
+    def _in_place(self, args: Leaves) -> AbstractContextManager[Any]:
+        """A mode for the function, which sees `args` where an enclosing call has put others in place."""
+        if not self._exchanged:
+            return _NOTHING
+        originals = tuple(self.tensors[i] for i in self._exchanged)
+        return Substitute(originals, tuple(args[i] for i in self._exchanged))
 
     def build(self, leaves: Leaves) -> Any:
         """The leaves of the unknown in the structure of `z0`."""
@@ -72,7 +89,7 @@ class UserFunction:
         check_arguments(self.described, self.tensors, before)
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
-        captured = captured_leaves(self.described, value, clock)
+        captured = captured_leaves(self.described, value, clock, self.replay.standing_in)
         check_mapped(self.described, value, (*self.start, *self.tensors))
         return FirstEvaluation(value, captured)
 

@@ -1,7 +1,8 @@
-"""Replay of autocast and random state, so that all evaluations in a call are of one function.
+"""Replay of autocast, default device and random state, so that all evaluations in a call are of one function.
 
 The solver and every derivative evaluate the user's function many times, the backward pass even outside
-of the `autocast` region of the call. Each evaluation has the autocast state of the call. If the first
+of the `autocast` region of the call. Each evaluation has the autocast state and the default device of the
+call, and the tensors that stood in for others. If the first
 evaluation drew random numbers (dropout), each later one starts from the same generator state, so that
 one mask holds for the whole solve and its derivatives. The generators end where one evaluation leaves
 them.
@@ -16,8 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._pytree import tree_leaves
 
+from ..equations.exchange import Substitute, active
+from ..equations.layout import Leaves
 from .inference import OrdinaryCopies
 
 
@@ -75,6 +80,8 @@ class Replay:
     def __init__(self, *trees: Any) -> None:
         devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
+        self._exchanges = active()
+        self._default_device = _default_device()
         types = {"cpu"} | {device.type for device in devices if device.type == "cuda"}
         self._types = tuple(sorted(types))
         self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
@@ -83,6 +90,12 @@ class Replay:
         self._after_first: tuple[Tensor, ...] | None = None
         self.random = False
         self._plain = False
+
+    @property
+    def standing_in(self) -> Leaves:
+        """The tensors that take the place of others in the function of an enclosing call."""
+        modes = (mode for mode in self._exchanges if isinstance(mode, Substitute))
+        return tuple(tensor for mode in modes for tensor in mode.replacements)
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
         """The dtype of autocast on `device`, if it is on."""
@@ -93,9 +106,15 @@ class Replay:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` in these surroundings."""
-        if self._plain and not any(map(torch.is_autocast_enabled, self._types)):
+        if self._plain and not self._surrounded():
             return function()
         with ExitStack() as stack:
+            if _default_device() != self._default_device:
+                stack.enter_context(self._default_device or torch.device("cpu"))
+            on = active()
+            for mode in self._exchanges:
+                if mode not in on:
+                    stack.enter_context(mode)
             if self._inference:
                 stack.enter_context(OrdinaryCopies())
             for state in self._autocast:
@@ -105,7 +124,7 @@ class Replay:
                 result = function()
                 self._after_first = random_state(self._devices)
                 self.random = not _same(self._start, self._after_first)
-                special = self.random or self._inference
+                special = self.random or self._inference or self._exchanges or self._default_device
                 self._plain = not (special or any(state.enabled for state in self._autocast))
             elif self.random:
                 outside = random_state(self._devices)
@@ -118,6 +137,10 @@ class Replay:
                 result = function()
         return result
 
+    def _surrounded(self) -> bool:
+        """True if this evaluation has surroundings of its own, which must give way."""
+        return any(map(torch.is_autocast_enabled, self._types)) or _default_device() is not None
+
     def check_unmoved(self, name: str) -> None:
         """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none."""
         if self._after_first is None or self.random:
@@ -128,6 +151,15 @@ class Replay:
                 "not one function throughout the solve; draw them before the call, or in every "
                 "evaluation"
             )
+
+
+def _default_device() -> torch.device | None:
+    """The device of `torch.device` as a context or `torch.set_default_device`, if any."""
+    if not torch._C._len_torch_function_stack():
+        return None
+    return next(
+        (m.device for m in _get_current_function_mode_stack() if isinstance(m, DeviceContext)), None
+    )
 
 
 def _same(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
