@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
+from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay, without_autocast
 from .surroundings.tracing import refuse_tracing
 
@@ -41,6 +43,7 @@ def root(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
 
@@ -50,7 +53,8 @@ def root(
             numbers (dropout) and the autocast state are replayed.
         z0: The start: a floating-point tensor or a pytree of them. There is no derivative with respect
             to it, since the root does not depend on it.
-        args: Pytrees of tensors and constants. Gradients also reach leaf tensors that `F` closes over.
+        args: Pytrees and dataclasses of tensors and constants. Gradients also reach leaf tensors that `F`
+            closes over.
         solver: The solver; `None` for `Polyalgorithm()`, for `NewtonKrylov()` if its steps are to be
             unrolled (`gradient=Unrolled()`), or for `GMRES()` if `linear`.
         stopping: Tolerances and limits; `None` for the defaults of the dtype.
@@ -59,8 +63,8 @@ def root(
             to its own tolerance; 0 for one coupled system.
         on_failure: `"raise"` a `SolveError`, `"warn"` or `"accept"` when a system is not solved.
         linear: `F` is affine in `z`; solvers of linear equations may then be used.
-        batched_args: With `batch_dims=1`, for each argument, true if its first axis indexes the
-            systems. Systems that have ended are then dropped from the evaluation.
+        batched_args: With `batch_dims=1`, for each argument, keyword arguments last, true if its first axis
+            indexes the systems. Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `Solution.trace`.
         callback: Called at every check with the step and the residual norms of all systems; a true
             result ends the solve.
@@ -69,6 +73,7 @@ def root(
             not change the past at any iteration. A time step converges only once all before it have
             ended, so that its residual is that of the value returned. The adjoint, which runs against
             time, takes each sequence as one system.
+        keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
@@ -95,7 +100,7 @@ def root(
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal,
     )  # fmt: skip
-    return solve_equation(F, z0, args, settings)
+    return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
 
 def fixed_point(
@@ -112,6 +117,7 @@ def fixed_point(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
 
@@ -129,6 +135,7 @@ def fixed_point(
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        keywords: Arguments of `f` by name; see `root`.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
@@ -154,7 +161,20 @@ def fixed_point(
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal,
     )  # fmt: skip
-    return solve_equation(f, z0, args, settings)
+    return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
+
+
+_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(root).parameters.items()
+    if parameter.kind == parameter.KEYWORD_ONLY
+)
+
+
+def _checked(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    if keywords:
+        check_keywords(describe(function), function, keywords, _OPTIONS)
+    return keywords
 
 
 def solve_equation(
@@ -163,9 +183,12 @@ def solve_equation(
     args: tuple[Any, ...],
     settings: Settings,
     described: str | None = None,
+    keywords: Mapping[str, Any] | None = None,
 ) -> Solution:
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
+    if keywords:
+        function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
     replay = Replay(z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
@@ -183,6 +206,18 @@ def solve_equation(
         outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
         given.finish(outcome.value)
         return asking.record.solution(given.build(outcome.value), outcome)
+
+
+def _with_keywords(
+    function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function with its keyword arguments as the last of its arguments."""
+    args = (*args, *keywords.values())
+    if isinstance(
+        function, NumbaEquation
+    ):  # It takes its one argument by place as well as by name.
+        return function, args
+    return WithKeywords(function, tuple(keywords)), args
 
 
 def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Call:

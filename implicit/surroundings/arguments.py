@@ -17,6 +17,7 @@ from torch.utils._pytree import (
 )
 
 from ..equations.layout import Leaves
+from .records import opened
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Tree:
     @staticmethod
     def of(tree: Any) -> tuple[Tree, Leaves]:
         """The structure and the tensors of `tree`."""
-        leaves, spec = tree_flatten(tree)
+        leaves, spec = tree_flatten(opened(tree))
         positions = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
         tensors = tuple(leaves[i] for i in positions)
         constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
@@ -157,11 +158,12 @@ def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tupl
     """
     if len(flags) != len(args):
         raise ValueError(
-            f"batched_args must have one entry for each of the {len(args)} arguments, got {flags!r}"
+            f"batched_args must have one entry for each of the {len(args)} arguments (keyword "
+            f"arguments last), got {flags!r}"
         )
     result: list[bool] = []
     for position, (flag, arg) in enumerate(zip(flags, args, strict=True)):
-        for leaf in tree_flatten(arg)[0]:
+        for leaf in tree_flatten(opened(arg))[0]:
             if not isinstance(leaf, Tensor):
                 continue
             if flag and leaf.shape[:1] != (batch,):

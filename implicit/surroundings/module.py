@@ -9,22 +9,24 @@ from torch import Tensor, nn
 
 from ..equations.capture import levels
 from ..equations.layout import Leaves
+from .keywords import called
 from .replica import Replica
 
 
 class PureModule:
     """`(z, *inputs, parameters, buffers) ↦ module(z, *inputs)` without side effects.
 
-    Parameters and buffers become arguments of the equation. If they are the ones that the module holds,
-    the module itself is called; else a replica that holds the given ones.
+    The last inputs are given by name if there are `keywords`. Parameters and buffers become arguments of the
+    equation. If they are the ones that the module holds, the module itself is called; else a replica that
+    holds the given ones.
 
     A module may change buffers when it is called (batch statistics). The first evaluation shows which.
     Every evaluation then gets copies of their values from before the call (`freeze`), and the buffers
     themselves change once, by the evaluation at the solution (`move_buffers`).
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, module: nn.Module, keywords: tuple[str, ...] = ()) -> None:
+        self._module, self._keywords = module, keywords
         self._replica: Replica | None = None
         self._slots = _slots(module)
         self.parameters = dict(module.named_parameters())
@@ -47,14 +49,14 @@ class PureModule:
         if not self._known:
             return self._first_call(z, inputs, parameters, buffers)
         if self._holds(parameters) and self._holds(buffers):
-            return self._module(z, *inputs)
+            return called(self._module, z, inputs, self._keywords)
         own = {name: b.clone() if name in self._before else b for name, b in buffers.items()}
         return self._with_state(z, inputs, {**parameters, **own})
 
     def move_buffers(self, z: Any, *inputs: Any) -> None:
         """Let the module change its buffers by an evaluation at `z`."""
         with torch.no_grad():
-            self._module(z, *inputs)
+            called(self._module, z, inputs, self._keywords)
 
     def _first_call(
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
@@ -75,7 +77,14 @@ class PureModule:
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
         if self._replica is None:
             self._replica = Replica(self._module)
-        return self._replica(lambda module: torch.func.functional_call(module, state, (z, *inputs)))
+
+        def evaluate(module: nn.Module) -> Any:
+            def given(z: Any, *args: Any, **keywords: Any) -> Any:
+                return torch.func.functional_call(module, state, (z, *args), keywords)
+
+            return called(given, z, inputs, self._keywords)
+
+        return self._replica(evaluate)
 
     def _holds(self, tensors: dict[str, Tensor]) -> bool:
         for name, tensor in tensors.items():
