@@ -28,7 +28,7 @@ from .equations.equation import Equation
 from .equations.exchange import set_aside
 from .equations.flat import flat_problem
 from .equations.layout import Layout, Leaves
-from .equations.mapping import in_front
+from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
 from .outcome import CallOutcome, Record
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
@@ -214,6 +214,27 @@ def _recording(tensors: Leaves) -> bool:
     )
 
 
+def _gradient(
+    call: Call, asking: Asking, saved: Leaves, cotangents: Leaves, needed: list[int]
+) -> Leaves:
+    """The gradients of the arguments `needed`, from the cotangents of the solution."""
+    z, args = saved[: call.leaves], saved[call.leaves :]
+    with torch.set_grad_enabled(_recording((*saved, *cotangents))), set_aside():
+        u = _derivative(AdjointEquation, call, asking, z, cotangents, args)
+        _, back = call.equation.pullback_arguments(z, args, needed)
+        return back(u)
+
+
+def _tangent(
+    call: Call, asking: Asking, saved: Leaves, tangents: Leaves, given: list[int]
+) -> Leaves:
+    """The tangent of the solution, from those of the arguments `given`."""
+    z, args = saved[: call.leaves], saved[call.leaves :]
+    with torch.set_grad_enabled(_recording((*saved, *tangents))), set_aside():
+        _, forward = call.equation.pushforward_arguments(z, args, given)
+        return _derivative(TangentEquation, call, asking, z, forward(tangents), args)
+
+
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -242,20 +263,23 @@ class _Root(torch.autograd.Function):
         call: Call = ctx.call
         # Read once: a non-reentrant checkpoint allows each saved tensor to be unpacked only once.
         saved = tuple(map(unwrap_dead, ctx.saved_tensors))
-        z, args = saved[: call.leaves], saved[call.leaves :]
+        args = saved[call.leaves :]
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2 + call.leaves :]) if wanted]
         gradients: list[Tensor | None] = [None] * len(args)
         own = cotangents[: call.leaves]
         if needed and any(cotangent is not None for cotangent in own):
             filled = tuple(
                 torch.zeros_like(leaf) if cotangent is None else cotangent
-                for leaf, cotangent in zip(z, own, strict=True)
+                for leaf, cotangent in zip(saved, own, strict=False)
             )
-            with torch.set_grad_enabled(_recording((*saved, *filled))), set_aside():
-                u = _derivative(AdjointEquation, call, ctx.asking, z, filled, args)
-                _, back = call.equation.pullback_arguments(z, args, needed)
-                for position, gradient in zip(needed, back(u), strict=True):
-                    gradients[position] = gradient
+
+            def gradient(*cotangents: Tensor) -> Leaves:
+                return _gradient(call, ctx.asking, saved, cotangents, needed)
+
+            mapped = mapped_by_autograd(filled)
+            found = with_axis_of_autograd(gradient, filled) if mapped else gradient(*filled)
+            for position, one in zip(needed, found, strict=True):
+                gradients[position] = one
         return (None, None, *[None] * call.leaves, *gradients)
 
     @staticmethod
@@ -267,13 +291,14 @@ class _Root(torch.autograd.Function):
         # again, and the tangents of the rule's own level are removed.
         with forward_ad._set_fwd_grad_enabled(True):
             saved = tuple(map(without_tangent, ctx.saved_tensors))
-            z, args = saved[: call.leaves], saved[call.leaves :]
             if not given:
-                return (*(torch.zeros_like(leaf) for leaf in z), *[None] * 5)
-            with torch.set_grad_enabled(_recording((*saved, *given.values()))), set_aside():
-                _, forward = call.equation.pushforward_arguments(z, args, list(given))
-                constant = forward(tuple(given.values()))
-                w = _derivative(TangentEquation, call, ctx.asking, z, constant, args)
+                return (*(torch.zeros_like(leaf) for leaf in saved[: call.leaves]), *[None] * 5)
+
+            def tangent(*tangents: Tensor) -> Leaves:
+                return _tangent(call, ctx.asking, saved, tangents, list(given))
+
+            own = tuple(given.values())
+            w = with_axis_of_autograd(tangent, own) if mapped_by_autograd(own) else tangent(*own)
         return (*w, *[None] * 5)
 
     @staticmethod
