@@ -190,7 +190,7 @@ def solve_equation(
     if keywords:
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
-    replay = Replay(z0, args)
+    replay = Replay(described, z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
     with inference.left(), set_aside():
         first = given.evaluate_first()

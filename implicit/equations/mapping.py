@@ -1,7 +1,7 @@
 """Mapped axes, moved to the front, where an equation has its batch axes.
 
-`torch.autograd.grad(..., is_grads_batched=True)`, `jacobian(..., vectorize=True)` of `torch.autograd.functional`
-and `gradcheck(check_batched_grad=True)` map derivatives by an older `vmap`, which knows no rules of autograd
+Derivatives with `is_grads_batched=True` or `vectorize=True` of `torch.autograd`, and those that
+`gradcheck(check_batched_grad=True)` takes, are mapped by an older `vmap`, which knows no rules of autograd
 functions. A derivative rule that meets its tensors takes the axis out and maps itself by `torch.vmap`.
 """
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
@@ -86,6 +87,9 @@ class UserFunction:
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
         value = self.bind(constants(self.tensors))(constants(self.start))
+        if self.replay.doubtful:
+            with self.replay.recording():
+                value = self.bind(constants(self.tensors))(constants(self.start))
         check_arguments(self.described, self.tensors, before)
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
@@ -112,7 +116,12 @@ class UserFunction:
             pure, at = self.function, self.build(constants(value))
             inputs = self._tree.fill(constants(self.tensors))[:-2]
             self.replay.run(lambda: pure.move_buffers(at, *inputs))
-        self.replay.check_unmoved(self.described)
+
+        def evaluate() -> None:
+            with torch.no_grad():
+                self.bind(constants(self.tensors))(constants(value))
+
+        self.replay.check_unmoved(evaluate)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ of the `autocast` region of the call. Each evaluation has the autocast state and
 call, and the tensors that stood in for others. If the first
 evaluation drew random numbers (dropout), each later one starts from the same generator state, so that
 one mask holds for the whole solve and its derivatives. The generators end where one evaluation leaves
-them.
+them. While other threads run, which share the generators, the numbers themselves are recorded instead.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..equations.exchange import Substitute, active
 from ..equations.layout import Leaves
+from .draws import Draw, Recording, Repetition, repeating
 from .inference import OrdinaryCopies
 
 
@@ -73,11 +75,17 @@ def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]
 class Replay:
     """Surroundings of one call, restored for each evaluation of its function.
 
+    Attributes:
+        random: The function draws random numbers.
+        doubtful: The generators do not tell whether the first evaluation drew; another one is to be recorded.
+
     Args:
+        described: The function's name in errors.
         trees: Pytrees that hold the tensors of the call.
     """
 
-    def __init__(self, *trees: Any) -> None:
+    def __init__(self, described: str, *trees: Any) -> None:
+        self._described = described
         devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
         self._exchanges = active()
@@ -89,6 +97,9 @@ class Replay:
         self._start = random_state(self._devices)
         self._after_first: tuple[Tensor, ...] | None = None
         self.random = False
+        self.doubtful = False
+        self._recording: Recording | None = None
+        self._draws: list[Draw] | None = None
         self._plain = False
 
     @property
@@ -124,8 +135,15 @@ class Replay:
                 result = function()
                 self._after_first = random_state(self._devices)
                 self.random = not _same(self._start, self._after_first)
-                special = self.random or self._inference or self._exchanges or self._default_device
-                self._plain = not (special or any(state.enabled for state in self._autocast))
+                # Numbers that are given again move no generator.
+                self.doubtful = repeating() or (self.random and threading.active_count() > 1)
+                self._settle()
+            elif self._recording is not None:
+                stack.enter_context(self._recording)
+                result = function()
+            elif self._draws:
+                stack.enter_context(Repetition(self._described, self._draws))
+                result = function()
             elif self.random:
                 outside = random_state(self._devices)
                 set_random_state(self._devices, self._start)
@@ -137,18 +155,43 @@ class Replay:
                 result = function()
         return result
 
+    def _settle(self) -> None:
+        special = self.random or self._inference or self._exchanges or self._default_device
+        self._plain = not (special or any(state.enabled for state in self._autocast))
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the random numbers of the evaluation inside, which later ones get again."""
+        self._recording = Recording()
+        self._plain = False
+        try:
+            yield
+        finally:
+            self._draws, self._recording = self._recording.draws, None
+            self.random, self.doubtful = bool(self._draws), False
+            self._settle()
+
     def _surrounded(self) -> bool:
         """True if this evaluation has surroundings of its own, which must give way."""
         return any(map(torch.is_autocast_enabled, self._types)) or _default_device() is not None
 
-    def check_unmoved(self, name: str) -> None:
-        """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none."""
+    def check_unmoved(self, evaluate: Callable[[], Any]) -> None:
+        """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none.
+
+        Args:
+            evaluate: One more evaluation of the function, which shows whether it draws: others may have moved
+                the generators, as another thread or a callback.
+        """
         if self._after_first is None or self.random:
             return
-        if not _same(self._after_first, random_state(self._devices)):
+        if _same(self._after_first, random_state(self._devices)):
+            return
+        with self.recording():
+            evaluate()
+        if self.random:
             raise RuntimeError(
-                f"{name} drew random numbers in a later evaluation but none in the first, so it is "
-                "not one function throughout the solve; draw them before the call, or in every "
+                f"{self._described} drew random numbers in a later evaluation but none in the first, so "
+                "it is not one function throughout the solve; draw them before the call, or in every "
                 "evaluation"
             )
 
