@@ -22,6 +22,7 @@ from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
@@ -29,6 +30,7 @@ from .surroundings.replay import Replay, without_autocast
 from .surroundings.tracing import refuse_tracing
 
 
+@outside_of_graphs
 def root(
     F: Callable[..., Any],
     z0: Any,
@@ -103,6 +105,7 @@ def root(
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
 
+@outside_of_graphs
 def fixed_point(
     f: Callable[..., Any],
     z0: Any,

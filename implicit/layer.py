@@ -16,6 +16,7 @@ from .functional import solve_equation
 from .gradients import Gradient
 from .settings import Settings
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
 from .surroundings.module import PureModule, check_devices
@@ -103,6 +104,7 @@ class ImplicitLayer(nn.Module):
         )  # fmt: skip
         self.solution: Solution | None = None
 
+    @outside_of_graphs
     def forward(self, *inputs: Any, z0: Any = None, **keywords: Any) -> Any:
         """The solution for the inputs of `f`, from a start.
 

@@ -14,9 +14,11 @@ from .functional import solve_equation
 from .gradients import Exact, Gradient
 from .settings import Settings
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 
 
+@outside_of_graphs
 def recurrence(
     f: Callable[..., Tensor],
     s0: Tensor,

@@ -31,6 +31,7 @@ from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
 from .outcome import CallOutcome, Record
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
 from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
@@ -259,6 +260,7 @@ class _Root(torch.autograd.Function):
         ctx.save_for_forward(*saved)
 
     @staticmethod
+    @outside_of_graphs
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         # Read once: a non-reentrant checkpoint allows each saved tensor to be unpacked only once.
@@ -283,6 +285,7 @@ class _Root(torch.autograd.Function):
         return (None, None, *[None] * call.leaves, *gradients)
 
     @staticmethod
+    @outside_of_graphs
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         given = {i: t for i, t in enumerate(tangents[2 + call.leaves :]) if t is not None}
