@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map_only
 
 from .layout import Leaves
+
+_NOTHING = nullcontext()
 
 
 class ExchangeMode(TorchFunctionMode):
@@ -51,16 +53,17 @@ def exchanged(tensors: Leaves) -> Leaves:
     return tensors
 
 
-@contextmanager
-def set_aside() -> Iterator[None]:
+def set_aside() -> AbstractContextManager[None]:
     """Take these modes off; other ones stay.
 
     A call takes those off that it is made under, and puts them back for each evaluation of its function. So
     they act on that function alone, and never on the tensors of the call itself.
     """
-    if not active():
-        yield
-        return
+    return _set_aside() if active() else _NOTHING
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
     stack = _get_current_function_mode_stack()
     _replace_stack([mode for mode in stack if not isinstance(mode, ExchangeMode)])
     try:

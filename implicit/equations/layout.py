@@ -64,8 +64,10 @@ class Layout:
 
     def flatten(self, leaves: Leaves) -> Tensor:
         """The flat tensor of `leaves`, or of a value with their shapes."""
+        if self.has_complex:
+            leaves = tuple(map(_in_pairs, leaves))
         parts = [
-            self._cast(_in_pairs(leaf), (self.systems, size), self.dtype)
+            self._cast(leaf, (self.systems, size), self.dtype)
             for leaf, size in zip(leaves, self.sizes, strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -73,6 +75,8 @@ class Layout:
     def unflatten(self, flat: Tensor) -> Leaves:
         """The leaves whose flat tensor is `flat`."""
         parts = (flat,) if len(self.shapes) == 1 else flat.split(self.sizes, dim=1)
+        if not self.has_complex:
+            return tuple(map(self._cast, parts, self.shapes, self.dtypes))
         return tuple(
             self._of_pairs(part, shape, dtype.to_real())
             if dtype.is_complex

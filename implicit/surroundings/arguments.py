@@ -101,35 +101,36 @@ class Unknown:
             raise TypeError(
                 f"{described} must return the structure of z0, {self.spec}, but returned {spec}"
             )
-        for name, leaf, at in zip(self.names, found, z, strict=True):
-            if not isinstance(leaf, Tensor) or not _has_derivatives(leaf):
-                what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-                raise TypeError(
-                    f"{described} must return floating-point or complex tensors, but returned {what} "
-                    f"for {name}"
-                )
-            if leaf.is_complex() and not at.is_complex():
-                raise TypeError(
-                    f"{described} returned {leaf.dtype} for {name}, which is {at.dtype}: the imaginary "
-                    "part would be lost. Start from a complex z0, z0 + 0j, or return the real part"
-                )
+        for position, (name, leaf, at) in enumerate(zip(self.names, found, z, strict=True)):
+            if not isinstance(leaf, Tensor) or leaf.dtype != at.dtype:
+                found[position] = self._of_other_dtype(described, name, leaf, at)
             if leaf.shape != at.shape:
                 raise ValueError(
                     f"{described} must return the shape of its unknown: {name} has shape "
                     f"{tuple(at.shape)}, but the value returned for it has {tuple(leaf.shape)}"
                 )
-        return tuple(map(_as_complex_as, found, z))
+        return tuple(found)
+
+    @staticmethod
+    def _of_other_dtype(described: str, name: str, leaf: Any, at: Tensor) -> Tensor:
+        """A returned leaf, checked, and a real one for a complex unknown as a complex number."""
+        if not isinstance(leaf, Tensor) or not _has_derivatives(leaf):
+            what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TypeError(
+                f"{described} must return floating-point or complex tensors, but returned {what} for {name}"
+            )
+        if leaf.is_complex() and not at.is_complex():
+            raise TypeError(
+                f"{described} returned {leaf.dtype} for {name}, which is {at.dtype}: the imaginary part "
+                "would be lost. Start from a complex z0, z0 + 0j, or return the real part"
+            )
+        if at.is_complex() and not leaf.is_complex():
+            return leaf.to(leaf.dtype.to_complex())
+        return leaf
 
 
 def _has_derivatives(leaf: Tensor) -> bool:
     return leaf.is_floating_point() or leaf.is_complex()
-
-
-def _as_complex_as(value: Tensor, z: Tensor) -> Tensor:
-    """A real value for a complex unknown as a complex number."""
-    if z.is_complex() and not value.is_complex():
-        return value.to(value.dtype.to_complex())
-    return value
 
 
 def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:

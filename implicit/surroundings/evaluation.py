@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,6 @@ from .arguments import Tree, Unknown, per_leaf
 from .module import PureModule
 from .replay import Replay
 from .writes import Lending, check_arguments, writes_to
-
-_NOTHING = nullcontext()
 
 
 class UserFunction:
@@ -47,10 +44,9 @@ class UserFunction:
         self._unknown, start = Unknown.of(z0, batch_dims)
         self._args = args
         self._tree, tensors = Tree.of(args)
-        with inference.left():
-            self.start = inference.ordinary(exchanged(start))
-            own = exchanged(tensors)
-            self.tensors = inference.ordinary(own)
+        own = exchanged(tensors)
+        self.start = inference.ordinary(exchanged(start))
+        self.tensors = inference.ordinary(own)
         # Arguments for which an enclosing call has put others in place.
         self._exchanged = [i for i, given in enumerate(tensors) if own[i] is not given]
         self._lending = Lending(described)
@@ -65,18 +61,23 @@ class UserFunction:
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
-            with self._in_place(args):
-                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
             return self._unknown.leaves_of(self.described, value, z)
+
+        if self._exchanged:
+            return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
 
         return lambda z: self._lending.run(of_leaves, z)
 
-    def _in_place(self, args: Leaves) -> AbstractContextManager[Any]:
-        """A mode for the function, which sees `args` where an enclosing call has put others in place."""
-        if not self._exchanged:
-            return _NOTHING
-        originals = tuple(self.tensors[i] for i in self._exchanged)
-        return Substitute(originals, tuple(args[i] for i in self._exchanged))
+    def _in_place(self, function: Product, args: Leaves) -> Product:
+        """The function, which sees `args` where an enclosing call has put others in place."""
+
+        def of_leaves(z: Leaves) -> Leaves:
+            originals = tuple(self.tensors[i] for i in self._exchanged)
+            with Substitute(originals, tuple(args[i] for i in self._exchanged)):
+                return function(z)
+
+        return of_leaves
 
     def build(self, leaves: Leaves) -> Any:
         """The leaves of the unknown in the structure of `z0`."""
