@@ -19,7 +19,7 @@ from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
-from .surroundings.module import PureModule, check_devices
+from .surroundings.module import PureModule, check_devices, initialise
 
 
 class ImplicitLayer(nn.Module):
@@ -131,6 +131,7 @@ class ImplicitLayer(nn.Module):
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
         if start:
             check_devices(module, start[0])
+        initialise(module, z0, inputs, keywords)
         pure = PureModule(module, tuple(keywords))
         settings = self.settings
         if settings.batched_args is not None:

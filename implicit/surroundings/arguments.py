@@ -20,9 +20,17 @@ from ..equations.layout import Leaves
 from .records import opened
 
 
+def is_argument(leaf: Any) -> bool:
+    """True for a tensor that an equation has as an argument.
+
+    A sparse tensor without derivatives is a constant: most of PyTorch cannot map, expand or copy it.
+    """
+    return isinstance(leaf, Tensor) and (leaf.layout == torch.strided or leaf.requires_grad)
+
+
 @dataclass(frozen=True)
 class Tree:
-    """Structure of a pytree without its tensors; other leaves are kept."""
+    """Structure of a pytree without its tensors; other leaves are kept, constant sparse tensors too."""
 
     spec: TreeSpec
     constants: tuple[Any, ...]
@@ -32,9 +40,9 @@ class Tree:
     def of(tree: Any) -> tuple[Tree, Leaves]:
         """The structure and the tensors of `tree`."""
         leaves, spec = tree_flatten(opened(tree))
-        positions = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        positions = tuple(i for i, leaf in enumerate(leaves) if is_argument(leaf))
         tensors = tuple(leaves[i] for i in positions)
-        constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        constants = tuple(None if is_argument(leaf) else leaf for leaf in leaves)
         return Tree(spec, constants, positions), tensors
 
     def fill(self, tensors: Leaves) -> Any:
@@ -121,8 +129,9 @@ class Unknown:
             )
         if leaf.is_complex() and not at.is_complex():
             raise TypeError(
-                f"{described} returned {leaf.dtype} for {name}, which is {at.dtype}: the imaginary part "
-                "would be lost. Start from a complex z0, z0 + 0j, or return the real part"
+                f"{described} must return real tensors for a real unknown, but returned {leaf.dtype} for "
+                f"{name}, which is {at.dtype}: the imaginary part would be lost. Start from a complex z0, "
+                "z0 + 0j, or return the real part"
             )
         if at.is_complex() and not leaf.is_complex():
             return leaf.to(leaf.dtype.to_complex())
@@ -165,7 +174,7 @@ def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tupl
     result: list[bool] = []
     for position, (flag, arg) in enumerate(zip(flags, args, strict=True)):
         for leaf in tree_flatten(opened(arg))[0]:
-            if not isinstance(leaf, Tensor):
+            if not is_argument(leaf):
                 continue
             if flag and leaf.shape[:1] != (batch,):
                 raise ValueError(

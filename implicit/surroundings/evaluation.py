@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
-from ..equations.differentiation import Product, constants
+from ..equations.differentiation import Product, constants, transforming
 from ..equations.exchange import Substitute, exchanged
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .module import PureModule
 from .replay import Replay
+from .tracing import explain_transforms
 from .writes import Lending, check_arguments, writes_to
+
+# Part of PyTorch's message for a gradient with respect to a tensor that is not part of a graph.
+_NOT_RECORDED = "does not require grad"
 
 
 class UserFunction:
@@ -61,7 +65,11 @@ class UserFunction:
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
-            value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            try:
+                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            except (RuntimeError, NotImplementedError) as error:
+                explain_transforms(self.described, error)
+                raise
             return self._unknown.leaves_of(self.described, value, z)
 
         if self._exchanged:
@@ -87,7 +95,7 @@ class UserFunction:
         """Evaluate the function once, at the start, on tensors without gradients."""
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
-        value = self.bind(constants(self.tensors))(constants(self.start))
+        value = self._first()
         if self.replay.doubtful:
             with self.replay.recording():
                 value = self.bind(constants(self.tensors))(constants(self.start))
@@ -95,8 +103,33 @@ class UserFunction:
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
         captured = captured_leaves(self.described, value, clock, self.replay.standing_in)
+        if self._lending.recorded:  # The unknown itself is then a leaf of the graph.
+            lent = set(map(id, self._lending.recorded))
+            captured = tuple(leaf for leaf in captured if id(leaf) not in lent)
+            value = constants(value)
         check_mapped(self.described, value, (*self.start, *self.tensors))
         return FirstEvaluation(value, captured)
+
+    def _first(self) -> Leaves:
+        """The value at the start; the function may differentiate with respect to its unknown."""
+        function, start = self.bind(constants(self.tensors)), constants(self.start)
+        try:
+            return function(start)
+        except RuntimeError as error:
+            if _NOT_RECORDED not in str(error):
+                raise
+            remedy = (
+                f"{self.described} takes a gradient by torch.autograd.grad with respect to a tensor that "
+                "autograd does not record there; take it by torch.func.grad, or call requires_grad_() on a "
+                "copy of the tensor under torch.enable_grad()"
+            )
+            if transforming():
+                raise RuntimeError(remedy) from error
+            self._lending.records = True
+            try:
+                return function(start)
+            except RuntimeError as again:
+                raise (RuntimeError(remedy) if _NOT_RECORDED in str(again) else again) from error
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.

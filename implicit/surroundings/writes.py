@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ..equations.capture import levels
@@ -25,11 +26,15 @@ class Lending:
 
     Attributes:
         writes: The function writes to its unknown; `None` before the first evaluation.
+        records: The function differentiates with respect to its unknown, which autograd then records.
+        recorded: The unknown of the last evaluation, where it was recorded for the function alone.
     """
 
     def __init__(self, described: str) -> None:
         self._described = described
         self.writes: bool | None = None
+        self.records = False
+        self.recorded: Leaves = ()
 
     def run(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
         """`function(z)`, without changes to `z`.
@@ -37,6 +42,8 @@ class Lending:
         Raises:
             InPlaceError: The function writes to its unknown, but did not at its first evaluation.
         """
+        if self.records and not transforming():
+            return self._recorded(function, z)
         lent = z if self.writes is False else tuple(leaf.clone() for leaf in z)
         before = [writes_to(leaf) for leaf in lent]
         value = function(lent)
@@ -49,6 +56,15 @@ class Lending:
                 "the first; use operations that make new tensors (z = z * a, not z *= a or z.mul_(a))"
             )
         return value
+
+    def _recorded(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
+        outside = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not all(leaf.requires_grad for leaf in z):
+                z = tuple(leaf.detach().requires_grad_() for leaf in z)
+                self.recorded = z
+            value = function(z)
+        return value if outside else tuple(leaf.detach() for leaf in value)
 
 
 def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
