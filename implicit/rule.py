@@ -33,6 +33,7 @@ from .gradients.mode import ImplicitGradient, TapedGradient
 from .outcome import CallOutcome, Record
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.refinement import refined, refines
 from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
 
@@ -169,6 +170,10 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
     )
     check_start(equation.described, z, result.status, result.steps)
+    # Modes that follow the steps of the solver, and causal equations, keep its own last iterate.
+    free = record.ends is None and not (layout.narrows or equation.causal)
+    if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
+        result = refined(problem, call.solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
     handle_failure(
