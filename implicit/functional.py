@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from ..solvers import Callback, Solution, Solver, Stopping
+from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
@@ -206,7 +206,11 @@ def solve_equation(
             precision=replay.autocast_dtype(given.start[0].device) or coarsest(first.value),
             build=given.build,
         )
-        outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+        try:
+            outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+        except SolveError as error:
+            given.note_changes(error, first, asking.precision)
+            raise
         given.finish(outcome.value)
         return asking.record.solution(given.build(outcome.value), outcome)
 

@@ -17,7 +17,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..solvers import Callback, FlatSolution, Solver, Stopping
+from ..solvers import Callback, FlatSolution, Solver, Status, Stopping
 from ..solvers.driving.driver import solve
 from ..solvers.driving.end_states import EndStates
 from ..solvers.interface.norms import rms
@@ -30,9 +30,10 @@ from .equations.flat import flat_problem
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
-from .outcome import CallOutcome, Record
+from .outcome import CallOutcome, Record, Solved
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
@@ -176,6 +177,11 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         result = refined(problem, call.solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
+    if record.order == 0:
+        norms = result.residual_norm
+        if layout.narrows:
+            norms = outcome.residual_norm.flatten().cpu().double().numpy()
+        record.solved = Solved(norms, result.status == Status.CONVERGED, precision)
     handle_failure(
         asking.on_failure,
         equation.described,
@@ -227,7 +233,11 @@ def _gradient(
     z, args = saved[: call.leaves], saved[call.leaves :]
     with torch.set_grad_enabled(_recording((*saved, *cotangents))), set_aside():
         u = _derivative(AdjointEquation, call, asking, z, cotangents, args)
-        _, back = call.equation.pullback_arguments(z, args, needed)
+        value, back = call.equation.pullback_arguments(z, args, needed)
+        if asking.record.order == 0:
+            layout = Layout.of(z, call.equation.batch_dims)
+            equation = call.equation
+            check_at_solution(equation.described, equation.form, z, value, asking.record, layout)
         return back(u)
 
 

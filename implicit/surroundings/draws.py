@@ -14,16 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_flatten, tree_map_only
+
+# Operations whose numbers depend on no tensor but by its shape, by their names without a trailing underscore.
+_PLAIN = {
+    "bernoulli", "cauchy", "exponential", "geometric", "log_normal", "normal", "normal_functional", "rand",
+    "rand_like", "randint", "randint_like", "randn", "randn_like", "random", "randperm", "uniform",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One operation that drew random numbers: what it was asked for, and its result."""
+    """The random numbers of one operation, and its name."""
 
-    operation: Any
-    asked: tuple[Any, ...]
-    result: Any
+    name: str
+    numbers: Tensor
 
 
 class Recording(TorchDispatchMode):
@@ -42,8 +46,15 @@ class Recording(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if _draws(func):
-            kept = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), result)
-            self.draws.append(Draw(func, _asked(args, kwargs), kept))
+            # Of a dropout the mask, whose numbers are independent of the input.
+            name = _name(func)
+            numbers = result[1] if name == "native_dropout" else result
+            if name not in _PLAIN and name != "native_dropout":
+                raise RuntimeError(
+                    f"a function draws random numbers by {func} while other threads run, which cannot be "
+                    "repeated for later evaluations; draw them before the call"
+                )
+            self.draws.append(Draw(name, numbers.detach().clone()))
         return result
 
 
@@ -64,17 +75,22 @@ class Repetition(TorchDispatchMode):
     ) -> Any:
         if not _draws(func):
             return func(*args, **(kwargs or {}))
-        draw = next(self._left, None)
-        if draw is None or draw.operation is not func or draw.asked != _asked(args, kwargs):
+        draw, name = next(self._left, None), _name(func)
+        # The same operation may write to a tensor in one evaluation and make a new one in another.
+        place: Tensor | None = args[0] if args and isinstance(args[0], Tensor) else None
+        shape = place.shape if place is not None else None
+        if draw is None or draw.name != name or shape not in (None, draw.numbers.shape):
             raise RuntimeError(
                 f"{self._described} draws other random numbers in a later evaluation (by {func}) than in "
                 "the first, so it is not one function throughout the solve; draw them before the call"
             )
+        if name == "native_dropout":
+            mask = draw.numbers.clone()
+            return args[0] * mask / (1 - args[1]), mask
         if func._schema.is_mutable:
-            # The numbers are written to a tensor that was given, and is returned.
-            place: Tensor = (kwargs or {}).get("out", args[0] if args else None)
-            return place.copy_(draw.result)
-        return tree_map_only(Tensor, torch.clone, draw.result)
+            written: Tensor = (kwargs or {}).get("out", place)
+            return written.copy_(draw.numbers)
+        return draw.numbers.clone()
 
 
 def repeating() -> bool:
@@ -88,11 +104,7 @@ def _draws(func: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in func.tags
 
 
-def _asked(args: tuple[Any, ...], kwargs: Any) -> tuple[Any, ...]:
-    """The arguments without values of tensors."""
-    leaves = tree_flatten((args, kwargs or {}))[0]
-    return tuple(
-        (tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
-        for leaf in leaves
-        if not isinstance(leaf, torch.Generator)
-    )
+def _name(func: Any) -> str:
+    """The name of an operation, the same for its form in place."""
+    name: str = func.overloadpacket.__name__
+    return name.rstrip("_")

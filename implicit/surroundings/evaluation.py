@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...solvers import SolveError
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
-from ..equations.differentiation import Product, constants, transforming
+from ..equations.differentiation import Product, coarsest, constants, transforming
 from ..equations.exchange import Substitute, exchanged
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .module import PureModule
+from .purity import differs, note_of_change
 from .replay import Replay
 from .tracing import explain_transforms
 from .writes import Lending, check_arguments, writes_to
@@ -143,6 +145,17 @@ class UserFunction:
         each = per_leaf(flags, self._args, self.start[0].shape[0]) + (False,) * captured
         # Random numbers and batch statistics of a system would depend on which others are left.
         return None if self.replay.random or self.moves_buffers else each
+
+    def note_changes(
+        self, error: SolveError, first: FirstEvaluation, precision: torch.dtype | None
+    ) -> None:
+        """Add to the message of a failed solve if the function has changed since its first evaluation."""
+        if transforming():
+            return
+        with torch.no_grad():
+            value = self.bind(constants(self.tensors))(constants(self.start))
+        if differs(value, constants(first.value), precision or coarsest(value)):
+            error.args = (f"{error}\n{note_of_change(self.described)}", *error.args[1:])
 
     def finish(self, value: Leaves) -> None:
         """Update buffers once, by an evaluation at the solution, and check the random state."""

@@ -100,7 +100,7 @@ def handle_failure(
     message = "\n".join(lines)
     if policy == "raise":
         raise SolveError(message, build())
-    warnings.warn(message, SolveWarning, stacklevel=_level_of_caller())
+    warnings.warn(message, SolveWarning, stacklevel=level_of_caller())
 
 
 _PACKAGES = ("cli", "implicit", "models", "problems", "solvers", "studies", "verification")
@@ -111,7 +111,7 @@ _OWN = (
 )
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """The `stacklevel` of the user's line: the first frame that is neither of this package nor of PyTorch."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
