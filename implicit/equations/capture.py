@@ -18,6 +18,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor
+from torch.autograd.graph import get_gradient_edge
 
 from .layout import Leaves
 
@@ -143,8 +144,10 @@ def check_substituted(
 
     The function was evaluated with other tensors in their place, which reach torch functions alone.
     """
+    inputs = list(inputs)
     wanted = {id(tensor) for tensor in originals} - {id(tensor) for tensor in inputs}
-    seen: set[Any] = {tensor.grad_fn for tensor in inputs}
+    # A tensor that a checkpoint has restored has the node of the original.
+    seen: set[Any] = {get_gradient_edge(t).node for t in inputs if t.requires_grad}
     stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while stack:
         node = stack.pop()
@@ -152,7 +155,7 @@ def check_substituted(
             continue
         seen.add(node)
         for parent, _ in node.next_functions:
-            if parent is None:
+            if parent is None or parent in seen:
                 continue
             if id(getattr(parent, "variable", None)) in wanted and not parent.next_functions:
                 raise CapturedTensorError(

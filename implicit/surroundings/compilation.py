@@ -41,7 +41,7 @@ def outside_of_graphs(function: Callable[P, R]) -> Callable[P, R]:
             disabled = torch.compiler.disable(function)
         return disabled(*args, **kwargs)
 
-    _leave_alone(call.__code__)
+    _leave_alone(call.__code__)  # type: ignore[attr-defined]
     call._torchdynamo_disable = True  # type: ignore[attr-defined]
     call._torchdynamo_disable_msg = _REASON  # type: ignore[attr-defined]
     return call

@@ -88,7 +88,7 @@ class Repetition(TorchDispatchMode):
             mask = draw.numbers.clone()
             return args[0] * mask / (1 - args[1]), mask
         if func._schema.is_mutable:
-            written: Tensor = (kwargs or {}).get("out", place)
+            written: Any = (kwargs or {}).get("out", place)
             return written.copy_(draw.numbers)
         return draw.numbers.clone()
 

@@ -162,7 +162,11 @@ class UserFunction:
         if isinstance(self.function, PureModule) and self.function.changes_buffers:
             pure, at = self.function, self.build(constants(value))
             inputs = self._tree.fill(constants(self.tensors))[:-2]
-            self.replay.run(lambda: pure.move_buffers(at, *inputs))
+            try:
+                self.replay.run(lambda: pure.move_buffers(at, *inputs))
+            except RuntimeError as error:
+                explain_transforms(self.described, error)
+                raise
 
         def evaluate() -> None:
             with torch.no_grad():

@@ -21,6 +21,10 @@ _BEYOND_TRANSFORMS = {
     r"TorchScript interpreter": "TorchScript code; give the module itself for torch.jit.script(module)",
     r"[Ss]parse": "sparse tensors; make them dense, S.to_dense(), or take derivatives by autograd "
     "(backward(), torch.autograd.grad)",
+    r"mutate a captured Tensor|[Bb]atch norm got a batched tensor": "buffers that change when it is called "
+    "(batch statistics); call layer.eval(), or keep no statistics (track_running_stats=False)",
+    r"randomness error mode": "random numbers, unless their part is chosen: torch.vmap(..., "
+    "randomness='same'), torch.func.jacfwd(..., randomness='same')",
     r"saved tensor hooks": "checkpoints or other hooks on saved tensors; take derivatives by autograd "
     "(backward(), torch.autograd.grad)",
 }

@@ -28,7 +28,7 @@ class Cell(torch.nn.Module):
 class Pair:
     gain: torch.Tensor
     power: int = 1
-    rest: dict = field(default_factory=dict)
+    rest: dict[str, object] = field(default_factory=dict)
 
 
 def gained(z, x, gain):

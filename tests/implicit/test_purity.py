@@ -17,8 +17,8 @@ def test_a_failed_solve_says_that_its_function_changes():
 
     with pytest.raises(im.SolveError, match="not one function throughout the solve"):
         im.fixed_point(noisy, torch.zeros_like(X), X)
+    few = im.Stopping(max_steps=2)
     with pytest.raises(im.SolveError) as caught:
-        few = im.Stopping(max_steps=2)
         im.fixed_point(lambda z, x: 0.5 * torch.cos(z) + x, torch.zeros_like(X), X, stopping=few)
     assert "not one function" not in str(caught.value)
 
