@@ -101,7 +101,8 @@ class UserFunction:
         if self.replay.doubtful:
             with self.replay.recording():
                 value = self.bind(constants(self.tensors))(constants(self.start))
-        check_arguments(self.described, self.tensors, before)
+        module = isinstance(self.function, PureModule)
+        check_arguments(self.described, self.tensors, before, module=module)
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
         captured = captured_leaves(self.described, value, clock, self.replay.standing_in)

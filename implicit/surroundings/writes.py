@@ -17,6 +17,10 @@ from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
 
+# A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
+_COMPILED = ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part that keeps none"
+
+
 class InPlaceError(RuntimeError):
     """A function changes a tensor in place that it must not change."""
 
@@ -67,14 +71,24 @@ class Lending:
         return value if outside else tuple(leaf.detach() for leaf in value)
 
 
-def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
-    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written to."""
+def check_arguments(
+    described: str, tensors: Leaves, before: list[int], *, module: bool = False
+) -> None:
+    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written to.
+
+    Args:
+        described: The function's name.
+        tensors: Its arguments.
+        before: How often each had been written to.
+        module: The function is a module, whose parameters and buffers are among its arguments.
+    """
     for position, (tensor, count) in enumerate(zip(tensors, before, strict=True)):
         if writes_to(tensor) != count:
             raise InPlaceError(
                 f"{described} changes its argument in place (tensor {position} among its arguments, "
                 f"of shape {tuple(tensor.shape)}), so that it is another function at each evaluation; use "
                 "operations that make new tensors (x = x * a, not x *= a or x.mul_(a))"
+                + (_COMPILED if module else "")
             )
 
 
