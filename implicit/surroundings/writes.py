@@ -16,9 +16,11 @@ from ..equations.capture import levels
 from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
-
 # A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
-_COMPILED = ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part that keeps none"
+_COMPILED = (
+    ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part "
+    "that keeps none"
+)
 
 
 class InPlaceError(RuntimeError):
