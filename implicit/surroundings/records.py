@@ -6,8 +6,14 @@ import copy
 import dataclasses
 from typing import Any
 
-from torch import Tensor
-from torch.utils._pytree import Context, register_pytree_node, tree_flatten, tree_unflatten
+from torch import Tensor, nn
+from torch.utils._pytree import (
+    Context,
+    register_pytree_node,
+    tree_flatten,
+    tree_leaves,
+    tree_unflatten,
+)
 
 
 class _Fields:
@@ -33,7 +39,7 @@ register_pytree_node(_Fields, _flatten, _unflatten)
 
 
 def opened(tree: Any) -> Any:
-    """`tree` with a node in place of each dataclass instance.
+    """`tree` with a node in place of each dataclass instance that holds a tensor.
 
     `tree_unflatten` gives instances again: copies with other fields, made without their `__init__`.
     """
@@ -44,9 +50,13 @@ def opened(tree: Any) -> Any:
 
 
 def _is_instance(leaf: Any) -> bool:
-    if isinstance(leaf, (Tensor, type)):
+    """True for an instance that holds a tensor; others are constants, and modules are functions."""
+    if isinstance(leaf, (Tensor, type, nn.Module)) or not dataclasses.is_dataclass(leaf):
         return False
-    return dataclasses.is_dataclass(leaf)
+    values = (getattr(leaf, field.name, None) for field in dataclasses.fields(leaf))
+    return any(
+        isinstance(v, Tensor) or _is_instance(v) for value in values for v in tree_leaves(value)
+    )
 
 
 def _opened(instance: Any) -> _Fields:

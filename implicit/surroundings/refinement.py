@@ -30,7 +30,7 @@ _HALF = (torch.float16, torch.bfloat16)
 # Of a fixed point the residual shall fall to this fraction of a unit of rounding of the iterate.
 _OF_ITERATE = 1 / 8
 # Of other equations, accepted at four units of its size at the start, to this fraction of where it is.
-_OF_ACCEPTED = 1 / 8
+_OF_ACCEPTED = 1 / 4
 _MOST_STEPS, _PATIENCE = 50, 6
 
 
