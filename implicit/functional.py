@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from ..solvers import Callback, Solution, Solver, Stopping
+from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
+from .equations.exchange import set_aside
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
 from .outcome import CallOutcome, Record
@@ -20,12 +22,15 @@ from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
+from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay, without_autocast
 from .surroundings.tracing import refuse_tracing
 
 
+@outside_of_graphs
 def root(
     F: Callable[..., Any],
     z0: Any,
@@ -40,6 +45,7 @@ def root(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
 
@@ -49,7 +55,8 @@ def root(
             numbers (dropout) and the autocast state are replayed.
         z0: The start: a floating-point tensor or a pytree of them. There is no derivative with respect
             to it, since the root does not depend on it.
-        args: Pytrees of tensors and constants. Gradients also reach leaf tensors that `F` closes over.
+        args: Pytrees and dataclasses of tensors and constants. Gradients also reach leaf tensors that `F`
+            closes over.
         solver: The solver; `None` for `Polyalgorithm()`, for `NewtonKrylov()` if its steps are to be
             unrolled (`gradient=Unrolled()`), or for `GMRES()` if `linear`.
         stopping: Tolerances and limits; `None` for the defaults of the dtype.
@@ -58,8 +65,8 @@ def root(
             to its own tolerance; 0 for one coupled system.
         on_failure: `"raise"` a `SolveError`, `"warn"` or `"accept"` when a system is not solved.
         linear: `F` is affine in `z`; solvers of linear equations may then be used.
-        batched_args: With `batch_dims=1`, for each argument, true if its first axis indexes the
-            systems. Systems that have ended are then dropped from the evaluation.
+        batched_args: With `batch_dims=1`, for each argument, keyword arguments last, true if its first axis
+            indexes the systems. Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `Solution.trace`.
         callback: Called at every check with the step and the residual norms of all systems; a true
             result ends the solve.
@@ -68,6 +75,7 @@ def root(
             not change the past at any iteration. A time step converges only once all before it have
             ended, so that its residual is that of the value returned. The adjoint, which runs against
             time, takes each sequence as one system.
+        keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
@@ -94,9 +102,10 @@ def root(
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal,
     )  # fmt: skip
-    return solve_equation(F, z0, args, settings)
+    return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
 
+@outside_of_graphs
 def fixed_point(
     f: Callable[..., Any],
     z0: Any,
@@ -111,6 +120,7 @@ def fixed_point(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
 
@@ -128,6 +138,7 @@ def fixed_point(
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        keywords: Arguments of `f` by name; see `root`.
 
     Returns:
         The solution: `value` in the structure of `z0`, and status, residual norm and steps per system.
@@ -153,7 +164,20 @@ def fixed_point(
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal,
     )  # fmt: skip
-    return solve_equation(f, z0, args, settings)
+    return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
+
+
+_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(root).parameters.items()
+    if parameter.kind == parameter.KEYWORD_ONLY
+)
+
+
+def _checked(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    if keywords:
+        check_keywords(describe(function), function, keywords, _OPTIONS)
+    return keywords
 
 
 def solve_equation(
@@ -162,13 +186,16 @@ def solve_equation(
     args: tuple[Any, ...],
     settings: Settings,
     described: str | None = None,
+    keywords: Mapping[str, Any] | None = None,
 ) -> Solution:
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
+    if keywords:
+        function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
-    replay = Replay(z0, args)
-    with inference.left():
-        given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    replay = Replay(described, z0, args)
+    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    with inference.left(), set_aside():
         first = given.evaluate_first()
         call = _call(given, settings, first)
         asking = Asking(
@@ -179,9 +206,25 @@ def solve_equation(
             precision=replay.autocast_dtype(given.start[0].device) or coarsest(first.value),
             build=given.build,
         )
-        outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+        try:
+            outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+        except SolveError as error:
+            given.note_changes(error, first, asking.precision)
+            raise
         given.finish(outcome.value)
         return asking.record.solution(given.build(outcome.value), outcome)
+
+
+def _with_keywords(
+    function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function with its keyword arguments as the last of its arguments."""
+    args = (*args, *keywords.values())
+    if isinstance(
+        function, NumbaEquation
+    ):  # It takes its one argument by place as well as by name.
+        return function, args
+    return WithKeywords(function, tuple(keywords)), args
 
 
 def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Call:

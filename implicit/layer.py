@@ -16,8 +16,10 @@ from .functional import solve_equation
 from .gradients import Gradient
 from .settings import Settings
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
-from .surroundings.module import PureModule, check_devices
+from .surroundings.keywords import accepted, check_keywords
+from .surroundings.module import PureModule, check_devices, initialise
 
 
 class ImplicitLayer(nn.Module):
@@ -28,16 +30,18 @@ class ImplicitLayer(nn.Module):
     once per call, by the evaluation at the solution. Threads may share a layer.
 
     Args:
-        f: A function or module called as `f(z, *inputs)`, returning the structure and shapes of `z`.
+        f: A function or module called as `f(z, *inputs, **keywords)`, returning the structure and shapes
+            of `z`.
         form: `"fixed_point"` for `z = f(z, ...)`, `"root"` for `f(z, ...) = 0`.
         solver: The solver; `None` for the default of the form (see `root`, `fixed_point`).
         stopping: Tolerances and limits of the solve; `None` for the defaults of the dtype.
         gradient: The gradient mode; `None` for `Exact()`.
         batch_dims: Leading axes of `z` that index independent systems.
         on_failure: `"raise"`, `"warn"` or `"accept"` when a system is not solved.
-        init: Gives the start from the inputs; `None` for zeros like the first input.
+        init: Gives the start from the inputs, and from keyword inputs that it names; `None` for zeros like
+            the first input.
         linear: `f` is affine in `z`.
-        batched_args: For each input, true if its first axis indexes the systems (needs
+        batched_args: For each input, keyword inputs last, true if its first axis indexes the systems (needs
             `batch_dims=1`). Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `solution.trace`.
         callback: Called at every check; see `root`.
@@ -100,22 +104,35 @@ class ImplicitLayer(nn.Module):
         )  # fmt: skip
         self.solution: Solution | None = None
 
-    def forward(self, *inputs: Any, z0: Any = None) -> Any:
-        """The solution for `inputs` from the start `z0`; `None` for the start that `init` gives."""
+    @outside_of_graphs
+    def forward(self, *inputs: Any, z0: Any = None, **keywords: Any) -> Any:
+        """The solution for the inputs of `f`, from a start.
+
+        Args:
+            inputs: Arguments of `f` behind `z`: pytrees and dataclasses of tensors and constants.
+            z0: The start; `None` for the one that `init` gives.
+            keywords: Arguments of `f` by name.
+        """
         if z0 is None:
-            z0 = self._start(inputs)
+            z0 = self._start(inputs, keywords)
+        function = self.f.forward if isinstance(self.f, nn.Module) else self.f
+        if keywords:
+            check_keywords(describe(self.f), function, keywords, ("z0",))
         if isinstance(self.f, nn.Module):
-            solution = self._solve_module(self.f, z0, inputs)
+            solution = self._solve_module(self.f, z0, inputs, keywords)
         else:
-            solution = solve_equation(self.f, z0, inputs, self.settings)
+            solution = solve_equation(self.f, z0, inputs, self.settings, keywords=keywords)
         self.solution = solution.detach()
         return solution.value
 
-    def _solve_module(self, module: nn.Module, z0: Any, inputs: tuple[Any, ...]) -> Solution:
+    def _solve_module(
+        self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Solution:
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
         if start:
             check_devices(module, start[0])
-        pure = PureModule(module)
+        initialise(module, z0, inputs, keywords)
+        pure = PureModule(module, tuple(keywords))
         settings = self.settings
         if settings.batched_args is not None:
             # Keep the same solver object from call to call: it may remember.
@@ -126,21 +143,27 @@ class ImplicitLayer(nn.Module):
             )
         described = f"the module {type(module).__name__}"
         return solve_equation(
-            pure, z0, (*inputs, pure.parameters, pure.buffers), settings, described
+            pure,
+            z0,
+            (*inputs, *keywords.values(), pure.parameters, pure.buffers),
+            settings,
+            described,
         )
 
-    def _start(self, inputs: tuple[Any, ...]) -> Any:
+    def _start(self, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.init is not None:
-            return self.init(*inputs)
+            return self.init(*inputs, **accepted(self.init, keywords))
         if not inputs:
             raise ValueError(
                 "the layer has no input to take the shape of z from: give init=... or z0=..."
             )
         leaves = tree_leaves(inputs[0])
-        if not leaves or not all(isinstance(x, Tensor) and x.is_floating_point() for x in leaves):
+        if not leaves or not all(
+            isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in leaves
+        ):
             raise TypeError(
                 "without init the start is zeros like the first input, which must then hold "
-                "floating-point tensors: give init=lambda *inputs: ... or z0=..."
+                "floating-point or complex tensors: give init=lambda *inputs: ... or z0=..."
             )
         return tree_map_only(Tensor, torch.zeros_like, inputs[0])
 

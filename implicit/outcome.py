@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..solvers import Counts, Solution
@@ -31,6 +32,15 @@ class CallOutcome(NamedTuple):
         return CallOutcome(tensors[:leaves], *tensors[leaves:])
 
 
+class Solved(NamedTuple):
+    """The end of a solve, one entry per system."""
+
+    norm: np.ndarray
+    converged: np.ndarray
+    precision: torch.dtype
+    """The dtype in which the function computes."""
+
+
 @dataclass
 class Record:
     """Everything else that a call produces: plain numbers, and tensors without wrappers.
@@ -43,6 +53,7 @@ class Record:
         best_steps: The solver step that reached the value, for each system.
         ends: The states that the solver ended in, if the gradient mode keeps them.
         batch_shape: The shape of the batch that was solved.
+        solved: Residual norms at the end, for the equation given by the user.
     """
 
     order: int = 0
@@ -52,6 +63,7 @@ class Record:
     best_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     ends: EndStates | None = None
     batch_shape: tuple[int, ...] = ()
+    solved: Solved | None = None
 
     def derived(self) -> Record:
         """The record of an equation derived from this one's."""

@@ -14,9 +14,11 @@ from .functional import solve_equation
 from .gradients import Exact, Gradient
 from .settings import Settings
 from .surroundings.arguments import describe
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 
 
+@outside_of_graphs
 def recurrence(
     f: Callable[..., Tensor],
     s0: Tensor,
@@ -79,7 +81,8 @@ def recurrence(
             f"s0, (batch, ...), and xs, (batch, T, ...), must agree in their first axis, got shapes "
             f"{tuple(s0.shape)} and {tuple(xs.shape)}"
         )
-    causal = CausalNewton(block=max(math.prod(s0.shape[1:]), 1))
+    unknowns = math.prod(s0.shape[1:]) * (2 if s0.is_complex() else 1)
+    causal = CausalNewton(block=max(unknowns, 1))
     settings = Settings(
         "fixed_point", solver or causal, stopping, gradient or Exact(solver=causal), 1, on_failure,
         trace=trace,

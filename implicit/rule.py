@@ -17,20 +17,24 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..solvers import Callback, FlatSolution, Solver, Stopping
+from ..solvers import Callback, FlatSolution, Solver, Status, Stopping
 from ..solvers.driving.driver import solve
 from ..solvers.driving.end_states import EndStates
 from ..solvers.interface.norms import rms
 from ..solvers.interface.problem import Problem
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
-from .equations.differentiation import coarsest, transforming, unwrap_dead
+from .equations.differentiation import coarsest, transforming, unwrap_dead, without_tangent
 from .equations.equation import Equation
+from .equations.exchange import set_aside
 from .equations.flat import flat_problem
 from .equations.layout import Layout, Leaves
-from .equations.mapping import in_front
+from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
-from .outcome import CallOutcome, Record
+from .outcome import CallOutcome, Record, Solved
+from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.purity import check_at_solution
+from .surroundings.refinement import refined, refines
 from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
 
@@ -167,8 +171,17 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
     )
     check_start(equation.described, z, result.status, result.steps)
+    # Modes that follow the steps of the solver, and causal equations, keep its own last iterate.
+    free = record.ends is None and not (layout.narrows or equation.causal)
+    if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
+        result = refined(problem, call.solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
+    if record.order == 0:
+        norms = result.residual_norm
+        if layout.narrows:
+            norms = outcome.residual_norm.flatten().cpu().double().numpy()
+        record.solved = Solved(norms, result.status == Status.CONVERGED, precision)
     handle_failure(
         asking.on_failure,
         equation.described,
@@ -213,6 +226,31 @@ def _recording(tensors: Leaves) -> bool:
     )
 
 
+def _gradient(
+    call: Call, asking: Asking, saved: Leaves, cotangents: Leaves, needed: list[int]
+) -> Leaves:
+    """The gradients of the arguments `needed`, from the cotangents of the solution."""
+    z, args = saved[: call.leaves], saved[call.leaves :]
+    with torch.set_grad_enabled(_recording((*saved, *cotangents))), set_aside():
+        u = _derivative(AdjointEquation, call, asking, z, cotangents, args)
+        value, back = call.equation.pullback_arguments(z, args, needed)
+        if asking.record.order == 0:
+            layout = Layout.of(z, call.equation.batch_dims)
+            equation = call.equation
+            check_at_solution(equation.described, equation.form, z, value, asking.record, layout)
+        return back(u)
+
+
+def _tangent(
+    call: Call, asking: Asking, saved: Leaves, tangents: Leaves, given: list[int]
+) -> Leaves:
+    """The tangent of the solution, from those of the arguments `given`."""
+    z, args = saved[: call.leaves], saved[call.leaves :]
+    with torch.set_grad_enabled(_recording((*saved, *tangents))), set_aside():
+        _, forward = call.equation.pushforward_arguments(z, args, given)
+        return _derivative(TangentEquation, call, asking, z, forward(tangents), args)
+
+
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -237,27 +275,32 @@ class _Root(torch.autograd.Function):
         ctx.save_for_forward(*saved)
 
     @staticmethod
+    @outside_of_graphs
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         # Read once: a non-reentrant checkpoint allows each saved tensor to be unpacked only once.
         saved = tuple(map(unwrap_dead, ctx.saved_tensors))
-        z, args = saved[: call.leaves], saved[call.leaves :]
+        args = saved[call.leaves :]
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2 + call.leaves :]) if wanted]
         gradients: list[Tensor | None] = [None] * len(args)
         own = cotangents[: call.leaves]
         if needed and any(cotangent is not None for cotangent in own):
             filled = tuple(
                 torch.zeros_like(leaf) if cotangent is None else cotangent
-                for leaf, cotangent in zip(z, own, strict=True)
+                for leaf, cotangent in zip(saved, own, strict=False)
             )
-            with torch.set_grad_enabled(_recording((*saved, *filled))):
-                u = _derivative(AdjointEquation, call, ctx.asking, z, filled, args)
-                _, back = call.equation.pullback_arguments(z, args, needed)
-                for position, gradient in zip(needed, back(u), strict=True):
-                    gradients[position] = gradient
+
+            def gradient(*cotangents: Tensor) -> Leaves:
+                return _gradient(call, ctx.asking, saved, cotangents, needed)
+
+            mapped = mapped_by_autograd(filled)
+            found = with_axis_of_autograd(gradient, filled) if mapped else gradient(*filled)
+            for position, one in zip(needed, found, strict=True):
+                gradients[position] = one
         return (None, None, *[None] * call.leaves, *gradients)
 
     @staticmethod
+    @outside_of_graphs
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         given = {i: t for i, t in enumerate(tangents[2 + call.leaves :]) if t is not None}
@@ -265,14 +308,15 @@ class _Root(torch.autograd.Function):
         # whose derivatives are then lost silently (pytorch/pytorch issue 197867). So it is switched on
         # again, and the tangents of the rule's own level are removed.
         with forward_ad._set_fwd_grad_enabled(True):
-            saved = tuple(forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
-            z, args = saved[: call.leaves], saved[call.leaves :]
+            saved = tuple(map(without_tangent, ctx.saved_tensors))
             if not given:
-                return (*(torch.zeros_like(leaf) for leaf in z), *[None] * 5)
-            with torch.set_grad_enabled(_recording((*saved, *given.values()))):
-                _, forward = call.equation.pushforward_arguments(z, args, list(given))
-                constant = forward(tuple(given.values()))
-                w = _derivative(TangentEquation, call, ctx.asking, z, constant, args)
+                return (*(torch.zeros_like(leaf) for leaf in saved[: call.leaves]), *[None] * 5)
+
+            def tangent(*tangents: Tensor) -> Leaves:
+                return _tangent(call, ctx.asking, saved, tangents, list(given))
+
+            own = tuple(given.values())
+            w = with_axis_of_autograd(tangent, own) if mapped_by_autograd(own) else tangent(*own)
         return (*w, *[None] * 5)
 
     @staticmethod

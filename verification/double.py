@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
-from ..implicit.equations.capture import Substitute
+from ..implicit.equations.exchange import Substitute
 from .real import wide_dtype, widened
 
 

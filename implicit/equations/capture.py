@@ -4,6 +4,9 @@ A function may close over parameters (`lambda z, x: torch.tanh(linear(z) + x)`).
 detached arguments, the gradient graph of its output comes from such tensors alone. Leaves of the graph
 become arguments of the equation. A node older than the evaluation belongs to a captured tensor that
 was itself computed. Its gradient would need that computation in every derivative, so it is an error.
+
+Inside the function of another equation a tensor may stand in for one that the outer function closes over;
+it counts as a leaf, whatever it was computed from.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor
+from torch.autograd.graph import get_gradient_edge
 
-from .exchange import ExchangeMode
 from .layout import Leaves
 
 _REMEDY = (
@@ -36,28 +39,31 @@ def graph_clock() -> int:
     return node._sequence_nr()  # type: ignore[union-attr]
 
 
-def captured_leaves(name: str, outputs: Iterable[Tensor], clock: int) -> Leaves:
+def captured_leaves(
+    name: str, outputs: Iterable[Tensor], clock: int, standing_in: Leaves = ()
+) -> Leaves:
     """The leaves that `outputs`, computed from detached arguments since `clock`, depend on.
 
     Args:
         name: The function's name in errors.
         outputs: The tensors that the function returned.
         clock: `graph_clock()` just before the function ran.
+        standing_in: Tensors that take the place of captured ones, and count as leaves.
 
     Raises:
         CapturedTensorError: The function depends on a captured tensor that is not a leaf, or that
             carries a forward-mode tangent.
     """
-    found: dict[int, Tensor] = {}
+    walk = _Walk(name, clock, standing_in)
     for output in outputs:
         for level in levels(output):
-            if forward_ad.unpack_dual(level).tangent is not None:
+            if _has_tangent(level):
                 raise CapturedTensorError(
                     f"{name} closes over a tensor that carries a forward-mode tangent. {_REMEDY}"
                 )
             if level.requires_grad:
-                _walk(name, level, clock, found)
-    return tuple(found.values())
+                walk.start(level)
+    return tuple(walk.found.values())
 
 
 def check_mapped(name: str, outputs: Iterable[Tensor], inputs: Iterable[Tensor]) -> None:
@@ -70,6 +76,13 @@ def _mapped(tensor: Tensor) -> bool:
     return any(is_batchedtensor(level) for level in levels(tensor))
 
 
+def _has_tangent(tensor: Tensor) -> bool:
+    """True if a forward-mode tangent is at this level; inside of a mapped tensor it is at another one."""
+    if forward_ad._current_level < 0 or is_batchedtensor(tensor):
+        return False
+    return forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def levels(tensor: Tensor) -> Iterable[Tensor]:
     """The tensor, and the tensors inside its `torch.func` wrappers, outermost first."""
     yield tensor
@@ -78,40 +91,76 @@ def levels(tensor: Tensor) -> Iterable[Tensor]:
         yield tensor
 
 
-def _walk(name: str, output: Tensor, clock: int, found: dict[int, Tensor]) -> None:
-    if output.grad_fn is None:
-        # The function returned a captured leaf itself.
-        found.setdefault(id(output), output)
-        return
-    seen: set[Any] = set()
-    stack: list[Any] = [output.grad_fn]
+class _Walk:
+    """Walk through the graph of an evaluation, which collects the leaves in `found`."""
+
+    def __init__(self, name: str, clock: int, leaves: Leaves) -> None:
+        self.found: dict[int, Tensor] = {}
+        self._name, self._clock = name, clock
+        self._seen: set[Any] = set()
+        # Tensors and nodes at which the walk ends, at any level of transforms, and the leaf that it finds.
+        self._tensors = {id(level): leaf for leaf in leaves for level in levels(leaf)}
+        self._nodes = {
+            level.grad_fn: leaf
+            for leaf in leaves
+            for level in levels(leaf)
+            if level.grad_fn is not None
+        }
+
+    def start(self, output: Tensor) -> None:
+        """Walk from `output`."""
+        if output.grad_fn is None:
+            # The function returned a captured leaf itself.
+            self._find(output)
+            return
+        stack: list[Any] = [output.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node in self._seen:
+                continue
+            self._seen.add(node)
+            variable = getattr(node, "variable", None)
+            if variable is not None and not node.next_functions:
+                self._find(variable)
+            elif node in self._nodes:
+                self._find(self._nodes[node])
+            elif node._sequence_nr() < self._clock:
+                raise CapturedTensorError(
+                    f"{self._name} closes over a tensor that was computed from others "
+                    f"(by {node.name()}) and requires gradients. {_REMEDY}"
+                )
+            else:
+                stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+
+    def _find(self, tensor: Tensor) -> None:
+        leaf = self._tensors.get(id(tensor), tensor)
+        self.found.setdefault(id(leaf), leaf)
+
+
+def check_substituted(
+    name: str, outputs: Iterable[Tensor], inputs: Iterable[Tensor], originals: Leaves
+) -> None:
+    """Raise a `CapturedTensorError` if a graph from `inputs` to `outputs` passes one of `originals`.
+
+    The function was evaluated with other tensors in their place, which reach torch functions alone.
+    """
+    inputs = list(inputs)
+    wanted = {id(tensor) for tensor in originals} - {id(tensor) for tensor in inputs}
+    # A tensor that a checkpoint has restored has the node of the original.
+    seen: set[Any] = {get_gradient_edge(t).node for t in inputs if t.requires_grad}
+    stack: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and not node.next_functions:
-            found.setdefault(id(variable), variable)
-            continue
-        if node._sequence_nr() < clock:
-            raise CapturedTensorError(
-                f"{name} closes over a tensor that was computed from others "
-                f"(by {node.name()}) and requires gradients. {_REMEDY}"
-            )
-        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-
-
-class Substitute(ExchangeMode):
-    """Mode in which every torch function gets `replacements` in place of `originals`.
-
-    Inside `torch.func` transforms the argument at the current level must replace the captured tensor.
-    """
-
-    def __init__(self, originals: Leaves, replacements: Leaves) -> None:
-        super().__init__()
-        self._originals = originals
-        self._by_id = dict(zip(map(id, originals), replacements, strict=True))
-
-    def exchanged(self, tensor: Tensor) -> Tensor:
-        return self._by_id.get(id(tensor), tensor)
+        for parent, _ in node.next_functions:
+            if parent is None or parent in seen:
+                continue
+            if id(getattr(parent, "variable", None)) in wanted and not parent.next_functions:
+                raise CapturedTensorError(
+                    f"{name} closes over a tensor that it gives to an autograd function of its own or to "
+                    f"compiled code ({node.name()}), where no other can take its place, and a derivative "
+                    f"of a derivative is asked for. {_REMEDY}"
+                )
+            stack.append(parent)

@@ -46,17 +46,20 @@ def unwrap_dead(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def without_tangent(tensor: Tensor) -> Tensor:
+    """The tensor without its forward-mode tangent; the same object if it has none."""
+    primal, tangent = forward_ad.unpack_dual(tensor)
+    return tensor if tangent is None else primal
+
+
 def constants(tensors: Leaves) -> Leaves:
     """The tensors, detached from the gradient graph and without forward-mode tangents."""
-    return tuple(
-        forward_ad.unpack_dual(tensor).primal.detach() if tensor.is_floating_point() else tensor
-        for tensor in tensors
-    )
+    return tuple(tensor.detach() for tensor in tensors)
 
 
 def coarsest(tensors: Leaves, other: torch.dtype | None = None) -> torch.dtype:
-    """The coarsest dtype of `tensors`, or `other` if that is coarser."""
-    dtypes = {tensor.dtype for tensor in tensors} | ({other} if other else set())
+    """The coarsest real dtype of `tensors` (of parts of complex ones), or `other` if that is coarser."""
+    dtypes = {tensor.dtype.to_real() for tensor in tensors} | ({other} if other else set())
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
@@ -67,7 +70,7 @@ def pullback(
 
     Args:
         function: Takes tensors, returns a tuple of tensors.
-        primals: Floating-point tensors.
+        primals: Floating-point or complex tensors.
         captured: Positions of primals that `function` closes over: leaves that must be differentiated
             as the same objects.
 
@@ -108,7 +111,7 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
     PyTorch, or detaches its value, has another one that nobody can take.
     """
     with torch.no_grad():
-        moved = function(*(tensor + _MOVE * (1.0 + tensor.abs()) for tensor in inputs))
+        moved = function(*map(_moved, inputs))
     if not all(
         torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
         for one, other in zip(moved, outputs, strict=True)
@@ -119,6 +122,11 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
             "differentiable operations of PyTorch, give the derivative by a torch.autograd.Function, or "
             "choose a solver without derivatives (Anderson, Broyden, DFSANE) and take no gradients"
         )
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    """Each entry changed, of a complex tensor in both parts."""
+    return tensor + (1.0 + tensor.abs()) * (_MOVE * (1 + 1j) if tensor.is_complex() else _MOVE)
 
 
 def transposed(product: Product, outputs: Leaves) -> Product:

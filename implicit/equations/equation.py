@@ -10,8 +10,9 @@ import torch
 
 from ...solvers.interface.compiled_systems import CompiledSystems
 from ...solvers.interface.problem import Form
-from .capture import Substitute
+from .capture import check_substituted
 from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
+from .exchange import Substitute
 from .layout import Leaves
 
 
@@ -190,7 +191,10 @@ class GivenEquation(Equation):
 
         def substituted(z: Leaves) -> Leaves:
             with Substitute(self.captured, captured):
-                return function(z)
+                value = function(z)
+            if torch.is_grad_enabled() and not transforming():
+                check_substituted(self.described, value, (*z, *args), self.captured)
+            return value
 
         return substituted
 

@@ -48,6 +48,7 @@ def flat_problem(
         operator_matrix=None if operator is None else lambda z: matrix(operator, z),
         compiled=None if compiled is None else lambda: compiled.at(layout.batch_shape, args),
         precision=precision,
+        sizes=layout.moduli if layout.has_complex else None,
     )
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):

@@ -17,11 +17,20 @@ from torch.utils._pytree import (
 )
 
 from ..equations.layout import Leaves
+from .records import opened
+
+
+def is_argument(leaf: Any) -> bool:
+    """True for a tensor that an equation has as an argument.
+
+    A sparse tensor without derivatives is a constant: most of PyTorch cannot map, expand or copy it.
+    """
+    return isinstance(leaf, Tensor) and (leaf.layout == torch.strided or leaf.requires_grad)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Structure of a pytree without its tensors; other leaves are kept."""
+    """Structure of a pytree without its tensors; other leaves are kept, constant sparse tensors too."""
 
     spec: TreeSpec
     constants: tuple[Any, ...]
@@ -30,10 +39,10 @@ class Tree:
     @staticmethod
     def of(tree: Any) -> tuple[Tree, Leaves]:
         """The structure and the tensors of `tree`."""
-        leaves, spec = tree_flatten(tree)
-        positions = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        leaves, spec = tree_flatten(opened(tree))
+        positions = tuple(i for i, leaf in enumerate(leaves) if is_argument(leaf))
         tensors = tuple(leaves[i] for i in positions)
-        constants = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        constants = tuple(None if is_argument(leaf) else leaf for leaf in leaves)
         return Tree(spec, constants, positions), tensors
 
     def fill(self, tensors: Leaves) -> Any:
@@ -56,7 +65,7 @@ class Unknown:
         """The structure and the tensors of `z0`.
 
         Raises:
-            TypeError: A leaf is not a floating-point tensor.
+            TypeError: A leaf is not a floating-point or complex tensor.
             ValueError: There is no leaf, or the leaves differ in batch axes or device.
         """
         paths, spec = tree_flatten_with_path(z0)
@@ -100,12 +109,9 @@ class Unknown:
             raise TypeError(
                 f"{described} must return the structure of z0, {self.spec}, but returned {spec}"
             )
-        for name, leaf, at in zip(self.names, found, z, strict=True):
-            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-                what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-                raise TypeError(
-                    f"{described} must return floating-point tensors, but returned {what} for {name}"
-                )
+        for position, (name, leaf, at) in enumerate(zip(self.names, found, z, strict=True)):
+            if not isinstance(leaf, Tensor) or leaf.dtype != at.dtype:
+                found[position] = self._of_other_dtype(described, name, leaf, at)
             if leaf.shape != at.shape:
                 raise ValueError(
                     f"{described} must return the shape of its unknown: {name} has shape "
@@ -113,17 +119,37 @@ class Unknown:
                 )
         return tuple(found)
 
+    @staticmethod
+    def _of_other_dtype(described: str, name: str, leaf: Any, at: Tensor) -> Tensor:
+        """A returned leaf, checked, and a real one for a complex unknown as a complex number."""
+        if not isinstance(leaf, Tensor) or not _has_derivatives(leaf):
+            what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TypeError(
+                f"{described} must return floating-point or complex tensors, but returned {what} for {name}"
+            )
+        if leaf.is_complex() and not at.is_complex():
+            raise TypeError(
+                f"{described} must return real tensors for a real unknown, but returned {leaf.dtype} for "
+                f"{name}, which is {at.dtype}: the imaginary part would be lost. Start from a complex z0, "
+                "z0 + 0j, or return the real part"
+            )
+        if at.is_complex() and not leaf.is_complex():
+            return leaf.to(leaf.dtype.to_complex())
+        return leaf
+
+
+def _has_derivatives(leaf: Tensor) -> bool:
+    return leaf.is_floating_point() or leaf.is_complex()
+
 
 def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
     if not isinstance(leaf, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(leaf).__name__}: {leaf!r}")
-    if not leaf.is_floating_point():
-        remedy = (
-            "solve for real and imaginary parts, torch.view_as_real(z)"
-            if leaf.is_complex()
-            else "convert it, z0.double() or z0.float(), since no derivative passes through integers"
+    if not _has_derivatives(leaf):
+        raise TypeError(
+            f"{name} must have a floating-point or complex dtype, got {leaf.dtype}; convert it, "
+            "z0.double() or z0.float(), since no derivative passes through integers"
         )
-        raise TypeError(f"{name} must have a floating-point dtype, got {leaf.dtype}; {remedy}")
     if leaf.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {leaf.layout}; use z0.to_dense()")
     if leaf.is_meta:
@@ -142,12 +168,13 @@ def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tupl
     """
     if len(flags) != len(args):
         raise ValueError(
-            f"batched_args must have one entry for each of the {len(args)} arguments, got {flags!r}"
+            f"batched_args must have one entry for each of the {len(args)} arguments (keyword "
+            f"arguments last), got {flags!r}"
         )
     result: list[bool] = []
     for position, (flag, arg) in enumerate(zip(flags, args, strict=True)):
-        for leaf in tree_flatten(arg)[0]:
-            if not isinstance(leaf, Tensor):
+        for leaf in tree_flatten(opened(arg))[0]:
+            if not is_argument(leaf):
                 continue
             if flag and leaf.shape[:1] != (batch,):
                 raise ValueError(

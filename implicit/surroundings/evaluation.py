@@ -6,16 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ...solvers import SolveError
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
-from ..equations.differentiation import Product, constants
+from ..equations.differentiation import Product, coarsest, constants, transforming
+from ..equations.exchange import Substitute, exchanged
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .module import PureModule
+from .purity import differs, note_of_change
 from .replay import Replay
+from .tracing import explain_transforms
 from .writes import Lending, check_arguments, writes_to
+
+# Part of PyTorch's message for a gradient with respect to a tensor that is not part of a graph.
+_NOT_RECORDED = "does not require grad"
 
 
 class UserFunction:
@@ -42,7 +50,11 @@ class UserFunction:
         self._unknown, start = Unknown.of(z0, batch_dims)
         self._args = args
         self._tree, tensors = Tree.of(args)
-        self.start, self.tensors = inference.ordinary(start), inference.ordinary(tensors)
+        own = exchanged(tensors)
+        self.start = inference.ordinary(exchanged(start))
+        self.tensors = inference.ordinary(own)
+        # Arguments for which an enclosing call has put others in place.
+        self._exchanged = [i for i, given in enumerate(tensors) if own[i] is not given]
         self._lending = Lending(described)
 
     @property
@@ -55,10 +67,27 @@ class UserFunction:
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
-            value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            try:
+                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+            except (RuntimeError, NotImplementedError) as error:
+                explain_transforms(self.described, error)
+                raise
             return self._unknown.leaves_of(self.described, value, z)
 
+        if self._exchanged:
+            return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
+
         return lambda z: self._lending.run(of_leaves, z)
+
+    def _in_place(self, function: Product, args: Leaves) -> Product:
+        """The function, which sees `args` where an enclosing call has put others in place."""
+
+        def of_leaves(z: Leaves) -> Leaves:
+            originals = tuple(self.tensors[i] for i in self._exchanged)
+            with Substitute(originals, tuple(args[i] for i in self._exchanged)):
+                return function(z)
+
+        return of_leaves
 
     def build(self, leaves: Leaves) -> Any:
         """The leaves of the unknown in the structure of `z0`."""
@@ -68,13 +97,42 @@ class UserFunction:
         """Evaluate the function once, at the start, on tensors without gradients."""
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
-        value = self.bind(constants(self.tensors))(constants(self.start))
-        check_arguments(self.described, self.tensors, before)
+        value = self._first()
+        if self.replay.doubtful:
+            with self.replay.recording():
+                value = self.bind(constants(self.tensors))(constants(self.start))
+        module = isinstance(self.function, PureModule)
+        check_arguments(self.described, self.tensors, before, module=module)
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
-        captured = captured_leaves(self.described, value, clock)
+        captured = captured_leaves(self.described, value, clock, self.replay.standing_in)
+        if self._lending.recorded:  # The unknown itself is then a leaf of the graph.
+            lent = set(map(id, self._lending.recorded))
+            captured = tuple(leaf for leaf in captured if id(leaf) not in lent)
+            value = constants(value)
         check_mapped(self.described, value, (*self.start, *self.tensors))
         return FirstEvaluation(value, captured)
+
+    def _first(self) -> Leaves:
+        """The value at the start; the function may differentiate with respect to its unknown."""
+        function, start = self.bind(constants(self.tensors)), constants(self.start)
+        try:
+            return function(start)
+        except RuntimeError as error:
+            if _NOT_RECORDED not in str(error):
+                raise
+            remedy = (
+                f"{self.described} takes a gradient by torch.autograd.grad with respect to a tensor that "
+                "autograd does not record there; take it by torch.func.grad, or call requires_grad_() on a "
+                "copy of the tensor under torch.enable_grad()"
+            )
+            if transforming():
+                raise RuntimeError(remedy) from error
+            self._lending.records = True
+            try:
+                return function(start)
+            except RuntimeError as again:
+                raise (RuntimeError(remedy) if _NOT_RECORDED in str(again) else again) from error
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.
@@ -89,13 +147,33 @@ class UserFunction:
         # Random numbers and batch statistics of a system would depend on which others are left.
         return None if self.replay.random or self.moves_buffers else each
 
+    def note_changes(
+        self, error: SolveError, first: FirstEvaluation, precision: torch.dtype | None
+    ) -> None:
+        """Add to the message of a failed solve if the function has changed since its first evaluation."""
+        if transforming():
+            return
+        with torch.no_grad():
+            value = self.bind(constants(self.tensors))(constants(self.start))
+        if differs(value, constants(first.value), precision or coarsest(value)):
+            error.args = (f"{error}\n{note_of_change(self.described)}", *error.args[1:])
+
     def finish(self, value: Leaves) -> None:
         """Update buffers once, by an evaluation at the solution, and check the random state."""
         if isinstance(self.function, PureModule) and self.function.changes_buffers:
             pure, at = self.function, self.build(constants(value))
             inputs = self._tree.fill(constants(self.tensors))[:-2]
-            self.replay.run(lambda: pure.move_buffers(at, *inputs))
-        self.replay.check_unmoved(self.described)
+            try:
+                self.replay.run(lambda: pure.move_buffers(at, *inputs))
+            except RuntimeError as error:
+                explain_transforms(self.described, error)
+                raise
+
+        def evaluate() -> None:
+            with torch.no_grad():
+                self.bind(constants(self.tensors))(constants(value))
+
+        self.replay.check_unmoved(evaluate)
 
 
 @dataclass(frozen=True)

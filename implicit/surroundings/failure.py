@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -96,4 +100,20 @@ def handle_failure(
     message = "\n".join(lines)
     if policy == "raise":
         raise SolveError(message, build())
-    warnings.warn(message, SolveWarning, stacklevel=2)
+    warnings.warn(message, SolveWarning, stacklevel=level_of_caller())
+
+
+_PACKAGES = ("cli", "implicit", "models", "problems", "solvers", "studies", "verification")
+_OWN = (
+    *(str(Path(__file__).parents[2] / name) + os.sep for name in _PACKAGES),
+    str(Path(torch.__file__).parent) + os.sep,
+    contextlib.__file__,
+)
+
+
+def level_of_caller() -> int:
+    """The `stacklevel` of the user's line: the first frame that is neither of this package nor of PyTorch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame, level = frame.f_back, level + 1
+    return level

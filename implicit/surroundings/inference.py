@@ -29,7 +29,10 @@ def left() -> Iterator[None]:
 
 def ordinary(tensors: Leaves) -> Leaves:
     """The tensors, with copies of the ones made in inference mode."""
-    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
+    if not any(tensor.is_inference() for tensor in tensors):
+        return tensors
+    with left():
+        return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
 
 
 class OrdinaryCopies(ExchangeMode):

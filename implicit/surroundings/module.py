@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..equations.capture import levels
 from ..equations.layout import Leaves
+from .keywords import called
 from .replica import Replica
 
 
 class PureModule:
     """`(z, *inputs, parameters, buffers) ↦ module(z, *inputs)` without side effects.
 
-    Parameters and buffers become arguments of the equation. If they are the ones that the module holds,
-    the module itself is called; else a replica that holds the given ones.
+    The last inputs are given by name if there are `keywords`. Parameters and buffers become arguments of the
+    equation. If they are the ones that the module holds, the module itself is called; else a replica that
+    holds the given ones.
 
     A module may change buffers when it is called (batch statistics). The first evaluation shows which.
     Every evaluation then gets copies of their values from before the call (`freeze`), and the buffers
     themselves change once, by the evaluation at the solution (`move_buffers`).
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, module: nn.Module, keywords: tuple[str, ...] = ()) -> None:
+        self._module, self._keywords = module, keywords
         self._replica: Replica | None = None
+        self._scripted = Scripted.of(module)
         self._slots = _slots(module)
-        self.parameters = dict(module.named_parameters())
-        self.buffers = dict(module.named_buffers())
+        self.parameters = _named(module.named_parameters(), self._slots)
+        self.buffers = _named(module.named_buffers(), self._slots)
         self._known = not self.buffers
         self._before: dict[str, Tensor] = {}
 
@@ -44,28 +49,36 @@ class PureModule:
 
     def __call__(self, z: Any, *inputs_and_state: Any) -> Any:
         *inputs, parameters, buffers = inputs_and_state
+        if self._scripted is not None:
+            scripted, self._scripted = self._scripted, None
+            value = self(z, *inputs_and_state)
+            scripted.check(f"the module {type(self._module).__name__}")
+            return value
         if not self._known:
             return self._first_call(z, inputs, parameters, buffers)
         if self._holds(parameters) and self._holds(buffers):
-            return self._module(z, *inputs)
-        own = {name: b.clone() if name in self._before else b for name, b in buffers.items()}
+            return called(self._module, z, inputs, self._keywords)
+        own = {name: b.clone() if self._copied(name, b) else b for name, b in buffers.items()}
         return self._with_state(z, inputs, {**parameters, **own})
 
     def move_buffers(self, z: Any, *inputs: Any) -> None:
         """Let the module change its buffers by an evaluation at `z`."""
         with torch.no_grad():
-            self._module(z, *inputs)
+            called(self._module, z, inputs, self._keywords)
 
     def _first_call(
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
     ) -> Any:
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        copies = {
+            name: buffer.clone() if buffer.layout == torch.strided else buffer
+            for name, buffer in buffers.items()
+        }
         state = {**parameters, **copies}
         value = self._with_state(z, inputs, state)
         # functional_call writes newly assigned buffers to the dictionary it was given. Values are compared
         # because batch normalisation does not count its updates in the version of a tensor.
         self._before = {
-            name: buffer.clone()
+            name: buffer.clone() if buffer.layout == torch.strided else buffer
             for name, buffer in buffers.items()
             if not _same(state[name], buffer)
         }
@@ -75,7 +88,17 @@ class PureModule:
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
         if self._replica is None:
             self._replica = Replica(self._module)
-        return self._replica(lambda module: torch.func.functional_call(module, state, (z, *inputs)))
+
+        def evaluate(module: nn.Module) -> Any:
+            def given(z: Any, *args: Any, **keywords: Any) -> Any:
+                return torch.func.functional_call(module, state, (z, *args), keywords)
+
+            return called(given, z, inputs, self._keywords)
+
+        return self._replica(evaluate)
+
+    def _copied(self, name: str, buffer: Tensor) -> bool:
+        return name in self._before and buffer.layout == torch.strided
 
     def _holds(self, tensors: dict[str, Tensor]) -> bool:
         for name, tensor in tensors.items():
@@ -86,19 +109,85 @@ class PureModule:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
     (*_, a), (*_, b) = levels(a), levels(b)
-    return a.shape == b.shape and bool((a == b).all())
+    return a.layout == b.layout == torch.strided and a.shape == b.shape and bool((a == b).all())
 
 
 def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
     """The dictionary and the key under which a module holds each parameter and buffer."""
     slots: dict[str, tuple[dict[str, Any], str]] = {}
     for prefix, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            continue
         for held in (part._parameters, part._buffers):
             for key, tensor in held.items():
                 if tensor is not None:
                     slots[f"{prefix}.{key}" if prefix else key] = (held, key)
     return slots
+
+
+def _named(
+    tensors: Iterable[tuple[str, Tensor]], slots: dict[str, tuple[dict[str, Any], str]]
+) -> dict[str, Tensor]:
+    """The named tensors that can be exchanged: those of TorchScript modules cannot."""
+    return {name: tensor for name, tensor in tensors if name in slots}
+
+
+def initialise(
+    module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
+) -> None:
+    """Give the parameters of lazy modules their shapes, by an evaluation at the start.
+
+    It is made in evaluation mode, so that it changes no statistics and draws no masks.
+    """
+    if not any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        return
+    training = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(z0, *inputs, **keywords)
+    finally:
+        for part, mode in training:
+            part.training = mode
+
+
+class Scripted:
+    """Buffers of the TorchScript modules in a module, which may not change when it is called.
+
+    Their code cannot be given other buffers, and would change its own at every evaluation.
+    """
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers, self._before = buffers, [buffer.clone() for buffer in buffers]
+
+    @staticmethod
+    def of(module: nn.Module) -> Scripted | None:
+        """The buffers; `None` if there are none."""
+        scripted = (part for part in module.modules() if isinstance(part, torch.jit.ScriptModule))
+        buffers = [buffer for part in scripted for buffer in part.buffers(recurse=False)]
+        return Scripted(buffers) if buffers else None
+
+    def check(self, described: str) -> None:
+        """Raise a `TypeError` if one has changed, and set them back.
+
+        Raises:
+            TypeError: A buffer has changed.
+        """
+        changed = False
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            if not torch.equal(buffer, before):
+                changed = True
+                with torch.no_grad():
+                    buffer.copy_(before)
+        if changed:
+            raise TypeError(
+                f"{described} has TorchScript code that changes a buffer (batch statistics) at every "
+                "evaluation, and a solve needs many: call layer.eval(), or give the module itself for "
+                "torch.jit.script(module)"
+            )
 
 
 def check_devices(module: nn.Module, z: Tensor) -> None:

@@ -1,14 +1,16 @@
-"""Replay of autocast and random state, so that all evaluations in a call are of one function.
+"""Replay of autocast, default device and random state, so that all evaluations in a call are of one function.
 
 The solver and every derivative evaluate the user's function many times, the backward pass even outside
-of the `autocast` region of the call. Each evaluation has the autocast state of the call. If the first
+of the `autocast` region of the call. Each evaluation has the autocast state and the default device of the
+call, and the tensors that stood in for others. If the first
 evaluation drew random numbers (dropout), each later one starts from the same generator state, so that
 one mask holds for the whole solve and its derivatives. The generators end where one evaluation leaves
-them.
+them. While other threads run, which share the generators, the numbers themselves are recorded instead.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,8 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._pytree import tree_leaves
 
+from ..equations.exchange import Substitute, active
+from ..equations.layout import Leaves
+from .draws import Draw, Recording, Repetition, repeating
 from .inference import OrdinaryCopies
 
 
@@ -68,13 +75,21 @@ def set_random_state(devices: Iterable[torch.device], states: tuple[Tensor, ...]
 class Replay:
     """Surroundings of one call, restored for each evaluation of its function.
 
+    Attributes:
+        random: The function draws random numbers.
+        doubtful: The generators do not tell whether the first evaluation drew; another one is to be recorded.
+
     Args:
+        described: The function's name in errors.
         trees: Pytrees that hold the tensors of the call.
     """
 
-    def __init__(self, *trees: Any) -> None:
+    def __init__(self, described: str, *trees: Any) -> None:
+        self._described = described
         devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
+        self._exchanges = active()
+        self._default_device = _default_device()
         types = {"cpu"} | {device.type for device in devices if device.type == "cuda"}
         self._types = tuple(sorted(types))
         self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
@@ -82,7 +97,16 @@ class Replay:
         self._start = random_state(self._devices)
         self._after_first: tuple[Tensor, ...] | None = None
         self.random = False
+        self.doubtful = False
+        self._recording: Recording | None = None
+        self._draws: list[Draw] | None = None
         self._plain = False
+
+    @property
+    def standing_in(self) -> Leaves:
+        """The tensors that take the place of others in the function of an enclosing call."""
+        modes = (mode for mode in self._exchanges if isinstance(mode, Substitute))
+        return tuple(tensor for mode in modes for tensor in mode.replacements)
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
         """The dtype of autocast on `device`, if it is on."""
@@ -93,9 +117,15 @@ class Replay:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call `function` in these surroundings."""
-        if self._plain and not any(map(torch.is_autocast_enabled, self._types)):
+        if self._plain and not self._surrounded():
             return function()
         with ExitStack() as stack:
+            if _default_device() != self._default_device:
+                stack.enter_context(self._default_device or torch.device("cpu"))
+            on = active()
+            for mode in self._exchanges:
+                if mode not in on:
+                    stack.enter_context(mode)
             if self._inference:
                 stack.enter_context(OrdinaryCopies())
             for state in self._autocast:
@@ -105,8 +135,15 @@ class Replay:
                 result = function()
                 self._after_first = random_state(self._devices)
                 self.random = not _same(self._start, self._after_first)
-                special = self.random or self._inference
-                self._plain = not (special or any(state.enabled for state in self._autocast))
+                # Numbers that are given again move no generator.
+                self.doubtful = repeating() or (self.random and threading.active_count() > 1)
+                self._settle()
+            elif self._recording is not None:
+                stack.enter_context(self._recording)
+                result = function()
+            elif self._draws:
+                stack.enter_context(Repetition(self._described, self._draws))
+                result = function()
             elif self.random:
                 outside = random_state(self._devices)
                 set_random_state(self._devices, self._start)
@@ -118,16 +155,54 @@ class Replay:
                 result = function()
         return result
 
-    def check_unmoved(self, name: str) -> None:
-        """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none."""
+    def _settle(self) -> None:
+        special = self.random or self._inference or self._exchanges or self._default_device
+        self._plain = not (special or any(state.enabled for state in self._autocast))
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the random numbers of the evaluation inside, which later ones get again."""
+        self._recording = Recording()
+        self._plain = False
+        try:
+            yield
+        finally:
+            self._draws, self._recording = self._recording.draws, None
+            self.random, self.doubtful = bool(self._draws), False
+            self._settle()
+
+    def _surrounded(self) -> bool:
+        """True if this evaluation has surroundings of its own, which must give way."""
+        return any(map(torch.is_autocast_enabled, self._types)) or _default_device() is not None
+
+    def check_unmoved(self, evaluate: Callable[[], Any]) -> None:
+        """Raise a `RuntimeError` if random numbers were drawn although the first evaluation drew none.
+
+        Args:
+            evaluate: One more evaluation of the function, which shows whether it draws: others may have moved
+                the generators, as another thread or a callback.
+        """
         if self._after_first is None or self.random:
             return
-        if not _same(self._after_first, random_state(self._devices)):
+        if _same(self._after_first, random_state(self._devices)):
+            return
+        with self.recording():
+            evaluate()
+        if self.random:
             raise RuntimeError(
-                f"{name} drew random numbers in a later evaluation but none in the first, so it is "
-                "not one function throughout the solve; draw them before the call, or in every "
+                f"{self._described} drew random numbers in a later evaluation but none in the first, so "
+                "it is not one function throughout the solve; draw them before the call, or in every "
                 "evaluation"
             )
+
+
+def _default_device() -> torch.device | None:
+    """The device of `torch.device` as a context or `torch.set_default_device`, if any."""
+    if not torch._C._len_torch_function_stack():
+        return None
+    return next(
+        (m.device for m in _get_current_function_mode_stack() if isinstance(m, DeviceContext)), None
+    )
 
 
 def _same(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:

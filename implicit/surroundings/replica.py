@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import nn
 
 _STATE = ("_parameters", "_buffers", "_modules")
@@ -25,14 +26,17 @@ class Replica:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._parts = list(module.modules())
+        # TorchScript modules cannot be copied part by part, and have no parameters to exchange.
+        self._parts = [
+            part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)
+        ]
         self._copies = {id(part): _empty(part) for part in self._parts}
         # For each part its attributes, as (value of the original, value of the replica).
         self._known: list[dict[str, tuple[Any, Any]]] = [{} for _ in self._parts]
         for part in self._parts:
             copy = self._copies[id(part)]
             copy.__dict__["_modules"] = {
-                name: child if child is None else self._copies[id(child)]
+                name: child if child is None else self._copies.get(id(child), child)
                 for name, child in part._modules.items()
             }
         self.module = self._copies[id(module)]

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ..equations.capture import levels
 from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
+
+# A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
+_COMPILED = (
+    ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part "
+    "that keeps none"
+)
 
 
 class InPlaceError(RuntimeError):
@@ -25,11 +32,15 @@ class Lending:
 
     Attributes:
         writes: The function writes to its unknown; `None` before the first evaluation.
+        records: The function differentiates with respect to its unknown, which autograd then records.
+        recorded: The unknown of the last evaluation, where it was recorded for the function alone.
     """
 
     def __init__(self, described: str) -> None:
         self._described = described
         self.writes: bool | None = None
+        self.records = False
+        self.recorded: Leaves = ()
 
     def run(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
         """`function(z)`, without changes to `z`.
@@ -37,6 +48,8 @@ class Lending:
         Raises:
             InPlaceError: The function writes to its unknown, but did not at its first evaluation.
         """
+        if self.records and not transforming():
+            return self._recorded(function, z)
         lent = z if self.writes is False else tuple(leaf.clone() for leaf in z)
         before = [writes_to(leaf) for leaf in lent]
         value = function(lent)
@@ -50,15 +63,34 @@ class Lending:
             )
         return value
 
+    def _recorded(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
+        outside = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not all(leaf.requires_grad for leaf in z):
+                z = tuple(leaf.detach().requires_grad_() for leaf in z)
+                self.recorded = z
+            value = function(z)
+        return value if outside else tuple(leaf.detach() for leaf in value)
 
-def check_arguments(described: str, tensors: Leaves, before: list[int]) -> None:
-    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written to."""
+
+def check_arguments(
+    described: str, tensors: Leaves, before: list[int], *, module: bool = False
+) -> None:
+    """Raise an `InPlaceError` if one of `tensors`, arguments of a function, was written to.
+
+    Args:
+        described: The function's name.
+        tensors: Its arguments.
+        before: How often each had been written to.
+        module: The function is a module, whose parameters and buffers are among its arguments.
+    """
     for position, (tensor, count) in enumerate(zip(tensors, before, strict=True)):
         if writes_to(tensor) != count:
             raise InPlaceError(
                 f"{described} changes its argument in place (tensor {position} among its arguments, "
                 f"of shape {tuple(tensor.shape)}), so that it is another function at each evaluation; use "
                 "operations that make new tensors (x = x * a, not x *= a or x.mul_(a))"
+                + (_COMPILED if module else "")
             )
 
 

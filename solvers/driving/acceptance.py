@@ -285,7 +285,7 @@ class Acceptance:
         if self._last is not None and self._last[0] is z and not (claimed & ~self._last[1]).any():
             return self._last[2]
         # An unknown that starts at zero is measured by where it has been since.
-        self._size = torch.maximum(self._size.abs(), z.abs())
+        self._size = torch.maximum(self._size.abs(), problem.size(z))
         which = torch.from_numpy(claimed).to(z.device)
         try:
             estimate = estimated(problem, z, self._size, self._demand.xtol, which)

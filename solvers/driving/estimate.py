@@ -119,7 +119,7 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
         matrix = linearization.jacobian(z).detach().to(residual.dtype)
-        size, entries = z.abs(), matrix.abs()
+        size, entries = problem.size(z), matrix.abs()
         terms = _product(entries, size)
         least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
         typical = torch.maximum(size, torch.where(torch.isfinite(least), least, 0.0))
@@ -149,7 +149,7 @@ def _by_products(
     """The estimate by GMRES, and where that falls short from factors."""
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
-        size = z.abs()
+        size = problem.size(z)
         terms = _sizes(linearization.jvp, size)
         unit = _nonzero(size, first)
         rows = terms if bool((size > 0).all()) else _sizes(linearization.jvp, unit)

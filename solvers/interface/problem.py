@@ -47,6 +47,8 @@ class Problem:
             are dropped from the evaluation; `None` where that is not possible.
         compiled: Gives the same systems in compiled code, where they are given so.
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
+        sizes: Gives the size of each unknown, `(batch, n)`; `None` for absolute values. Of the two parts of
+            a complex number it is the modulus.
         counts: Work done so far.
 
     Examples:
@@ -64,6 +66,7 @@ class Problem:
     restrict: Callable[[Tensor], Problem] | None = None
     compiled: Callable[[], CompiledSystems] | None = None
     precision: torch.dtype | None = None
+    sizes: Callable[[Tensor], Tensor] | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
@@ -79,6 +82,10 @@ class Problem:
     def dtype(self, z: Tensor) -> torch.dtype:
         """The coarsest dtype that residuals at `z` are computed in."""
         return self.precision or z.dtype
+
+    def size(self, z: Tensor) -> Tensor:
+        """The size of each unknown at `z`."""
+        return z.abs() if self.sizes is None else self.sizes(z)
 
     def eps(self, z: Tensor) -> float:
         """The unit of rounding of residuals at `z`."""

@@ -371,3 +371,26 @@ def test_an_argument_that_the_function_does_not_use_has_the_gradient_zero():
     z = im.fixed_point(lambda z, x: 0.5 * torch.cos(z), torch.zeros_like(X), x).value
     (gradient,) = torch.autograd.grad(z.sum(), x)
     assert torch.equal(gradient, torch.zeros_like(X))
+
+
+# --- messages
+
+
+def test_a_warning_points_at_the_line_of_the_user():
+    def hopeless(z, x):
+        return z + x
+
+    accepting = {"on_failure": "warn", "stopping": im.Stopping(max_steps=2)}
+    x = X.clone().requires_grad_()
+    with pytest.warns(im.SolveWarning) as of_function:
+        im.fixed_point(
+            hopeless, torch.ones_like(X), X, solver=im.FixedPointIteration(), **accepting
+        )
+    with pytest.warns(im.SolveWarning) as of_layer:
+        im.ImplicitLayer(hopeless, solver=im.FixedPointIteration(), **accepting)(X)
+    gradient = im.Exact(solver=im.NeumannSeries(), stopping=im.Stopping(max_steps=1))
+    z = im.fixed_point(cosine, torch.ones_like(x), x, gradient=gradient, on_failure="warn").value
+    with pytest.warns(im.SolveWarning) as of_backward:
+        z.sum().backward()
+    for warned in (of_function, of_layer, of_backward):
+        assert [warning.filename for warning in warned] == [__file__]

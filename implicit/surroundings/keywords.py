@@ -1,0 +1,66 @@
+"""Keyword arguments of the user's function, as further arguments of the equation."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def called(function: Callable[..., Any], z: Any, args: Sequence[Any], names: Sequence[str]) -> Any:
+    """`function(z, ...)` with the last of `args` by their `names`."""
+    positional = len(args) - len(names)
+    return function(z, *args[:positional], **dict(zip(names, args[positional:], strict=True)))
+
+
+class WithKeywords:
+    """A function whose last arguments are given by name."""
+
+    def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
+        self._function, self._names = function, names
+
+    def __call__(self, z: Any, *args: Any) -> Any:
+        return called(self._function, z, args, self._names)
+
+
+def check_keywords(
+    described: str, function: Callable[..., Any], keywords: Iterable[str], options: Sequence[str]
+) -> None:
+    """Raise a `TypeError` for a keyword that neither the call nor the function knows.
+
+    Args:
+        described: The function's name in messages.
+        function: The function.
+        keywords: The keywords that are not options of the call.
+        options: The options of the call.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # No signature is known; then the call of the function decides.
+        return
+    known = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    for keyword in keywords:
+        near = difflib.get_close_matches(keyword, options, n=1, cutoff=0.75)
+        if keyword in known or (takes_any and not near):
+            continue
+        advice = f"did you mean {near[0]}?" if near else f"options are {', '.join(options)}"
+        raise TypeError(
+            f"got an unexpected keyword argument {keyword!r}, which is neither an option nor an argument of "
+            f"{described}: {advice}"
+        )
+
+
+def accepted(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that `function` takes by name, as far as its signature is known."""
+    if not keywords:
+        return {}
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return dict(keywords)
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {name: value for name, value in keywords.items() if name in names}
