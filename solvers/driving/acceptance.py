@@ -168,8 +168,8 @@ class Acceptance:
         self._eps = active.whole.eps(ledger.z)
 
     def note(self, error: Tensor | None, converged: np.ndarray) -> None:
-        """Accept `converged` systems whose solver knows by itself that the error is small."""
-        if error is None or not self._possible:
+        """Accept `converged` roots whose solver knows by itself that the error is small."""
+        if error is None or not self._possible or not self._is_root:
             return
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
         small = converged & (known <= _SAFE * self._demand.xtol)
@@ -179,8 +179,12 @@ class Acceptance:
         """Leave refused systems as they are: a solve within this one has examined them."""
         self._settled |= refused
 
-    def put_off(self, claims: np.ndarray, norm: np.ndarray, error: np.ndarray) -> np.ndarray:
+    def put_off(
+        self, claims: np.ndarray, norm: np.ndarray, error: np.ndarray, far: np.ndarray
+    ) -> np.ndarray:
         """The fixed points among `claims` that go on, since their observed `error` is too large.
+
+        Of those that went `far`, or have no residual left, the contraction tells nothing: they are examined.
 
         In half precision, where residuals are at their rounding level from the first claim on, none does.
         """
@@ -189,7 +193,7 @@ class Acceptance:
         large = error > self._demand.xtol
         late = claims & large & (norm > self.atol) & self._demand.is_fine
         self._refused |= late
-        small = claims & ~late & ~np.isnan(error)
+        small = claims & ~late & ~np.isnan(error) & ~((far | (norm == 0)) & self._possible)
         self._ledger.error = np.where(small, error, self._ledger.error)
         return np.asarray(late)
 
@@ -207,9 +211,7 @@ class Acceptance:
             return None
         zero = ledger.norm == 0
         claimed = (ledger.status == CONVERGED) & np.isnan(ledger.error)
-        if not self._is_root:
-            ledger.error = np.where(claimed & zero, 0.0, ledger.error)
-        if (zero := zero & claimed & self._is_root).any():
+        if (zero := zero & claimed).any():
             # A start that solves its equation exactly is taken at its word.
             zero &= (ledger.z != self._start).any(dim=1).cpu().numpy()
         claimed &= (ledger.norm > self.atol) | zero

@@ -195,24 +195,36 @@ def _of_fixed_points(
             operator=lambda y: -linearization.jvp(y),
             precision=problem.precision,
         )
-        step, solves = _krylov(plain, right)
-        batch, n = z.shape
-        if n <= _MOST_DENSE and batch * n * n <= _MOST_ENTRIES and not bool(solves.all()):
-            matrix = linearization.jacobian(z).to(right.dtype)
-            direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result
-            off = _norm((matrix @ direct).squeeze(2) - right)
-            step = torch.where(solves.unsqueeze(1), step, direct.squeeze(2))
-            solves = solves | (off <= _REPRODUCED * _norm(right))
-        length, size, start = _norm(step), _norm(z), _norm(first)
-        tiny = torch.finfo(z.dtype).tiny
+        step, solves = _solved(plain, linearization, right)
+        eps, tiny = problem.eps(z), torch.finfo(z.dtype).tiny
+        length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
+        # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
+        moved, near = _solved(plain, linearization, eps * z.abs() * _signs(z, 0))
+        singular = z.shape[1] <= _MOST_DENSE
+        rounding = torch.where(near, _norm(moved) / size, torch.inf if singular else 0.0)
+        solves = solves & (rounding <= _DIGITS_LEFT)
         terms = torch.maximum(_norm(_sizes(linearization.jvp, z.abs())), size)
+        met = _norm(residual) <= _ROUNDING_UNITS * eps * terms
         return Estimate(
-            torch.where(solves, length / size.clamp_min(tiny), torch.inf),
+            torch.where(solves, length / size, torch.inf),
             torch.where(solves, length / start.clamp_min(tiny), torch.inf),
-            _norm(residual) <= _ROUNDING_UNITS * problem.eps(z) * terms,
+            met & (rounding <= _DIGITS_LEFT),
             residual,
-            torch.zeros_like(length),
+            rounding,
         )
+
+
+def _solved(plain: Problem, linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The solution by GMRES, and where that falls short from Jacobians; the systems that it solves."""
+    step, solves = _krylov(plain, right)
+    batch, n = right.shape
+    if n > _MOST_DENSE or batch * n * n > _MOST_ENTRIES or bool(solves.all()):
+        return step, solves
+    matrix = linearization.jacobian(right).to(right.dtype)
+    direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result
+    off = _norm((matrix @ direct).squeeze(2) - right)
+    step = torch.where(solves.unsqueeze(1), step, direct.squeeze(2))
+    return step, solves | (off <= _REPRODUCED * _norm(right))
 
 
 def _krylov(scaled: Problem, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,13 +310,17 @@ def _nonzero(size: Tensor, first: Tensor) -> Tensor:
 
 def _sizes(product: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
     """The root of `Σ_j (A_ij w_j)²` for each `i`, from products `A v` with random signs."""
-    n = weights.shape[1]
     total = torch.zeros_like(weights, dtype=torch.float64)
     for probe in range(_PROBES):
-        draw = golden_sequence(n, first=1 + probe * n, device=weights.device)
-        signs = torch.where(draw < 0.5, 1.0, -1.0).to(weights.dtype)
-        total = total + product(weights * signs).detach().double() ** 2
+        total = total + product(weights * _signs(weights, probe)).detach().double() ** 2
     return (total / _PROBES).sqrt().to(weights.dtype)
+
+
+def _signs(like: Tensor, probe: int) -> Tensor:
+    """Quasi-random signs, `(n,)`, others for each number of a probe."""
+    n = like.shape[1]
+    draw = golden_sequence(n, first=1 + probe * n, device=like.device)
+    return torch.where(draw < 0.5, 1.0, -1.0).to(like.dtype)
 
 
 def _norm(rows: Tensor) -> Tensor:

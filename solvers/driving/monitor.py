@@ -36,6 +36,10 @@ from .rounding import RoundingCheck, due
 _LONGEST_HORIZON = 512
 
 
+# A fixed point so many times as large as the start and its residual may be on its way to infinity.
+_FAR = 30.0
+
+
 class Monitor:
     """Looks at the states of one solver and decides, by `verdict`, which systems have ended.
 
@@ -73,7 +77,7 @@ class Monitor:
         self._unit = rms_unit(n)
         self._first = None if reference is None else reference.detach().cpu().numpy() / self._unit
         self._progress = Progress.start(batch)
-        self._begun = False
+        self._begun, self._begun_at = False, np.zeros(batch)
         self._rules = _rules(solver, stopping, n)
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False
@@ -122,7 +126,9 @@ class Monitor:
             bar = threshold
             if contraction is not None and (claims := running & (norm <= threshold)).any():
                 error = self.active.spread(contraction.error())
-                bar = np.where(self.acceptance.put_off(claims, norm, error), -1.0, threshold)
+                far = reference > _FAR * self._begun_at
+                late = self.acceptance.put_off(claims, norm, error, far)
+                bar = np.where(late, -1.0, threshold)
             codes = verdict(
                 self._rules, norm, bar, self._first_norms, progress, step,
                 at_rounding=at_rounding, end_status=reading.end_status, last=spent,
@@ -154,7 +160,8 @@ class Monitor:
         if self._first is None:
             self._first = reading.norm
         norm, reference = self._scaled(reading)
-        self._tolerance = self._tolerance.begun(np.maximum(norm, reference))
+        self._begun_at = np.maximum(norm, reference)
+        self._tolerance = self._tolerance.begun(self._begun_at)
         self._fast.floor = self._tolerance.atol / self._unit
         self.acceptance.atol = self._tolerance.atol
 

@@ -223,6 +223,27 @@ def test_a_map_that_contracts_slowly_does_not_stop_far_from_its_solution(solver,
     assert true <= max({F64: 3e-8, torch.float32: 1e-4}[dtype], 4 * eps / (1 - rate))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize(
+    "solver", [None, im.Broyden(), im.NewtonKrylov(), im.Newton(), im.ScipyRoot("hybr")],
+    ids=lambda s: type(s).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: z + 1,
+        lambda z: z + 1 / (1 + z * z),
+        lambda z: z + torch.exp(-z),
+        lambda z: (z * z + 1).sqrt(),
+    ],
+    ids=["a shift", "an algebraic tail", "an exponential tail", "a hyperbola"],
+)
+def test_a_map_without_a_fixed_point_has_none_far_out(f, solver, dtype):
+    # There `f(z)` differs from `z` by less than a rounding.
+    solution = im.fixed_point(f, torch.zeros(2, dtype=dtype), solver=solver, on_failure="accept")
+    assert not bool(solution.converged) or solution.error.item() > 0.01
+
+
 def test_a_refused_claim_says_why():
     with pytest.raises(im.SolveError, match="no root is near"):
         im.root(lambda z: torch.exp(-z), column(0.0), solver=im.Newton())
