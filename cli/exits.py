@@ -43,12 +43,18 @@ def study_command(
 def _ends_of_models() -> Mapping[type[BaseException], End]:
     # Imported here because it is an extra.
     from ..models.data import CorpusError
-    from ..models.training import CheckpointError, ConfigurationError, TrainingDivergedError
+    from ..models.training import (
+        CheckpointError,
+        ConfigurationError,
+        StorageError,
+        TrainingDivergedError,
+    )
 
     return {
         TrainingDivergedError: DIVERGED,
         CheckpointError: FAULT,
         ConfigurationError: FAULT,
+        StorageError: FAULT,
         CorpusError: FAULT,
         KeyboardInterrupt: INTERRUPTED,
     }

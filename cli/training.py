@@ -27,11 +27,12 @@ def run(
 ) -> None:
     """Train with a progress bar, and print where the result is."""
     from ..models import training
+    from ..models.training.storage import folder_of
 
     if strategy not in ("auto", "ddp", "fsdp"):
         raise training.ConfigurationError(f"--strategy must be auto, ddp or fsdp, got {strategy!r}")
     wanted = training.load(configuration, changes)
-    folder = Path("build/runs") / wanted.title if output is None else output
+    folder = folder_of(wanted.title, Path("build/runs")) if output is None else output
     result = training.train(
         wanted, folder, resume=resume, accelerator=accelerator, devices=devices, nodes=nodes,
         strategy=strategy, progress=True,

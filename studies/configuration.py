@@ -10,12 +10,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..options.text import nearest
+from ..options.yaml_text import read_yaml
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError
 from .methods.native import Native
 from .selection import all_chosen, not_called
 
+_SEEDS = 2**63
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -82,8 +84,8 @@ class StudyConfiguration(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _not_negative(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        if any(seed < 0 for seed in given):
-            raise ValueError("seeds must be integers ≥ 0")
+        if any(not 0 <= seed < _SEEDS for seed in given):
+            raise ValueError("seeds must be integers ≥ 0 of at most 63 bits")
         return given
 
     def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
@@ -186,9 +188,9 @@ def from_text(text: str, called: str = "the configuration") -> StudyConfiguratio
         StudyError: It is no YAML, or a field is unknown or out of range.
     """
     try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise StudyError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+        fields = read_yaml(text)
+    except ValueError as error:
+        raise StudyError(f"{called} is no YAML: {error}") from error
     return _of_fields(fields, called)
 
 

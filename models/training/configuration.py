@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from ...options.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
+from ...options.yaml_text import read_yaml
 from ..checks import check_sizes
 from ..depth import Equilibrium, Stacked
 from ..recurrent import EquilibriumRNN, RecurrentOptions
@@ -309,9 +310,9 @@ def as_text(configuration: TrainingConfiguration) -> str:
 
 def _yaml(text: str, called: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+        return read_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{called} is no YAML: {error}") from error
 
 
 def _change(fields: dict[str, Any], change: str) -> None:
