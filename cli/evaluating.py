@@ -63,7 +63,8 @@ def show(
             model, batches, tolerances=tolerances or (), limits=limits or (), keep=keep
         )
     console.print(
-        f"{restored.configuration.title}, {restored.step} steps, {part}: {rows[0][2].tokens} tokens"
+        f"{restored.configuration.title}, {restored.step} steps, {part}: {rows[0][2].tokens} tokens",
+        soft_wrap=True,
     )
     console.print(_table(rows))
     if csv is not None:

@@ -41,8 +41,5 @@ def run(
         return
     last = {name: result.metrics.get(name) for name in ("train loss", "valid loss")}
     said = ", ".join(f"{name} {value:.6g}" for name, value in last.items() if value is not None)
-    console.print(f"{result.steps} steps in {folder}: {said}", markup=False, soft_wrap=True)
-    console.print(
-        f"Evaluate it: implicitly evaluate {shlex.quote(str(folder))}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    console.print(f"{result.steps} steps in {folder}: {said}", soft_wrap=True)
+    console.print(f"Evaluate it: implicitly evaluate {shlex.quote(str(folder))}", soft_wrap=True)

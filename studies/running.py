@@ -229,6 +229,9 @@ def _run_unit(study: str, unit: list[Pair], threads: int) -> list[Row]:
                     ended = guard.run("time", cell)
                     if ended.how == "done" and isinstance(ended.result, float):
                         seconds[place].append(ended.result)
+    except BaseException:  # An interrupt may have left a task half done.
+        guard.close()
+        raise
     finally:
         _IDLE.put(guard)
     return [
