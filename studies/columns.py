@@ -59,7 +59,10 @@ class Column:
     def _tuple(self, value: Any) -> tuple[Any, ...]:
         if type(value) is tuple and self.kind is float and all(type(one) is float for one in value):
             return value
-        listed = value.tolist() if hasattr(value, "tolist") else value
+        try:
+            listed = value.tolist() if hasattr(value, "tolist") else value
+        except Exception as error:  # Of a tensor without storage.
+            raise ValueError(f"must be several values, got {_shown(value)}") from error
         if not isinstance(listed, (tuple, list)):
             raise ValueError(f"must be several values, got {_shown(value)}")
         single = Column(self.name, self.kind, several=False, nullable=False)

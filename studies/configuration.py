@@ -159,7 +159,7 @@ def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfigura
     """A configuration and its text, from a YAML file, a Python file, or a shipped study.
 
     A Python file holds `configuration`, a `StudyConfiguration` or a dictionary of its fields; problems
-    that it registers and the dictionary `solvers` can be chosen by name.
+    that it registers and the dictionary `solvers` can be chosen by name. It is run; a YAML file never is.
 
     Raises:
         StudyError: It cannot be read, or a field is unknown or out of range (the nearest is named).
@@ -172,13 +172,24 @@ def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfigura
             said = not_called("study that is shipped", str(configuration), shipped())
             raise StudyError(f"{said}. A file has the ending .yaml or .py")
         file = SHIPPED / f"{configuration}.yaml"
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{file} cannot be read: {error}") from error
+    text = text_of(file)
     if file.suffix == ".py":
         return _of_module(file), text
     return from_text(text, str(file)), text
+
+
+def text_of(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        StudyError: It is no file, or no text in UTF-8.
+    """
+    if file.exists() and not file.is_file():  # A pipe would block its reader.
+        raise StudyError(f"{file} is no file")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file} cannot be read: {error}") from error
 
 
 def from_text(text: str, called: str = "the configuration") -> StudyConfiguration:
@@ -214,6 +225,11 @@ def _of_module(file: Path) -> StudyConfiguration:
 def _of_fields(fields: object, called: str, own: str | None = None) -> StudyConfiguration:
     if not isinstance(fields, dict):
         raise StudyError(f"{called} must hold fields such as name, problems and solvers")
+    if own is None and "own" in fields:  # A text must not make a Python file run.
+        raise StudyError(
+            f"{called}: there is no field 'own': a study with problems or solvers of its own is a Python "
+            "file, which is given in place of the YAML"
+        )
     # YAML reads 1e-8 as text, since it has no decimal point.
     numbers = fields.get("tolerances")
     if isinstance(numbers, (str, int, float)):

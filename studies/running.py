@@ -18,7 +18,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from .catalogue import Catalogue
 from .clock import Clock
 from .columns import said as said_of
-from .configuration import StudyConfiguration, from_text, load
+from .configuration import StudyConfiguration, from_text, load, text_of
 from .environment import environment, versions
 from .errors import GuardError, StoreError, StudyError
 from .guard import Ended, Guard
@@ -111,6 +111,8 @@ def resume(
 ) -> Summary:
     """Run the remaining cells of a study as it was configured; arguments as for `run`.
 
+    If a Python file configured it, that file is run again, provided that it has not changed.
+
     Raises:
         StoreError: The store has no such study.
         StudyError: The Python file that configured it has changed since.
@@ -121,9 +123,12 @@ def resume(
     if own is None:
         settings, text = from_text(plan.configuration, f"the plan of {study}"), plan.configuration
     else:
-        settings, text = load(own)
-        if text != plan.configuration:
+        if not isinstance(own, str) or Path(own).suffix != ".py":
+            raise StoreError(f"the plan of {study!r} names no Python file: run the study again")
+        # Read before it is run.
+        if text_of(Path(own)) != plan.configuration:
             raise StudyError(f"{own} has changed since the study {study!r} was run: run it anew")
+        settings, text = load(own)
     return _run(settings, text, opened, jobs, threads, backend, on_row)
 
 

@@ -258,8 +258,10 @@ def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConf
                 "ends in .yaml"
             )
         file = NAMED / f"{configuration}.yaml"
+    if file.exists() and not file.is_file():  # A pipe would block its reader.
+        raise ConfigurationError(f"{file} is no file")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
     return from_text(text, str(configuration), changes)
