@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from .errors import CorpusError
 
@@ -102,8 +102,8 @@ def size_of(file: Path) -> int:
 def _read(file: Path, *, compressed: bool) -> Iterator[bytes]:
     size_of(file)
     try:
-        opened: IO[bytes]
-        with gzip.open(file) if compressed else file.open("rb") as opened:
+        reader: Any = gzip.open if compressed else open
+        with reader(file, "rb") as opened:
             while content := opened.read(_PIECE):
                 yield content
     except (OSError, EOFError, zlib.error) as error:

@@ -117,12 +117,13 @@ def restore(file: str | Path) -> Restored:
             f"{str(file)!r} was not written by a run of implicitly: it has no record of its configuration"
         )
     given, text = content["state_dict"], record.get("configuration")
-    sizes = (record.get("vocabulary"), content.get("global_step"))
+    vocabulary: Any = record.get("vocabulary")
+    step: Any = content.get("global_step")
     if not (
         isinstance(given, dict)
         and all(isinstance(name, str) and isinstance(given[name], torch.Tensor) for name in given)
         and isinstance(text, str)
-        and all(is_integer(size, 0) for size in sizes)
+        and all(is_integer(size, 0) for size in (vocabulary, step))
     ):
         raise CheckpointError(f"{str(file)!r} has a record of its run that cannot be read")
     try:
@@ -133,9 +134,10 @@ def restore(file: str | Path) -> Restored:
     digests = record.get("digests")
     return Restored(
         configuration,
-        *sizes,
+        int(vocabulary),
+        int(step),
         weights,
-        digests if isinstance(digests, dict) else MappingProxyType({}),
+        digests if isinstance(digests, dict) else {},
     )
 
 

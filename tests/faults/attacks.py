@@ -183,8 +183,8 @@ def configurations_that_name_code(folder: Path, draw: random.Random) -> Iterator
     for said, text in cases.items():
 
         def expand(text: str = text) -> object:
-            settings, _ = read(text)  # type: ignore[misc]
-            return settings.cells()
+            loaded: Any = read(text)
+            return loaded[0].cells()
 
         yield said, harmless(canary, expand)
     for said, change in {
@@ -284,18 +284,19 @@ def checkpoints_of_other_forms(folder: Path, draw: random.Random) -> Iterator[Tr
         for said, make in {"TorchScript": script, "a zip": zipped, "a tar": tarred}.items():
             make()
             yield said, harmless(canary, read)
-    records: dict[str, Any] = {
+    records: dict[str, dict[str, Any]] = {
         "no text": {"configuration": 3}, "no vocabulary": {"vocabulary": "many"},
         "a negative vocabulary": {"vocabulary": -1}, "other digests": {"digests": 3},
     }  # fmt: skip
     for said, change in records.items():
         torch.save({**contents(), RECORD: {**contents()[RECORD], **change}}, file)
         yield f"a record with {said}", harmless(canary, read, may_succeed=said == "other digests")
-    for said, content in {
+    others: dict[str, dict[str, Any]] = {
         "no step": {"global_step": "a"}, "weights that are a list": {"state_dict": [1]},
         "weights that are none": {"state_dict": {"model.a": 3}},
         "names that are none": {"state_dict": {3: torch.zeros(1)}},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for said, content in others.items():
         torch.save({**contents(), **content}, file)
         yield said, harmless(canary, read)
     torch.save(contents(), file)
@@ -330,7 +331,12 @@ def stores_that_name_code(folder: Path, draw: random.Random) -> Iterator[Trial]:
     store = studies.Store(folder / "store")
     plan = studies.Plan("s", ("k",), "another text", {"own": str(own), "versions": "{}"})
     store.write_plan(plan)
-    row = {"study": "s", "problem": "<script>", "solver": "=cmd()", "versions": "__import__('os')"}
+    row: dict[str, Any] = {
+        "study": "s",
+        "problem": "<script>",
+        "solver": "=cmd()",
+        "versions": "__import__('os')",
+    }
     from .rows import KNOWN
 
     store.append(

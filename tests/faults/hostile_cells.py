@@ -82,7 +82,7 @@ class Hostile:
         return self.act(equation) or answer(equation)
 
 
-ACTS = {}
+ACTS: dict[str, object] = {}
 
 
 def act(function):
@@ -357,7 +357,7 @@ def replaces_json_and_the_clock(equation):
 @act
 def replaces_functions_of_the_system(equation):
     os.getpid = lambda: 1
-    os._exit = lambda status: None
+    os._exit = lambda status: None  # type: ignore[return-value]
     os.write = lambda *args: 0
 
 

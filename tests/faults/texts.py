@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 from implicitly.models.data import Corpus, CorpusError, read_corpus, standard_library
+from implicitly.models.data.corpus import Level
 
 from .campaign import NOT_TRIED, Trial, fault
 from .machine import forked, small_disk
 
-LEVELS = ("character", "word")
+LEVELS: tuple[Level, ...] = ("character", "word")
 
 
 def made(folder: Path, train: bytes, other: bytes = b"abc\n", suffix: str = ".txt") -> Path:
@@ -79,10 +80,11 @@ def files_that_are_no_text_file(folder: Path, draw: random.Random) -> Iterator[T
     whole = gzip.compress(b"abc\n" * 1000)
     spoilt = bytearray(whole)
     spoilt[len(whole) // 2] ^= 0xFF
+    noise = bytes(spoilt)
     packed = {
         "a compressed file that is cut off": whole[:-20],
         "a compressed file without its sum": whole[:-8],
-        "a compressed file with a changed byte": bytes(spoilt),
+        "a compressed file with a changed byte": noise,
         "a compressed file that is none": b"abc",
         "garbage after a compressed file": whole + b"garbage",
         "an empty compressed file": b"",
@@ -179,7 +181,7 @@ def codes_that_are_damaged(folder: Path, draw: random.Random) -> Iterator[Trial]
         )
         kept.write_bytes(bytes(content[:cut]) + (b"more" if said == "longer" else b""))
         yield said, _equal(place)
-    for said, content in {
+    for said, other in {
         "a pickle": pickle.dumps({"a": 1}),
         "objects of NumPy": _objects(folder),
         "text": b"abc",
@@ -187,7 +189,7 @@ def codes_that_are_damaged(folder: Path, draw: random.Random) -> Iterator[Trial]
         place = made(folder, b"abc\n" * 1000)
         read_corpus(place, "character", 0)
         kept = next(place.glob("train*.npy"))
-        kept.write_bytes(content)
+        kept.write_bytes(other)
         yield said, refused(place, "character", kept.name, 0)
 
 
@@ -202,8 +204,8 @@ def _objects(folder: Path) -> bytes:
 @fault()
 def processes_that_map_a_text_at_once(folder: Path, draw: random.Random) -> Iterator[Trial]:
     for number in range(4):
-        content = bytes(97 + (i * draw.randrange(1, 9)) % 11 for i in range(200_000)) + b"\n"
-        place = made(folder, content)
+        letters = bytes(97 + (i * draw.randrange(1, 9)) % 11 for i in range(200_000)) + b"\n"
+        place = made(folder, letters)
         expected = int(read_corpus(place).train.sum())
         begin = time.monotonic() + 0.3
 

@@ -115,7 +115,8 @@ def titles_that_lead_elsewhere(folder: Path, draw: random.Random) -> Iterator[Tr
 @fault()
 def a_disk_that_is_full_in_training(folder: Path, draw: random.Random) -> Iterator[Trial]:
     """The error says so, no checkpoint is half written, and with more room the run ends as if whole."""
-    run = replace(RUN, model=replace(RUN.model, width=32))
+    model: Any = RUN.model
+    run = replace(RUN, model=replace(model, width=32))
     trained(run, folder / "whole")
     size = (latest(folder / "whole") or folder).stat().st_size // 1024
     for share in (0.5, 1.4, 2.5, 3.4):
