@@ -7,8 +7,6 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..options.text import written
@@ -56,6 +54,7 @@ class Cell:
         device: Device of the unknown.
         limits: Limits of the run.
         own: The user's file of problems and solvers.
+        digest: Digest of that file as it was when the study began.
     """
 
     problem: Choice
@@ -69,6 +68,7 @@ class Cell:
     device: str
     limits: Limits
     own: str | None = None
+    digest: str | None = None
 
     def identity(self, catalogue: Catalogue) -> dict[str, Any]:
         """The columns of its row that define it, `key` among them.
@@ -101,7 +101,7 @@ class Cell:
             **columns,
             "relative": self.relative,
             "limits": dataclasses.astuple(self.limits),
-            "own": None if self.own is None else _digest(self.own),
+            "own": self.digest,
             "measure": _MEASURE,
         }
         del defines["tags"]
@@ -122,8 +122,3 @@ def _options(problem: TestProblem) -> str:
         if field.init and field.name != "seed" and getattr(problem, field.name) != field.default
     }
     return json.dumps(given, sort_keys=True, default=written)
-
-
-@lru_cache(maxsize=8)
-def _digest(file: str) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -118,7 +118,7 @@ class StudyConfiguration(BaseModel):
         cells = [
             Cell(
                 problem, solver, mode, adjoint, tolerance, self.target == "relative", seed, dtype,
-                self.device, limits, self.own,
+                self.device, limits, self.own, catalogue.digest,
             )
             for problem, tolerance, seed, dtype, solver, (mode, adjoint) in itertools.product(
                 all_chosen(self.problems, catalogue.problems),

@@ -21,9 +21,19 @@ from typing import IO, Any
 import psutil
 
 from .cell import Cell
-from .errors import GuardError
+from .errors import GuardError, StudyError
 from .judging import is_report, unjudged
-from .processes.channel import LOST, Channel, ClosedError, GarbageError, Message, hear, pair, tell
+from .processes.channel import (
+    DIGEST,
+    LOST,
+    Channel,
+    ClosedError,
+    GarbageError,
+    Message,
+    hear,
+    pair,
+    tell,
+)
 from .processes.killing import kill_tree
 
 _SECONDS_TO_START = 120.0
@@ -90,7 +100,7 @@ class Guard:
         self._worker: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._words: IO[bytes] | None = None
-        self._own: str | None = None
+        self._own: tuple[str | None, str | None] = (None, None)
         self._forks = True
         self._cell: _Started | None = None
 
@@ -99,6 +109,7 @@ class Guard:
 
         Raises:
             GuardError: No process for cells can be started.
+            StudyError: The user's file has changed since the study began.
         """
         if what == "time":
             return self._ask(cell, {"what": "time"})
@@ -222,13 +233,13 @@ class Guard:
 
     def _started(self, cell: Cell) -> _Started:
         """A process for a cell: the one that waits, or a new one."""
-        if self._worker is not None and self._own != cell.own:
+        if self._worker is not None and self._own != (cell.own, cell.digest):
             self.close()
         if self._cell is not None:
             return self._cell
         problem = "they cannot be started"
         for _ in range(_ATTEMPTS):
-            control = self._ready(cell.own)
+            control = self._ready(cell)
             channel, theirs = pair()
             words = tempfile.TemporaryFile()  # noqa: SIM115
             self._cell = _Started(next(_NUMBERS), channel, words)
@@ -282,19 +293,19 @@ class Guard:
             self._cell.words.close()
         self._cell = None
 
-    def _ready(self, own: str | None) -> socket.socket:
+    def _ready(self, cell: Cell) -> socket.socket:
         """The connection to a worker, which is started if there is none."""
         if self._control is not None:
             return self._control
         ours, theirs = socket.socketpair()
-        self._control, self._own = ours, own
+        self._control, self._own = ours, (cell.own, cell.digest)
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
         threads = dict.fromkeys(_THREAD_VARIABLES, str(self.threads))
         with theirs:
             self._worker = subprocess.Popen(
                 [
                     sys.executable, "-m", f"{__package__}.processes.worker", str(theirs.fileno()),
-                    str(self.threads), own or "",
+                    str(self.threads), cell.own or "",
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -313,6 +324,9 @@ class Guard:
             self.close()
             raise GuardError(f"a process for cells was not ready in {_SECONDS_TO_START:g} s")
         self._forks = bool(heard[0].get("forks"))
+        if heard[0].get("own") != (cell.digest or "")[:DIGEST]:
+            self.close()
+            raise StudyError(f"{cell.own} has changed since the study began: run it anew")
         return ours
 
     @staticmethod

@@ -21,6 +21,8 @@ from typing import Any
 
 LOST = 71
 """Exit status of a process in which a cell has closed the channel, or which a cell has forked."""
+DIGEST = 32
+"""Signs of a digest of the user's file, of which a worker says which it has run."""
 _HEADER = struct.Struct(">4sQIIQ")
 _MAGIC = b"cell"
 _LARGEST_TEXT = 2**26
@@ -166,7 +168,7 @@ def pair() -> tuple[Channel, socket.socket]:
 
 # --- Control of the process that starts cells ------------------------------------------------------
 
-_LINE = 96
+_LINE = 128
 """Bytes of a line, all of which arrive at once."""
 
 

@@ -25,7 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-from .channel import LOST, Channel, ClosedError, hear, tell
+from .channel import DIGEST, LOST, Channel, ClosedError, hear, tell
 from .serving import serve
 
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
@@ -55,7 +55,8 @@ class _Nursery:
 
     def run(self) -> None:
         """Serve until the guard closes the connection or has died."""
-        tell(self._control, {"ready": True, "forks": self._forks})
+        digest = (self._catalogue.digest or "")[:DIGEST]
+        tell(self._control, {"ready": True, "forks": self._forks, "own": digest})
         while True:
             self._wait()
             try:

@@ -22,6 +22,8 @@ from implicitly.studies import (
     Store,
     StoreError,
     StudyConfiguration,
+    StudyError,
+    load,
     resume,
     run,
     status,
@@ -388,3 +390,37 @@ def a_study_on_a_full_disk(folder: Path, draw: random.Random) -> Iterator[Trial]
         columns = ["key", "outcome", "evaluations", "residual"]
         a, b = (Store(where).rows("full", columns) for where in (place, folder / "whole"))
         yield "it goes on to the same rows", "" if a.equals(b) else "other rows"
+
+
+# --- The file of a study ---------------------------------------------------------------------------
+
+EDITED = """
+from implicitly.studies.methods import Attempt
+class Says:
+    label, family, packages = "says", "peer", ()
+    def solve(self, equation): return Attempt(equation.z0, claimed=False, status="version {version}")
+solvers = {{"says": Says()}}
+configuration = {{"name": "edited", "problems": ["boggs"], "solvers": ["says"]}}
+"""
+
+
+@fault(short=False)
+def a_study_file_that_is_edited(folder: Path, draw: random.Random) -> Iterator[Trial]:
+    """Its rows are those of its content, whatever its time and size are."""
+    own = folder / "own_edited.py"
+    times = None
+    for version in (1, 2, 1):
+        own.write_text(EDITED.format(version=version))
+        times = times or own.stat()
+        os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))
+        run(own, folder / "store")
+        found = Store(folder / "store").rows("edited")["status"].tolist()
+        yield f"version {version}", "" if found == [f"version {version}"] else str(found)
+    settings, _ = load(own)
+    own.write_text(EDITED.format(version=3))
+    try:
+        run(settings.model_copy(update={"name": "late"}), folder / "late")
+        found = Store(folder / "late").rows("late")["status"].tolist()
+        yield "edited after it was read", "" if found == ["version 3"] else str(found)
+    except StudyError as error:
+        yield "edited after it was read", "" if "changed" in str(error) else str(error)
