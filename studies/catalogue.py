@@ -122,7 +122,7 @@ class Catalogue:
             StudyError: No such parameter (the nearest is named), or a value is out of range.
         """
 
-        def make() -> tuple[TestProblem, int]:
+        def make(catalogue: Catalogue) -> tuple[TestProblem, int]:
             kind = type(problem_called(choice.name))
             options = tuple((name, value) for name, value in choice.options if name != "n")
             sizes: list[Any] = [value for name, value in choice.options if name == "n"]
@@ -134,7 +134,7 @@ class Catalogue:
             except ValueError as error:
                 raise StudyError(f"{choice.text}: {error}") from error
 
-        return self._once(("problem", choice, seed), make)
+        return self.once(("problem", choice, seed), make)
 
     def method(
         self, choice: Choice, gradient: Choice | None = None, adjoint: Choice | None = None
@@ -146,7 +146,7 @@ class Catalogue:
                 requested from a method without gradients.
         """
 
-        def make() -> Method:
+        def make(catalogue: Catalogue) -> Method:
             method = self._method(choice)
             if gradient is None:
                 return method
@@ -154,7 +154,7 @@ class Catalogue:
                 raise StudyError(f"{choice.text} gives no gradients: leave it or gradients out")
             return Native(method.solver, self.mode(gradient, adjoint))
 
-        return self._once(("method", choice, gradient, adjoint), make)
+        return self.once(("method", choice, gradient, adjoint), make)
 
     def mode(self, choice: Choice, adjoint: Choice | None = None) -> Gradient:
         """A gradient mode.
@@ -218,9 +218,10 @@ class Catalogue:
             unknown("tag of solvers", tag, set(self._solver_tags.values()), _LIST_SOLVERS)
         return found
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[Catalogue], Any]) -> Any:
+        """The value of `make`, which is kept: many cells share problems and methods."""
         if key not in self._built:
-            self._built[key] = make()
+            self._built[key] = make(self)
         return self._built[key]
 
 

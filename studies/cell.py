@@ -36,6 +36,11 @@ class Limits:
     memory: int
     repeats: int
 
+    @property
+    def as_tuple(self) -> tuple[int, float, int, int]:
+        """The limits in the order of the attributes."""
+        return (self.evaluations, self.seconds, self.memory, self.repeats)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -76,37 +81,48 @@ class Cell:
         Raises:
             StudyError: A name or an option is wrong.
         """
-        problem, n = catalogue.problem(self.problem, self.seed)
-        method = catalogue.method(self.solver, self.gradient, self.adjoint)
-        columns: dict[str, Any] = {
-            "problem": problem.name,
-            "problem_options": _options(problem),
-            "dimension": n,
-            "systems": math.prod(problem.batch_shape),
-            "form": problem.form,
-            "tags": tuple(problem.tags),
-            "solver": method.label,
-            "solver_family": method.family,
-            "gradient": None if self.gradient is None else written(catalogue.mode(self.gradient)),
-            "adjoint_solver": None
-            if self.adjoint is None
-            else written(catalogue.solver(self.adjoint)),
+        columns = {
+            **catalogue.once(("problem columns", self.problem, self.seed), self._of_problem),
+            **catalogue.once(
+                ("method columns", self.solver, self.gradient, self.adjoint), self._of_method
+            ),
             "tolerance": self.tolerance,
             "seed": self.seed,
             "dtype": self.dtype,
             "device": self.device,
-            "versions": json.dumps(versions(method.packages), sort_keys=True),
         }
         defines = {
             **columns,
             "relative": self.relative,
-            "limits": dataclasses.astuple(self.limits),
+            "limits": self.limits.as_tuple,
             "own": self.digest,
             "measure": _MEASURE,
         }
         del defines["tags"]
         text = json.dumps(defines, sort_keys=True)
         return {"key": hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH], **columns}
+
+    def _of_problem(self, catalogue: Catalogue) -> dict[str, Any]:
+        problem, n = catalogue.problem(self.problem, self.seed)
+        return {
+            "problem": problem.name,
+            "problem_options": _options(problem),
+            "dimension": n,
+            "systems": math.prod(problem.batch_shape),
+            "form": problem.form,
+            "tags": tuple(problem.tags),
+        }
+
+    def _of_method(self, catalogue: Catalogue) -> dict[str, Any]:
+        method = catalogue.method(self.solver, self.gradient, self.adjoint)
+        adjoint = None if self.adjoint is None else written(catalogue.solver(self.adjoint))
+        return {
+            "solver": method.label,
+            "solver_family": method.family,
+            "gradient": None if self.gradient is None else written(catalogue.mode(self.gradient)),
+            "adjoint_solver": adjoint,
+            "versions": json.dumps(versions(method.packages), sort_keys=True),
+        }
 
     @property
     def group(self) -> tuple[Any, ...]:

@@ -88,7 +88,7 @@ def output_paths_that_look_like_markup(folder: Path, draw: random.Random) -> Ite
         place.rename(folder / "first")
 
 
-@fault()
+@fault(short=False)
 def names_of_solvers_that_look_like_markup(folder: Path, draw: random.Random) -> Iterator[Trial]:
     own = folder / "own_labels.py"
     own.write_text(LABELS.format(names=NAMES))
@@ -169,7 +169,7 @@ def _study(folder: Path, number: int) -> Iterator[Trial]:
     yield from _stopped("a study", process, number, "Stopped")
 
 
-@fault()
+@fault(short=False)
 def a_study_that_is_told_to_stop(folder: Path, draw: random.Random) -> Iterator[Trial]:
     yield from _study(folder, signal.SIGTERM)
 
