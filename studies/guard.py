@@ -219,6 +219,9 @@ class Guard:
             except ClosedError:  # The worker has died as well.
                 break
         words, status = self._last_words(started.words), started.status
+        if status is None and not self._forks and self._worker is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._worker.wait(_SECONDS_TO_END)
         if "bad_alloc" in words or "MemoryError" in words:
             return Ended("out of memory", words)
         if status is None or status == LOST:

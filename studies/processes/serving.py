@@ -78,7 +78,7 @@ class _Tasks:
     def _is_fit(self) -> bool:
         """True if the process is as it was before its first task."""
         try:
-            return Surroundings.now() == self._before
+            return self._before is not None and self._before.kept_in(Surroundings.now())
         except Exception:  # Under a mode or a default device that a cell has left on.
             return False
 

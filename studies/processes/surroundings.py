@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,11 @@ class Surroundings:
     children: bool
     torch: tuple[Any, ...]
 
+    def kept_in(self, later: Surroundings) -> bool:
+        """True if these surroundings are as they were; libraries may add variables when they are imported."""
+        others = replace(later, variables=self.variables)
+        return self == others and set(self.variables) <= set(later.variables)
+
     @staticmethod
     def now() -> Surroundings:
         """The surroundings as they are."""
@@ -55,6 +60,8 @@ def _folder() -> str:
 
 
 def _has_children() -> bool:
+    if not hasattr(os, "waitid"):  # On macOS before Python 3.13.
+        return False
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

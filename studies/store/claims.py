@@ -72,15 +72,19 @@ class Claims:
         self._mine: set[str] = set()
 
     def __enter__(self) -> Claims:
-        with self._locked(), disk_errors(self._folder):
-            make_folder(self._folder)
-            self._open()
-            count = self._folder / _COUNT
-            is_file(count)
-            with count.open("ab") as file:
-                file.write(b".")
-            self._runs = count.stat().st_size
-            _, self._others = self._held_by_others()
+        try:
+            with self._locked(), disk_errors(self._folder):
+                make_folder(self._folder)
+                self._open()
+                count = self._folder / _COUNT
+                is_file(count)
+                with count.open("ab") as file:
+                    file.write(b".")
+                self._runs = count.stat().st_size
+                _, self._others = self._held_by_others()
+        except BaseException:
+            self._close()
+            raise
         self._beating.start()
         return self
 
@@ -91,6 +95,9 @@ class Claims:
         traceback: TracebackType | None,
     ) -> None:
         self._over.set()
+        self._close()
+
+    def _close(self) -> None:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
         with self._writing:
