@@ -69,7 +69,7 @@ def _trials(folder: Path, hostile: list[str], draw: random.Random) -> Iterator[T
     draw.shuffle(hostile)
     solvers = [name for act in hostile for name in (act, f"ordinary-{every.index(act)}")]
     study = StudyConfiguration(
-        name="hostile", problems=("boggs",), solvers=tuple(solvers), time_limit=2.0,
+        name="hostile", problems=("boggs",), solvers=tuple(solvers), time_limit=8.0,
         memory_limit=1024, max_evaluations=200, own=str(CELLS),
     )  # fmt: skip
     run(study, folder / "store")
