@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin
 LONGEST = {"exception": 2000, "status": 200}
 """Characters of the columns that hold the texts of others; of a longer text the start is kept."""
 _BITS = 63
+_PLAIN = 2**62
 _SHOWN = 60
 
 
@@ -39,6 +40,19 @@ class Column:
     kind: type
     several: bool
     nullable: bool
+
+    def is_plain(self, value: Any) -> bool:
+        """True for a value that the column surely takes as it is; a quick look, for most values.
+
+        Examples:
+            >>> Column("steps", int, several=False, nullable=True).is_plain(3)
+            True
+        """
+        if type(value) is self.kind and not self.several:
+            if self.kind is str:
+                return value.isascii() and len(value) <= LONGEST.get(self.name, len(value))
+            return self.kind is float or -_PLAIN < value < _PLAIN
+        return value is None and self.nullable
 
     def normal(self, value: Any) -> Any:
         """The value in the type of the column.
@@ -130,6 +144,9 @@ def normalised(
         column = columns.get(name)
         if column is None:
             raise ValueError(f"there is no column {_shown(name)}")
+        if column.is_plain(value):
+            found[name] = value
+            continue
         try:
             found[name] = column.normal(value)
         except ValueError as error:

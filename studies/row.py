@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -123,14 +123,22 @@ class Row:
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
-        values, notes = normalised(self.as_dict(), row_columns())
-        values["exception"] = with_notes(values["exception"], notes)
+        columns = row_columns()
+        others = {
+            name: value
+            for name, value in self.__dict__.items()
+            if not columns[name].is_plain(value)
+        }
+        values, notes = normalised(others, columns)
+        if notes:
+            text = values.get("exception", self.exception)
+            values["exception"] = with_notes(text, notes)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """The row by column, for Arrow and JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(self.__dict__)
 
     @staticmethod
     def of(columns: dict[str, Any]) -> Row:

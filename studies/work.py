@@ -69,7 +69,7 @@ class Work:
         """Wait a little for other runs, and take note of the cells that they have ended."""
         time.sleep(self._waited)
         self._waited = min(2 * self._waited, _LONGEST_WAIT)
-        self._note_ended(self.left)
+        self._note_ended(list(self.left))
 
     def _free(self, keys: list[str]) -> set[str]:
         try:
@@ -83,14 +83,14 @@ class Work:
             self._warned = True
             return set(keys)
         if not alone:
-            free -= self._note_ended(free)
-        return free
+            # All cells, not these alone: later looks need not notice that another run has been there.
+            self._note_ended(list(self.left))
+        return {key for key in free if key not in self.outcomes}
 
-    def _note_ended(self, keys: Iterable[str]) -> set[str]:
-        """Note the outcomes of other runs' rows, and return the keys of these."""
+    def _note_ended(self, keys: Iterable[str]) -> None:
+        """Note the outcomes of other runs' rows."""
         found = self._store.all_outcomes()
         ended = {key: found[key] for key in keys if key in found}
         self.outcomes.update(ended)
         for key in ended:
             self.left.pop(key, None)
-        return set(ended)

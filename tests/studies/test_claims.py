@@ -6,11 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from faults.machine import forked
-from implicitly.studies import Store
+from faults.rows import KNOWN
+from implicitly.studies import Plan, Row, Store
 from implicitly.studies.store import claims as claims_module
+from implicitly.studies.work import Work
 
 
 def test_a_cell_is_claimed_by_one_run_and_free_once_it_ends(tmp_path: Path) -> None:
@@ -86,3 +90,20 @@ def test_a_run_that_was_taken_for_dead_claims_anew(tmp_path: Path) -> None:
             assert others.take(["a"])[0] == {"a"}
             assert mine.take(["a", "b"])[0] == {"b"}
             assert others.take(["b"])[0] == set()
+
+
+def test_rows_that_a_run_left_before_it_ended_are_not_run_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keys = [f"k{number}" for number in range(12)]
+    store.write_plan(Plan("s", tuple(keys), "text"))
+    planned: Any = {key: (SimpleNamespace(group=key), {"key": key}) for key in keys}
+    with store.claims() as mine:
+        with store.claims() as others:
+            work = Work(store, "s", mine, planned)
+            others.take(keys)
+            ended = keys[2:9]
+            store.extend([Row(**{**KNOWN, "key": key}) for key in ended])
+        # The first looks, at a few cells each, see that another run was there; the later ones do not.
+        given = [identity["key"] for unit in work.units(timing=False) for _, identity in unit]
+    assert given == [key for key in keys if key not in ended]
+    assert set(work.outcomes) == set(ended)
