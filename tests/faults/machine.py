@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,16 @@ from typing import Any
 COMMAND = "from implicitly.cli import main; main()"
 
 
+def _default_signals() -> None:
+    """Undo what `nohup` and the background of a shell do to the signals of their processes."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """A Python program in a process."""
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    given["preexec_fn"] = _default_signals
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], **given)
 
 
