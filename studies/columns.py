@@ -48,11 +48,13 @@ class Column:
             >>> Column("steps", int, several=False, nullable=True).is_plain(3)
             True
         """
-        if type(value) is self.kind and not self.several:
-            if self.kind is str:
-                return value.isascii() and len(value) <= LONGEST.get(self.name, len(value))
-            return self.kind is float or -_PLAIN < value < _PLAIN
-        return value is None and self.nullable
+        if value is None or self.several or type(value) is not self.kind:
+            return value is None and self.nullable
+        plain: Any = value
+        if self.kind is str:
+            longest = LONGEST.get(self.name)
+            return plain.isascii() and (longest is None or len(plain) <= longest)
+        return self.kind is float or -_PLAIN < plain < _PLAIN
 
     def normal(self, value: Any) -> Any:
         """The value in the type of the column.

@@ -228,7 +228,9 @@ def _fit(
     trainer: Trainer, module: LanguageModelling, batches: Batches, folder: Path, start: Path | None
 ) -> None:
     """Train, and turn the ends of Lightning into those that `train` documents."""
-    with _quiet(), _interrupts_as_before(), storage_errors(folder):
+    stop = _StopBetweenSteps()
+    trainer.callbacks.append(stop)  # type: ignore[attr-defined]
+    with _quiet(), stop.listening(), storage_errors(folder):
         try:
             trainer.fit(module, _Data(batches), ckpt_path=start, weights_only=True)
         except TrainingDivergedError as error:
@@ -248,17 +250,44 @@ def _fit(
         raise KeyboardInterrupt
 
 
-@contextmanager
-def _interrupts_as_before() -> Iterator[None]:
-    """Restore the handler of interrupts, which Lightning sets to ignore them once it has got one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+class _StopBetweenSteps(Callback):
+    """Callback that interrupts a run between two steps once a signal has asked for it.
+
+    An exception that a signal raises within a step can leave the locks of loggers held, and the end of the
+    run would then wait for them. A second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = False
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+        self._wanted = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over signals that interrupt; restore their handlers, which Lightning sets to ignore them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, self._ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
