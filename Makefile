@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-long lint types words check format bench docs clean
+.PHONY: help demo test test-long faults lint types words check format bench docs clean
 
 help:
 	@echo "make demo       set up, then run the demonstration (two minutes)"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-long  the tests that take minutes"
+	@echo "make faults     the fault campaign, twice"
 	@echo "make check      lint, format, types and wording"
 	@echo "make bench      measure beside other libraries"
 	@echo "make docs       build the documentation into build/site"
@@ -26,6 +27,10 @@ test: $(INSTALLED)
 test-long: $(INSTALLED)
 	@echo "== Running the tests that take minutes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m long
+
+faults: $(INSTALLED)
+	@echo "== Running the fault campaign"
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.campaign --rounds 2
 
 check: lint types words
 

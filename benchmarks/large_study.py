@@ -1,10 +1,12 @@
-"""A store of 100,000 cells: seconds and memory of opening it, of `status` and of the report.
+"""A store of 100,000 cells or more: seconds and memory of opening it, of `status`, `resume` and the report.
 
 The rows are drawn, in the shape of a study: 100 problems, 20 solvers, 5 tolerances and 10 seeds, with
 histories of the residual. Each command runs in a process of its own, so that starting Python and importing
 count; the seconds are the smallest of three, the memory is the highest resident size.
 
-Run with `python benchmarks/large_study.py`.
+`resume` is that of a study in which all cells have ended: its cells are expanded, and found in the store.
+
+Run with `python benchmarks/large_study.py [SEEDS]`; 10 seeds make 100,000 cells, 100 a million.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from implicitly.studies import Row, Store
+from implicitly.studies import Row, Store, StudyConfiguration
+from implicitly.studies.catalogue import Catalogue
+from implicitly.studies.configuration import as_text
 from implicitly.studies.store import Plan
 from rich.console import Console
 from rich.table import Table
 
-PROBLEMS, SOLVERS, TOLERANCES, SEEDS, BATCH, ROUNDS = 100, 20, 5, 10, 5000, 3
+PROBLEMS, SOLVERS, TOLERANCES, BATCH = 100, 20, 5, 5000
+SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+CELLS = PROBLEMS * SOLVERS * TOLERANCES * SEEDS
+ROUNDS = 3 if SEEDS <= 10 else 1
+RESUMED = ("newton", "anderson", "broyden", "df-sane", "levenberg-marquardt")
 FAMILIES = ("native", "scipy", "adapter", "peer")
 
 
@@ -60,22 +68,43 @@ def measured(command: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with {status}")
+    print(f"{time.perf_counter() - start:.1f} s", *command[:4], file=sys.stderr)
     return time.perf_counter() - start, usage.ru_maxrss / 2**10
 
 
 def make(place: str) -> float:
     """Fill a store; the seconds that appending took."""
     store = Store(place)
-    rows, start = list(drawn()), time.perf_counter()
-    for batch in range(0, len(rows), BATCH):
-        store.extend(rows[batch : batch + BATCH])
+    rows, keys, seconds = drawn(), [], 0.0
+    while batch := list(itertools.islice(rows, BATCH)):
+        keys += [row.key for row in batch]
+        start = time.perf_counter()
+        store.extend(batch)
         store.compact()
-    store.write_plan(Plan("large", tuple(row.key for row in rows), "drawn: 100,000"))
-    return time.perf_counter() - start
+        seconds += time.perf_counter() - start
+    store.write_plan(Plan("large", tuple(keys), f"drawn: {CELLS:,}"))
+    return seconds
+
+
+def make_ended(place: str) -> None:
+    """Fill a store with rows for all cells of a study that can be resumed."""
+    seeds = CELLS // (23 * len(RESUMED) * 4)
+    study = StudyConfiguration(
+        name="ended", problems=("tag:classical",), solvers=RESUMED,
+        tolerances=(1e-4, 1e-6, 1e-8, 1e-10), seeds=tuple(range(seeds)),
+    )  # fmt: skip
+    catalogue, store = Catalogue(), Store(place)
+    identities = [cell.identity(catalogue) for cell in study.cells(catalogue)]
+    for batch in range(0, len(identities), BATCH):
+        part = identities[batch : batch + BATCH]
+        store.extend([Row(**one, study="ended", outcome="solved") for one in part])
+        store.compact()
+    keys = tuple(one["key"] for one in identities)
+    store.write_plan(Plan("ended", keys, as_text(study)))
 
 
 def main() -> None:
-    table = Table(title="A store of 100,000 cells")
+    table = Table(title=f"A store of {CELLS:,} cells")
     for column in ("what", "seconds", "MiB"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,13 +112,21 @@ def main() -> None:
         # In another process: a process starts with the memory of the one that starts it.
         with ProcessPoolExecutor(1) as pool:
             seconds = pool.submit(make, place).result()
+            pool.submit(make_ended, f"{place}-ended").result()
         table.add_row(f"append, {BATCH:,} rows at a time", f"{seconds:.1f}", "")
         opened = f"from implicitly.studies import Store; Store({place!r}).rows('large')"
-        study = [str(Path(sys.executable).with_name("implicitly")), "study"]
+        study = [sys.executable, "-c", "from implicitly.cli import main; main()", "study"]
         report = [*study, "report", "large", "--store", place, "-o", str(Path(folder) / "report")]
         for name, command in {
             "rows of the study": [sys.executable, "-c", opened],
             "implicitly study status": [*study, "status", "--store", place],
+            "implicitly study resume, nothing left": [
+                *study,
+                "resume",
+                "ended",
+                "--store",
+                f"{place}-ended",
+            ],
             "implicitly study report, the page": [*report, "-f", "html"],
             "implicitly study report, everything": report,
         }.items():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .exits import ended_by_signals
 from .study import app as study
 
 app = typer.Typer(
@@ -169,4 +170,5 @@ def evaluate(
 
 def main() -> None:
     """Run the `implicitly` command with the arguments of the process."""
-    app()
+    with ended_by_signals():
+        app()

@@ -43,17 +43,15 @@ def show(
 ) -> None:
     """Evaluate and print one table."""
     from ..models import Equilibrium, Stacked, training
+    from ..models.training.checkpoints import check_same_data
 
     if part not in ("train", "valid", "test"):
         raise training.ConfigurationError(f"--part must be train, valid or test, got {part!r}")
-    restored = training.restore(_checkpoint(run))
+    file = _checkpoint(run)
+    restored = training.restore(file)
     settings = training.changed(restored.configuration, changes)
     data = settings.data.open(batch or settings.batch, settings.length, settings.seed)
-    if data.vocabulary != restored.vocabulary:
-        raise training.CheckpointError(
-            f"the checkpoint is of a vocabulary of {restored.vocabulary}, but that of the data is "
-            f"{data.vocabulary}: give the text it was trained on (--set data.folder=…)"
-        )
+    check_same_data(file, restored, data, "symbols")
     model = restored.model().to(device)
     batches = list(data.held_out(part))
     rows: list[Any] = [("as configured", None, training.evaluate(model, batches, keep=keep))]
@@ -65,7 +63,8 @@ def show(
             model, batches, tolerances=tolerances or (), limits=limits or (), keep=keep
         )
     console.print(
-        f"{restored.configuration.title}, {restored.step} steps, {part}: {rows[0][2].tokens} tokens"
+        f"{restored.configuration.title}, {restored.step} steps, {part}: {rows[0][2].tokens} tokens",
+        soft_wrap=True,
     )
     console.print(_table(rows))
     if csv is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Concatenate, NamedTuple, ParamSpec
 
 from rich.console import Console
@@ -21,6 +25,8 @@ class End(NamedTuple):
 
 FAULT = End(2)
 DIVERGED = End(1, "Diverged: {}")
+STOPPED = End(130, "Stopped; the rows so far are stored, and the same command goes on", style="")
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 INTERRUPTED = End(130, "Stopped; --resume goes on from the last checkpoint", style="")
 # Keys are names of verdicts, since importing the verifier would import PyTorch for every command.
 VERDICTS = {"CORRECT": 0, "WRONG": 1, "UNCONVERGED": 3, "UNRELIABLE": 4}
@@ -43,21 +49,34 @@ def study_command(
 def _ends_of_models() -> Mapping[type[BaseException], End]:
     # Imported here because it is an extra.
     from ..models.data import CorpusError
-    from ..models.training import CheckpointError, ConfigurationError, TrainingDivergedError
+    from ..models.training import (
+        CheckpointError,
+        ConfigurationError,
+        StorageError,
+        TrainingDivergedError,
+    )
 
     return {
         TrainingDivergedError: DIVERGED,
         CheckpointError: FAULT,
         ConfigurationError: FAULT,
+        StorageError: FAULT,
         CorpusError: FAULT,
+        OSError: FAULT,
         KeyboardInterrupt: INTERRUPTED,
     }
 
 
 def _ends_of_studies() -> Mapping[type[BaseException], End]:
-    from ..studies import StoreError, StudyError
+    from ..studies import GuardError, StoreError, StudyError
 
-    return {StudyError: FAULT, StoreError: FAULT}
+    return {
+        StudyError: FAULT,
+        StoreError: FAULT,
+        GuardError: FAULT,
+        OSError: FAULT,
+        KeyboardInterrupt: STOPPED,
+    }
 
 
 def _with_exit_status(
@@ -66,13 +85,14 @@ def _with_exit_status(
 ) -> Callable[_Arguments, int]:
     @wraps(command)
     def carried_out(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> int:
-        console = Console()
+        console = plain_console()
         try:
             ends = ends_by_exception()
         except ImportError as error:
             return _ended(console, FAULT, error)
         try:
-            command(console, *arguments, **options)
+            with ended_by_signals():
+                command(console, *arguments, **options)
         except tuple(ends) as error:
             end = next(end for kind, end in ends.items() if isinstance(error, kind))
             return _ended(console, end, error)
@@ -81,6 +101,35 @@ def _with_exit_status(
     return carried_out
 
 
+def plain_console() -> Console:
+    """A console that prints text as it is: brackets are no markup, and colons no emoji."""
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let the signal that ends a process interrupt the command, as Ctrl-C does, so that it tidies up.
+
+    A process that ignores the signal, as after `nohup`, goes on ignoring it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _ended(console: Console, end: End, error: BaseException) -> int:
-    console.print(end.said.format(error), markup=False, soft_wrap=True, style=end.style or None)
+    console.print(end.said.format(error), soft_wrap=True, style=end.style or None)
     return end.status

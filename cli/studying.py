@@ -71,14 +71,14 @@ def write_report(
         plan=plan,
         command=command,
     )
-    console.print(f"{len(files)} files in {folder}, first {files[0]}")
+    console.print(f"{len(files)} files in {folder}, first {files[0]}", soft_wrap=True)
 
 
 @study_command
 def show_comparison(console: Console, a: str, b: str, store: Path) -> None:
     """Print the differences of two studies."""
     comparison = studies.compare(_rows(a, store), _rows(b, store), names=(a, b))
-    console.print(str(comparison), markup=False, soft_wrap=True)
+    console.print(str(comparison), soft_wrap=True)
 
 
 @study_command
@@ -89,7 +89,7 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
     catalogue = Catalogue()
     for wanted, names in ((problems, catalogue.problems), (solvers, catalogue.solvers)):
         if wanted:
-            console.print("\n".join(names.names), markup=False, highlight=False)
+            console.print("\n".join(names.names), soft_wrap=True)
     if not problems and not solvers:
         table = Table("study", "cells", "what it shows", box=None, header_style="bold")
         for name in studies.shipped():
@@ -106,7 +106,7 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
 def export_rows(console: Console, study: str, file: Path, store: Path) -> None:
     """Write the rows of a study to one file."""
     rows = studies.Store(store, create=False).rows(study)
-    console.print(f"{len(rows)} rows in {studies.export(rows, file)}")
+    console.print(f"{len(rows)} rows in {studies.export(rows, file)}", soft_wrap=True)
 
 
 def _rows(name: str, store: Path) -> Any:
@@ -120,10 +120,10 @@ def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summa
     """Run with a progress bar, then print the result and the next command."""
     counts: Counter[str] = Counter()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
         console=console,
     ) as bar:
@@ -140,15 +140,18 @@ def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summa
 
         try:
             summary = run(on_row)
-        except (studies.StudyError, studies.StoreError):
+        except (studies.StudyError, studies.StoreError, studies.GuardError):
             bar.update(task, visible=bool(counts))
             raise
         bar.update(task, completed=summary.cells, total=summary.cells)
     for line in summary.said:
-        console.print(line, markup=False)
+        console.print(line, soft_wrap=True)
     ends = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
-    console.print(f"{summary.study}: {summary.run} cells run now, {summary.cells} in all: {ends}")
+    console.print(
+        f"{summary.study}: {summary.run} cells run now, {summary.cells} in all: {ends}",
+        soft_wrap=True,
+    )
     console.print(
         f"Its report: implicitly study report {summary.study} --store {shlex.quote(str(store))}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        soft_wrap=True,
+    )

@@ -27,11 +27,12 @@ def run(
 ) -> None:
     """Train with a progress bar, and print where the result is."""
     from ..models import training
+    from ..models.training.storage import folder_of
 
     if strategy not in ("auto", "ddp", "fsdp"):
         raise training.ConfigurationError(f"--strategy must be auto, ddp or fsdp, got {strategy!r}")
     wanted = training.load(configuration, changes)
-    folder = Path("build/runs") / wanted.title if output is None else output
+    folder = folder_of(wanted.title, Path("build/runs")) if output is None else output
     result = training.train(
         wanted, folder, resume=resume, accelerator=accelerator, devices=devices, nodes=nodes,
         strategy=strategy, progress=True,
@@ -40,8 +41,5 @@ def run(
         return
     last = {name: result.metrics.get(name) for name in ("train loss", "valid loss")}
     said = ", ".join(f"{name} {value:.6g}" for name, value in last.items() if value is not None)
-    console.print(f"{result.steps} steps in {folder}: {said}", markup=False, soft_wrap=True)
-    console.print(
-        f"Evaluate it: implicitly evaluate {shlex.quote(str(folder))}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    console.print(f"{result.steps} steps in {folder}: {said}", soft_wrap=True)
+    console.print(f"Evaluate it: implicitly evaluate {shlex.quote(str(folder))}", soft_wrap=True)

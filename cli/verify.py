@@ -54,8 +54,11 @@ def run(
     typer.echo(str(report))
     for path, export in ((json, as_json), (junit, as_junit), (html, as_html)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(export(report), encoding="utf-8")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(export(report), encoding="utf-8")
+            except OSError as error:
+                raise typer.BadParameter(f"{path} cannot be written: {error}") from error
     return VERDICTS[report.verdict.name]
 
 

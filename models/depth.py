@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from ..implicit import Exact, Gradient
-from ..implicit.surroundings.failure import POLICIES, FailurePolicy
 from ..options.options import Options, check_truth, is_integer, one_of
-from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping
-from ..solvers.interface.solver import WholeSolver
+from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping, WholeSolver
+
+OnFailure = Literal["raise", "warn", "accept"]
 
 
 def _adjoint() -> Gradient:
@@ -51,7 +51,7 @@ class Equilibrium(Options):
     gradient: Gradient = field(default_factory=_adjoint)
     coefficients: Literal["token", "sequence"] = "token"
     subsequence: int | None = None
-    on_failure: FailurePolicy = "warn"
+    on_failure: OnFailure = "warn"
     trace: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Equilibrium(Options):
                     f"{name} must be an instance of {kind.__name__}, got {getattr(self, name)!r}"
                 )
         one_of("coefficients", self.coefficients, ("token", "sequence"))
-        one_of("on_failure", self.on_failure, POLICIES)
+        one_of("on_failure", self.on_failure, get_args(OnFailure))
         check_truth("trace", self.trace)
         if self.subsequence is not None and not is_integer(self.subsequence, 1):
             raise ValueError(

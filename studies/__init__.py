@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .configuration import StudyConfiguration, load, shipped
-    from .errors import StoreError, StoreWarning, StudyError
+    from .errors import GuardError, StoreError, StoreWarning, StudyError
     from .overview import Progress, export, status
     from .reporting import Comparison, compare, report
     from .row import COLUMNS, OUTCOMES, Row
@@ -16,6 +16,7 @@ __all__ = [
     "COLUMNS",
     "OUTCOMES",
     "Comparison",
+    "GuardError",
     "Plan",
     "Progress",
     "Row",
@@ -37,7 +38,7 @@ __all__ = [
 
 _HOMES = {
     "configuration": ("StudyConfiguration", "load", "shipped"),
-    "errors": ("StoreError", "StoreWarning", "StudyError"),
+    "errors": ("GuardError", "StoreError", "StoreWarning", "StudyError"),
     "overview": ("Progress", "export", "status"),
     "reporting": ("Comparison", "compare", "report"),
     "row": ("COLUMNS", "OUTCOMES", "Row"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from .. import solvers
 from ..implicit import gradients
@@ -23,6 +24,7 @@ from ..problems import names as problem_names
 from ..problems.registry import unknown
 from ..solvers import Globalisation, Solver
 from .building import build
+from .columns import said
 from .errors import StudyError
 from .methods.alone import Alone, Library
 from .methods.jax_peers import JAXOPT, OPTIMISTIX
@@ -30,6 +32,7 @@ from .methods.method import Method
 from .methods.native import ADAPTED, Native
 from .methods.scipy_alone import SCIPY
 from .methods.torch_peers import TORCHDEQ, XITORCH
+from .row import Family
 from .selection import Choice, Names
 
 # Tags of the package's solvers: its own, adapters to other libraries, linear ones.
@@ -62,9 +65,18 @@ class Catalogue:
         _ = self.module  # Registers its problems.
 
     @cached_property
+    def _run(self) -> _Own | None:
+        return None if self.own is None else _run(Path(self.own))
+
+    @property
     def module(self) -> ModuleType | None:
         """The user's file as a module."""
-        return None if self.own is None else _run(Path(self.own))
+        return None if self._run is None else self._run.module
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the user's file as it was run."""
+        return None if self._run is None else self._run.digest
 
     @cached_property
     def _own_solvers(self) -> dict[str, Solver | Method]:
@@ -79,6 +91,8 @@ class Catalogue:
                     f"solvers[{name!r}] of {self.own} must be a Solver or have solve(equation), "
                     f"got {solver!r}"
                 )
+            if not isinstance(solver, Solver):
+                _check_method(f"solvers[{name!r}] of {self.own}", solver)
         return dict(found)
 
     @property
@@ -108,7 +122,7 @@ class Catalogue:
             StudyError: No such parameter (the nearest is named), or a value is out of range.
         """
 
-        def make() -> tuple[TestProblem, int]:
+        def make(catalogue: Catalogue) -> tuple[TestProblem, int]:
             kind = type(problem_called(choice.name))
             options = tuple((name, value) for name, value in choice.options if name != "n")
             sizes: list[Any] = [value for name, value in choice.options if name == "n"]
@@ -120,7 +134,7 @@ class Catalogue:
             except ValueError as error:
                 raise StudyError(f"{choice.text}: {error}") from error
 
-        return self._once(("problem", choice, seed), make)
+        return self.once(("problem", choice, seed), make)
 
     def method(
         self, choice: Choice, gradient: Choice | None = None, adjoint: Choice | None = None
@@ -132,7 +146,7 @@ class Catalogue:
                 requested from a method without gradients.
         """
 
-        def make() -> Method:
+        def make(catalogue: Catalogue) -> Method:
             method = self._method(choice)
             if gradient is None:
                 return method
@@ -140,7 +154,7 @@ class Catalogue:
                 raise StudyError(f"{choice.text} gives no gradients: leave it or gradients out")
             return Native(method.solver, self.mode(gradient, adjoint))
 
-        return self._once(("method", choice, gradient, adjoint), make)
+        return self.once(("method", choice, gradient, adjoint), make)
 
     def mode(self, choice: Choice, adjoint: Choice | None = None) -> Gradient:
         """A gradient mode.
@@ -204,26 +218,71 @@ class Catalogue:
             unknown("tag of solvers", tag, set(self._solver_tags.values()), _LIST_SOLVERS)
         return found
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[Catalogue], Any]) -> Any:
+        """The value of `make`, which is kept: many cells share problems and methods."""
         if key not in self._built:
-            self._built[key] = make()
+            self._built[key] = make(self)
         return self._built[key]
 
 
-def _run(file: Path) -> ModuleType:
-    """A file as a module; it runs once in a process."""
+def _check_method(where: str, method: Any) -> None:
+    """Raise a `StudyError` unless a method has what rows need to know of it."""
+    label, family, packages = (
+        getattr(method, name, None) for name in ("label", "family", "packages")
+    )
+    if not isinstance(label, str) or not label:
+        raise StudyError(f"{where} must have a label, which is some text, got {label!r}")
+    if family not in get_args(Family):
+        listed = ", ".join(get_args(Family))
+        raise StudyError(f"{where} must have a family, one of {listed}, got {family!r}")
+    if not isinstance(packages, (tuple, list)) or not all(isinstance(p, str) for p in packages):
+        raise StudyError(f"{where} must have packages, a tuple of names, got {packages!r}")
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A user's file that has been run.
+
+    Attributes:
+        file: Its path.
+        digest: Digest of its content.
+        module: The module.
+    """
+
+    file: str
+    digest: str
+    module: ModuleType
+
+
+# The file that was run last in this process: problems of equal names are those of this one.
+_LAST: list[_Own] = []
+
+
+def _run(file: Path) -> _Own:
+    """A file as a module; it is run again if it has changed, or if another one has been run since.
+
+    Its content is compiled here, since Python's cache of compiled files compares times and sizes alone.
+    """
+    try:
+        if not file.is_file():
+            raise StudyError(f"{file} is no Python file that can be read")
+        content = file.read_bytes()
+    except OSError as error:
+        raise StudyError(f"{file} cannot be read: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if _LAST and (_LAST[0].file, _LAST[0].digest) == (str(file), digest):
+        return _LAST[0]
     name = f"implicitly_study_{file.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and loaded.__file__ == str(file):
-        return loaded
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None or not file.exists():
+    if spec is None:
         raise StudyError(f"{file} is no Python file that can be read")
     module = importlib.util.module_from_spec(spec)
+    _LAST.clear()
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(file), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        raise StudyError(f"{file} raised {type(error).__name__}: {error}") from error
-    return module
+        raise StudyError(f"{file} raised {said(error)}") from error
+    _LAST.append(_Own(str(file), digest, module))
+    return _LAST[0]

@@ -7,8 +7,6 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..options.text import written
@@ -38,6 +36,11 @@ class Limits:
     memory: int
     repeats: int
 
+    @property
+    def as_tuple(self) -> tuple[int, float, int, int]:
+        """The limits in the order of the attributes."""
+        return (self.evaluations, self.seconds, self.memory, self.repeats)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -56,6 +59,7 @@ class Cell:
         device: Device of the unknown.
         limits: Limits of the run.
         own: The user's file of problems and solvers.
+        digest: Digest of that file as it was when the study began.
     """
 
     problem: Choice
@@ -69,6 +73,7 @@ class Cell:
     device: str
     limits: Limits
     own: str | None = None
+    digest: str | None = None
 
     def identity(self, catalogue: Catalogue) -> dict[str, Any]:
         """The columns of its row that define it, `key` among them.
@@ -76,37 +81,48 @@ class Cell:
         Raises:
             StudyError: A name or an option is wrong.
         """
+        columns = {
+            **catalogue.once(("problem columns", self.problem, self.seed), self._of_problem),
+            **catalogue.once(
+                ("method columns", self.solver, self.gradient, self.adjoint), self._of_method
+            ),
+            "tolerance": self.tolerance,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+        defines = {
+            **columns,
+            "relative": self.relative,
+            "limits": self.limits.as_tuple,
+            "own": self.digest,
+            "measure": _MEASURE,
+        }
+        del defines["tags"]
+        text = json.dumps(defines, sort_keys=True)
+        return {"key": hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH], **columns}
+
+    def _of_problem(self, catalogue: Catalogue) -> dict[str, Any]:
         problem, n = catalogue.problem(self.problem, self.seed)
-        method = catalogue.method(self.solver, self.gradient, self.adjoint)
-        columns: dict[str, Any] = {
+        return {
             "problem": problem.name,
             "problem_options": _options(problem),
             "dimension": n,
             "systems": math.prod(problem.batch_shape),
             "form": problem.form,
             "tags": tuple(problem.tags),
+        }
+
+    def _of_method(self, catalogue: Catalogue) -> dict[str, Any]:
+        method = catalogue.method(self.solver, self.gradient, self.adjoint)
+        adjoint = None if self.adjoint is None else written(catalogue.solver(self.adjoint))
+        return {
             "solver": method.label,
             "solver_family": method.family,
             "gradient": None if self.gradient is None else written(catalogue.mode(self.gradient)),
-            "adjoint_solver": None
-            if self.adjoint is None
-            else written(catalogue.solver(self.adjoint)),
-            "tolerance": self.tolerance,
-            "seed": self.seed,
-            "dtype": self.dtype,
-            "device": self.device,
+            "adjoint_solver": adjoint,
             "versions": json.dumps(versions(method.packages), sort_keys=True),
         }
-        defines = {
-            **columns,
-            "relative": self.relative,
-            "limits": dataclasses.astuple(self.limits),
-            "own": None if self.own is None else _digest(self.own),
-            "measure": _MEASURE,
-        }
-        del defines["tags"]
-        text = json.dumps(defines, sort_keys=True)
-        return {"key": hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH], **columns}
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -122,8 +138,3 @@ def _options(problem: TestProblem) -> str:
         if field.init and field.name != "seed" and getattr(problem, field.name) != field.default
     }
     return json.dumps(given, sort_keys=True, default=written)
-
-
-@lru_cache(maxsize=8)
-def _digest(file: str) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

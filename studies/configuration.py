@@ -10,12 +10,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..options.text import nearest
+from ..options.yaml_text import read_yaml
 from .catalogue import Catalogue
 from .cell import Cell, Limits
 from .errors import StudyError
 from .methods.native import Native
 from .selection import all_chosen, not_called
 
+_SEEDS = 2**63
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -82,8 +84,8 @@ class StudyConfiguration(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _not_negative(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        if any(seed < 0 for seed in given):
-            raise ValueError("seeds must be integers ≥ 0")
+        if any(not 0 <= seed < _SEEDS for seed in given):
+            raise ValueError("seeds must be integers ≥ 0 of at most 63 bits")
         return given
 
     def cells(self, catalogue: Catalogue | None = None) -> list[Cell]:
@@ -116,7 +118,7 @@ class StudyConfiguration(BaseModel):
         cells = [
             Cell(
                 problem, solver, mode, adjoint, tolerance, self.target == "relative", seed, dtype,
-                self.device, limits, self.own,
+                self.device, limits, self.own, catalogue.digest,
             )
             for problem, tolerance, seed, dtype, solver, (mode, adjoint) in itertools.product(
                 all_chosen(self.problems, catalogue.problems),
@@ -157,7 +159,7 @@ def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfigura
     """A configuration and its text, from a YAML file, a Python file, or a shipped study.
 
     A Python file holds `configuration`, a `StudyConfiguration` or a dictionary of its fields; problems
-    that it registers and the dictionary `solvers` can be chosen by name.
+    that it registers and the dictionary `solvers` can be chosen by name. It is run; a YAML file never is.
 
     Raises:
         StudyError: It cannot be read, or a field is unknown or out of range (the nearest is named).
@@ -170,13 +172,24 @@ def load(configuration: StudyConfiguration | str | Path) -> tuple[StudyConfigura
             said = not_called("study that is shipped", str(configuration), shipped())
             raise StudyError(f"{said}. A file has the ending .yaml or .py")
         file = SHIPPED / f"{configuration}.yaml"
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{file} cannot be read: {error}") from error
+    text = text_of(file)
     if file.suffix == ".py":
         return _of_module(file), text
     return from_text(text, str(file)), text
+
+
+def text_of(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        StudyError: It is no file, or no text in UTF-8.
+    """
+    if file.exists() and not file.is_file():  # A pipe would block its reader.
+        raise StudyError(f"{file} is no file")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file} cannot be read: {error}") from error
 
 
 def from_text(text: str, called: str = "the configuration") -> StudyConfiguration:
@@ -186,9 +199,9 @@ def from_text(text: str, called: str = "the configuration") -> StudyConfiguratio
         StudyError: It is no YAML, or a field is unknown or out of range.
     """
     try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise StudyError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+        fields = read_yaml(text)
+    except ValueError as error:
+        raise StudyError(f"{called} is no YAML: {error}") from error
     return _of_fields(fields, called)
 
 
@@ -212,6 +225,11 @@ def _of_module(file: Path) -> StudyConfiguration:
 def _of_fields(fields: object, called: str, own: str | None = None) -> StudyConfiguration:
     if not isinstance(fields, dict):
         raise StudyError(f"{called} must hold fields such as name, problems and solvers")
+    if own is None and "own" in fields:  # A text must not make a Python file run.
+        raise StudyError(
+            f"{called}: there is no field 'own': a study with problems or solvers of its own is a Python "
+            "file, which is given in place of the YAML"
+        )
     # YAML reads 1e-8 as text, since it has no decimal point.
     numbers = fields.get("tolerances")
     if isinstance(numbers, (str, int, float)):

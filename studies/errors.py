@@ -23,5 +23,9 @@ class StoreError(RuntimeError):
     """
 
 
+class GuardError(RuntimeError):
+    """No process for cells can be started; no cell is to blame, and the study can be resumed."""
+
+
 class StoreWarning(UserWarning):
     """A damaged part of a store was left out or repaired."""

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,16 @@ from torch import Tensor
 from ..problems import TestProblem
 from .catalogue import Catalogue
 from .cell import Cell
+from .columns import normalised, said, with_notes
+from .judging import outcome_of
 from .methods.equation import BudgetSpentError, StudyEquation, Watch
 from .methods.method import Attempt, Method
-from .row import Outcome
+from .processes.values import plain
+from .row import row_columns
 
 _MOVED_BY = 0.1
+# Causes of an exception that are looked at; a chain of them may be a circle.
+_CAUSES = 50
 
 
 @dataclass(frozen=True)
@@ -56,27 +62,65 @@ def prepare(cell: Cell, catalogue: Catalogue) -> Prepared:
     return Prepared(problem, method, equation, start)
 
 
-def measure(prepared: Prepared) -> dict[str, Any]:
-    """Run a cell once, recheck its result, and return the columns of its row from `outcome` on.
+def solve(prepared: Prepared) -> tuple[dict[str, Any], Tensor | None]:
+    """Run a cell once.
 
-    An exception of the method becomes part of the row, unless it ends the process or concerns memory. In
-    methods without a limit on evaluations, an evaluation beyond the study's limit raises.
+    An exception of the method becomes part of the report, unless it concerns memory. In methods without a
+    limit on evaluations, an evaluation beyond the study's limit raises.
+
+    Returns:
+        A report that JSON can hold: `claimed`, `failure`, `reason`, and under `columns` those of the row that
+        the method gives; and the value, if there is one. Nothing in it has been checked.
     """
     _quiet_globals()
     equation = prepared.equation
     limited = prepared.method.family in ("scipy", "peer")
     watch = Watch(equation.limit if limited else None)
+    failure, value = None, None
     try:
         attempt = prepared.method.solve(dataclasses.replace(equation, watch=watch))
-        failure = None
-    except MemoryError:
-        raise
-    except (Exception, SystemExit) as error:  # Every exception becomes a row.
+    except BaseException as error:  # Of whatever kind: a method must not end the process.
         if out_of_memory(error):
-            raise MemoryError(str(error)) from error
+            raise MemoryError(said(error)) from error
         attempt = Attempt(None, False, _status_of(error))
-        failure = None if _spent(error) else f"{type(error).__name__}: {error}"
-    return _columns(prepared, attempt, watch, failure)
+        failure = None if _spent(error) else said(error)
+    if not isinstance(attempt, Attempt):
+        failure = f"returned {type(attempt).__name__}, not an Attempt"
+        attempt = Attempt(None, False, "NO_ATTEMPT")
+    if attempt.value is not None:
+        try:
+            value = plain(attempt.value, equation.z0.shape)
+        except Exception as error:  # Of a tensor of another kind.
+            failure = str(error) if isinstance(error, ValueError) else said(error)
+    return _report(prepared, attempt, watch, failure), value
+
+
+def judged(prepared: Prepared, report: Mapping[str, Any], value: Tensor | None) -> dict[str, Any]:
+    """The columns of a row from `outcome` on: the report, and what a check of the value finds.
+
+    The check is best made in a process in which the method has not run, since that may have changed any
+    function.
+    """
+    _quiet_globals()
+    residual, distance, root = None, None, None
+    if value is not None:
+        value = value.to(prepared.equation.z0.device)
+        residual = _largest(prepared.problem, value)
+        distance, root = _nearest_root(prepared.problem, value)
+    target = prepared.equation.target
+    found = {
+        **report["columns"],
+        "residual": residual,
+        "residual_start": prepared.residual_start,
+        "target": target,
+        "distance": distance,
+        "root": root,
+    }
+    columns, notes = normalised(found, row_columns())
+    columns["outcome"] = outcome_of(residual is not None and residual <= target, report)
+    text = report["failure"] or report["reason"]
+    columns["exception"] = with_notes(text, [*report["notes"], *notes])
+    return columns
 
 
 def timed(prepared: Prepared) -> float:
@@ -92,53 +136,41 @@ def out_of_memory(error: BaseException) -> bool:
     """True if an exception says that memory could not be allocated."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error).lower()
+    text = said(error).lower()
     return "alloc" in text and ("memory" in text or "bad_alloc" in text)
 
 
-def _columns(
+def _report(
     prepared: Prepared, attempt: Attempt, watch: Watch, failure: str | None
 ) -> dict[str, Any]:
-    target = prepared.equation.target
-    residual, distance, root = None, None, None
-    if attempt.value is not None:
-        value = attempt.value.detach()
-        if value.shape != prepared.equation.z0.shape:
-            failure = (
-                f"returned shape {tuple(value.shape)}, not {tuple(prepared.equation.z0.shape)}"
-            )
-        else:
-            residual = _largest(prepared.problem, value)
-            distance, root = _nearest_root(prepared.problem, value)
-    solved = residual is not None and residual <= target
     history = watch.ended()
-    return {
-        "outcome": _outcome(solved, attempt, failure),
+    given = {
         "status": attempt.status,
         "residual_reported": attempt.residual,
-        "residual": residual,
         "residual_start": prepared.residual_start,
-        "target": target,
-        "distance": distance,
-        "root": root,
+        "target": prepared.equation.target,
         "evaluations": watch.evaluations if attempt.evaluations is None else attempt.evaluations,
-        "jvps": attempt.jvps or 0,
+        "jvps": 0 if attempt.jvps is None else attempt.jvps,
         "vjps": attempt.vjps,
         "linear_iterations": attempt.linear_iterations,
         "steps": attempt.steps,
         "history_evaluations": tuple(evaluations for evaluations, _ in history),
         "history_residual": tuple(smallest for _, smallest in history),
         "gradient_error": attempt.gradient_error,
-        "exception": failure or attempt.reason,
     }
-
-
-def _outcome(solved: bool, attempt: Attempt, failure: str | None) -> Outcome:
-    if failure is not None:
-        return "error"
-    if solved:
-        return "solved"
-    return "false success" if attempt.claimed else "not solved"
+    columns, notes = normalised(given, row_columns())
+    texts, more = normalised({"exception": attempt.reason}, row_columns())
+    try:
+        claimed = bool(attempt.claimed)
+    except Exception as error:  # Of a tensor of several values.
+        claimed, failure = False, failure or f"claimed has no truth value: {said(error)}"
+    return {
+        "claimed": claimed,
+        "failure": failure,
+        "reason": texts["exception"],
+        "notes": [*notes, *more],
+        "columns": columns,
+    }
 
 
 def _largest(problem: TestProblem, z: Tensor) -> float:
@@ -164,8 +196,10 @@ def _nearest_root(problem: TestProblem, z: Tensor) -> tuple[float | None, int | 
 
 def _spent(error: BaseException | None) -> bool:
     """True if an exception comes from the limit on evaluations, even as the cause of others."""
-    while error is not None:
-        if isinstance(error, BudgetSpentError) or BudgetSpentError.__name__ in str(error):
+    for _ in range(_CAUSES):
+        if error is None:
+            return False
+        if isinstance(error, BudgetSpentError) or BudgetSpentError.__name__ in said(error):
             return True
         error = error.__cause__ or error.__context__
     return False

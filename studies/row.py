@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from .columns import Column, columns_of, normalised, with_notes
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,6 +22,10 @@ Family = Literal["native", "scipy", "adapter", "peer"]
 @dataclass(frozen=True)
 class Row:
     """Result of one cell of a study, whatever its outcome; unknown entries are `None`.
+
+    Values take the types of the table: NumPy and tensor scalars become Python's, lone surrogates are escaped,
+    and long exceptions are cut. A value that its column cannot hold, such as an integer beyond 64 bits,
+    becomes unknown, and `exception` says so.
 
     Attributes:
         key: Hash of everything that defines the cell.
@@ -64,6 +70,9 @@ class Row:
         exception: The exception, or a description of how the process died.
         started: Start of the cell in UTC, ISO 8601.
         ended: End of the cell, likewise.
+
+    Raises:
+        ValueError: `outcome` is none of `OUTCOMES`, or a column that must be known cannot hold its value.
 
     Examples:
         >>> from implicitly.studies import OUTCOMES
@@ -114,10 +123,22 @@ class Row:
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+        columns = row_columns()
+        others = {
+            name: value
+            for name, value in self.__dict__.items()
+            if not columns[name].is_plain(value)
+        }
+        values, notes = normalised(others, columns)
+        if notes:
+            text = values.get("exception", self.exception)
+            values["exception"] = with_notes(text, notes)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """The row by column, for Arrow and JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(self.__dict__)
 
     @staticmethod
     def of(columns: dict[str, Any]) -> Row:
@@ -132,6 +153,12 @@ class Row:
 COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Row))
 
 
+@lru_cache(maxsize=1)
+def row_columns() -> dict[str, Column]:
+    """The columns of `Row` by name."""
+    return columns_of(Row)
+
+
 def schema() -> pyarrow.Schema:
     """The columns of `Row` as Arrow types.
 
@@ -143,12 +170,15 @@ def schema() -> pyarrow.Schema:
     import pyarrow as pa
 
     plain = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    columns = []
-    for name, hint in typing.get_type_hints(Row).items():
-        arguments = get_args(hint)
-        if typing.get_origin(hint) is tuple:
-            kind = pa.list_(pa.field("element", plain[arguments[0]]))
-        else:
-            kind = plain[arguments[0] if arguments else hint]
-        columns.append(pa.field(name, kind, nullable=type(None) in arguments))
-    return pa.schema(columns)
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                pa.list_(pa.field("element", plain[column.kind]))
+                if column.several
+                else plain[column.kind],
+                nullable=column.nullable,
+            )
+            for column in row_columns().values()
+        ]
+    )

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import queue
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .catalogue import Catalogue
-from .cell import Cell
-from .configuration import StudyConfiguration, from_text, load
+from .clock import Clock
+from .columns import said as said_of
+from .configuration import StudyConfiguration, from_text, load, text_of
 from .environment import environment, versions
-from .errors import StoreError, StudyError
-from .guard import Guard
+from .errors import GuardError, StoreError, StudyError
+from .guard import Ended, Guard
 from .row import Row
-from .store import Plan, Store, now
+from .store import Plan, Store
+from .work import Pair, Work
 
+# Failures of a backend in a row, without a cell that has ended, after which the study stops.
+_FAILURES = 3
 _CAME_BACK = ("solved", "not solved", "false success")
 OnRow = Callable[[Row, int, int], None]
 
@@ -66,8 +71,9 @@ def run(
 ) -> Summary:
     """Run every cell of a study that the store lacks.
 
-    Each cell runs in a process, which is replaced if the cell crashes it, exceeds its time or exceeds its
-    memory. Every end becomes a row. A study can be stopped at any moment; run it again to continue.
+    Each cell runs in a process, which is ended if the cell crashes it, exceeds its time or memory, or leaves
+    it other than it was. Every end becomes a row. A study can be stopped at any moment; run it again to
+    continue. Several runs of one study, on one store, share its cells.
 
     Args:
         configuration: A `StudyConfiguration`, a YAML or Python file, or the name of a shipped study.
@@ -81,6 +87,7 @@ def run(
     Raises:
         StudyError: The configuration is wrong.
         StoreError: The store cannot be read, or rows were left that could not be written.
+        GuardError: No process for a cell can be started, or the backend fails again and again.
 
     Examples:
         >>> import tempfile
@@ -104,6 +111,8 @@ def resume(
 ) -> Summary:
     """Run the remaining cells of a study as it was configured; arguments as for `run`.
 
+    If a Python file configured it, that file is run again, provided that it has not changed.
+
     Raises:
         StoreError: The store has no such study.
         StudyError: The Python file that configured it has changed since.
@@ -114,9 +123,12 @@ def resume(
     if own is None:
         settings, text = from_text(plan.configuration, f"the plan of {study}"), plan.configuration
     else:
-        settings, text = load(own)
-        if text != plan.configuration:
+        if not isinstance(own, str) or Path(own).suffix != ".py":
+            raise StoreError(f"the plan of {study!r} names no Python file: run the study again")
+        # Read before it is run.
+        if text_of(Path(own)) != plan.configuration:
             raise StudyError(f"{own} has changed since the study {study!r} was run: run it anew")
+        settings, text = load(own)
     return _run(settings, text, opened, jobs, threads, backend, on_row)
 
 
@@ -144,84 +156,117 @@ def _run(
     if settings.own is not None:
         known["own"] = settings.own
     store.write_plan(Plan(settings.name, tuple(dict.fromkeys(keys)), text, known))
-    done = store.outcomes(settings.name)
-    left = {
-        key: (cell, identity)
-        for key, cell, identity in zip(keys, cells, identities, strict=True)
-        if key not in done
-    }
-    outcomes = Counter(done.values())
+    planned = dict(zip(keys, zip(cells, identities, strict=True), strict=True))
     writer = _Writer(store)
-    total = len(dict.fromkeys(keys))
-    for row in _rows(settings.name, list(left.values()), jobs, threads, backend):
-        writer.write(row)
-        outcomes[row.outcome] += 1
-        if on_row is not None:
-            on_row(row, sum(outcomes.values()), total)
-    writer.finish()
-    return Summary(settings.name, total, len(left), dict(outcomes), said)
+    run_now = 0
+    with store.claims() as claims:
+        work = Work(store, settings.name, claims, planned)
+        for row in _rows(settings.name, work, jobs, threads, backend):
+            writer.write(row)
+            work.outcomes[row.key] = row.outcome
+            run_now += 1
+            if on_row is not None:
+                on_row(row, len(work.outcomes), len(planned))
+        writer.finish()
+    outcomes = Counter(work.outcomes.values())
+    return Summary(settings.name, len(planned), run_now, dict(outcomes), said)
 
 
-def _rows(
-    study: str,
-    left: list[tuple[Cell, dict[str, Any]]],
-    jobs: int,
-    threads: int,
-    backend: str | None,
-) -> Iterator[Row]:
-    """Rows in the order in which their cells end."""
-    if not left:
-        return
-    timing = any(cell.limits.repeats for cell, _ in left)
-    if timing:
-        # Methods are timed in turn on the same problem, so that a disturbance slows all of them.
-        units = [list(group) for _, group in groupby(left, key=lambda pair: pair[0].group)]
-    else:
-        units = [[pair] for pair in left]
+def _rows(study: str, work: Work, jobs: int, threads: int, backend: str | None) -> Iterator[Row]:
+    """Rows in the order in which their cells end, until no cell is left to this run or to others."""
+    timing = any(cell.limits.repeats for cell, _ in work.left.values())
     options = {"backend": "threading"} if backend is None else {"backend": backend}
-    with joblib.parallel_config(**options, n_jobs=1 if timing else jobs):
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        ended = parallel(joblib.delayed(_run_unit)(study, unit, threads) for unit in units)
-        try:
-            for rows in ended:
-                yield from rows
-        finally:
-            _close_guards()
+    failures = 0
+    while work.left:
+        before = len(work.left)
+        with joblib.parallel_config(**options, n_jobs=1 if timing else jobs):
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+            units = work.units(timing)
+            ended = parallel(joblib.delayed(_run_unit)(study, unit, threads) for unit in units)
+            try:
+                for rows in ended:
+                    for row in rows:
+                        work.left.pop(row.key, None)
+                        yield row
+            except _broken_backends() as error:
+                failures = 0 if len(work.left) < before else failures + 1
+                if failures == _FAILURES:
+                    raise GuardError(
+                        f"the backend {backend!r} failed {failures} times without ending a cell "
+                        f"({said_of(error)}): every row so far is stored, resume the study"
+                    ) from error
+                warnings.warn(
+                    f"the backend {backend!r} failed ({said_of(error)}); the cells that it had are "
+                    "given out again",
+                    stacklevel=2,
+                )
+            finally:
+                _close_guards()
+        if work.left:
+            work.wait()
 
 
-def _run_unit(study: str, unit: list[tuple[Cell, dict[str, Any]]], threads: int) -> list[Row]:
+def _broken_backends() -> tuple[type[BaseException], ...]:
+    """Errors of a backend whose processes have died; the cells themselves raise none."""
+    found: list[type[BaseException]] = [TerminatedWorkerError]
+    if "distributed" in sys.modules:
+        from distributed import CancelledError
+        from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        found += [CancelledError, CommClosedError, KilledWorker]
+    return tuple(found)
+
+
+def _run_unit(study: str, unit: list[Pair], threads: int) -> list[Row]:
     """Rows of cells that run one after the other; timed cells then run again in rounds."""
     guard = _guard(threads)
+    clocks = [Clock() for _ in unit]
     seconds: list[list[float]] = [[] for _ in unit]
     try:
-        rows = [_measured(guard, study, cell, identity) for cell, identity in unit]
+        found = []
+        for place, (cell, _) in enumerate(unit):
+            clocks[place] = Clock()
+            found.append(_columns(guard.run("measure", cell)))
         for _ in range(max(cell.limits.repeats for cell, _ in unit)):
             for place, (cell, _) in enumerate(unit):
-                if rows[place]["outcome"] in _CAME_BACK:
+                if found[place].get("outcome") in _CAME_BACK:
                     ended = guard.run("time", cell)
-                    if ended.how == "done":
+                    if ended.how == "done" and isinstance(ended.result, float):
                         seconds[place].append(ended.result)
+    except BaseException:  # An interrupt may have left a task half done.
+        guard.close()
+        raise
     finally:
         _IDLE.put(guard)
     return [
-        Row(
-            **{
-                **row,
-                "seconds": median(times) if times else None,
-                "seconds_repeats": tuple(times),
-                "ended": now(),
-            }
-        )
-        for row, times in zip(rows, seconds, strict=True)
+        _row(columns, {**identity, "study": study}, clock, times)
+        for columns, (_, identity), clock, times in zip(found, unit, clocks, seconds, strict=True)
     ]
 
 
-def _measured(guard: Guard, study: str, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
-    started = now()
-    ended = guard.run("measure", cell)
-    died = {"outcome": ended.how, "exception": str(ended.result)}
-    columns = ended.result if ended.how == "done" else died
-    return {**identity, "study": study, **columns, "started": started}
+def _columns(ended: Ended) -> dict[str, Any]:
+    """Columns that a cell gives its row; a cell may have answered anything."""
+    if ended.how == "done":
+        return ended.result if isinstance(ended.result, dict) else {}
+    return {"outcome": ended.how, "exception": str(ended.result)}
+
+
+def _row(
+    columns: dict[str, Any], identity: dict[str, Any], clock: Clock, seconds: list[float]
+) -> Row:
+    measured: dict[str, Any] = {
+        "seconds": median(seconds) if seconds else None,
+        "seconds_repeats": tuple(seconds),
+        "started": clock.started,
+        "ended": clock.now(),
+    }
+    try:
+        # The identity comes last, since no answer may be that of another cell.
+        return Row(**{**columns, **measured, **identity})
+    except (TypeError, ValueError) as error:  # An answer without an outcome, or with other columns.
+        text = f"the answer of the cell makes no row: {error}"
+        return Row(**{**identity, **measured, "outcome": "crashed", "exception": text})
 
 
 class _Writer:

@@ -39,7 +39,7 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
     Returns:
         The exit code: 0, or 1 if a check failed.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     size = FAST if fast else FULL
     start = time.perf_counter()
     draw = can_draw()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...options.options import one_of
+from . import kept_codes
+from .errors import CorpusError
+from .text_file import pieces, size_of
 
 Level = Literal["character", "word"]
 LEVELS: tuple[Level, ...] = ("character", "word")
@@ -21,11 +22,6 @@ PARTS = ("train", "valid", "test")
 UNKNOWN, END = "<unk>", "<eos>"
 _MAPPED_FROM = 2**28
 """Codes of text files of at least this many bytes are stored in a file beside them, and memory-mapped."""
-_PIECE = 2**20
-
-
-class CorpusError(ValueError):
-    """A corpus is missing, incomplete or empty."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,8 @@ class Vocabulary:
 def split(text: str, level: Level) -> Iterator[str]:
     r"""Symbols of a text: its characters, or its words with an end after each line.
 
+    Only `\n` ends a line; form feeds and the separators of Unicode part words.
+
     Examples:
         >>> list(split("to be\nor not", "word"))
         ['to', 'be', '<eos>', 'or', 'not', '<eos>']
@@ -92,7 +90,10 @@ def split(text: str, level: Level) -> Iterator[str]:
     if level == "character":
         yield from text
         return
-    for line in text.splitlines():
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
         yield from line.split()
         yield END
 
@@ -154,10 +155,11 @@ def read_corpus(
             5 % for validation, and the rest for the test.
         level: `"character"` or `"word"`.
         mapped_from: Codes of files of at least this many bytes are written beside them (`.codes.npy`), and
-            memory-mapped.
+            memory-mapped. They are made anew once a text has changed.
 
     Raises:
-        CorpusError: The folder or a part is missing, ambiguous or empty.
+        CorpusError: The folder or a part is missing, ambiguous, empty, or not text in UTF-8; the message
+            names the file.
 
     Examples:
         >>> import tempfile
@@ -170,14 +172,14 @@ def read_corpus(
     one_of("level", level, LEVELS)
     place = Path(folder)
     if place.is_file():
-        return Corpus.of_texts(_cut("".join(_pieces(place, level))), level, place.name)
+        return Corpus.of_texts(_cut("".join(pieces(place))), level, place.name)
     if not place.is_dir():
         raise CorpusError(
             f"folder must be a folder with train, valid and test text, or a text file, got {str(place)!r}"
         )
     files = {part: _file(place, part) for part in PARTS}
     counts: Counter[str] = Counter()
-    for text in _pieces(files["train"], level):
+    for text in pieces(files["train"]):
         counts.update(split(text, level))
     if not counts:
         raise CorpusError(f"the file {files['train'].name} of {str(place)!r} is empty")
@@ -193,14 +195,18 @@ def _cut(text: str) -> dict[str, str]:
 
 
 def _file(place: Path, part: str) -> Path:
-    found = sorted(
-        path
-        for suffix in (".txt", ".txt.gz")
-        for path in place.glob(f"*{part}{suffix}")
-        if path.name == f"{part}{suffix}" or path.name.endswith(f".{part}{suffix}")
-    )
+    try:
+        names = sorted(path.name for path in place.iterdir())
+    except OSError as error:
+        raise CorpusError(f"{str(place)!r} cannot be read: {error}") from error
+    endings = tuple(f"{part}{suffix}" for suffix in (".txt", ".txt.gz"))
+    found = [
+        place / name
+        for name in names
+        if name in endings or name.endswith(tuple(f".{ending}" for ending in endings))
+    ]
     if len(found) != 1:
-        listed = ", ".join(path.name for path in sorted(place.iterdir())) or "nothing"
+        listed = ", ".join(names) or "nothing"
         what = "more than one" if found else "no"
         raise CorpusError(
             f"{str(place)!r} holds {what} file for {part}: expected {part}.txt or {part}.txt.gz, "
@@ -209,40 +215,15 @@ def _file(place: Path, part: str) -> Path:
     return found[0]
 
 
-def _pieces(file: Path, level: Level) -> Iterator[str]:
-    """The text of a file in pieces that end with lines."""
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8") as lines:
-        while piece := lines.readlines(_PIECE):
-            yield "".join(piece)
-
-
 def _codes(file: Path, vocabulary: Vocabulary, mapped_from: int) -> Tensor:
-    if file.stat().st_size < mapped_from:
-        parts = [vocabulary.encode(text) for text in _pieces(file, vocabulary.level)]
-        codes = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+    def parts() -> Iterator[Tensor]:
+        return (vocabulary.encode(text) for text in pieces(file))
+
+    if size_of(file) < mapped_from:
+        encoded = list(parts())
+        codes = torch.cat(encoded) if encoded else torch.zeros(0, dtype=torch.int64)
     else:
-        codes = _mapped(file, vocabulary)
+        codes = kept_codes.mapped(file, vocabulary.level, vocabulary.symbols, parts)
     if len(codes) == 0:
         raise CorpusError(f"the file {file.name} of {str(file.parent)!r} is empty")
     return codes
-
-
-def _mapped(file: Path, vocabulary: Vocabulary) -> Tensor:
-    """Codes in a separate file, which is written once for a text and vocabulary."""
-    stamp = f"{file.stat().st_mtime_ns:x}-{len(vocabulary)}-{vocabulary.level}"
-    kept = file.with_name(f"{file.name}.{stamp}.codes.npy")
-    if not kept.exists():
-        count = sum(
-            sum(1 for _ in split(t, vocabulary.level)) for t in _pieces(file, vocabulary.level)
-        )
-        unfinished = kept.with_suffix(".unfinished")
-        written = np.lib.format.open_memmap(unfinished, "w+", np.int32, (count,))
-        at = 0
-        for text in _pieces(file, vocabulary.level):
-            codes = vocabulary.encode(text).numpy()
-            written[at : at + len(codes)] = codes
-            at += len(codes)
-        written.flush()
-        unfinished.rename(kept)
-    return torch.from_numpy(np.load(kept, mmap_mode="c"))

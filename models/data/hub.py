@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .corpus import Corpus, CorpusError, Level
+from .corpus import Corpus, Level
+from .errors import CorpusError
 
 HUB = {
     "wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1", "text"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from .corpus import Corpus, CorpusError, Level
+from .corpus import Corpus, Level
+from .errors import CorpusError
 
 _SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
 
@@ -32,7 +33,7 @@ def standard_library(
     if characters < 1:
         raise ValueError(f"characters must be at least 1, got {characters!r}")
     place = Path(sysconfig.get_path("stdlib")) if folder is None else folder
-    files = sorted(place.glob("[a-z]*.py"))
+    files = sorted(file for file in place.glob("[a-z]*.py") if file.is_file())
     if len(files) < len(_SHARES):
         raise CorpusError(f"{str(place)!r} holds {len(files)} modules, at least 3 are needed")
     texts: dict[str, str] = {}
@@ -47,4 +48,7 @@ def standard_library(
 
 
 def _start_of(file: Path, characters: int) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")[:characters]
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")[:characters]
+    except OSError as error:
+        raise CorpusError(f"{file} cannot be read: {error}") from error

@@ -27,7 +27,7 @@ from .data import (
     StandardLibrary,
     TextFolder,
 )
-from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
+from .errors import CheckpointError, ConfigurationError, StorageError, TrainingDivergedError
 from .evaluating import Evaluation, evaluate, sweep
 from .optimisation import SGD, Adam, Constant, Cosine, Milestones
 from .records import records
@@ -53,6 +53,7 @@ __all__ = [
     "Result",
     "ShallowStart",
     "StandardLibrary",
+    "StorageError",
     "TextFolder",
     "TrainingConfiguration",
     "TrainingDivergedError",

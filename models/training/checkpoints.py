@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
+from ...options.options import is_integer
 from ..sequence_model import SequenceModel
-from .configuration import TrainingConfiguration, from_text
-from .errors import CheckpointError
+from .configuration import TrainingConfiguration, as_text, from_text
+from .data import Batches
+from .errors import CheckpointError, ConfigurationError
 from .fields import as_fields
 from .module import RECORD
+from .storage import PART, storage_errors
 
 FOLDER = "checkpoints"
 LATEST = "step"
+KEPT = 2
+"""Checkpoints of the latest steps that are kept."""
 _OF_STEP = re.compile(rf"{LATEST}=(\d+)\.ckpt")
 
 
@@ -28,12 +34,14 @@ class Restored(NamedTuple):
         vocabulary: Number of tokens.
         step: Number of steps.
         weights: Weights of the model.
+        digests: Digests of its data; see `Batches`.
     """
 
     configuration: TrainingConfiguration
     vocabulary: int
     step: int
     weights: dict[str, torch.Tensor]
+    digests: Mapping[str, str] = MappingProxyType({})
 
     def model(self) -> SequenceModel:
         """The model with its weights.
@@ -67,6 +75,18 @@ def saved(folder: str | Path) -> list[Path]:
     return sorted((Path(folder) / FOLDER).glob("*.ckpt"))
 
 
+def clean(folder: str | Path) -> None:
+    """Remove checkpoints that later ones have superseded, and parts that killed runs have left.
+
+    The two with the most steps stay, and the best.
+    """
+    place = Path(folder) / FOLDER
+    numbered = [(int(m[1]), file) for file in saved(folder) if (m := _OF_STEP.fullmatch(file.name))]
+    for file in [file for _, file in sorted(numbered)[:-KEPT]] + sorted(place.glob(f"*{PART}")):
+        with storage_errors(file):
+            file.unlink(missing_ok=True)
+
+
 def best(folder: str | Path) -> Path | None:
     """The checkpoint with the smallest loss on the validation part, if there is one."""
     found = Path(folder) / FOLDER / "best.ckpt"
@@ -80,11 +100,12 @@ def restore(file: str | Path) -> Restored:
         CheckpointError: The file is missing, corrupt, or not from a run of this package.
     """
     file = Path(file)
+    if not file.is_file():  # A pipe would block its reader.
+        kind = "is no file" if file.exists() else "does not exist"
+        raise CheckpointError(f"there is no checkpoint {str(file)!r}: it {kind}")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {str(file)!r}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # The file may have been made to break its reader.
         others = [other.name for other in sorted(file.parent.glob("*.ckpt")) if other != file]
         hint = f"; beside it are {', '.join(others)}" if others else ""
         raise CheckpointError(
@@ -95,9 +116,29 @@ def restore(file: str | Path) -> Restored:
         raise CheckpointError(
             f"{str(file)!r} was not written by a run of implicitly: it has no record of its configuration"
         )
-    weights = {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
-    configuration = from_text(record["configuration"], f"the configuration in {str(file)!r}")
-    return Restored(configuration, record["vocabulary"], content["global_step"], weights)
+    given, text = content["state_dict"], record.get("configuration")
+    vocabulary: Any = record.get("vocabulary")
+    step: Any = content.get("global_step")
+    if not (
+        isinstance(given, dict)
+        and all(isinstance(name, str) and isinstance(given[name], torch.Tensor) for name in given)
+        and isinstance(text, str)
+        and all(is_integer(size, 0) for size in (vocabulary, step))
+    ):
+        raise CheckpointError(f"{str(file)!r} has a record of its run that cannot be read")
+    try:
+        configuration = from_text(text, f"the configuration in {str(file)!r}")
+    except ConfigurationError as error:
+        raise CheckpointError(str(error)) from error
+    weights = {name.removeprefix("model."): value for name, value in given.items()}
+    digests = record.get("digests")
+    return Restored(
+        configuration,
+        int(vocabulary),
+        int(step),
+        weights,
+        digests if isinstance(digests, dict) else {},
+    )
 
 
 def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -> None:
@@ -105,7 +146,7 @@ def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -
 
     Model, data, seed, batch and length must be the same; other fields may change.
     """
-    before, now = as_fields(there.configuration), as_fields(wanted)
+    before, now = _comparable(there.configuration), _comparable(wanted)
     for name in ("model", "data", "seed", "batch", "length", "accumulate"):
         a, b = before.get(name), now.get(name)
         if a != b:
@@ -115,11 +156,41 @@ def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -
             )
 
 
+def check_same_data(file: Path, there: Restored, batches: Batches, *names: str) -> None:
+    """Raise a `CheckpointError` if a text is other than when a checkpoint was written.
+
+    Args:
+        file: The checkpoint.
+        there: Its content.
+        batches: The data.
+        names: Names of the digests to compare; all by default.
+    """
+    if batches.vocabulary != there.vocabulary:
+        raise CheckpointError(
+            f"the checkpoint {str(file)!r} is of a vocabulary of {there.vocabulary}, but that of the data is "
+            f"{batches.vocabulary}: give the text it was trained on (--set data.folder=…)"
+        )
+    for name in names or tuple(there.digests):
+        before, now = there.digests.get(name), batches.digests.get(name)
+        if before is not None and now is not None and before != now:
+            raise CheckpointError(
+                f"the {name} of the text have changed since {str(file)!r} was written: give the text it was "
+                "trained on (--set data.folder=…), or begin a new run"
+            )
+
+
+def _comparable(configuration: TrainingConfiguration) -> dict[str, Any]:
+    """Fields of a configuration as they are after writing and reading; the vocabulary is that of the data."""
+    fields: dict[str, Any] = as_fields(from_text(as_text(configuration)))
+    fields["model"].pop("vocabulary", None)
+    return fields
+
+
 def _difference(name: str, a: Any, b: Any) -> str:
     """The first field in which two values differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in (*a, *(key for key in b if key not in a)):
-            if key not in ("vocabulary",) and a.get(key) != b.get(key):
+            if a.get(key) != b.get(key):
                 return _difference(f"{name}.{key}", a.get(key), b.get(key))
 
     def said(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from ...options.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
+from ...options.yaml_text import read_yaml
 from ..checks import check_sizes
 from ..depth import Equilibrium, Stacked
 from ..recurrent import EquilibriumRNN, RecurrentOptions
@@ -257,8 +258,10 @@ def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConf
                 "ends in .yaml"
             )
         file = NAMED / f"{configuration}.yaml"
+    if file.exists() and not file.is_file():  # A pipe would block its reader.
+        raise ConfigurationError(f"{file} is no file")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
     return from_text(text, str(configuration), changes)
@@ -309,9 +312,9 @@ def as_text(configuration: TrainingConfiguration) -> str:
 
 def _yaml(text: str, called: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{called} is no YAML: {' '.join(str(error).split())}") from error
+        return read_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{called} is no YAML: {error}") from error
 
 
 def _change(fields: dict[str, Any], change: str) -> None:

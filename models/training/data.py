@@ -5,10 +5,13 @@ So an interrupted run continues with the right batch, and every process takes it
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ from ..data import (
 from ..data.copy_memory import SYMBOLS
 from ..data.corpus import LEVELS, Level
 
+_PIECE = 2**20
 Part = Literal["train", "valid", "test"]
 
 
@@ -66,9 +70,12 @@ class Batches(ABC):
 
     Attributes:
         vocabulary: Number of tokens.
+        digests: Digests of the data that do not follow from a configuration: of the symbols of a text, and
+            of its training part.
     """
 
     vocabulary: int
+    digests: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def training(self, number: int) -> Batch:
@@ -84,6 +91,10 @@ class _Text(Batches):
 
     def __init__(self, corpus: Corpus, batch: int, length: int) -> None:
         self.vocabulary = len(corpus.vocabulary)
+        self.digests = {
+            "symbols": _digest(repr(corpus.vocabulary.symbols).encode()),
+            "training": _digest(*(part.int().numpy() for part in corpus.train.split(_PIECE))),
+        }
         self._parts = {
             "train": Segments(corpus.train, batch, length),
             "valid": Segments(corpus.valid, batch, length),
@@ -180,6 +191,7 @@ class TextFolder(Data):
     level: Level = "character"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", os.fspath(self.folder))
         one_of("level", self.level, LEVELS)
 
     def open(self, batch: int, length: int, seed: int) -> Batches:
@@ -292,6 +304,13 @@ class PermutationTask(Data):
 
 
 AnyData = TextFolder | HuggingFace | StandardLibrary | CopyMemoryTask | PermutationTask
+
+
+def _digest(*parts: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def seed_of(*key: int) -> int:

@@ -11,5 +11,9 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, corrupt, or of another model."""
 
 
+class StorageError(OSError):
+    """The folder of a run cannot be written to; what was written before stays."""
+
+
 class TrainingDivergedError(ArithmeticError):
     """A loss is not finite, or is too large."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class LanguageModelling(LightningModule):
     Args:
         configuration: Configuration of the run.
         vocabulary: Number of tokens of its data.
+        digests: Digests of its data, which checkpoints keep; see `Batches`.
 
     Attributes:
         model: The model.
@@ -39,10 +40,16 @@ class LanguageModelling(LightningModule):
         output: Output of the current step's forward pass.
     """
 
-    def __init__(self, configuration: TrainingConfiguration, vocabulary: int) -> None:
+    def __init__(
+        self,
+        configuration: TrainingConfiguration,
+        vocabulary: int,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.configuration = configuration
         self.vocabulary_size = vocabulary
+        self._digests = dict(digests or {})
         torch.manual_seed(seed_of(configuration.seed))
         self.model = configuration.model_for(vocabulary)
         self.penalties: list[Penalty] = []
@@ -160,6 +167,7 @@ class LanguageModelling(LightningModule):
         checkpoint[RECORD] = {
             "configuration": as_text(self.configuration),
             "vocabulary": self.vocabulary_size,
+            "digests": self._digests,
             "memory": memory,
         }
 

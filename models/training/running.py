@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +26,22 @@ from .callbacks import (
     SpectralRadiusMonitor,
     TrainingProgress,
 )
-from .checkpoints import FOLDER, LATEST, check_same_run, latest, restore, saved
+from .checkpoints import (
+    FOLDER,
+    KEPT,
+    LATEST,
+    check_same_data,
+    check_same_run,
+    clean,
+    latest,
+    restore,
+    saved,
+)
 from .configuration import TrainingConfiguration, as_text
 from .data import Batch, Batches, Part
 from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from .module import LanguageModelling
+from .storage import WholeCheckpoints, held, replace_bytes, storage_errors
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 
@@ -131,8 +144,10 @@ def train(
         callbacks: Further callbacks of Lightning.
 
     Raises:
-        CheckpointError: `folder` holds a run and `resume` is false; or the checkpoint is corrupt, or of
-            another run.
+        CheckpointError: `folder` holds a run and `resume` is false; or the checkpoint is corrupt, of another
+            run, or of a text that has changed; or another process trains there.
+        StorageError: The disk is full, or the folder cannot be written to; the last checkpoints stay.
+        KeyboardInterrupt: The run was interrupted; resume it.
         ConfigurationError: The batch cannot be split among the processes, or there is no such accelerator.
         CorpusError: Text is missing or empty.
         TrainingDivergedError: The loss is too large or not finite; the last checkpoints stay.
@@ -147,14 +162,41 @@ def train(
         2
     """
     folder = Path(folder)
-    start = _start(configuration, folder, resume)
-    batches = _opened(configuration, devices * nodes)
-    module = LanguageModelling(configuration, batches.vocabulary)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "configuration.yaml").write_text(as_text(configuration), encoding="utf-8")
-    with _quiet():
+    if not resume and saved(folder):
+        raise CheckpointError(
+            f"{str(folder)!r} holds a run already: resume it (--resume), or give another --output"
+        )
+    with held(folder):
+        start = _start(configuration, folder) if resume else None
+        batches = _opened(configuration, devices * nodes)
+        if start is not None:
+            check_same_data(start, restore(start), batches)
+        module = LanguageModelling(configuration, batches.vocabulary, batches.digests)
+        replace_bytes(folder / "configuration.yaml", as_text(configuration).encode())
+        clean(folder)
+        trainer = _trainer(
+            configuration, folder, accelerator, devices, nodes, strategy, progress, callbacks
+        )
+        _fit(trainer, module, batches, folder, start)
+        if trainer.is_global_zero:
+            clean(folder)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return Result(folder, trainer.global_step, module, metrics)
+
+
+def _trainer(
+    configuration: TrainingConfiguration,
+    folder: Path,
+    accelerator: str,
+    devices: int,
+    nodes: int,
+    strategy: Strategy,
+    progress: bool,
+    callbacks: Sequence[Callback],
+) -> Trainer:
+    with _quiet(), storage_errors(folder):
         try:
-            trainer = Trainer(
+            return Trainer(
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=nodes,
@@ -173,12 +215,22 @@ def train(
                     TensorBoardLogger(folder, name="tensorboard"),
                 ],
                 callbacks=[*_callbacks(configuration, folder, progress), *callbacks],
+                plugins=[WholeCheckpoints()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 default_root_dir=folder,
             )
         except (ValueError, MisconfigurationException) as error:
             raise ConfigurationError(f"Lightning cannot run so: {error}") from error
+
+
+def _fit(
+    trainer: Trainer, module: LanguageModelling, batches: Batches, folder: Path, start: Path | None
+) -> None:
+    """Train, and turn the ends of Lightning into those that `train` documents."""
+    stop = _StopBetweenSteps()
+    trainer.callbacks.append(stop)  # type: ignore[attr-defined]
+    with _quiet(), stop.listening(), storage_errors(folder):
         try:
             trainer.fit(module, _Data(batches), ckpt_path=start, weights_only=True)
         except TrainingDivergedError as error:
@@ -189,10 +241,53 @@ def train(
                 else "there is no checkpoint yet"
             )
             raise TrainingDivergedError(f"{error}; {said}") from error
+        except SystemExit as error:
+            # Lightning leaves the interpreter when it is interrupted; a caller may want to go on.
+            if trainer.interrupted:
+                raise KeyboardInterrupt from error
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return Result(folder, trainer.global_step, module, metrics)
+
+
+class _StopBetweenSteps(Callback):
+    """Callback that interrupts a run between two steps once a signal has asked for it.
+
+    An exception that a signal raises within a step can leave the locks of loggers held, and the end of the
+    run would then wait for them. A second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = False
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._wanted:
+            raise KeyboardInterrupt
+        self._wanted = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over signals that interrupt; restore their handlers, which Lightning sets to ignore them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, self._ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
@@ -207,14 +302,8 @@ def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
     return batches
 
 
-def _start(configuration: TrainingConfiguration, folder: Path, resume: bool) -> Path | None:
-    """The checkpoint to continue from; `None` for a new run."""
-    if not resume:
-        if saved(folder):
-            raise CheckpointError(
-                f"{str(folder)!r} holds a run already: resume it (--resume), or give another --output"
-            )
-        return None
+def _start(configuration: TrainingConfiguration, folder: Path) -> Path | None:
+    """The checkpoint to continue from; `None` if there is none yet."""
     file = latest(folder)
     if file is not None:
         check_same_run(file, restore(file), configuration)
@@ -228,7 +317,7 @@ def _callbacks(
     chosen: list[Callback] = [
         ModelCheckpoint(
             folder / FOLDER, filename=f"{LATEST}={{step}}", auto_insert_metric_name=False,
-            every_n_train_steps=run.checkpoint, save_top_k=2, monitor="step", mode="max",
+            every_n_train_steps=run.checkpoint, save_top_k=KEPT, monitor="step", mode="max",
             enable_version_counter=False,
         ),
         ModelCheckpoint(

@@ -278,9 +278,17 @@ def _tint(colour: tuple[float, float, float], strength: float) -> tuple[float, .
 
 def _words(keys: Mapping[str, str]) -> str:
     named = ("tolerance", "reduction τ")
-    return ", ".join(f"{key} {value}" if key in named else value for key, value in keys.items())
+    return _no_mathematics(
+        ", ".join(f"{key} {value}" if key in named else value for key, value in keys.items())
+    )
 
 
 def _cut(name: str) -> str:
-    name = name.replace("$", r"\$")
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """A name of a limited length."""
+    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return _no_mathematics(short)
+
+
+def _no_mathematics(text: str) -> str:
+    """Text in which Matplotlib takes dollar signs as they are."""
+    return text.replace("$", r"\$")

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import StoreWarning
-from ..row import Row
-from .disk import replace_text, write_all
+from ..row import Row, row_columns
+from .disk import is_file, replace_text, write_all
 
 
 class Journal:
@@ -27,7 +27,7 @@ class Journal:
     def rows(self) -> tuple[list[Row], int]:
         """The journal's rows, and the number of damaged lines without an unfinished last one."""
         try:
-            content = self.path.read_bytes()
+            content = self.path.read_bytes() if is_file(self.path) else b""
         except FileNotFoundError:
             return [], 0
         rows, damaged = [], 0
@@ -50,6 +50,7 @@ class Journal:
     def extend(self, rows: Iterable[Row]) -> None:
         """Append rows; they are on the disk when this returns, or none is if an `OSError` is raised."""
         lines = b"".join(_line(row) for row in rows)
+        is_file(self.path)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             before = self._trimmed(descriptor)
@@ -90,11 +91,13 @@ def _line(row: Row) -> bytes:
 
 
 def _row(line: bytes) -> Row | None:
-    """The row of a line, or `None` if it is damaged."""
+    """The row of a line, or `None` if it is damaged or holds a value that a table refuses."""
     checksum, _, text = line.partition(b" ")
     try:
         if int(checksum, 16) != zlib.crc32(text):
             return None
-        return Row.of(json.loads(text))
-    except (ValueError, TypeError):
+        read, columns = json.loads(text), row_columns()
+        # Earlier versions wrote what a method had given; such a cell is run again.
+        return Row.of(read) if all(columns[name].holds(read[name]) for name in read) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import StoreError
 from ..row import Row, schema
-from .disk import sync
+from .disk import is_file, part_of, sync
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,8 +31,10 @@ def read(file: Path, columns: list[str] | None) -> pyarrow.Table:
     import pyarrow as pa
     import pyarrow.parquet
 
+    is_file(file)
     try:
-        table = pa.parquet.read_table(file, columns=columns)
+        # As a file, since a name such as `rows-1=a.parquet` would otherwise count as a partition.
+        table = pa.parquet.ParquetFile(file).read(columns=columns)
         expected = schema()
         if columns is not None:
             expected = pa.schema([expected.field(name) for name in columns])
@@ -57,7 +59,7 @@ def write(table: pyarrow.Table, file: Path) -> None:
     """Write a table beside `file`, then put it in its place."""
     import pyarrow.parquet
 
-    part = file.with_suffix(".part")
+    part = part_of(file)
     try:
         pyarrow.parquet.write_table(table, part, compression="zstd")
         sync(part)

@@ -27,3 +27,18 @@ class Plan:
     configuration: str
     environment: dict[str, Any] = field(default_factory=dict)
     created: str = ""
+
+    @staticmethod
+    def of(read: Any) -> Plan:
+        """The plan that was written as this JSON.
+
+        Raises:
+            ValueError: It is none.
+        """
+        plan = Plan(**{**read, "keys": tuple(read["keys"])})
+        texts = (plan.study, plan.configuration, plan.created, *plan.keys)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("its names and keys must be text")
+        if not isinstance(plan.environment, dict):
+            raise ValueError(f"its environment must be a mapping, got {plan.environment!r}")
+        return plan

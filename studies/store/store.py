@@ -5,6 +5,8 @@ STORE/store.json            the version of this layout
 STORE/journal.log           one line per row: checksum, then the row in JSON
 STORE/rows-000001.parquet   rows that have left the journal
 STORE/plans/NAME.json       plan of a study: keys of its cells, configuration and environment
+STORE/claims/               one file for each run: cells that it has taken on
+STORE/lock                  locked while something is written
 STORE/damaged/              unreadable parts, moved aside
 ```
 
@@ -18,6 +20,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -27,7 +31,8 @@ from typing import TYPE_CHECKING
 from ..errors import StoreError, StoreWarning
 from ..row import COLUMNS, Row
 from . import parquet
-from .disk import disk_errors, replace_text
+from .claims import Claims
+from .disk import PART, disk_errors, is_file, is_folder, make_folder, replace_text
 from .journal import Journal
 from .plan import Plan
 
@@ -39,6 +44,7 @@ FORMAT = 1
 # A Parquet file of fewer rows counts as small, and this many small files are merged into one.
 _JOURNAL_ROWS = 2000
 _SMALL_FILES = 8
+_NUMBERED = re.compile(r"rows-(\d+)\.parquet")
 # Bytes of a journal that is due for compaction.
 _LONG_JOURNAL = 2048 * _JOURNAL_ROWS
 
@@ -69,17 +75,39 @@ class Store:
         self.path = Path(path)
         self._journal = Journal(self.path / "journal.log")
         marker = self.path / "store.json"
-        if not marker.exists():
-            if not create:
-                raise StoreError(f"there is no store of studies in {self.path}: run a study first")
-            if self.path.exists() and any(self.path.iterdir()):
-                raise StoreError(
-                    f"{self.path} holds other files and is no store: name an empty or new folder"
-                )
-            with disk_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                replace_text(marker, json.dumps({"store": "implicitly studies", "format": FORMAT}))
+        with disk_errors(self.path, "opened"):
+            if not is_file(marker):
+                if not create:
+                    raise StoreError(
+                        f"there is no store of studies in {self.path}: run a study first"
+                    )
+                self._create(marker)
         self._check_format(marker)
+
+    def _create(self, marker: Path) -> None:
+        """Make a new store; of several processes that do so at once, one writes the marker.
+
+        A process that was killed while it did so leaves the lock, or a part of the marker.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path} is no folder: name an empty or new folder")
+        self._check_empty(marker)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if is_file(marker):
+                return
+            self._check_empty(marker)
+            self._clean()
+            replace_text(marker, json.dumps({"store": "implicitly studies", "format": FORMAT}))
+
+    def _check_empty(self, marker: Path) -> None:
+        names = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        strange = {n for n in names - {"lock"} if not _is_part_of(n, marker.name)}
+        # Asked again, since another process may have made the store meanwhile.
+        if strange and not is_file(marker):
+            raise StoreError(
+                f"{self.path} holds other files and is no store: name an empty or new folder"
+            )
 
     def append(self, row: Row) -> None:
         """Write one row; it is on the disk when this returns.
@@ -94,9 +122,12 @@ class Store:
 
         Raises:
             StoreError: As for `append`; none of `rows` was written.
+            ValueError: A value is none that its column can hold; none of `rows` was written.
         """
+        # Written anew, so that a row that was changed after it was made is checked as well.
+        checked = [Row.of(row.as_dict()) for row in rows]
         with self._locked(), disk_errors(self.path):
-            self._journal.extend(rows)
+            self._journal.extend(checked)
 
     def rows(
         self, study: str | None = None, columns: Sequence[str] | None = None
@@ -148,8 +179,8 @@ class Store:
 
     def write_plan(self, plan: Plan) -> None:
         """Write the plan of a study in place of an earlier one of the same name."""
-        with disk_errors(self.path):
-            (self.path / "plans").mkdir(exist_ok=True)
+        with self._locked(), disk_errors(self.path):
+            make_folder(self.path / "plans")
             stamped = {**plan.__dict__, "created": plan.created or now()}
             replace_text(self._plan_file(plan.study), json.dumps(stamped, indent=1))
 
@@ -160,18 +191,22 @@ class Store:
             StoreError: No study of this name; the message lists the names.
         """
         file = self._plan_file(study)
-        if not file.exists():
+        if not (is_folder(file.parent) and is_file(file)):
             known = ", ".join(self.studies()) or "none"
             raise StoreError(f"{self.path} has no study {study!r}; it has: {known}")
         try:
-            read = json.loads(file.read_text(encoding="utf-8"))
-            return Plan(**{**read, "keys": tuple(read["keys"])})
-        except (ValueError, TypeError, KeyError) as error:
+            return Plan.of(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise StoreError(f"{file} cannot be read ({error}): run the study again") from error
 
     def studies(self) -> list[str]:
         """Names of all studies, in alphabetical order."""
-        return sorted(file.stem for file in (self.path / "plans").glob("*.json"))
+        folder = self.path / "plans"
+        return sorted(file.stem for file in folder.glob("*.json")) if is_folder(folder) else []
+
+    def claims(self) -> Claims:
+        """Claims of a new run on cells; see `Claims`."""
+        return Claims(self.path / "claims", self._locked)
 
     def compact(self) -> None:
         """Move the journal's rows, and small Parquet files, into one Parquet file.
@@ -191,7 +226,9 @@ class Store:
             table = pa.concat_tables(
                 [*(parquet.read(file, None) for file in merged), parquet.as_table(rows)]
             )
-            number = 1 + max((int(file.stem.split("-")[1]) for file in files), default=0)
+            # Other names are those of copies, which are read as well.
+            numbers = [int(m[1]) for file in files if (m := _NUMBERED.fullmatch(file.name))]
+            number = 1 + max(numbers, default=0)
             parquet.write(table, self.path / f"rows-{number:06d}.parquet")
             self._journal.replace(())
             for old in merged:
@@ -204,23 +241,40 @@ class Store:
         """
         said = []
         with self._locked(), disk_errors(self.path):
-            aside = self.path / "damaged"
+            self._clean()
             for file in self._files():
                 try:
                     parquet.read(file, None)
                 except StoreError as error:
-                    aside.mkdir(exist_ok=True)
-                    file.replace(aside / f"{_stamp()}-{file.name}")
-                    said.append(f"{error}; it has been moved to {aside}")
+                    file.replace(self._aside(file.name))
+                    said.append(f"{error}; it has been moved to {self.path / 'damaged'}")
             rows, damaged = self._journal.rows()
             if damaged:
-                aside.mkdir(exist_ok=True)
-                (aside / f"{_stamp()}-journal.log").write_bytes(self._journal.path.read_bytes())
+                aside = self._aside(self._journal.path.name)
+                aside.write_bytes(self._journal.path.read_bytes())
                 self._journal.replace(rows)
                 said.append(
-                    f"{damaged} damaged lines were taken out of {self._journal.path}; a copy is in {aside}"
+                    f"{damaged} damaged lines were taken out of {self._journal.path}; a copy is in "
+                    f"{aside.parent}"
                 )
         return said
+
+    def _aside(self, name: str) -> Path:
+        """A new name in the folder of damaged parts, also if the clock has gone back."""
+        folder = self.path / "damaged"
+        make_folder(folder)
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
+        found = folder / f"{stamp}-{name}"
+        while found.exists():
+            found = folder / f"{stamp}-{uuid.uuid4().hex[:8]}-{name}"
+        return found
+
+    def _clean(self) -> None:
+        """Remove parts of files that killed processes have left; the lock must be held."""
+        for folder in (self.path, self.path / "plans"):
+            for part in folder.glob(f"*{PART}"):
+                if is_file(part):
+                    part.unlink()
 
     @property
     def journal_is_long(self) -> bool:
@@ -238,7 +292,7 @@ class Store:
     def _check_format(self, marker: Path) -> None:
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(f"{marker} cannot be read: {self.path} is no store") from error
         if found != FORMAT:
             raise StoreError(
@@ -250,7 +304,8 @@ class Store:
         import pyarrow as pa
 
         # The journal first: rows that leave it meanwhile are read twice rather than missed.
-        rows, damaged = self._journal.rows()
+        with disk_errors(self.path, "read"):
+            rows, damaged = self._journal.rows()
         if damaged:
             warnings.warn(
                 f"{damaged} damaged lines of {self._journal.path} are left out; resuming a study repairs it",
@@ -269,13 +324,17 @@ class Store:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock out other writers of this store while active."""
-        with disk_errors(self.path), (self.path / "lock").open("a") as file:
+        is_file(self.path / "lock")
+        with disk_errors(self.path):
+            file = (self.path / "lock").open("a")
+        with file:
             try:
                 import fcntl
             except ImportError:  # On Windows the user must take care of a single writer.
                 yield
                 return
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with disk_errors(self.path):
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
@@ -284,5 +343,5 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _stamp() -> str:
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
+def _is_part_of(name: str, file: str) -> bool:
+    return name.startswith(f"{file}.") and name.endswith(PART)

@@ -1,8 +1,11 @@
 """Models as wholes: causality, equilibrium and its unrolled network, memory, generation, sizes, errors."""
 
+import ast
 import copy
 from dataclasses import replace
+from pathlib import Path
 
+import implicitly
 import pytest
 import torch
 from implicitly import (
@@ -486,3 +489,13 @@ def test_the_gradient_in_mixed_precision_is_that_of_float32_to_its_rounding(make
     exact, rough = gradients
     # bfloat16 has eight bits, and both solves end at a few units of its rounding.
     assert float((rough - exact).norm() / exact.norm()) < 0.15
+
+
+def test_models_need_public_names_alone():
+    allowed = {"implicit", "implicit.gradients", "solvers"}
+    for path in (Path(implicitly.__file__).parent / "models").rglob("*.py"):
+        depth = len(path.relative_to(Path(implicitly.__file__).parent).parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == depth and node.module:
+                folder = node.module.split(".")[0]
+                assert folder not in ("implicit", "solvers") or node.module in allowed, path

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
-from implicitly.models import Equilibrium, Output, Piece
+from implicitly.models import Equilibrium, Output, Piece, configurations
 from implicitly.models.data import CorpusError
 
 pytest.importorskip("lightning")
@@ -164,6 +165,25 @@ def test_text_that_is_no_configuration_is_an_error(text, says):
 def test_an_unknown_name_lists_those_that_there_are():
     with pytest.raises(ConfigurationError, match="did you mean 'copy-memory'"):
         load("copy-memroy")
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("wikitext103-transformer", configurations.TRANSFORMER_WIKITEXT103),
+        ("wikitext103-trellisnet", configurations.TRELLISNET_WIKITEXT103),
+        ("ptb-trellisnet", configurations.TRELLISNET_PTB),
+    ],
+)
+def test_the_sizes_of_the_paper_are_those_of_the_named_configurations(name, sizes):
+    model = load(name).model
+    assert replace(model, vocabulary=sizes.vocabulary, depth=sizes.depth) == sizes
+    for mine, its in (
+        (model.depth.stopping, sizes.depth.stopping),
+        (model.depth.gradient.stopping, sizes.depth.gradient.stopping),
+        (model.depth.subsequence, sizes.depth.subsequence),
+    ):
+        assert mine == its
 
 
 # --- Data ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class TrainingProgress(Callback):
         if trainer.global_rank:
             return
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         self._task = self._bar.add_task(

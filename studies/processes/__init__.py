@@ -1,0 +1,1 @@
+"""Processes of cells: their channel, their tasks, and their end."""
