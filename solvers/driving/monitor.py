@@ -37,7 +37,7 @@ _LONGEST_HORIZON = 512
 
 
 # A fixed point so many times as large as the start and its residual may be on its way to infinity.
-_FAR = 30.0
+_FAR = 1e4
 
 
 class Monitor:
