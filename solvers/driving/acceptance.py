@@ -191,7 +191,7 @@ class Acceptance:
         if not self._observes:
             return np.zeros_like(claims)
         large = error > self._demand.xtol
-        late = claims & large & (norm > self.atol) & self._demand.is_fine
+        late = claims & large & (norm > self.atol) & np.bool_(self._demand.is_fine)
         self._refused |= late
         small = claims & ~late & ~np.isnan(error) & ~((far | (norm == 0)) & self._possible)
         self._ledger.error = np.where(small, error, self._ledger.error)
@@ -270,7 +270,8 @@ class Acceptance:
         if self._possible and not self._budget.exhausted:
             estimate = self._estimate(asked)
         if estimate is None:  # A residual that does not fall any more is all there is to know.
-            found = asked & (explained | ((ledger.status == STALLED) & ~self._is_root))
+            no_root = np.full_like(asked, not self._is_root)
+            found = asked & (explained | ((ledger.status == STALLED) & no_root))
         else:
             # A multiple root at zero is reached up to the rounding of a singular Jacobian.
             accepted = demand.met(estimate) | (estimate.to_zero <= _ZERO_AT_LAST * demand.zero)
