@@ -6,19 +6,11 @@ import pytest
 import torch
 from implicitly.verification import Verdict, verify
 from layers import function, wanted
+from reports import wrong_checks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 D = torch.float64
-
-
-def wrong_checks(report):
-    return {
-        piece.check
-        for finding in report.findings
-        for piece in finding.evidence
-        if piece.verdict is Verdict.WRONG
-    }
 
 
 def backward_of(rule):

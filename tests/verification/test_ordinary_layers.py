@@ -205,7 +205,9 @@ def test_fields_of_a_dataclass_are_outputs():
     assert len(report.findings) == 2
 
 
-def test_forward_mode_of_captured_tensors_is_examined():
+def product_with_tangent(factor):
+    """`x w` as an autograd function, whose tangent along `w` is `factor` times too large."""
+
     class Product(torch.autograd.Function):
         @staticmethod
         def forward(x, w):
@@ -224,36 +226,20 @@ def test_forward_mode_of_captured_tensors_is_examined():
         @staticmethod
         def jvp(ctx, dx, dw):
             x, w = ctx.saved_tensors
-            return dx * w + 1.02 * dw * x
+            return dx * w + factor * dw * x
 
-    w = wanted(3, seed=1)
-    report = verify(lambda x: Product.apply(x, w), wanted(3))
+    return Product.apply
+
+
+def test_forward_mode_of_captured_tensors_is_examined():
+    w, product = wanted(3, seed=1), product_with_tangent(1.02)
+    report = verify(lambda x: product(x, w), wanted(3))
     assert report["output", "captured w"].verdict is Verdict.WRONG
     assert report["output", "input 0"].verdict is Verdict.CORRECT
 
 
 def test_forward_mode_reaches_a_captured_tensor_inside_of_an_autograd_function():
-    class Product(torch.autograd.Function):
-        @staticmethod
-        def forward(x, w):
-            return x * w
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.save_for_backward(*inputs)
-            ctx.save_for_forward(*inputs)
-
-        @staticmethod
-        def backward(ctx, g):
-            x, w = ctx.saved_tensors
-            return g * w, g * x
-
-        @staticmethod
-        def jvp(ctx, dx, dw):
-            x, w = ctx.saved_tensors
-            return dx * w + dw * x
-
-    w = wanted(3, seed=1)
-    report = verify(lambda x: Product.apply(x, w), wanted(3))
+    w, product = wanted(3, seed=1), product_with_tangent(1.0)
+    report = verify(lambda x: product(x, w), wanted(3))
     assert report.verdict is Verdict.CORRECT
     assert "forward against reverse mode" in report.checks

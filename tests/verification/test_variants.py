@@ -5,15 +5,7 @@ import torch
 from implicitly import ImplicitLayer, Stopping
 from implicitly.verification import Verdict, verify
 from layers import function, wanted, weight
-
-
-def wrong_checks(report):
-    return {
-        piece.check
-        for finding in report.findings
-        for piece in finding.evidence
-        if piece.verdict is Verdict.WRONG
-    }
+from reports import wrong_checks
 
 
 def only_if(condition):

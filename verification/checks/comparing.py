@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..evidence import Evidence
-from ..real import distance_of, real
+from ..real import distance_of, real, size_of
 from ..session import Session
 from ..subject import Tape
 
@@ -67,6 +68,23 @@ def compared(
                 doubt=doubt,
                 reference=False,
                 worst=session.component(s, other, right),
+            )
+        )  # fmt: skip
+    return found
+
+
+def vanishing(session: Session, o: int, name: str, gradients: Sequence[Tensor]) -> list[Evidence]:
+    """Evidence for every slot that the gradients of an output, which must be zero, are zero."""
+    found = []
+    for s, slot in enumerate(session.slots):
+        left = size_of(gradients[s])
+        found.append(
+            Evidence(
+                name, session.outputs[o], slot.name,
+                error=left if left == left else torch.inf,
+                scale=float(session.gradients[0][o][s].norm()),
+                floor=session.underflow(o, s),
+                reference=False,
             )
         )  # fmt: skip
     return found

@@ -15,7 +15,7 @@ from ..reachable import node_names
 from ..real import real
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
-from .comparing import compared
+from .comparing import compared, vanishing
 from .measuring import doubt_of
 
 _MOST = 4
@@ -61,19 +61,10 @@ def _presented(session: Session, o: int, plain: Tensor, other: Tensor) -> list[E
 def zero_cotangent(session: Session) -> list[Evidence]:
     """A cotangent of zeros has gradients of zero."""
     found = []
-    for o, output in enumerate(session.outputs):
+    for o in range(len(session.outputs)):
         zeros = torch.zeros_like(session.probes[0][o])
-        for s, gradient in enumerate(session.tape.pullback(session.only(o, zeros))):
-            left = float(real(gradient).norm())
-            found.append(
-                Evidence(
-                    "a cotangent of zeros", output, session.slots[s].name,
-                    error=left if left == left else torch.inf,
-                    scale=float(session.gradients[0][o][s].norm()),
-                    floor=session.underflow(o, s),
-                    reference=False,
-                )
-            )  # fmt: skip
+        gradients = session.tape.pullback(session.only(o, zeros))
+        found += vanishing(session, o, "a cotangent of zeros", gradients)
     return found
 
 

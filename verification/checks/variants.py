@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_map
 from ...implicit import ImplicitLayer
 from ..evidence import Evidence
 from ..probes import moved_at_random
-from ..real import distance_of, size_of
+from ..real import distance_of
 from ..session import NotExercisedError, Session
 from ..subject import LayerError, Tape
-from .comparing import all_outputs, compared, same_values
+from .comparing import all_outputs, compared, same_values, vanishing
 from .measuring import doubt_of
 
 _INDEPENDENT = 1e-3
@@ -143,23 +143,12 @@ def empty_batch(session: Session) -> list[Evidence]:
     if any(value.shape[:1] != (0,) for value in tape.values):
         raise NotExercisedError("an empty batch gives an output with rows")
     found = []
-    for o, output in enumerate(session.outputs):
+    for o in range(len(session.outputs)):
         try:
             gradients = tape.pullback(session.only(o, session.probes[0][o][:0]))
         except LayerError as error:
             raise NotExercisedError(f"with an empty batch {error}") from error
-        for s, slot in enumerate(session.slots):
-            size = float(session.gradients[0][o][s].norm())
-            left = size_of(gradients[s])
-            found.append(
-                Evidence(
-                    "empty batch", output, slot.name,
-                    error=left if left == left else torch.inf,
-                    scale=size,
-                    floor=session.underflow(o, s),
-                    reference=False,
-                )
-            )  # fmt: skip
+        found += vanishing(session, o, "empty batch", gradients)
     return found
 
 

@@ -60,6 +60,13 @@ def positive(*shape: int, dtype: torch.dtype) -> Tensor:
     return (0.5 + torch.rand(shape, dtype=torch.float64)).to(dtype).requires_grad_()
 
 
+def regular(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Square matrices near twice the identity that require gradients."""
+    n = shape[-1]
+    A = torch.randn(*shape, dtype=torch.float64) / n
+    return (A + 2 * torch.eye(n, dtype=torch.float64)).to(dtype).requires_grad_()
+
+
 def written(forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
     """An autograd function from its value and its gradients.
 

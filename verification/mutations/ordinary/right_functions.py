@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .entering import right_function
-from .entry import DOUBLE, WIDE, drawn, positive
+from .entry import DOUBLE, WIDE, drawn, positive, regular
 
 # --- Elementwise -----------------------------------------------------------------------------------
 
@@ -69,12 +69,6 @@ def _definite(*shape: int, dtype: torch.dtype) -> Tensor:
     return (A @ A.mT + torch.eye(n, dtype=torch.float64)).to(dtype).requires_grad_()
 
 
-def _regular(*shape: int, dtype: torch.dtype) -> Tensor:
-    n = shape[-1]
-    A = torch.randn(*shape, dtype=torch.float64) / n
-    return (A + 2 * torch.eye(n, dtype=torch.float64)).to(dtype).requires_grad_()
-
-
 right_function("matrix product", torch.matmul, (4, 5), (5, 3))
 right_function("batched product", torch.bmm, (2, 3, 4), (2, 4, 3))
 right_function("einsum", lambda a, b: torch.einsum("bij,bjk->bik", a, b), (2, 3, 4), (2, 4, 3))
@@ -84,12 +78,12 @@ right_function(
     torch.linalg.solve,
     (4, 4),
     (4, 2),
-    draw=lambda *s, dtype: (_regular if s[0] == s[1] else drawn)(*s, dtype=dtype),
+    draw=lambda *s, dtype: (regular if s[0] == s[1] else drawn)(*s, dtype=dtype),
     dtypes=WIDE,
 )
-right_function("inverse", torch.linalg.inv, (4, 4), draw=_regular, dtypes=WIDE)
+right_function("inverse", torch.linalg.inv, (4, 4), draw=regular, dtypes=WIDE)
 right_function("log-determinant", torch.logdet, (4, 4), draw=_definite, dtypes=WIDE)
-right_function("determinant", torch.linalg.det, (4, 4), draw=_regular, dtypes=WIDE)
+right_function("determinant", torch.linalg.det, (4, 4), draw=regular, dtypes=WIDE)
 right_function("singular values", torch.linalg.svdvals, (4, 3), dtypes=WIDE)
 right_function(
     "eigenvalues of a symmetric matrix",
@@ -114,7 +108,7 @@ right_function(
     lambda A, b: torch.linalg.solve_triangular(A.tril(), b, upper=False),
     (4, 4),
     (4, 4),
-    draw=_regular,
+    draw=regular,
     dtypes=WIDE,
 )
 right_function("Kronecker product", torch.kron, (2, 3), (3, 2))

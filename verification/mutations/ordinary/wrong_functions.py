@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .entering import wrong_function
-from .entry import drawn, passed, positive, tampered, written
+from .entry import passed, positive, regular, tampered, written
 from .wrong_modules import last_entry
 
 # --- Backward passes written by hand ---------------------------------------------------------------
@@ -156,28 +156,14 @@ wrong_function(
     "determinant without the transpose",
     written(torch.logdet, lambda g, y, A: g * torch.linalg.inv(A)),
     (4, 4),
-    draw=lambda *shape, dtype: (
-        (
-            drawn(*shape, dtype=torch.float64).detach() / 4
-            + 2 * torch.eye(shape[0], dtype=torch.float64)
-        )
-        .to(dtype)
-        .requires_grad_()
-    ),
+    draw=regular,
     cause="transposed",
 )
 wrong_function(
     "inverse without the transpose",
     written(torch.linalg.inv, lambda g, y, A: -y @ g @ y),
     (4, 4),
-    draw=lambda *shape, dtype: (
-        (
-            drawn(*shape, dtype=torch.float64).detach() / 4
-            + 2 * torch.eye(shape[0], dtype=torch.float64)
-        )
-        .to(dtype)
-        .requires_grad_()
-    ),
+    draw=regular,
 )
 wrong_function(
     "trace of a square, skew",
