@@ -69,7 +69,7 @@ class OneSystem:
         self.budget = budget
         self.first_norm = float(ledger.norms[index])
         self._rtol = float(goal.tolerance.rtol[index])
-        self._atol = goal.tolerance.absolute_of(index)
+        self._atol = float(goal.tolerance.atol[index])
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
         self._raised: Exception | None = None
@@ -119,11 +119,11 @@ class OneSystem:
             self._raised = raised
             raise
         error, distance = float(estimate.error[self._row]), float(estimate.to_zero[self._row])
-        if bool(self._demand.met(estimate, self._problem.form == "root")[self._row]):
+        if bool(self._demand.met(estimate, self._problem.form)[self._row]):
             self._ledger.error[self.index] = float(estimate.stated[self._row])
             return True
         if not self._demand.closer(distance, self._distance):
-            self._ledger.reasons[self.index] = reason(error, self._problem.form == "root")
+            self._ledger.reasons[self.index] = reason(error, self._problem.form)
             self.end(Status.STALLED)
         self._distance = distance
         size = self._last_norm / self._threshold(x)
@@ -285,8 +285,8 @@ def solve_each(
     left = goal.budget.evaluations_left - 1
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():
-        own = Budget.of(goal.stopping, Counts(), default_steps)
-        budget = replace(own, evaluations=left, deadline=goal.budget.deadline)
+        own = goal.budget.within(goal.stopping, Counts(), default_steps)
+        budget = replace(own, evaluations=left)
         system = OneSystem(problem, index, goal, ledger, budget, stops_at_goal)
         solve_one(system)
         rows.append(index)

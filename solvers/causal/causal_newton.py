@@ -186,10 +186,8 @@ class _Run:
             share = torch.where(own > 0, goal.reference / own, 1.0).double()
             squares = (share.unsqueeze(1) * _rms(self._ordered(self.first))).square()
         reference = (0.5 * (squares + squares.cumsum(dim=1) / squares.shape[1])).sqrt()
-        tolerance = goal.tolerance
-        rtol, atol = tolerance.on(reference)
-        absolute = atol.unsqueeze(1) if isinstance(atol, Tensor) else atol
-        asked = threshold(rtol.unsqueeze(1), absolute, reference)
+        rtol, atol = (bound.unsqueeze(1) for bound in goal.tolerance.on(reference))
+        asked = threshold(rtol, atol, reference)
         size = TIME_STEP_UNITS * self.problem.eps(self.z) * jacobian.size(steps)
         rounding = size.double() / self.solver.block**0.5
         return torch.maximum(REREAD_MARGIN * asked, rounding)

@@ -16,7 +16,6 @@ from ..interface.goal import Goal
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
-from ..interface.tolerance import Budget
 from .edges import at_edge, beside
 from .members import default_members
 
@@ -141,8 +140,7 @@ class _Relay:
         self._first: Tensor | None = residual
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
-        own = Budget.of(goal.stopping, problem.counts)
-        self._budget = replace(own, deadline=goal.budget.deadline)
+        self._budget = goal.budget.within(goal.stopping, problem.counts)
         self._stopped = self._nudged = False
         self._steps_before = self._last_step = 0
         self.solved: list[int] = []

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
-from ..interface.problem import Problem
+from ..interface.problem import Form, Problem
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
@@ -73,15 +73,15 @@ class Demand:
         xtol = default if rtol is None else min(_COARSEST_XTOL, max(_LOOSENED * rtol, default))
         return Demand(xtol, _ZERO * (xtol / default) ** 2, dtype in _DEFAULT_XTOL)
 
-    def met(self, estimate: Estimate, at_rounding: bool = True) -> Tensor:
+    def met(self, estimate: Estimate, form: Form = "root") -> Tensor:
         """The systems that are accepted, among them those of which nothing is known.
 
-        Args:
-            estimate: Estimates of their errors.
-            at_rounding: Accept a residual at its rounding level whatever the error is.
+        Residuals of roots at their rounding level are met whatever the error is; those of fixed points go on
+        falling with it, but in half precision.
         """
         small = (estimate.error <= self.xtol) | (estimate.to_zero <= self.zero)
         small |= torch.isnan(estimate.error)
+        at_rounding = form == "root" or not self.is_fine
         return small | estimate.at_rounding if at_rounding else small
 
     def closer(self, distance: Any, before: Any) -> Any:
@@ -99,9 +99,9 @@ def examinable(problem: Problem) -> bool:
     return not problem.linear and problem.linearize is not None
 
 
-def reason(error: float, is_root: bool = True) -> str:
+def reason(error: float, form: Form) -> str:
     """An account of a refused claim, for error messages."""
-    if not is_root:
+    if form == "fixed_point":
         return (
             f"the residual is small, but the solution is {error:.1g} of its size away: the map contracts "
             "slowly"
@@ -164,12 +164,12 @@ class Acceptance:
         self._observes = relative and active.whole.form == "fixed_point"
         # Jacobians of coupled systems are no blocks of their own.
         self._possible = relative and examinable(active.whole) and not coupled
-        self._is_root = active.whole.form == "root"
+        self._form = active.whole.form
         self._eps = active.whole.eps(ledger.z)
 
     def note(self, error: Tensor | None, converged: np.ndarray) -> None:
         """Accept `converged` roots whose solver knows by itself that the error is small."""
-        if error is None or not self._possible or not self._is_root:
+        if error is None or not self._possible or self._form != "root":
             return
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
         small = converged & (known <= _SAFE * self._demand.xtol)
@@ -221,7 +221,7 @@ class Acceptance:
         if estimate is None:
             return None
         error, distance = (part.cpu().numpy() for part in (estimate.error, estimate.to_zero))
-        accepted = demand.met(estimate, at_rounding=self._is_root or not demand.is_fine)
+        accepted = demand.met(estimate, self._form)
         refused = claimed & ~accepted.cpu().numpy()
         ledger.error = np.where(claimed, estimate.stated.cpu().numpy(), ledger.error)
         lost = claimed & zero & ~(error <= demand.xtol)
@@ -237,7 +237,7 @@ class Acceptance:
         ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):
-            why = reason(float(error[system]), self._is_root)
+            why = reason(float(error[system]), self._form)
             ledger.reasons[int(system)] = _UNDERFLOW if lost[system] else why
         again = refused & ~over
         if not again.any():
@@ -270,7 +270,7 @@ class Acceptance:
         if self._possible and not self._budget.exhausted:
             estimate = self._estimate(asked)
         if estimate is None:  # A residual that does not fall any more is all there is to know.
-            no_root = np.full_like(asked, not self._is_root)
+            no_root = np.full_like(asked, self._form == "fixed_point")
             found = asked & (explained | ((ledger.status == STALLED) & no_root))
         else:
             # A multiple root at zero is reached up to the rounding of a singular Jacobian.
@@ -278,7 +278,7 @@ class Acceptance:
             found = asked & accepted.cpu().numpy()
             ledger.error = np.where(asked, estimate.stated.cpu().numpy(), ledger.error)
         for system in np.flatnonzero(stuck & ~found):
-            why = reason(float(ledger.error[system]), self._is_root)
+            why = reason(float(ledger.error[system]), self._form)
             ledger.reasons.setdefault(int(system), why)
         ledger.end(found, CONVERGED, ledger.steps[found])
 

@@ -29,10 +29,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..interface.golden import golden_sequence
+from ..interface.golden import golden_signs
 from ..interface.problem import Linearization, Problem
 from ..linear.gmres import GMRES
+from ..linear.rows import product
 from ..linear.sparse_lu import SparseLU
+
+Product = Callable[[Tensor], Tensor]
 
 # A residual of so many roundings of the terms of its equation is met exactly.
 _ROUNDING_UNITS = 4
@@ -72,7 +75,7 @@ class Estimate(NamedTuple):
     @property
     def stated(self) -> Tensor:
         """The error with that of rounding, which no solver can avoid."""
-        return torch.maximum(self.error, self.rounding)
+        return torch.where(self.rounding > self.error, self.rounding, self.error)
 
     def where(self, mask: Tensor, other: Estimate) -> Estimate:
         """The estimate of `other` for the systems of a mask."""
@@ -120,11 +123,11 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
     with torch.no_grad():
         matrix = linearization.jacobian(z).detach().to(residual.dtype)
         size, entries = problem.size(z), matrix.abs()
-        terms = _product(entries, size)
+        terms = product(entries, size)
         least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
         typical = torch.maximum(size, torch.where(torch.isfinite(least), least, 0.0))
         unit = _nonzero(typical, first)
-        rows = torch.where(terms > 0, terms, _product(entries, unit))
+        rows = torch.where(terms > 0, terms, product(entries, unit))
         rows = torch.where(rows > 0, rows, 1.0).unsqueeze(2)
         eps = problem.eps(z)
         # Twice the digits where there are more: of an inverse the last ones are lost.
@@ -135,10 +138,13 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
         off = (torch.bmm(scaled, step) - right).abs().amax(dim=(1, 2))
         solves = off <= _REPRODUCED * right.abs().amax(dim=(1, 2))
         bound = (inverse.abs() @ right.abs()).squeeze(2)
-        rounding = eps * inverse.abs().sum(dim=2)
+        # An equation whose terms are all zero is not rounded.
+        rounding = (inverse.abs() @ torch.where(terms > 0, eps, 0.0).double().unsqueeze(2)).squeeze(
+            2
+        )
         step = torch.where(rounding <= _DIGITS_LEFT, step.squeeze(2).abs(), bound)
         met = residual.abs() <= _ROUNDING_UNITS * eps * terms
-        sure = (rounding * unit / typical).amax(dim=1).to(z.dtype)
+        sure = torch.where(rounding > 0, rounding * unit / typical, 0.0).amax(dim=1).to(z.dtype)
         step = (step * unit).to(z.dtype)
         return _estimate(step, typical, first, xtol, solves, met, residual)._replace(rounding=sure)
 
@@ -161,18 +167,15 @@ def _by_products(
         right = residual / rows
         if which is not None:
             right = torch.where(which.unsqueeze(1), right, 0.0)
-        # Its residual is `−(operator + right)`.
-        scaled = Problem(
-            function=lambda y: right - linearization.jvp(unit * y) / rows,
-            form="root",
-            operator=lambda y: -linearization.jvp(unit * y) / rows,
-            precision=problem.precision,
-        )
+
+        def scaled(y: Tensor) -> Tensor:
+            return linearization.jvp(unit * y) / rows
+
         step, solves = _krylov(scaled, right)
         met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
         open_ = ~solves & ~met.all(dim=1)
         if z.shape[1] > _MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
-            step, solves = _sparse(scaled, right, step, solves)
+            step, solves = _sparse(scaled, right, problem.precision, step, solves)
         found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
         if z.shape[1] > _MOST_SPARSE:
             finite = torch.isfinite(right).all(dim=1) & torch.isfinite(step).all(dim=1)
@@ -189,17 +192,11 @@ def _of_fixed_points(
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
         right = residual if which is None else torch.where(which.unsqueeze(1), residual, 0.0)
-        plain = Problem(
-            function=lambda y: right - linearization.jvp(y),
-            form="root",
-            operator=lambda y: -linearization.jvp(y),
-            precision=problem.precision,
-        )
-        step, solves = _solved(plain, linearization, right)
+        step, solves = _solved(linearization, right)
         eps, tiny = problem.eps(z), torch.finfo(z.dtype).tiny
         length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
         # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
-        moved, near = _solved(plain, linearization, eps * z.abs() * _signs(z, 0))
+        moved, near = _solved(linearization, eps * z.abs() * golden_signs(z, first=1))
         singular = z.shape[1] <= _MOST_DENSE
         rounding = torch.where(near, _norm(moved) / size, torch.inf if singular else 0.0)
         solves = solves & (rounding <= _DIGITS_LEFT)
@@ -214,9 +211,9 @@ def _of_fixed_points(
         )
 
 
-def _solved(plain: Problem, linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The solution by GMRES, and where that falls short from Jacobians; the systems that it solves."""
-    step, solves = _krylov(plain, right)
+def _solved(linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor]:
+    """`J⁻¹ b` by GMRES, and where that falls short from Jacobians; the systems that it solves."""
+    step, solves = _krylov(linearization.jvp, right)
     batch, n = right.shape
     if n > _MOST_DENSE or batch * n * n > _MOST_ENTRIES or bool(solves.all()):
         return step, solves
@@ -227,27 +224,39 @@ def _solved(plain: Problem, linearization: Linearization, right: Tensor) -> tupl
     return step, solves | (off <= _REPRODUCED * _norm(right))
 
 
-def _krylov(scaled: Problem, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The solution by GMRES, and the systems that it solves to the accuracy that is needed."""
-    solver = GMRES()
-    state = solver.init(scaled, torch.zeros_like(right), -right)
+def _krylov(apply: Product, right: Tensor) -> tuple[Tensor, Tensor]:
+    """`A⁻¹ b` by GMRES, and the systems that it solves to the accuracy that is needed."""
+    solver, equation = GMRES(), _equation(apply, right)
+    state = solver.init(equation, torch.zeros_like(right), -right)
     enough = _REPRODUCED * state.norm
     for _ in range(min(_KRYLOV_STEPS, right.shape[1])):
         if not bool((state.norm > enough).any()):
             break
-        state = solver.step(scaled, state)
+        state = solver.step(equation, state)
     return state.z, (state.norm <= enough) & torch.isfinite(state.norm)
 
 
-def _sparse(scaled: Problem, right: Tensor, step: Tensor, solves: Tensor) -> tuple[Tensor, Tensor]:
-    """The solution from sparse factors, for the systems that are not solved."""
-    state = SparseLU(remember=False).init(scaled, torch.zeros_like(right), -right)
+def _sparse(
+    apply: Product, right: Tensor, precision: torch.dtype | None, step: Tensor, solves: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`A⁻¹ b` from sparse factors, for the systems that are not solved."""
+    solver, equation = SparseLU(remember=False), _equation(apply, right, precision)
+    state = solver.init(equation, torch.zeros_like(right), -right)
     if state.matrices is None:  # Too full.
         return step, solves
-    state = SparseLU().step(scaled, state)
-    left = _norm(state.residual)
-    close = left <= _REPRODUCED * _norm(right)
+    state = solver.step(equation, state)
+    close = _norm(state.residual) <= _REPRODUCED * _norm(right)
     return torch.where(solves.unsqueeze(1), step, state.z), solves | close
+
+
+def _equation(apply: Product, right: Tensor, precision: torch.dtype | None = None) -> Problem:
+    """`A y = b`, with the residual `A y − b`."""
+    return Problem(
+        function=lambda y: right - apply(y),
+        form="root",
+        operator=lambda y: -apply(y),
+        precision=precision,
+    )
 
 
 def _dense_where(
@@ -308,27 +317,22 @@ def _nonzero(size: Tensor, first: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.where(first > 0, first, 1.0))
 
 
-def _sizes(product: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+def _sizes(apply: Product, weights: Tensor) -> Tensor:
     """The root of `Σ_j (A_ij w_j)²` for each `i`, from products `A v` with random signs."""
     total = torch.zeros_like(weights, dtype=torch.float64)
     for probe in range(_PROBES):
-        total = total + product(weights * _signs(weights, probe)).detach().double() ** 2
+        total = (
+            total
+            + apply(weights * golden_signs(weights, first=1 + probe * weights.shape[1]))
+            .detach()
+            .double()
+            ** 2
+        )
     return (total / _PROBES).sqrt().to(weights.dtype)
-
-
-def _signs(like: Tensor, probe: int) -> Tensor:
-    """Quasi-random signs, `(n,)`, others for each number of a probe."""
-    n = like.shape[1]
-    draw = golden_sequence(n, first=1 + probe * n, device=like.device)
-    return torch.where(draw < 0.5, 1.0, -1.0).to(like.dtype)
 
 
 def _norm(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1)
-
-
-def _product(matrices: Tensor, rows: Tensor) -> Tensor:
-    return torch.bmm(matrices, rows.unsqueeze(2)).squeeze(2)
 
 
 def _like(mask: Tensor, part: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class Monitor:
         self._unit = rms_unit(n)
         self._first = None if reference is None else reference.detach().cpu().numpy() / self._unit
         self._progress = Progress.start(batch)
-        self._begun, self._begun_at = False, np.zeros(batch)
+        self._begun_at: np.ndarray | None = None
+        """The size of the start or of its residual, from the first look on."""
         self._rules = _rules(solver, stopping, n)
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False
@@ -104,8 +105,8 @@ class Monitor:
         """
         limited = last or self.limited(step)
         reading = read(state, self.active, self._tolerance.relative_to_iterate, self._first)
-        if not self._begun:
-            self._begin(reading)
+        if self._begun_at is None:
+            self._begun_at = self._begin(reading)
         contraction = self._contraction
         if contraction is not None:
             contraction.look(state, reading, self.active.rows)
@@ -154,16 +155,16 @@ class Monitor:
             codes, ended = np.where(explained, CONVERGED, codes), ended | explained
         return self._end(ended, codes[ended], own[ended])
 
-    def _begin(self, reading: Reading) -> None:
-        """Take the sizes at the start from the first look."""
-        self._begun = True
+    def _begin(self, reading: Reading) -> np.ndarray:
+        """Take tolerances from the first look; the size of the start or of its residual."""
         if self._first is None:
             self._first = reading.norm
         norm, reference = self._scaled(reading)
-        self._begun_at = np.maximum(norm, reference)
-        self._tolerance = self._tolerance.begun(self._begun_at)
+        size = np.maximum(norm, reference)
+        self._tolerance = self._tolerance.begun(size)
         self._fast.floor = self._tolerance.atol / self._unit
         self.acceptance.atol = self._tolerance.atol
+        return np.asarray(size)
 
     def hold(self, held: np.ndarray) -> None:
         """Let the systems `held` end before the first step."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
-from ..interface.golden import golden_sequence
+from ..interface.golden import golden_signs
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.scale import first_length
@@ -124,10 +124,9 @@ def reachable(problem: Problem, z: Tensor, size: Tensor | None = None) -> np.nda
 
     Source: Rigal & Gaches 1967 (the normwise backward error).
     """
-    n = z.shape[1]
-    signs = torch.where(golden_sequence(n, device=z.device) < 0.5, 1.0, -1.0).to(z.dtype)
-    moved = (z if size is None or problem.linear else torch.minimum(z.abs(), size)) * signs
+    size = z if size is None or problem.linear else torch.minimum(z.abs(), size)
+    moved = size * golden_signs(z)
     product = problem.apply(moved) if problem.linear else problem.linearization(z).jvp(moved)
     change = torch.linalg.vector_norm(product, dim=1)
     change = change.detach().cpu().numpy().astype(np.float64)
-    return change * rms_unit(n) * BACKWARD_ERROR_UNITS * problem.eps(z)
+    return change * rms_unit(z.shape[1]) * BACKWARD_ERROR_UNITS * problem.eps(z)

@@ -10,7 +10,6 @@ Source: Blue 1978 (norms without under- and overflow, as in LAPACK's nrm2).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,8 +80,8 @@ class Units:
             restrict=None if restrict is None else restricted,
         )
 
-    def atol(self, atol: Any) -> np.ndarray:
-        """An absolute tolerance in these units, for each system."""
+    def atol(self, atol: np.ndarray) -> np.ndarray:
+        """Absolute tolerances in these units."""
         return np.asarray(atol * _host(self.equation))
 
     def callback(self, callback: Callback | None) -> Callback | None:

@@ -17,3 +17,14 @@ def golden_sequence(count: int, first: int = 0, device: torch.device | None = No
     """
     index = torch.arange(first, first + count, dtype=torch.float64, device=device)
     return (index * _GOLDEN_RATIO) % 1.0
+
+
+def golden_signs(like: Tensor, first: int = 0) -> Tensor:
+    """Signs by the sequence, one for each column of `like`, `(n,)`.
+
+    Examples:
+        >>> golden_signs(torch.zeros(1, 3)).tolist()
+        [1.0, -1.0, 1.0]
+    """
+    draw = golden_sequence(like.shape[1], first, like.device)
+    return torch.where(draw < 0.5, 1.0, -1.0).to(like.dtype)

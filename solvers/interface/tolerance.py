@@ -31,14 +31,14 @@ class Tolerance:
 
     Attributes:
         rtol: Relative tolerances, `(batch,)`.
-        atol: The absolute tolerance, or one for each system.
+        atol: Absolute tolerances, `(batch,)`.
         is_default: The relative tolerance is that of the dtype: nobody asked for it.
         relative_to_iterate: The reference is the size of the iterate.
         zero: The part of the size of the start which is as good as zero.
     """
 
     rtol: np.ndarray
-    atol: float | np.ndarray
+    atol: np.ndarray
     is_default: bool
     relative_to_iterate: bool
     zero: float = 0.0
@@ -56,7 +56,7 @@ class Tolerance:
             relative = rtol.detach().cpu().numpy().astype(np.float64)
         return Tolerance(
             rtol=relative,
-            atol=stopping.atol or 0.0,
+            atol=np.full(z.shape[0], stopping.atol or 0.0),
             is_default=rtol is None and stopping.rtol is None,
             relative_to_iterate=problem.relative_to_iterate,
             zero=torch.finfo(z.dtype).eps ** 2 if ends_at_zero else 0.0,
@@ -72,15 +72,9 @@ class Tolerance:
         """The largest residual norm of a solution, for each system."""
         return np.asarray(threshold(self.rtol, self.atol, reference))
 
-    def on(self, like: Tensor) -> tuple[Tensor, Any]:
+    def on(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Relative and absolute tolerances as tensors of the dtype and on the device of `like`."""
-        atol = self.atol
-        absolute = torch.from_numpy(atol).to(like) if isinstance(atol, np.ndarray) else atol
-        return torch.from_numpy(self.rtol).to(like), absolute
-
-    def absolute_of(self, system: int) -> float:
-        """The absolute tolerance of one system."""
-        return float(self.atol[system] if isinstance(self.atol, np.ndarray) else self.atol)
+        return torch.from_numpy(self.rtol).to(like), torch.from_numpy(self.atol).to(like)
 
 
 @dataclass(frozen=True)
@@ -112,6 +106,10 @@ class Budget:
             _or_infinite(stopping.max_products),
             math.inf if seconds is None else perf_counter() + seconds,
         )
+
+    def within(self, stopping: Stopping, counts: Counts, default_steps: float = math.inf) -> Budget:
+        """The limits of `stopping` anew, for a solve within this one, which ends at the same time."""
+        return replace(Budget.of(stopping, counts, default_steps), deadline=self.deadline)
 
     @property
     def evaluations_left(self) -> float:

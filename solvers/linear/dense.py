@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .rows import product
+
 # A solve is accurate where its backward error is below this many n·eps. That of a good solve is a few n·eps,
 # that of a wrong one larger by orders of magnitude.
 _BACKWARD_ERROR_UNITS = 100.0
@@ -129,7 +131,7 @@ def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
 
 
 def _accurate(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
-    error = right - torch.bmm(matrices, solution.unsqueeze(2)).squeeze(2)
+    error = right - product(matrices, solution)
     size = torch.linalg.matrix_norm(matrices) * torch.linalg.vector_norm(solution, dim=-1)
     given = torch.linalg.vector_norm(right, dim=-1)
     n, eps = right.shape[1], torch.finfo(right.dtype).eps

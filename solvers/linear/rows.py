@@ -1,4 +1,4 @@
-"""Row-wise products, norms and ratios of a batch, `(batch, 1)`."""
+"""Products, norms and ratios of a batch, row by row: `(batch, 1)` where there is one for each row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of the rows."""
     return (a * b).sum(dim=1, keepdim=True)
+
+
+def product(matrices: Tensor, a: Tensor) -> Tensor:
+    """`A x` for matrices `(batch, m, n)` and the rows, `(batch, m)`."""
+    return torch.bmm(matrices, a.unsqueeze(2)).squeeze(2)
 
 
 def norm(a: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer
-from ..interface.golden import golden_sequence
+from ..interface.golden import golden_signs
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
 from ..linear.dense import DenseFactors
+from ..linear.rows import product
 from .globalisation import (
     FullSteps,
     Globalisation,
@@ -67,13 +68,11 @@ class KeptFactors:
         """
         matrices, right = self.factors.matrices, self.scales * residual
         eps = torch.finfo(z.dtype).eps
-        draw = golden_sequence(z.shape[1], first=1, device=z.device)
-        signs = torch.where(draw < 0.5, 1.0, -1.0).to(z.dtype)
-        terms = torch.bmm(matrices.abs(), z.abs().unsqueeze(2)).squeeze(2)
+        terms = product(matrices.abs(), z.abs())
         step = self.factors.solve(right)
-        off = (torch.bmm(matrices, step.unsqueeze(2)).squeeze(2) - right).abs()
+        off = (product(matrices, step) - right).abs()
         solves = (off <= _REPRODUCED * right.abs() + eps * terms).all(dim=1)
-        rounding = self.factors.solve(eps * signs * terms)
+        rounding = self.factors.solve(eps * golden_signs(z, first=1) * terms)
         return torch.maximum(step.abs(), rounding.abs()), solves
 
     def or_else(self, mask: Tensor, other: KeptFactors) -> KeptFactors:
@@ -240,7 +239,7 @@ def dense_model(
     return Model(
         residual,
         step,
-        jvp=lambda v: torch.bmm(matrices, v.unsqueeze(2)).squeeze(2),
+        jvp=lambda v: product(matrices, v),
         vjp=lambda u: torch.bmm(u.unsqueeze(1), matrices).squeeze(1),
         lengths=torch.linalg.vector_norm(matrices, dim=1),
         exact=exact,

@@ -246,6 +246,16 @@ def test_a_map_without_a_fixed_point_has_none_far_out(f, solver, dtype):
     assert not bool(solution.converged) or solution.error.item() > 0.01
 
 
+@pytest.mark.parametrize("solver", [None, im.Newton()], ids=lambda s: type(s).__name__)
+def test_an_unknown_that_is_exactly_zero_is_known_to_rounding(solver):
+    # An equation whose terms are all zero is not rounded.
+    solution = im.root(
+        lambda z: torch.stack([z[0] - 1, z[1] * (1 + z[0])]), column(3.0, 2.0), solver=solver
+    )
+    assert solution.value.tolist() == [1.0, 0.0]
+    assert solution.error.item() <= 4 * torch.finfo(F64).eps
+
+
 def test_a_refused_claim_says_why():
     with pytest.raises(im.SolveError, match="no root is near"):
         im.root(lambda z: torch.exp(-z), column(0.0), solver=im.Newton())
