@@ -45,7 +45,7 @@ def main() -> None:
     model = restore(file).model()
     own = model.depth
     assert isinstance(own, Equilibrium)  # for the type checker: that of the configuration
-    model.depth = replace(own, stopping=Stopping(rtol=1e-4, max_steps=24))
+    model.depth = replace(own, stopping=Stopping(rtol=0.1, rtol_residual=1e-4, max_steps=24))
     data = run.data.open(run.batch, run.length, run.seed)
     found = evaluate(model, data.held_out("test"))
     Console().print(

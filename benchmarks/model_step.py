@@ -38,7 +38,7 @@ def exact(rtol: float, limit: int) -> Exact:
 def equilibrium(rtol: float, limit: int, gradient: Gradient | None = None) -> Equilibrium:
     return Equilibrium(
         solver=FixedPointIteration(),
-        stopping=Stopping(rtol=rtol, max_steps=limit),
+        stopping=Stopping(rtol=0.1, rtol_residual=rtol, max_steps=limit),
         gradient=gradient or exact(rtol, limit),
         on_failure="accept",
     )

@@ -16,14 +16,14 @@ from .trellisnet import TrellisNetOptions
 
 
 def limited(forward: int, backward: int, subsequence: int | None = None) -> Equilibrium:
-    """An equilibrium with limits on the iterations of both passes, relative tolerance 1e-3.
+    """An equilibrium with limits on the iterations of both passes, residuals ≤ 1e-3 of the state.
 
     Examples:
         >>> limited(30, 35).stopping.max_steps
         30
     """
     return Equilibrium(
-        stopping=Stopping(rtol=1e-3, max_steps=forward),
+        stopping=Stopping(rtol=0.1, rtol_residual=1e-3, max_steps=forward),
         gradient=Exact(stopping=Stopping(rtol=1e-3, max_steps=backward)),
         subsequence=subsequence,
         on_failure="accept",

@@ -47,7 +47,9 @@ class Equilibrium(Options):
     """
 
     solver: Solver = field(default_factory=FixedPointIteration)
-    stopping: Stopping = field(default_factory=lambda: Stopping(rtol=1e-4, max_steps=100))
+    stopping: Stopping = field(
+        default_factory=lambda: Stopping(rtol=1e-2, rtol_residual=1e-4, max_steps=100)
+    )
     gradient: Gradient = field(default_factory=_adjoint)
     coefficients: Literal["token", "sequence"] = "token"
     subsequence: int | None = None
@@ -81,7 +83,7 @@ def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
 
     Args:
         block: Features of a state.
-        rtol: Relative tolerance of both solves.
+        rtol: Tolerance of both solves on the residual, relative to the state.
 
     Source: Lim et al. 2024, arXiv:2309.12252.
 
@@ -89,7 +91,7 @@ def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
         >>> by_scan(block=8).solver.block
         8
     """
-    solver, stopping = CausalNewton(block=block), Stopping(rtol=rtol)
+    solver, stopping = CausalNewton(block=block), Stopping(rtol=0.1, rtol_residual=rtol)
     return Equilibrium(
         solver=solver,
         stopping=stopping,

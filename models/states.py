@@ -117,15 +117,18 @@ def _stack(passes: list[Pass], z: Tensor, given: Given) -> Found:
 
 
 def floored(stopping: Stopping, dtype: torch.dtype, units: float = _REACHABLE_UNITS) -> Stopping:
-    """Raise the relative tolerance of `stopping` to one that a cell in half precision can reach.
+    """Raise the tolerance of `stopping` on residuals to one that a cell in half precision can reach.
 
     Examples:
-        >>> floored(Stopping(rtol=1e-4), torch.bfloat16).rtol, floored(Stopping(), torch.float32).rtol
-        (0.0078125, None)
+        >>> floored(Stopping(rtol=1e-4), torch.bfloat16).rtol_residual
+        0.0078125
+        >>> floored(Stopping(rtol=1e-4), torch.float32).rtol_residual is None
+        True
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return stopping
-    return replace(stopping, rtol=max(stopping.rtol or 0.0, units * torch.finfo(dtype).eps))
+    given = stopping.rtol if stopping.rtol_residual is None else stopping.rtol_residual
+    return replace(stopping, rtol_residual=max(given or 0.0, units * torch.finfo(dtype).eps))
 
 
 def _floored_gradient(gradient: Gradient, dtype: torch.dtype) -> Gradient:

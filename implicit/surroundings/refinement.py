@@ -37,8 +37,8 @@ _MOST_STEPS, _PATIENCE = 50, 6
 def refines(problem: Problem, stopping: Stopping | None) -> bool:
     """True at the default tolerance, without limits, where a function computes in half precision."""
     rule = stopping or Stopping()
-    limits = (rule.rtol, rule.atol, rule.max_steps, rule.max_evaluations)
-    return problem.precision in _HALF and all(limit is None for limit in limits)
+    given = not rule.is_default or rule.atol is not None or rule.limited
+    return problem.precision in _HALF and not given
 
 
 def refined(problem: Problem, solver: Solver, result: FlatSolution) -> FlatSolution:
@@ -50,7 +50,7 @@ def refined(problem: Problem, solver: Solver, result: FlatSolution) -> FlatSolut
     eps = torch.finfo(problem.precision).eps
     rtol = _OF_ITERATE * eps if problem.relative_to_iterate else _OF_ACCEPTED
     problem.unpark()
-    stopping = Stopping(rtol=rtol, max_steps=_MOST_STEPS, patience=_PATIENCE)
+    stopping = Stopping(rtol_residual=rtol, max_steps=_MOST_STEPS, patience=_PATIENCE)
     finer = solve(problem, _refiner(problem, solver), result.z, stopping)
     better = accepted & (finer.residual_norm < result.residual_norm)
     column = torch.from_numpy(better).to(result.z.device).unsqueeze(1)

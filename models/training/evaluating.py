@@ -157,7 +157,7 @@ def sweep(
         for limit in limits:
             yield "limit", limit, evaluate(model, batches, depth=limit, keep=keep)
         return
-    settings = [("tolerance", t, Stopping(rtol=t, max_steps=most)) for t in tolerances]
+    settings = [("tolerance", t, Stopping(rtol_residual=t, max_steps=most)) for t in tolerances]
     settings += [("limit", n, Stopping(rtol=0.0, atol=0.0, max_steps=n)) for n in limits]
     try:
         for kind, value, stopping in settings:

@@ -84,7 +84,7 @@ def causal_newton(options: TrellisNetOptions, rtol: float = 1e-4) -> Equilibrium
 
     Args:
         options: Options of the model.
-        rtol: Relative tolerance of both solves.
+        rtol: Tolerance of both solves on the residual, relative to the state.
 
     Raises:
         ValueError: The kernel is not 2.

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..driving.acceptance import Demand, examinable, reason
 from ..driving.estimate import estimated
 from ..driving.ledger import Ledger
+from ..driving.limits import ResidualLimits
 from ..driving.progress import REREAD_MARGIN, Progress, Rules, verdict
 from ..interface.compiled_systems import NoDerivativeError
 from ..interface.goal import Goal
@@ -73,7 +74,9 @@ class OneSystem:
         self._reference = None if goal.reference is None else float(goal.reference[index])
         self._stops = stops_at_goal
         self._raised: Exception | None = None
-        self._demand = Demand.of(problem.dtype(z), goal.stopping.rtol)
+        self._demand = Demand.of(problem.dtype(z), goal.stopping)
+        limits = ResidualLimits.of(goal.stopping, z)
+        self._limits = None if limits is None else ResidualLimits(limits.largest[index][None])
         self._factor, self._distance = 1.0, np.nan
 
         self.best = self._last = self.start
@@ -98,15 +101,24 @@ class OneSystem:
         self._last, self._last_norm = x, norm
         if norm < self._best_norm:
             self.best, self._best_norm = x, norm
-        if self._stops and self._meets(x, norm, REREAD_MARGIN * self._factor) and self._accepts(x):
+        if (
+            self._stops
+            and self._meets(x, norm, REREAD_MARGIN * self._factor)
+            and self._accepts(x, residual)
+        ):
             self.best = x
             self.end(Status.CONVERGED)
         return residual
 
-    def _accepts(self, x: Tensor) -> bool:
-        """True if an estimate of the error accepts `x`; else the residual must fall further."""
+    def _accepts(self, x: Tensor, residual: Tensor) -> bool:
+        """True if limits and an estimate of the error accept `x`; else the residual must fall further."""
         rows = self._all(x)
-        if not examinable(self._problem) or self._last_norm <= self._atol:
+        if self._limits is not None:
+            if not float(self._limits.excess(residual[None])) <= 1:
+                return False
+        elif self._last_norm <= self._atol:
+            return True
+        if not examinable(self._problem):
             return True
         self._count()
         start = self._all(self.start).abs()

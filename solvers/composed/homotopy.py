@@ -214,7 +214,7 @@ class _Walk:
             self._corrector,
             self._path.position(torch.lerp(self._w, w, part)),
             replace(goal.stopping, max_steps=_LAST_STEPS),
-            rtol=goal.rtol_asked,
+            tolerance=goal.tolerance,
             reference=goal.reference,
             held=~there,
         )

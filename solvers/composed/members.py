@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..interface.solver import Solver
 from ..linear.bicgstab import BiCGStab
 from ..linear.dense_lu import DenseLU
@@ -16,11 +18,13 @@ from ..quasi_newton.df_sane import DFSANE
 from ..scalar.bracketing import Bracketing
 from .homotopy import Homotopy
 
-# Up to this many unknowns dense Jacobians come first: one batched product gives all columns, in the time of
-# one product and the memory of so many.
-_UNKNOWNS_AT_ONCE = 64
+# Up to this many unknowns dense Jacobians come first: a few batched products give all columns, which costs
+# less than the products of Krylov methods on most equations.
+_DENSE_FIRST = 512
 # Limits on dense Jacobians. Beyond, a factorisation takes seconds, and a batch more than 64 MiB in float64.
 _MOST_UNKNOWNS, _MOST_ENTRIES = 2048, 2**23
+# Up to this many unknowns Krylov methods are not needed at all.
+_FEW_UNKNOWNS = 64
 # Limits on sparse Jacobians. Beyond, their factors may need gigabytes, for unknowns in space.
 _MOST_SPARSE, _MOST_SPARSE_ENTRIES = 2**16, 2**20
 # Krylov solves in a row that may fail before a member with factors takes over.
@@ -31,10 +35,13 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     """The members of `Polyalgorithm()` for `batch` systems of `n` unknowns.
 
     Dense Jacobians need `batch · n²` numbers. They are used up to 2²³ numbers (64 MiB in float64) and
-    `n ≤ 2048`. Up to `n = 64` they come first, since one batched product then gives all columns; above,
-    they come after `NewtonKrylov`, which ends once its linear solves fail ten times in a row. Sparse
-    Jacobians take their place beyond these limits, up to `n = 65536` and a million unknowns in all.
-    Other members store only the vectors of a Krylov space or of Broyden's updates.
+    `n ≤ 2048`. Up to `n = 512` they come first, since batched products of 64 columns give them. Above,
+    `NewtonKrylov` comes first with `n / 2` linear steps for each system, about what the Jacobians of a whole
+    solve cost: whichever suits, the cost is about twice that of the better one at most. The choice depends on
+    sizes alone, not on measured times, so that answers do not depend on the machine. Sparse Jacobians take
+    the place of dense ones beyond these limits, up to `n = 65536` and a million unknowns in all;
+    `NewtonKrylov` before them ends once its linear solves fail ten times in a row. Other members store only
+    the vectors of a Krylov space or of Broyden's updates.
 
     The order is: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
@@ -44,6 +51,8 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     Examples:
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
         ['Newton', 'LevenbergMarquardt', 'Newton', 'Homotopy', 'DFSANE']
+        >>> [type(member).__name__ for member in default_members(batch=1, n=1000)][:4]
+        ['NewtonKrylov', 'Newton', 'LevenbergMarquardt', 'Newton']
         >>> [type(member).__name__ for member in default_members(batch=1, n=10_000)]
         ['NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'Broyden', 'DFSANE', 'Homotopy']
         >>> [type(member).__name__ for member in default_members(batch=1, n=3, linear=True)]
@@ -62,5 +71,8 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     members: tuple[Solver, ...] = (Newton(), LevenbergMarquardt(), Newton(globalisation=None))
     if n == 1:
         members = (*members, Bracketing())
-    members = (*members, Homotopy(), DFSANE())
-    return members if n <= _UNKNOWNS_AT_ONCE else (krylov, *members)
+    if n > _FEW_UNKNOWNS:
+        members = (*members, krylov)
+    if n > _DENSE_FIRST:
+        members = (replace(krylov, max_short_solves=None, linear_budget=n // 2), *members)
+    return (*members, Homotopy(), DFSANE())

@@ -164,7 +164,7 @@ class _Relay:
             # A system that diverges for a while may return, and the best iterate is kept.
             share.limit(replace(goal.stopping, divergence=math.inf)),
             residual=residual,
-            rtol=goal.rtol_asked,
+            tolerance=goal.tolerance,
             reference=goal.reference,
             callback=None if goal.callback is None else self._report,
             trace=goal.trace,

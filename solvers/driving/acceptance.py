@@ -13,6 +13,7 @@ constant changes no verdict. Of a fixed point mostly the observed contraction te
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +23,20 @@ from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
 from ..interface.problem import Form, Problem
+from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
 from .ledger import Ledger
+from .limits import ResidualLimits
 from .progress import CONVERGED, MAX_STEPS, STALLED
 
 # The relative error of an unknown that is accepted at the default tolerance of each dtype; in half
 # precision, where the residual is at its rounding level, a tenth.
 _DEFAULT_XTOL = {torch.float64: 1e-8, torch.float32: 1e-4}
 _COARSEST_XTOL = 0.1
-# An asked relative tolerance on the residual loosens that on the unknown to so many times its value.
-_LOOSENED = 100.0
+# An error of so many roundings is as small as can be asked for.
+_FINEST_UNITS = 64
 # An unknown is zero once its error is so small a part of its size at the start; with a looser tolerance,
 # as many squares of it.
 _ZERO = 1e-16
@@ -46,6 +49,10 @@ _FURTHER = 0.1
 # Evaluations that find where a residual becomes zero.
 _HALVINGS = 12
 _UNDERFLOW = "the residual falls to zero because it leaves the range of its dtype, not at a root"
+# A system with an equation above its limit goes on to a norm at which it is this far below.
+_BELOW = 0.9
+# Each such refusal must lower the norm by this factor, so that the last one is not far.
+_LOWER = 0.99
 # Each refusal must bring the estimated error below this fraction of the one before.
 _CLOSER = 0.5
 # The same where no step solves the linear equation, so that the distance is not known.
@@ -67,11 +74,14 @@ class Demand:
     """The residuals of claims are above their rounding level: not in half precision."""
 
     @staticmethod
-    def of(dtype: torch.dtype, rtol: float | None) -> Demand:
+    def of(dtype: torch.dtype, stopping: Stopping) -> Demand:
         """The demand at the default tolerance of a dtype, or at the one that was asked for."""
-        default = _DEFAULT_XTOL.get(dtype, _COARSEST_XTOL)
-        xtol = default if rtol is None else min(_COARSEST_XTOL, max(_LOOSENED * rtol, default))
-        return Demand(xtol, _ZERO * (xtol / default) ** 2, dtype in _DEFAULT_XTOL)
+        default, rtol = _DEFAULT_XTOL.get(dtype, _COARSEST_XTOL), stopping.rtol
+        if stopping.residual_alone:
+            return Demand(math.inf, math.inf, is_fine=False)
+        finest = _FINEST_UNITS * torch.finfo(dtype).eps
+        xtol = default if rtol is None else min(_COARSEST_XTOL, max(rtol, finest))
+        return Demand(xtol, _ZERO * max(xtol / default, 1.0) ** 2, dtype in _DEFAULT_XTOL)
 
     def met(self, estimate: Estimate, form: Form = "root") -> Tensor:
         """The systems that are accepted, among them those of which nothing is known.
@@ -102,10 +112,10 @@ def examinable(problem: Problem) -> bool:
 def reason(error: float, form: Form) -> str:
     """An account of a refused claim, for error messages."""
     if form == "fixed_point":
-        return (
-            f"the residual is small, but the solution is {error:.1g} of its size away: the map contracts "
-            "slowly"
+        away = (
+            "farther away than asked for" if math.isnan(error) else f"{error:.1g} of its size away"
         )
+        return f"the residual is small, but the solution is {away}: the map contracts slowly"
     return f"the residual is small, but no root is near: Newton's step there is {error:.1g} of an unknown"
 
 
@@ -145,11 +155,15 @@ class Acceptance:
         *,
         ends_itself: bool,
         coupled: bool,
+        limits: ResidualLimits | None = None,
     ) -> None:
         batch = ledger.z.shape[0]
         self._ledger, self._active, self._budget, self._demand = ledger, active, budget, demand
         # The start at first, then the largest size that each unknown had.
-        self._start, self._size, self.atol = ledger.z, ledger.z, tolerance.atol
+        self._start, self._size, self._limits = ledger.z, ledger.z, limits
+        self.atol = tolerance.atol
+        self._over = np.full(batch, np.nan)
+        """The norm at which an equation was last above its limit."""
         self._distance = np.full(batch, np.nan)
         """The distance to a solution at the last refusal, relative to the start."""
         self.factor = np.ones(batch)
@@ -160,10 +174,12 @@ class Acceptance:
         self._last: tuple[Tensor, np.ndarray, Estimate] | None = None
         self._ends_itself = ends_itself
         nonlinear = not active.whole.linear and ledger.z.numel() > 0
-        relative = nonlinear and bool((tolerance.rtol > 0).any())
+        relative = nonlinear and (limits is not None or bool((tolerance.rtol > 0).any()))
         self._observes = relative and active.whole.form == "fixed_point"
         # Jacobians of coupled systems are no blocks of their own.
-        self._possible = relative and examinable(active.whole) and not coupled
+        # An error that nobody asks for is stated where it costs little: of a fixed point by the contraction.
+        cheap = self._observes and math.isinf(demand.xtol)
+        self._possible = relative and examinable(active.whole) and not (coupled or cheap)
         self._form = active.whole.form
         self._eps = active.whole.eps(ledger.z)
 
@@ -191,7 +207,7 @@ class Acceptance:
         if not self._observes:
             return np.zeros_like(claims)
         large = error > self._demand.xtol
-        late = claims & large & (norm > self.atol) & np.bool_(self._demand.is_fine)
+        late = claims & large & (norm > self._at_its_word) & np.bool_(self._demand.is_fine)
         self._refused |= late
         small = claims & ~late & ~np.isnan(error) & ~((far | (norm == 0)) & self._possible)
         self._ledger.error = np.where(small, error, self._ledger.error)
@@ -206,6 +222,39 @@ class Acceptance:
         Returns:
             The residual at the kept iterates if a system runs again, else `None`.
         """
+        over, far = self.examine_equations(can_go_on=can_go_on), self._examine_errors(can_go_on)
+        return over if far is None else far
+
+    def examine_equations(self, *, can_go_on: bool) -> Tensor | None:
+        """The same by the limits on single equations alone, where there are any."""
+        ledger, limits = self._ledger, self._limits
+        claimed = ledger.status == CONVERGED
+        if limits is None or not claimed.any():
+            return None
+        residual = self._active.restore().residual(ledger.z)
+        excess = limits.excess(residual).cpu().numpy()
+        refused = claimed & ~(excess <= 1)
+        if not refused.any():
+            return None
+        lower = np.isnan(self._over) | (ledger.norm < _LOWER * self._over)
+        self._over = np.where(refused, ledger.norm, self._over)
+        spent = np.asarray(self._budget.spent(ledger.steps))
+        over = refused & (spent | ~lower | (not can_go_on) | ~np.isfinite(excess))
+        ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
+        ledger.end(over, ends[over], ledger.steps[over])
+        for system in np.flatnonzero(over):
+            ledger.reasons[int(system)] = limits.account(residual, int(system))
+        self._settled |= over
+        again = refused & ~over
+        if not again.any():
+            return None
+        wanted = _BELOW / excess * ledger.norm / np.where(again, ledger.threshold, 1.0)
+        self.factor = np.where(again, wanted * self.factor, self.factor)
+        ledger.reopen(again)
+        return residual
+
+    def _examine_errors(self, can_go_on: bool) -> Tensor | None:
+        """The same by the estimated errors alone."""
         ledger, demand = self._ledger, self._demand
         if not self._possible:
             return None
@@ -214,7 +263,7 @@ class Acceptance:
         if (zero := zero & claimed).any():
             # A start that solves its equation exactly is taken at its word.
             zero &= (ledger.z != self._start).any(dim=1).cpu().numpy()
-        claimed &= (ledger.norm > self.atol) | zero
+        claimed &= (ledger.norm > self._at_its_word) | zero
         if not (claimed.any() and not self._budget.exhausted):
             return None
         estimate = self._estimate(claimed)
@@ -264,6 +313,8 @@ class Acceptance:
         # The value is rounded, whatever the equation says.
         ledger.error = np.maximum(ledger.error, self._eps)
         asked = (stuck | explained) & ~self._settled
+        if self._limits is not None:
+            asked = self._within_limits(asked)
         if not asked.any():
             return
         estimate = None
@@ -272,6 +323,7 @@ class Acceptance:
         if estimate is None:  # A residual that does not fall any more is all there is to know.
             no_root = np.full_like(asked, self._form == "fixed_point")
             found = asked & (explained | ((ledger.status == STALLED) & no_root))
+            found |= asked & math.isinf(demand.xtol)
         else:
             # A multiple root at zero is reached up to the rounding of a singular Jacobian.
             accepted = demand.met(estimate) | (estimate.to_zero <= _ZERO_AT_LAST * demand.zero)
@@ -281,6 +333,24 @@ class Acceptance:
             why = reason(float(ledger.error[system]), self._form)
             ledger.reasons.setdefault(int(system), why)
         ledger.end(found, CONVERGED, ledger.steps[found])
+
+    def _within_limits(self, asked: np.ndarray) -> np.ndarray:
+        """The systems among `asked`, or that went on for a limit, in which no equation exceeds its own."""
+        ledger, limits = self._ledger, self._limits
+        assert limits is not None  # for the type checker
+        asked = asked | (~np.isnan(self._over) & (ledger.status != CONVERGED))
+        if not asked.any():
+            return asked
+        residual = self._active.restore().residual(ledger.z)
+        above = asked & ~(limits.excess(residual).cpu().numpy() <= 1)
+        for system in np.flatnonzero(above):
+            ledger.reasons[int(system)] = limits.account(residual, int(system))
+        return np.asarray(asked & ~above)
+
+    @property
+    def _at_its_word(self) -> np.ndarray:
+        """The norms up to which no error is asked for."""
+        return self.atol if self._limits is None else np.full_like(self.atol, -np.inf)
 
     def _estimate(self, claimed: np.ndarray) -> Estimate | None:
         """The estimate for the `claimed` systems; `None` if there is no derivative."""

@@ -27,6 +27,7 @@ from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .end_states import EndStates
 from .ledger import Ledger
+from .limits import ResidualLimits
 from .monitor import Monitor
 from .scaling import Units
 from .trials import guarded
@@ -39,7 +40,7 @@ def solve(
     stopping: Stopping | None = None,
     *,
     residual: Tensor | None = None,
-    rtol: Tensor | None = None,
+    tolerance: Tolerance | None = None,
     reference: Tensor | None = None,
     callback: Callback | None = None,
     trace: bool = False,
@@ -55,7 +56,7 @@ def solve(
         z: The start, `(batch, n)`, finite.
         stopping: The stopping rule; `None` for the defaults of the dtype.
         residual: The residual at `z`, if known.
-        rtol: A relative tolerance per system, `(batch,)`, in place of the one of `stopping`.
+        tolerance: Tolerances per system, in place of those of `stopping`: for a part of another solve.
         reference: Residual norms (root-mean-square), `(batch,)`, that tolerances of roots and of
             linear equations are relative to, in place of those at `z`: for a solve which goes on
             from where another ended.
@@ -91,21 +92,24 @@ def solve(
     if residual is None:
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
-    outermost = rtol is None and reference is None and ends is None
+    outermost = tolerance is None and reference is None and ends is None
     raised: dict[int, str] = {}
     if outermost:
         problem = guarded(problem, z, raised)
     units = Units.of(problem, z, residual) if outermost else None
     if units is not None:
         problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
-        callback = units.callback(callback)
+        callback, stopping = units.callback(callback), units.stopping(stopping, z)
     ledger = Ledger(z, callback=callback, trace=trace)
-    tolerance = Tolerance.of(problem, stopping, z, rtol)
-    if units is not None:
-        tolerance = replace(tolerance, atol=units.atol(tolerance.atol))
+    limits = ResidualLimits.of(stopping, z)
+    if tolerance is None:
+        typical = None if limits is None else limits.typical()
+        tolerance = Tolerance.of(problem, stopping, z, typical)
+        if units is not None:
+            tolerance = replace(tolerance, atol=units.atol(tolerance.atol, stopping))
     budget = Budget.of(stopping, problem.counts, solver.default_max_steps)
     monitor = Monitor(
-        problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence
+        problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence, limits
     )
     if held is not None:
         monitor.hold(held)
@@ -187,7 +191,10 @@ def _run_whole(
     monitor.settle()
     ledger.record()
     if ledger.all_ended:
-        return
+        found = monitor.acceptance.examine(can_go_on=True)
+        if found is None:
+            return
+        residual, goal = found, goal.lowered(monitor.acceptance.factor, ~ledger.running)
     while True:
         running, before = ledger.running, ledger.steps
         outcome = solver.run(problem, ledger.z, residual, goal)

@@ -19,6 +19,7 @@ from .confirmation import Confirmation
 from .contraction import Contraction
 from .fast_path import FastPath
 from .ledger import Ledger
+from .limits import ResidualLimits
 from .progress import (
     CONVERGED,
     MAX_STEPS,
@@ -61,14 +62,15 @@ class Monitor:
         residual: Tensor,
         reference: Tensor | None,
         sequence: int | None,
+        limits: ResidualLimits | None = None,
     ) -> None:
         batch, n = ledger.z.shape
         self.ledger, self.active = ledger, Active(problem, ledger, solver.keeps_batch)
         self.rounding = RoundingCheck(ledger, self.active, tolerance, budget, residual)
-        demand = Demand.of(problem.dtype(ledger.z), stopping.rtol)
+        demand = Demand.of(problem.dtype(ledger.z), stopping)
         self.acceptance = Acceptance(
             ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself,
-            coupled=sequence is not None,
+            coupled=sequence is not None, limits=limits,
         )  # fmt: skip
         steps = problem.relative_to_iterate and not isinstance(solver, WholeSolver)
         self._contraction = Contraction() if steps else None
@@ -192,6 +194,8 @@ class Monitor:
             residual, short = self._confirmation.run(self._first_norms, more)
             if short:
                 self._rules = replace(self._rules, margin=0.5 * self._rules.margin)
+            over = self.acceptance.examine_equations(can_go_on=not self._stopped)
+            residual = residual if over is None else over
         else:
             residual = self.acceptance.examine(can_go_on=not self._stopped)
         running = self.ledger.running

@@ -18,6 +18,8 @@ from torch import Tensor
 from ..interface.goal import Callback
 from ..interface.problem import Derivative, Problem
 from ..interface.solution import FlatSolution
+from ..interface.stopping import Stopping
+from .limits import ResidualLimits
 
 # Beyond this power of the range of the dtype, products of four numbers leave it.
 _POWER = 0.25
@@ -80,9 +82,16 @@ class Units:
             restrict=None if restrict is None else restricted,
         )
 
-    def atol(self, atol: np.ndarray) -> np.ndarray:
-        """Absolute tolerances in these units."""
-        return np.asarray(atol * _host(self.equation))
+    def atol(self, atol: np.ndarray, stopping: Stopping) -> np.ndarray:
+        """Absolute tolerances in these units; those of limits on single equations are in them already."""
+        return atol if stopping.atol is None else np.asarray(atol * _host(self.equation))
+
+    def stopping(self, stopping: Stopping, z: Tensor) -> Stopping:
+        """A rule with its limits on single equations in these units."""
+        limits = ResidualLimits.of(stopping, z)
+        if limits is None:
+            return stopping
+        return replace(stopping, atol_residual=limits.largest * self.equation)  # type: ignore[arg-type]
 
     def callback(self, callback: Callback | None) -> Callback | None:
         """The caller's callback, which sees norms in the caller's units."""

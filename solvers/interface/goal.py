@@ -89,10 +89,6 @@ class Goal:
 
     def lowered(self, factor: np.ndarray, held: np.ndarray) -> Goal:
         """The goal with thresholds multiplied by `factor`, for the systems that are not `held`."""
-        tolerance = replace(self.tolerance, rtol=self.tolerance.rtol * factor)
+        rtol, atol = self.tolerance.rtol * factor, self.tolerance.atol * factor
+        tolerance = replace(self.tolerance, rtol=rtol, atol=atol)
         return replace(self, tolerance=tolerance, held=held)
-
-    @property
-    def rtol_asked(self) -> Tensor | None:
-        """Relative tolerances for a part of this solve; `None` where they are the default."""
-        return None if self.stopping.rtol is None else torch.from_numpy(self.tolerance.rtol)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 
@@ -21,23 +22,38 @@ DEFAULT_RTOL = {
 class Stopping(Options):
     """The stopping rule of one solve, the same for every solver.
 
-    A system has converged when the root-mean-square norm of its residual satisfies
+    A system claims to have converged when the root-mean-square norm of its residual satisfies
     `‖r‖ ≤ atol + rtol · reference`. The reference is `‖z‖` for a fixed point `r = f(z) − z`, and the
     residual at the start for a root and for a linear equation. Both scale with the problem, so
     that rescaling the equation or the unknown leaves the iteration as it is.
 
-    Of a nonlinear root with up to 64 unknowns this is a claim that is examined: the step of Newton's
-    method that is still missing must be small beside every unknown (1e-8 of it in float64, 1e-4 in
-    float32; 100 · `rtol` if that is given and larger, at most 0.1), or every equation met to rounding. A
-    refused system goes on to a smaller residual. A residual of at most `atol`, where that is given, is
-    taken at its word. `Solution.error` has the estimate.
+    Of a linear equation that is all. A nonlinear one is then examined by an estimate of the error of `z`,
+    which `Solution.error` has: `rtol` is the tolerance on it. The step of Newton's method that is still
+    missing must be at most `rtol` times every unknown, or every equation be met to rounding. A refused
+    system goes on to a smaller residual.
+
+    Tolerances on the residual are `rtol_residual`, on its norm beside the reference, `atol_residual`, on each
+    equation, and `atol`, on its norm:
+
+    | given | accepted where |
+    |---|---|
+    | nothing, or `rtol` | the error of every unknown is at most `rtol` |
+    | `rtol_residual`, `atol_residual` | the residual is small enough, whatever the error is |
+    | the same and `rtol` > 0 | both: the residual is small enough, *and* the error |
+    | `atol`, with any other | the norm of the residual is at most `atol`, *or* as above |
 
     Attributes:
-        rtol: Relative tolerance; `None` takes 1e-10 in float64, 1e-6 in float32 and four units of
-            rounding in half precision.
-        atol: Absolute tolerance; `None` takes 0, and for fixed points the square of the epsilon of the
-            dtype of iterates, as a part of the size of the start or of its residual: it only ends
-            iterations towards zero.
+        rtol: Relative tolerance on the error of every unknown, of at most 0.1 and no less than 64 roundings.
+            `None` takes 1e-8 in float64, 1e-4 in float32 and 0.1 in half precision. 0 asks for nothing. Of a
+            linear equation it is the tolerance on the residual.
+        rtol_residual: Relative tolerance on the norm of the residual. `None` takes `rtol`; where that is not
+            given either, 1e-10 in float64, 1e-6 in float32 and four roundings in half precision.
+        atol: Absolute tolerance on the norm of the residual; `None` takes 0, and for fixed points the square
+            of the epsilon of the dtype of iterates, as a part of the size of the start or of its residual:
+            it only ends iterations towards zero.
+        atol_residual: Absolute tolerance on the residual of each equation: a number, or a tensor or sequence
+            with one for each equation of a system (in the order of the flattened unknown), or for each
+            equation of all systems.
         max_steps: Limit on solver steps; `None` takes the solver's own default.
         max_evaluations: Limit on evaluations of the equation; `None` for no limit.
         max_products: Limit on products with the Jacobian and its transpose, those of linear solvers
@@ -62,7 +78,9 @@ class Stopping(Options):
     """
 
     rtol: float | None = None
+    rtol_residual: float | None = None
     atol: float | None = None
+    atol_residual: float | tuple[float, ...] | None = None
     max_steps: int | None = None
     max_evaluations: int | None = None
     max_products: int | None = None
@@ -72,10 +90,11 @@ class Stopping(Options):
     divergence: float = 1e10
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "atol"):
+        for name in ("rtol", "rtol_residual", "atol"):
             tolerance = getattr(self, name)
             if tolerance is not None and not is_number(tolerance, 0):
                 raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
+        object.__setattr__(self, "atol_residual", _limits(self.atol_residual))
         for name in ("max_steps", "max_evaluations", "max_products"):
             limit = getattr(self, name)
             if limit is not None and not is_integer(limit, 0):
@@ -95,6 +114,35 @@ class Stopping(Options):
         limits = (self.max_steps, self.max_evaluations, self.max_products, self.max_seconds)
         return any(limit is not None for limit in limits)
 
+    @property
+    def residual_alone(self) -> bool:
+        """True if the residual decides, whatever the error is."""
+        limited = self.atol_residual is not None or self.rtol_residual is not None
+        return limited and not self.rtol
+
+    @property
+    def is_default(self) -> bool:
+        """True if no relative tolerance and none on single equations is given."""
+        return (self.rtol, self.rtol_residual, self.atol_residual) == (None, None, None)
+
     def relative(self, dtype: torch.dtype) -> float:
         """The relative tolerance in force for residuals computed in `dtype`."""
+        if self.rtol_residual is not None:
+            return self.rtol_residual
+        if self.atol_residual is not None and not self.rtol:
+            return 0.0
         return DEFAULT_RTOL[dtype] if self.rtol is None else self.rtol
+
+
+def _limits(given: Any) -> float | tuple[float, ...] | None:
+    """Tolerances on residuals as numbers, which can be compared and written."""
+    if given is None or is_number(given, 0):
+        return given
+    fault = f"atol_residual must be a number ≥ 0, numbers ≥ 0 or None, got {given!r}"
+    try:
+        flat = torch.as_tensor(given, dtype=torch.float64).detach().flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(fault) from None
+    if not flat or not all(is_number(limit, 0) for limit in flat):
+        raise ValueError(fault)
+    return tuple(flat)

@@ -45,22 +45,36 @@ class Tolerance:
 
     @staticmethod
     def of(
-        problem: Problem, stopping: Stopping, z: Tensor, rtol: Tensor | None = None
+        problem: Problem, stopping: Stopping, z: Tensor, typical: Tensor | None = None
     ) -> Tolerance:
-        """The tolerances of a solve from `z`; `rtol` per system in place of the one of `stopping`."""
+        """The tolerances of a solve from `z`.
+
+        Args:
+            problem: The systems.
+            stopping: The rule that they come from.
+            z: The start, `(batch, n)`.
+            typical: The norm of the largest residuals that are allowed, `(batch,)`, if there are limits on
+                single equations.
+        """
         # Where the reference is the first residual, no absolute tolerance is needed.
-        ends_at_zero = problem.relative_to_iterate and stopping.atol is None
-        if rtol is None:
-            relative = np.full(z.shape[0], stopping.relative(problem.dtype(z)))
-        else:
-            relative = rtol.detach().cpu().numpy().astype(np.float64)
+        ends_at_zero = problem.relative_to_iterate and stopping.atol is None and typical is None
+        atol = np.full(z.shape[0], stopping.atol or 0.0)
+        relative = stopping.relative(problem.dtype(z))
+        if stopping.atol is None and typical is not None and relative == 0:
+            atol = typical.cpu().numpy().astype(np.float64)
         return Tolerance(
-            rtol=relative,
-            atol=np.full(z.shape[0], stopping.atol or 0.0),
-            is_default=rtol is None and stopping.rtol is None,
+            rtol=np.full(z.shape[0], relative),
+            atol=atol,
+            is_default=stopping.is_default,
             relative_to_iterate=problem.relative_to_iterate,
             zero=torch.finfo(z.dtype).eps ** 2 if ends_at_zero else 0.0,
         )
+
+    @staticmethod
+    def of_norms(rtol: Tensor) -> Tolerance:
+        """Relative tolerances on the residual norms of linear equations, `(batch,)`."""
+        relative = rtol.detach().cpu().numpy().astype(np.float64)
+        return Tolerance(relative, np.zeros_like(relative), False, False)
 
     def begun(self, size: np.ndarray) -> Tolerance:
         """The tolerances of a solve whose start, or the residual there, has these sizes."""

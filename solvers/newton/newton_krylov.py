@@ -15,6 +15,7 @@ from ..interface.problem import Linearization, Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
 from ..interface.stopping import Stopping
+from ..interface.tolerance import Tolerance
 from ..linear.gmres import GMRES
 from .globalisation import (
     FullSteps,
@@ -38,6 +39,8 @@ class NewtonKrylovState(PointState):
     end_status: Tensor
     short: Tensor
     """Last linear solves in a row that missed their tolerance, `(batch,)`, if these are limited."""
+    spent: Tensor
+    """Steps of all linear solves so far, `(batch,)`, if these are limited."""
 
     @property
     def norm(self) -> Tensor:
@@ -61,6 +64,8 @@ class NewtonKrylov(Solver):
             used if it lowers the linear residual at all.
         max_short_solves: Linear solves in a row that may miss their tolerance before the system ends
             with `LINEAR_SOLVE_FAILED`; `None` for any number.
+        linear_budget: Steps of all its linear solves together after which a system ends with
+            `LINEAR_SOLVE_FAILED`; `None` for any number.
 
     Raises:
         ValueError: An option is out of range.
@@ -83,6 +88,7 @@ class NewtonKrylov(Solver):
     globalisation: Globalisation | None = field(default_factory=NonmonotoneLineSearch)
     max_linear_steps: int = 200
     max_short_solves: int | None = None
+    linear_budget: int | None = None
     needs: ClassVar[str] = "products with the Jacobian"
     suits: ClassVar[str] = "many unknowns"
 
@@ -99,9 +105,10 @@ class NewtonKrylov(Solver):
         limit = self.max_linear_steps
         if not is_integer(limit, 1):
             raise ValueError(f"max_linear_steps must be an integer ≥ 1, got {limit!r}")
-        most = self.max_short_solves
-        if most is not None and not is_integer(most, 1):
-            raise ValueError(f"max_short_solves must be an integer ≥ 1 or None, got {most!r}")
+        for name in ("max_short_solves", "linear_budget"):
+            most = getattr(self, name)
+            if most is not None and not is_integer(most, 1):
+                raise ValueError(f"{name} must be an integer ≥ 1 or None, got {most!r}")
 
     @property
     def keeps_batch(self) -> bool:
@@ -115,11 +122,11 @@ class NewtonKrylov(Solver):
         point = Point.of(z, residual)
         forcing = torch.full_like(point.norm, self.first_forcing)
         none = torch.zeros_like(point.norm)
-        return NewtonKrylovState(point, self._rule.begin(point), forcing, none, none)
+        return NewtonKrylovState(point, self._rule.begin(point), forcing, none, none, none)
 
     def step(self, problem: Problem, state: NewtonKrylovState) -> NewtonKrylovState:
         linearization = problem.linearization(state.z)
-        move, usable, reached = self._solve(problem, linearization, state)
+        move, usable, reached, steps = self._solve(problem, linearization, state)
         model = Model(
             state.residual, move, linearization.jvp, linearization.vjp, exact=problem.linear
         )
@@ -132,14 +139,18 @@ class NewtonKrylov(Solver):
         if self.max_short_solves is not None:
             short = torch.where(torch.from_numpy(reached).to(short.device), 0.0, short + 1)
             usable = usable & (short < self.max_short_solves)
+        spent = state.spent
+        if self.linear_budget is not None:
+            spent = spent + torch.from_numpy(steps).to(spent)
+            usable = usable & (spent < self.linear_budget)
         end_status = torch.where(usable, end_status, int(Status.LINEAR_SOLVE_FAILED))
         forcing = self._forcing(state, advance.point.norm)
-        return NewtonKrylovState(advance.point, advance.memory, forcing, end_status, short)
+        return NewtonKrylovState(advance.point, advance.memory, forcing, end_status, short, spent)
 
     def _solve(
         self, problem: Problem, linearization: Linearization, state: NewtonKrylovState
-    ) -> tuple[Tensor, Tensor, np.ndarray]:
-        """The step, the systems whose linear residual it lowers, and the systems that meet `forcing`."""
+    ) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
+        """The step, the systems whose linear residual it lowers, those that meet `forcing`, linear steps."""
         right = state.residual
         if problem.finished is not None:
             right = torch.where(problem.finished, 0.0, right)
@@ -151,16 +162,21 @@ class NewtonKrylov(Solver):
             transpose=lambda u: -linearization.vjp(u),
             precision=problem.precision,
         )
-        limits = Stopping(atol=0.0, max_steps=self.max_linear_steps)
+        limits, tolerance = (
+            Stopping(max_steps=self.max_linear_steps),
+            Tolerance.of_norms(state.forcing),
+        )
         zero = torch.zeros_like(right)
-        result = solve(linear, self.linear_solver, zero, limits, residual=right, rtol=state.forcing)
+        result = solve(
+            linear, self.linear_solver, zero, limits, residual=right, tolerance=tolerance
+        )
         problem.counts.linear_iterations += linear.counts.evaluations
         unit = right.shape[1] ** 0.5
         left = torch.from_numpy(result.residual_norm).to(right) * unit
         usable = left < torch.linalg.vector_norm(right, dim=1)
         if problem.finished is not None:
             usable = usable | problem.finished.squeeze(1)
-        return result.z, usable, result.status == Status.CONVERGED
+        return result.z, usable, result.status == Status.CONVERGED, result.steps
 
     def _forcing(self, state: NewtonKrylovState, norm: Tensor) -> Tensor:
         progress = 0.9 * (norm / state.norm) ** 2

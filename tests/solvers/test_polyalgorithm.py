@@ -158,8 +158,9 @@ def test_members_are_chosen_by_the_memory_of_their_jacobians() -> None:
         return [type(member).__name__ for member in default_members(batch, n)]
 
     assert kinds(1, 64)[0] == "Newton"
-    assert kinds(1, 65)[:2] == ["NewtonKrylov", "Newton"]
-    assert kinds(1, 2048)[:2] == ["NewtonKrylov", "Newton"]
+    assert kinds(1, 512)[0] == "Newton"
+    assert "NewtonKrylov" in kinds(1, 65)
+    assert kinds(1, 513)[:2] == kinds(1, 2048)[:2] == ["NewtonKrylov", "Newton"]
     assert "Newton" not in kinds(1, 2049)
     assert "Newton" not in kinds(3, 2048)
 
@@ -178,12 +179,16 @@ def test_members_are_chosen_by_the_memory_of_their_jacobians() -> None:
 
 
 def test_where_krylov_solves_fail_dense_jacobians_take_over() -> None:
-    # Without a preconditioner GMRES needs n steps for the Jacobian of a long feeder, and gets 200.
+    # Without a preconditioner GMRES needs n steps for the Jacobian of a long feeder, and has n / 2 in all.
     problem = problems.get("power-flow")
-    start = problem.start(300)
-    krylov = root(problem.function, start, solver=default_members(1, 300)[0], on_failure="accept")
+    start = problem.start(600)
+    first = default_members(1, 600)[0]
+    krylov = root(problem.function, start, solver=first, on_failure="accept")
     assert krylov.status.item() == Status.LINEAR_SOLVE_FAILED
-    assert krylov.steps.item() == 10
+    assert isinstance(first, NewtonKrylov)
+    assert first.linear_budget == 300
+    # The last of its solves may take 200 steps more.
+    assert krylov.counts.linear_iterations <= 500 + krylov.steps.item()
     dense = root(problem.function, start, solver=Newton())
     assert krylov.residual_norm > 100 * dense.residual_norm
     default = root(problem.function, start)
@@ -192,7 +197,7 @@ def test_where_krylov_solves_fail_dense_jacobians_take_over() -> None:
     (jacobian,) = torch.func.jacrev(problem.function, argnums=(0,))(dense.value)
     smallest = torch.linalg.svdvals(jacobian)[-1]
     distance = torch.linalg.vector_norm(default.value - dense.value)
-    assert distance <= 2 * 300**0.5 * (default.residual_norm + dense.residual_norm) / smallest
+    assert distance <= 2 * 600**0.5 * (default.residual_norm + dense.residual_norm) / smallest
 
 
 def test_where_krylov_solves_fail_sparse_jacobians_take_over() -> None:

@@ -101,7 +101,7 @@ def test_given_tolerances_make_the_path_accurate() -> None:
         rates = torch.tensor([1.0, 20.0], dtype=torch.float64)
         solution = root(
             lambda z: rates * (z - 1), torch.zeros(2, dtype=torch.float64),
-            solver=SteadyState(**tolerances), stopping=Stopping(rtol=1e-6),
+            solver=SteadyState(**tolerances), stopping=Stopping(rtol=0.0, atol=1.42e-5),
         )  # fmt: skip
         # rates · error ≤ 1e-6 of the first residual, 14.2 in root-mean-square.
         np.testing.assert_allclose(as_float64(solution.value), 1.0, rtol=0, atol=2.1e-5)
