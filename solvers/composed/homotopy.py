@@ -91,7 +91,7 @@ class Homotopy(WholeSolver):
     needs: ClassVar[str] = "what its corrector needs"
     suits: ClassVar[str] = "where nothing else leads: past singular Jacobians and folds"
 
-    default_max_steps: ClassVar[int] = 300
+    default_max_steps: ClassVar[int] = 60
 
     def __post_init__(self) -> None:
         if not isinstance(self.corrector, Solver):

@@ -13,11 +13,18 @@ from torch import Tensor
 from ..driving.driver import solve
 from ..driving.ledger import Ledger
 from ..interface.goal import Goal
+from ..interface.norms import rms
 from ..interface.problem import Problem
+from ..interface.scale import first_length
 from ..interface.solution import Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
 from .edges import at_edge, beside
 from .members import default_members
+
+# An iterate so many times as large as the start, or the first step, is far out.
+_FAR = 1e4
+# The best iterate is another start where its residual is below this fraction of the first.
+_LOWER = 0.9
 
 
 @dataclass
@@ -51,7 +58,8 @@ class Polyalgorithm(WholeSolver):
     """Try several solvers in turn until every system is solved: the default of `root`.
 
     Each member begins at the start of the solve with every unsolved system, since where one stalls others
-    would too; of a linear equation it goes on from the best iterate. Its tolerance is that of the whole
+    would too; of a linear equation it goes on from the best iterate. If all have failed, those that take
+    steps begin once more at the best iterate, unless that is far out. Its tolerance is that of the whole
     solve; solved systems are fixed and cost nothing more. An equation that the first member solves costs
     what that member costs. A member may diverge for a while and return: only NaN, its own verdict or a
     limit ends it, and the best iterate is kept in any case.
@@ -116,6 +124,11 @@ class Polyalgorithm(WholeSolver):
             relay.hand_to(member, last=position == len(members) - 1)
             if relay.over:
                 break
+        if not (problem.linear or relay.over) and relay.begin_at_best():
+            for position, member in enumerate(members):
+                # Those that run whole are last resorts, and look at more than the start anyway.
+                if not (relay.over or isinstance(member, WholeSolver)):
+                    relay.hand_to(member, last=True, index=position)
         if self.remember and max(relay.solved) > 0:
             self.winner.member = members[int(np.argmax(relay.solved))]
         return relay.outcome()
@@ -137,6 +150,7 @@ class _Relay:
         self._problem, self._goal = problem, goal
         self._ledger = Ledger(z)
         self._start: Tensor = z
+        self._reference = goal.reference
         self._first: Tensor | None = residual
         self._held = np.zeros(z.shape[0], dtype=bool) if goal.held is None else goal.held.copy()
         # Without a limit each member has its own default.
@@ -151,8 +165,31 @@ class _Relay:
         """True once every system is solved or fixed, the budget is spent, or the caller ended the solve."""
         return self._stopped or bool(self._held.all()) or self._budget.spent(0)
 
-    def hand_to(self, member: Solver, last: bool) -> None:
-        """Let `member` try the unsolved systems, and keep the iterates that it improves."""
+    def begin_at_best(self) -> bool:
+        """Make the best iterates of unsolved systems their start, but for those far out.
+
+        Far out what is small beside the start tells nothing of a root. True if a system begins again.
+        """
+        ledger, start = self._ledger, self._start
+        first = self._problem.residual(start) if self._first is None else self._first
+        step = first_length(self._problem, start, first) * first
+        size = torch.maximum(rms(start), rms(step))
+        near = (rms(ledger.z) <= _FAR * size) & (rms(first) > 0)
+        lower = torch.from_numpy(ledger.norm).to(start) <= _LOWER * rms(first)
+        self._held = self._held | ~(near & lower).cpu().numpy()
+        self._start, self._first = ledger.z, None
+        if self._reference is not None:
+            self._reference = torch.from_numpy(ledger.norm).to(start)
+        return not self._held.all()
+
+    def hand_to(self, member: Solver, last: bool, index: int | None = None) -> None:
+        """Let a member try the unsolved systems, and keep the iterates that it improves.
+
+        Args:
+            member: The member.
+            last: It may spend all that is left of the limits.
+            index: Its place, if it has had its turn.
+        """
         self._steps_before = self._last_step
         goal, ledger = self._goal, self._ledger
         share, self._budget = self._budget.divided(last)
@@ -165,7 +202,7 @@ class _Relay:
             share.limit(replace(goal.stopping, divergence=math.inf)),
             residual=residual,
             tolerance=goal.tolerance,
-            reference=goal.reference,
+            reference=self._reference,
             callback=None if goal.callback is None else self._report,
             trace=goal.trace,
             held=self._held if self._held.any() else None,
@@ -181,7 +218,10 @@ class _Relay:
         ledger.reasons.update({i: why for i, why in result.reasons.items() if nearest[i]})
         # No member can solve a system from a start that is not finite.
         self._held = self._held | solved | ~np.isfinite(ledger.norm)
-        self.solved.append(int(solved.sum()))
+        if index is None:
+            self.solved.append(int(solved.sum()))
+        else:
+            self.solved[index] += int(solved.sum())
         gave_up = result.status != Status.MAX_STEPS
         self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
         if result.trace is not None:

@@ -252,7 +252,7 @@ class Monitor:
 def _rules(solver: Solver, stopping: Stopping, n: int) -> Rules:
     horizon = min(n, _LONGEST_HORIZON) if solver.confirm_residual else 1
     return Rules(
-        patience=max(stopping.patience, horizon),
+        patience=max(int(min(stopping.patience, solver.most_patience)), horizon),
         patience_at_rounding=min(max(stopping.patience // 10, horizon), stopping.patience),
         divergence=stopping.divergence,
         ends_itself=solver.ends_itself,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,11 @@ class Solver(Options, ABC):
     def keeps_batch(self) -> bool:
         """True if options refer to systems by their place, so that none may be dropped."""
         return False
+
+    @property
+    def most_patience(self) -> float:
+        """Steps without progress after which the method makes none, if fewer than `Stopping.patience`."""
+        return math.inf
 
     @abstractmethod
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> Any:

@@ -20,6 +20,10 @@ from torch import Tensor
 from ...options.options import Options, check_truth, is_integer
 from ..interface.problem import Problem
 
+# Steps that gain less than a thousandth in all, after which a damped method or one with a trust region is at
+# a local minimum.
+DESCENT_PATIENCE = 40
+
 
 @dataclass(frozen=True)
 class Point:

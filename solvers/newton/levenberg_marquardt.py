@@ -12,7 +12,15 @@ from ...options.options import check_truth, is_integer, is_positive
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
-from .globalisation import Point, PointState, first_norms, next_norms, settled_systems, units
+from .globalisation import (
+    DESCENT_PATIENCE,
+    Point,
+    PointState,
+    first_norms,
+    next_norms,
+    settled_systems,
+    units,
+)
 from .newton import dense_model
 from .parabola import SUFFICIENT_DECREASE
 from .trust_region import decrease, promised_decrease
@@ -75,6 +83,10 @@ class LevenbergMarquardt(Solver):
     suits: ClassVar[str] = "singular Jacobians, poor starts"
 
     default_max_steps: ClassVar[int] = 100
+
+    @property
+    def most_patience(self) -> float:
+        return DESCENT_PATIENCE
 
     def __post_init__(self) -> None:
         if not is_positive(self.first_damping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from ..interface.solver import Solver
 from ..linear.dense import DenseFactors
 from ..linear.rows import product
 from .globalisation import (
+    DESCENT_PATIENCE,
     FullSteps,
     Globalisation,
     Model,
@@ -163,6 +165,11 @@ class Newton(Solver):
         check_globalisation(self.globalisation)
         if self.refresh is not None and not is_integer(self.refresh, 1):
             raise ValueError(f"refresh must be an integer ≥ 1 or None, got {self.refresh!r}")
+
+    @property
+    def most_patience(self) -> float:
+        # A line search may crawl along a valley.
+        return DESCENT_PATIENCE if isinstance(self.globalisation, TrustRegion) else math.inf
 
     @property
     def _rule(self) -> Globalisation:

@@ -214,6 +214,45 @@ def test_where_krylov_solves_fail_sparse_jacobians_take_over() -> None:
     assert norm <= 5000**0.5 * 5000**2 * residuals
 
 
+def test_members_that_failed_from_the_start_begin_again_at_the_best_iterate() -> None:
+    # Every member ends in the local minimum from here; from where they end a fresh trust region leaves it.
+    problem = problems.get("boggs", start_scale=100)
+    alone = [
+        root(problem.residual, problem.start(), solver=member, on_failure="accept").converged
+        for member in default_members(1, 2)
+    ]
+    assert not any(alone)
+    solution = root(problem.residual, problem.start())
+    assert problem.residual(solution.value).abs().max() <= 1e-10
+
+
+@pytest.mark.parametrize(
+    "without_root", [lambda z: torch.exp(-z), lambda z: 2 + torch.sin(z), lambda z: 1 / (1 + z**2)]
+)
+def test_an_iterate_far_out_is_no_second_start(without_root: Callable[[Tensor], Tensor]) -> None:
+    for start in (1.0, 100.0):
+        solution = root(
+            without_root, torch.tensor([start], dtype=torch.float64), on_failure="accept"
+        )
+        assert not solution.converged
+
+
+def test_a_budget_of_linear_steps_is_that_of_each_system() -> None:
+    problem = problems.get("power-flow")
+    start = problem.start(100)
+    solver = NewtonKrylov(linear_budget=40)
+    alone = root(problem.function, start, solver=solver, on_failure="accept")
+    assert alone.status.item() == Status.LINEAR_SOLVE_FAILED
+    # Beside one that is solved at its start, in the same steps and to the same bits.
+    solved = root(problem.function, start).value
+    both = root(
+        lambda z: torch.stack([problem.function(row) for row in z]), torch.stack((start, solved)),
+        solver=solver, batch_dims=1, on_failure="accept",
+    )  # fmt: skip
+    assert both.steps[0] == alone.steps
+    torch.testing.assert_close(both.value[0], alone.value, rtol=1e-9, atol=0)
+
+
 # --- Limits, callback, trace ----------------------------------------------------------------------
 
 
