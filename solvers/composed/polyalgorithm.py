@@ -126,7 +126,7 @@ class Polyalgorithm(WholeSolver):
                 break
         if not (problem.linear or relay.over) and relay.begin_at_best():
             for position, member in enumerate(members):
-                # Those that run whole are last resorts, and look at more than the start anyway.
+                # Members that run whole are last resorts, and look at more than the start anyway.
                 if not (relay.over or isinstance(member, WholeSolver)):
                     relay.hand_to(member, last=True, index=position)
         if self.remember and max(relay.solved) > 0:
