@@ -44,6 +44,8 @@ _ZERO = 1e-16
 _ZERO_AT_LAST = 1e4
 # An error that a solver estimates from old factors must be so much smaller than the accepted one.
 _SAFE = 0.1
+# An observed error is believed where the estimate is at most so many times what is accepted.
+_SLACK = 2.0
 # The residual of a refused system must fall by this much more than its error is too large.
 _FURTHER = 0.1
 # Evaluations that find where a residual becomes zero.
@@ -169,6 +171,8 @@ class Acceptance:
         self.factor = np.ones(batch)
         self._refused = np.zeros(batch, dtype=bool)
         """Systems of which a claim was refused or put off."""
+        self._observed = np.full(batch, np.nan)
+        """Errors of slow fixed points, which serve where nothing better is found out."""
         self._settled = np.zeros(batch, dtype=bool)
         """Systems whose refusal is final."""
         self._last: tuple[Tensor, np.ndarray, Estimate] | None = None
@@ -196,11 +200,17 @@ class Acceptance:
         self._settled |= refused
 
     def put_off(
-        self, claims: np.ndarray, norm: np.ndarray, error: np.ndarray, far: np.ndarray
+        self,
+        claims: np.ndarray,
+        norm: np.ndarray,
+        error: np.ndarray,
+        far: np.ndarray,
+        slow: np.ndarray,
     ) -> np.ndarray:
         """The fixed points among `claims` that go on, since their observed `error` is too large.
 
         Of those that went `far`, or have no residual left, the contraction tells nothing: they are examined.
+        So are `slow` ones, where an extrapolation may have hidden the slowest part of the error.
 
         In half precision, where residuals are at their rounding level from the first claim on, none does.
         """
@@ -209,7 +219,9 @@ class Acceptance:
         large = error > self._demand.xtol
         late = claims & large & (norm > self._at_its_word) & np.bool_(self._demand.is_fine)
         self._refused |= late
-        small = claims & ~late & ~np.isnan(error) & ~((far | (norm == 0)) & self._possible)
+        known = claims & ~late & ~np.isnan(error)
+        small = known & ~((far | slow | (norm == 0)) & self._possible)
+        self._observed = np.where(known & slow & ~far, error, self._observed)
         self._ledger.error = np.where(small, error, self._ledger.error)
         return np.asarray(late)
 
@@ -270,9 +282,15 @@ class Acceptance:
         if estimate is None:
             return None
         error, distance = (part.cpu().numpy() for part in (estimate.error, estimate.to_zero))
-        accepted = demand.met(estimate, self._form)
-        refused = claimed & ~accepted.cpu().numpy()
-        ledger.error = np.where(claimed, estimate.stated.cpu().numpy(), ledger.error)
+        accepted = demand.met(estimate, self._form).cpu().numpy()
+        stated = estimate.stated.cpu().numpy()
+        slow = ~np.isnan(self._observed)
+        if slow.any():
+            unsolved = slow & np.isinf(error)
+            stated = np.where(unsolved, self._observed, stated)
+            accepted |= unsolved | (slow & (error <= _SLACK * demand.xtol))
+        refused = claimed & ~accepted
+        ledger.error = np.where(claimed, stated, ledger.error)
         lost = claimed & zero & ~(error <= demand.xtol)
         if lost.any():
             lost &= underflows(self._active.whole, self._start, ledger.z)

@@ -39,6 +39,8 @@ _LONGEST_HORIZON = 512
 
 # A fixed point so many times as large as the start and its residual may be on its way to infinity.
 _FAR = 1e4
+# A fixed point that takes so many steps is contracted slowly.
+_SLOW = 64
 
 
 class Monitor:
@@ -130,7 +132,7 @@ class Monitor:
             if contraction is not None and (claims := running & (norm <= threshold)).any():
                 error = self.active.spread(contraction.error())
                 far = reference > _FAR * self._begun_at
-                late = self.acceptance.put_off(claims, norm, error, far)
+                late = self.acceptance.put_off(claims, norm, error, far, own >= _SLOW)
                 bar = np.where(late, -1.0, threshold)
             codes = verdict(
                 self._rules, norm, bar, self._first_norms, progress, step,

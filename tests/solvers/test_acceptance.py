@@ -273,3 +273,21 @@ def test_the_steps_of_a_system_do_not_depend_on_its_neighbours():
         assert torch.equal(alone.value[0], together.value[i])
         assert alone.steps.item() == together.steps[i].item()
         assert alone.error.item() == together.error[i].item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize("rate", [0.99, 0.999, 0.9999])
+def test_an_extrapolation_does_not_hide_the_slowest_part_of_the_error(rate, dtype):
+    # Residuals of Anderson's method fall fast long before the slowest of sixty rates is resolved.
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        axes = torch.linalg.qr(torch.randn(60, 60, dtype=F64, generator=generator)).Q
+        A = (axes * (rate * torch.linspace(-1, 1, 60, dtype=F64))) @ axes.mT
+        A, c = A.to(dtype), torch.randn(60, dtype=dtype, generator=generator)
+        want = torch.linalg.solve(torch.eye(60, dtype=F64) - A.double(), c.double())
+        solution = im.fixed_point(
+            lambda z, A=A, c=c: A @ z + c, torch.zeros(60, dtype=dtype), on_failure="accept"
+        )
+        if bool(solution.converged):
+            error = torch.linalg.vector_norm(solution.value - want) / torch.linalg.vector_norm(want)
+            assert solution.error >= error / 10
