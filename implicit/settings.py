@@ -21,6 +21,9 @@ from ..solvers.interface.problem import FORMS, Form
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
 from .surroundings.failure import POLICIES, FailurePolicy
 
+# Where plain steps multiply the residual by at most this, an extrapolation saves hardly an evaluation.
+_FAST = 0.7
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -93,7 +96,7 @@ class Settings:
         if self.linear:
             return GMRES()
         if self.form == "fixed_point":
-            return Anderson()
+            return Anderson(plain_below=_FAST)
         return NewtonKrylov() if self.chosen_gradient.records_steps else Polyalgorithm()
 
     @property

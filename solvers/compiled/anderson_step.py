@@ -54,7 +54,7 @@ def compiled_step(solver: Any, problem: Problem, state: Any, floor: float, expan
     after = type(state)(
         z, residual, ring, state.first, state.identity, state.mixing, torch.from_numpy(sizes[0]),
         torch.from_numpy(before.limits[0]), state.strict, state.lenient,
-        torch.from_numpy(before.plain), state.relative, state.tiny, count,
+        torch.from_numpy(before.plain), state.fast, state.relative, state.tiny, count,
         torch.from_numpy(sizes[1]), torch.from_numpy(following),
     )  # fmt: skip
     after.arrays = before._replace(size=sizes[0])

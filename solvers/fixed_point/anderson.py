@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ...options.options import is_integer, is_number, is_positive
 from ..compiled.anderson_step import AndersonArrays, compiled_step
@@ -43,6 +44,8 @@ class AndersonState:
     """The two values that `limit` takes."""
     plain: Tensor
     """Boolean: the next step is a plain one."""
+    fast: Tensor
+    """Boolean: plain steps have been fast enough until now."""
     relative: float
     """The relative increase of the diagonal."""
     tiny: float
@@ -58,6 +61,29 @@ class AndersonState:
     def z_norm(self) -> Tensor | None:
         """Norms of the iterates, `(batch,)`, where they are known."""
         return None if self.z_size is None else self.z_size.flatten()
+
+    @property
+    def norm(self) -> Tensor:
+        """Residual norms, `(batch,)`."""
+        return self.size.flatten()
+
+
+@dataclass
+class PlainState:
+    """Iterate of a batch in which plain steps are still fast enough for every system."""
+
+    z: Tensor
+    residual: Tensor
+    first: Tensor
+    mixing: Tensor | None
+    size: Tensor
+    fast: Tensor
+    growth: Tensor
+    """The factor by which the last step changed the norm, `(batch, 1)`; 1 at the start."""
+    residual_before: Tensor
+    target_before: Tensor
+    """Residual and plain step of the point before."""
+    count: int
 
     @property
     def norm(self) -> Tensor:
@@ -86,6 +112,9 @@ class Anderson(Solver):
             happens only when the norm has grown by more than this factor. So the method keeps up with
             plain iteration on non-normal contractions, and solves maps that expand. `None` for no
             safeguard.
+        plain_below: A system takes plain steps for as long as each multiplies its residual norm by at most
+            this factor: an extrapolation costs several plain steps on small systems. `None` extrapolates from
+            the first step on.
         compiled: Compute the step of each system at once in compiled code, where the tensors are on a
             CPU in float32 or float64 and autograd does not record; elsewhere the option changes nothing.
             It pays from some hundred steps on: the first use in a process takes a third of a second,
@@ -111,6 +140,7 @@ class Anderson(Solver):
     regularisation: float | None = None
     restart: int | None = None
     safeguard: float | None = 10.0
+    plain_below: float | None = None
     compiled: bool = False
     suits: ClassVar[str] = "the default for fixed points"
 
@@ -131,15 +161,38 @@ class Anderson(Solver):
             raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
         if self.safeguard is not None and not is_number(self.safeguard, 1):
             raise ValueError(f"safeguard must be a number ≥ 1 or None, got {self.safeguard!r}")
+        if self.plain_below is not None and not is_positive(self.plain_below):
+            raise ValueError(f"plain_below must be positive or None, got {self.plain_below!r}")
+        if self.plain_below is not None and self.compiled:
+            raise ValueError(
+                "compiled=True extrapolates from the first step on: give plain_below=None"
+            )
         check_compiled(self.compiled, self.kind, "II")
 
-    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState:
+    def init(self, problem: Problem, z: Tensor, residual: Tensor) -> AndersonState | PlainState:
         length = first_step_length(problem, z, residual)
         mixing = None if length is None else self.mixing * length
-        batch, n = z.shape
-        slots = self.memory + 1
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         first = size.detach().masked_fill(size == 0, 1.0)
+        fast = torch.full_like(size, self.plain_below is not None, dtype=torch.bool)
+        if self.plain_below is None:
+            return self._remembering(z, residual, first, mixing, size, fast, 0)
+        ones = torch.ones_like(first)
+        return PlainState(z, residual, first, mixing, size, fast, ones, residual, residual, 0)
+
+    def _remembering(
+        self,
+        z: Tensor,
+        residual: Tensor,
+        first: Tensor,
+        mixing: Tensor | None,
+        size: Tensor,
+        fast: Tensor,
+        count: int,
+    ) -> AndersonState:
+        """A state without past moves."""
+        batch, n = z.shape
+        slots = self.memory + 1
         identity = torch.eye(slots, dtype=z.dtype, device=z.device).expand(batch, -1, -1)
         ring = Ring(
             residuals=z.new_zeros(batch, slots, n),
@@ -147,19 +200,58 @@ class Anderson(Solver):
             weights=residual.new_zeros(batch, 1, slots),
             floor=FLOOR * identity,
         )
-        ring.slot(0).residual.copy_(residual)
-        step = self.mixing * residual if mixing is None else mixing * residual
-        ring.slot(0).target.copy_(z + step)
+        now = ring.slot(count)
+        now.residual.copy_(residual)
+        now.target.copy_(self._plain(z, residual, mixing))
         rounding = torch.finfo(z.dtype)
         relative = 16 * rounding.eps if self.regularisation is None else self.regularisation
         strict = torch.ones_like(size)
         lenient = torch.full_like(size, self.safeguard or torch.inf)
         return AndersonState(
             z, residual, ring, first, identity, mixing, size, strict, strict, lenient,
-            torch.ones_like(size, dtype=torch.bool), relative, rounding.tiny, count=0,
+            torch.ones_like(size, dtype=torch.bool), fast, relative, rounding.tiny, count=count,
         )  # fmt: skip
 
-    def step(self, problem: Problem, state: AndersonState) -> AndersonState:
+    def _plain(self, z: Tensor, residual: Tensor, mixing: Tensor | None) -> Tensor:
+        """The iterate after a plain step."""
+        if mixing is None:
+            return torch.add(z, residual, alpha=self.mixing)
+        return torch.addcmul(z, mixing, residual)
+
+    def _plain_step(self, problem: Problem, state: PlainState) -> PlainState:
+        z = self._plain(state.z, state.residual, state.mixing)
+        residual = problem.residual(z)
+        size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+        growth = size / state.size
+        fast = state.fast & ~(growth > self.plain_below)
+        return PlainState(
+            z, residual, state.first, state.mixing, size, fast, growth, state.residual, z,
+            state.count + 1,
+        )  # fmt: skip
+
+    def _begin(self, state: PlainState) -> AndersonState:
+        """Remember the last plain step, as if all had been remembered."""
+        new = self._remembering(
+            state.z, state.residual, state.first, state.mixing, state.size, state.fast, state.count
+        )
+        before, now = new.ring.slot(state.count - 1), new.ring.slot(state.count)
+        before.residual.copy_(state.residual_before).sub_(now.residual)
+        before.target.copy_(state.target_before).sub_(now.target)
+        before.weight.copy_((state.size.detach() * state.first).clamp_min(new.tiny).reciprocal())
+        if self.safeguard is not None:
+            new.limit = torch.where(state.growth > EXPANSION, new.lenient, new.strict)
+        new.plain = (state.growth > new.limit) | state.fast
+        new.ring.weight_rows.masked_fill_(new.plain, 0.0)
+        return new
+
+    def step(
+        self, problem: Problem, state: AndersonState | PlainState
+    ) -> AndersonState | PlainState:
+        if isinstance(state, PlainState):
+            # Tensors within a transform cannot be asked; they remember from the first step on.
+            if not is_functorch_wrapped_tensor(state.fast) and bool(state.fast.all()):
+                return self._plain_step(problem, state)
+            state = self._begin(state)
         if self.compiled and runs_compiled(state.z, state.residual):
             return compiled_step(self, problem, state, FLOOR, EXPANSION)
         ring, mixing, count = state.ring, state.mixing, state.count + 1
@@ -175,6 +267,7 @@ class Anderson(Solver):
             now.target.copy_(z).add_(residual, alpha=self.mixing)
         else:
             now.target.copy_(z).addcmul_(mixing, residual)
+        fast = state.fast
         before.residual.sub_(now.residual)
         before.target.sub_(now.target)
         # A residual of zero gives an equation of zeros; its weight must be finite, or 0 · ∞ is NaN.
@@ -190,13 +283,16 @@ class Anderson(Solver):
             found = torch.where(growth > EXPANSION, state.lenient, state.strict)
             limit = torch.where(plain, found, limit)
             plain = growth > limit
+            if self.plain_below is not None:
+                fast = fast & ~(growth > self.plain_below)
+                plain = plain | fast
             ring.weight_rows.masked_fill_(plain, 0.0)
         if self.restart is not None and count % self.restart == 0:
             ring.weights.zero_()
             plain = torch.ones_like(plain)
         return AndersonState(
             z, residual, ring, state.first, state.identity, mixing, size, limit,
-            state.strict, state.lenient, plain, state.relative, state.tiny, count,
+            state.strict, state.lenient, plain, fast, state.relative, state.tiny, count,
         )  # fmt: skip
 
     def combination(self, state: AndersonState) -> Tensor:

@@ -474,8 +474,9 @@ def test_wrong_options_are_errors_that_name_them():
 def test_batched_args_drop_finished_systems_and_change_nothing():
     cell, x = Cell(), inputs(8)
     x[:6] *= 1e-6
-    plain = ImplicitLayer(cell)
-    dropping = ImplicitLayer(cell, batched_args=[True])
+    # The tiny ones converge in fewer extrapolations, and in as many plain steps.
+    plain = ImplicitLayer(cell, solver=Anderson())
+    dropping = ImplicitLayer(cell, solver=Anderson(), batched_args=[True])
     rows = []
     cell.register_forward_hook(lambda module, args, output: rows.append(len(output)))
     torch.testing.assert_close(dropping(x), plain(x), rtol=1e-14, atol=1e-15)

@@ -249,3 +249,56 @@ def test_residuals_whose_squares_all_but_leave_the_range_of_the_dtype_change_not
         )  # fmt: skip
 
     assert abs(steps(scale) - steps(1.0)) <= 1
+
+
+def batch_of_rates(rates: list[float], n: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(
+        torch.randn(len(rates), n, n, dtype=torch.float64, generator=generator)
+    ).Q
+    spread = torch.linspace(-1, 1, n, dtype=torch.float64)
+    diagonal = torch.tensor(rates, dtype=torch.float64)[:, None, None] * spread
+    x = torch.randn(len(rates), n, dtype=torch.float64, generator=generator)
+    return axes * diagonal @ axes.mT, x
+
+
+def many(z: torch.Tensor, A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(torch.einsum("bij,bj->bi", A, z) + 0.1 * x)
+
+
+@pytest.mark.parametrize("kind", ["I", "II"])
+def test_plain_steps_while_these_are_fast_leave_every_system_alone(kind: Type) -> None:
+    A, x = batch_of_rates([0.2, 0.95, 0.5, 0.99])
+    solver = Anderson(kind=kind, plain_below=0.6)
+    z0 = torch.zeros_like(x)
+    together = fixed_point(many, z0, A, x, solver=solver, batch_dims=1)
+    for i in range(4):
+        # Beside others that stay fast for as long as they run.
+        others = 0.1 * A
+        others[i] = A[i]
+        beside = fixed_point(many, z0, others, x, solver=solver, batch_dims=1)
+        assert beside.steps[i] == together.steps[i]
+        assert torch.equal(beside.value[i], together.value[i])
+    # The fast ones take the steps of the plain iteration, to the same bits.
+    plain = fixed_point(many, z0, A, x, solver=FixedPointIteration(), batch_dims=1,
+                        stopping=Stopping(max_steps=10_000))  # fmt: skip
+    assert plain.steps[0] == together.steps[0]
+    assert torch.equal(plain.value[0], together.value[0])
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.99])
+def test_slow_contractions_lose_nothing_by_a_plain_beginning(rate: float) -> None:
+    A, x = batch_of_rates([rate])
+    z0 = torch.zeros_like(x)
+    first, later = (
+        fixed_point(many, z0, A, x, solver=solver, batch_dims=1).evaluations
+        for solver in (Anderson(), Anderson(plain_below=0.7))
+    )
+    assert later <= 1.1 * first
+
+
+def test_a_plain_beginning_is_not_for_compiled_steps() -> None:
+    with pytest.raises(ValueError, match="plain_below=None"):
+        Anderson(compiled=True, plain_below=0.5)
+    with pytest.raises(ValueError, match="plain_below must be positive"):
+        Anderson(plain_below=0.0)
