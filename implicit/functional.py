@@ -22,11 +22,12 @@ from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
+from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
-from .surroundings.replay import Replay, without_autocast
+from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
 
 

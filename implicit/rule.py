@@ -31,11 +31,11 @@ from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
 from .outcome import CallOutcome, Record, Solved
+from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
-from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
 
 
