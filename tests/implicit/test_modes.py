@@ -24,7 +24,7 @@ from implicitly import (
     root,
 )
 from oracle import KINDS, iteration_matrix, newton, tanh_map
-from pairs import in_pairs
+from pairs import in_pairs, name
 from torch import Tensor
 
 SOLVERS = [
@@ -42,12 +42,6 @@ SOLVERS = [
 ]
 MODES = [Exact(), Neumann(4), Phantom(4, 0.7), JacobianFree()]
 LAYOUTS = ["system", "rows", "grid", "pair"]
-
-
-def name(solver):
-    kind = getattr(solver, "kind", "")
-    inner = type(getattr(solver, "linear_solver", None)).__name__.replace("NoneType", "")
-    return f"{type(solver).__name__}{kind}{inner}"
 
 
 def transposed_inverse(mode, jacobian: Tensor, cotangent: Tensor) -> Tensor:

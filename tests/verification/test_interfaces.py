@@ -26,6 +26,8 @@ from implicitly.verification.strategies import SPECTRA, ContractiveMap, contract
 from layers import draw, function, wanted, weight
 from typer.testing import CliRunner
 
+from .implicit_layers import tanh_layer
+
 
 def wrong():
     return function(torch.sin, lambda x, g: 2 * g * x.cos())
@@ -33,7 +35,7 @@ def wrong():
 
 def loose():
     W = weight(4)
-    return ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x), stopping=Stopping(rtol=1e-3))
+    return tanh_layer(W, stopping=Stopping(rtol=1e-3))
 
 
 # --- Assertion -------------------------------------------------------------------------------------
