@@ -72,7 +72,7 @@ def name(solver: object) -> str:
     return f"{type(solver).__name__}{kind or (type(inner).__name__ if inner else '')}"
 
 
-def few_examples(few: int = 4) -> settings:
+def few_examples(few: int = 3) -> settings:
     """The settings of a property with many cases: `few` examples each by default, 20 in the long run."""
     many = settings.get_profile("specification").max_examples
     short = settings.get_current_profile_name() == DEFAULT_RUN

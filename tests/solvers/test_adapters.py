@@ -106,7 +106,9 @@ def test_the_residual_is_that_of_the_value_and_evaluations_are_those_made(solver
 
 
 @every_kind
-@pytest.mark.parametrize("where", [(), (True, True)], ids=["held", "restricted"])
+@pytest.mark.parametrize(
+    "where", [(), pytest.param((True, True), marks=pytest.mark.long)], ids=["held", "restricted"]
+)
 def test_a_system_that_turns_nan_gets_that_status_and_the_others_finish_as_alone(
     solver: Solver, where: tuple[bool, ...]
 ) -> None:

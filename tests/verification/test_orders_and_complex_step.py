@@ -70,7 +70,8 @@ def test_a_fit_of_noise_has_a_wide_interval():
     assert fit.low < 0 < fit.high
 
 
-@pytest.mark.parametrize("known", [True, False])
+# Without the equation it takes seconds.
+@pytest.mark.parametrize("known", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_remainders_of_a_right_layer_have_the_orders_1_to_3(known):
     W = weight(4)
     layer = tanh_layer(W)

@@ -39,7 +39,10 @@ def deeper(steps):
     return lambda factor: unrolled(steps + math.ceil(math.log(factor) / math.log(0.8)))
 
 
-@pytest.mark.parametrize("rtol", [1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize(
+    "rtol",
+    [pytest.param(1e-2, marks=pytest.mark.long), 1e-3, pytest.param(1e-5, marks=pytest.mark.long)],
+)
 def test_a_loose_solve_is_unconverged_where_it_can_be_tightened(rtol):
     at = layer_with()
     report = verify(at(rtol), wanted(3, 4), tighten=lambda factor: at(rtol * factor))
