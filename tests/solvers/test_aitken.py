@@ -120,13 +120,15 @@ def test_a_root_at_zero_is_approached_until_the_numbers_end(solver: Solver) -> N
     assert steps[torch.float32] <= 1.05 * steps[torch.float64]
 
 
-def test_a_length_of_zero_is_not_kept() -> None:
+def test_no_step_has_a_length_of_zero() -> None:
     # The change of the residual by the first step is at a right angle to the residual before it.
     matrix = torch.tensor([[0.0, -0.5], [0.5, -1.0]], dtype=torch.float64)
     constant = torch.tensor([1.0, 0.0], dtype=torch.float64)
     solution = fixed_point(
-        lambda z: z + matrix @ z + constant, torch.zeros(2).double(), solver=Aitken()
+        lambda z: z + matrix @ z + constant, torch.zeros(2).double(), solver=Aitken(), trace=True
     )
     torch.testing.assert_close(
         solution.value, torch.linalg.solve(matrix, -constant), rtol=1e-8, atol=0
     )
+    assert solution.trace is not None
+    assert (np.diff(solution.trace[:, 0]) != 0).all()
