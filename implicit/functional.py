@@ -26,6 +26,7 @@ from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
+from .surroundings.hooks import without_hooks
 from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
@@ -197,7 +198,8 @@ def solve_equation(
     replay = Replay(described, z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
     with inference.left(), set_aside():
-        first = given.evaluate_first()
+        with without_hooks():
+            first = given.evaluate_first()
         call = _call(given, settings, first)
         asking = Asking(
             on_failure=settings.on_failure,

@@ -34,6 +34,7 @@ from .outcome import CallOutcome, Record, Solved
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.hooks import without_hooks
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.tracing import refuse_tracing
@@ -255,7 +256,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        with without_autocast():
+        with without_autocast(), without_hooks():
             outcome = _solve(call, asking, z0, args)
         # An output must not be an input, and a solve may return its start.
         value = (

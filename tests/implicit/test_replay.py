@@ -1,15 +1,20 @@
-"""Surroundings of a call that each evaluation has again: random numbers, buffers, autocast."""
+"""Surroundings of a call: random numbers, buffers, autocast and hooks on saved tensors."""
 
 import threading
 
 import pytest
 import torch
 from implicitly import (
+    Anderson,
     ImplicitLayer,
     Newton,
+    NewtonKrylov,
     fixed_point,
+    root,
 )
+from pairs import name
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .cells import TIGHT, Cell, dense_gradient, inputs
 
@@ -163,3 +168,55 @@ def test_a_tiny_cotangent_under_autocast_has_its_gradient(exponent):
     # Powers of two pass through every operation of a linear solve without rounding.
     assert whole.norm() > 0
     assert torch.equal(tiny / size, whole)
+
+
+# --- Hooks on saved tensors ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", [Newton(), NewtonKrylov(), Anderson()], ids=name)
+def test_a_checkpoint_evaluates_no_more_than_the_call_alone(solver):
+    w = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    x = inputs(2, 8).requires_grad_()
+    calls = 0
+
+    def loss(x):
+        def F(z, x):
+            nonlocal calls
+            calls += 1
+            return z + z**3 - torch.tanh(w * z.flip(-1)) - x
+
+        return root(F, torch.zeros_like(x), x, solver=solver, batch_dims=1).value.square().sum()
+
+    expected = torch.autograd.grad(loss(x), (x, w))
+    alone, calls = calls, 0
+    value = checkpoint(loss, x, use_reentrant=False)
+    in_checkpoint, calls = calls, 0
+    found = torch.autograd.grad(value, (x, w))
+    # The backward pass of the call alone takes two evaluations, that of the checkpoint the call as well.
+    assert (in_checkpoint, calls) == (alone - 2, alone)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3)])
+def test_a_checkpoint_without_numbers_is_no_error(shape):
+    x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+
+    def loss(x):
+        return root(lambda z, x: z - torch.tanh(z) - x, torch.zeros_like(x), x).value.sum()
+
+    checkpoint(loss, x, use_reentrant=False).backward()
+    assert x.grad.shape == shape
+
+
+def test_hooks_see_what_the_backward_pass_needs_and_nothing_of_the_solve():
+    x, seen = inputs().requires_grad_(), []
+
+    def keep(tensor):
+        seen.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        fixed_point(lambda z, x: torch.sin(z) / 2 + x, torch.zeros_like(x), x, solver=Newton())
+    # The solution and the argument.
+    assert seen == [x.shape] * 2
