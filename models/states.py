@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..implicit import Exact, Gradient, fixed_point
-from ..implicit.surroundings.autocast import Autocast
+from ..implicit import Autocast, Exact, Gradient, fixed_point
 from ..solvers import Stopping
 from .cell import Pass
 from .depth import Depth, Equilibrium, Stacked, check_depth

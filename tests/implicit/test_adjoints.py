@@ -68,6 +68,7 @@ def test_a_backward_pass_evaluates_the_function_twice_whatever_the_adjoint_solve
     assert solution.adjoints[0].counts.evaluations <= 4 + 1
 
 
+@pytest.mark.long
 def test_where_gmres_fails_the_default_adjoint_is_solved_by_factors() -> None:
     problem = problems.get("power-flow")
     loading = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)

@@ -64,7 +64,7 @@ EXPECTED = {
     "PseudoTransient": Expected(
         PseudoTransient(), (CHAIN, "powell-badly-scaled", "trigonometric"), ("helical-valley",)
     ),
-    "NewtonKrylov": Expected(NewtonKrylov(), (CHAIN, VALLEY)),
+    "NewtonKrylov": Expected(NewtonKrylov(), (CHAIN, VALLEY), slow=True),
     "NewtonKrylov-trust-region": Expected(
         NewtonKrylov(globalisation=TrustRegion()), (VALLEY,), slow=True
     ),

@@ -190,6 +190,7 @@ print(torch.get_num_threads())
 """
 
 
+@pytest.mark.long
 def test_large_batches_are_solved_right_by_several_threads() -> None:
     # In a process of its own: the number of threads is a setting of the whole process.
     done = subprocess.run(

@@ -94,6 +94,7 @@ def test_an_implicit_gradient_of_few_steps_is_unconverged_and_without_the_knob_w
     assert verify(at(6), wanted(3, 4)).verdict is Verdict.WRONG
 
 
+@pytest.mark.long
 def test_second_derivatives_are_those_of_the_tightened_layer():
     at = layer_with()
     report = verify(
