@@ -15,6 +15,7 @@ from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
+from .equations.hooks import without_hooks
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
 from .outcome import CallOutcome, Record
@@ -26,7 +27,6 @@ from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
-from .surroundings.hooks import without_hooks
 from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing

@@ -27,6 +27,7 @@ from .equations.differentiation import coarsest, transforming, unwrap_dead, with
 from .equations.equation import Equation
 from .equations.exchange import set_aside
 from .equations.flat import flat_problem
+from .equations.hooks import without_hooks
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
@@ -34,7 +35,6 @@ from .outcome import CallOutcome, Record, Solved
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
-from .surroundings.hooks import without_hooks
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.tracing import refuse_tracing

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+_NOTHING = nullcontext()
 
-@contextmanager
-def without_hooks() -> Iterator[None]:
-    """Keep graphs that are differentiated at once, and then dropped, from the hooks around a call.
+
+def without_hooks() -> AbstractContextManager[Any]:
+    """A context that keeps graphs which are differentiated at once from the hooks around a call.
 
     A checkpoint would evaluate its whole function again for each product with the Jacobian, and
     `torch.autograd.graph.save_on_cpu` would copy every tensor to the host and back.
     """
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
-        yield
-        return
-    with saved_tensors_hooks(_same, _same):
-        yield
+        return _NOTHING
+    return saved_tensors_hooks(_same, _same)
 
 
 def _same(tensor: Tensor) -> Tensor:
