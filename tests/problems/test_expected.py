@@ -57,7 +57,10 @@ EXPECTED = {
     "Newton-full-steps": Expected(Newton(globalisation=None), (CHAIN, "brown-almost-linear")),
     "Newton-line-search": Expected(Newton(globalisation=LineSearch()), (VALLEY,)),
     "Newton-nonmonotone": Expected(Newton(globalisation=NonmonotoneLineSearch()), (VALLEY,)),
-    "Newton-trust-region": Expected(Newton(globalisation=TrustRegion()), (VALLEY,)),
+    # The default of `Newton`.
+    "Newton-trust-region": Expected(
+        Newton(globalisation=TrustRegion()), (VALLEY,), slow=True
+    ),
     "Newton-Shamanskii": Expected(Newton(refresh=3), (VALLEY,)),
     "Newton-chord": Expected(Newton(refresh=None), (VALLEY,)),
     "LevenbergMarquardt": Expected(LevenbergMarquardt(), (VALLEY,)),

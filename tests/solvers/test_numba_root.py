@@ -89,7 +89,7 @@ def cosine_by_z(z: Any, p: Any, out: Any) -> None:
         out[j, j] = -p[0] * np.sin(p[0] * z[j])
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_fixed_points_meet_a_tolerance_relative_to_themselves(n: int) -> None:
     p = torch.linspace(0.1, 0.9, 7, dtype=torch.float64).unsqueeze(1)
     z0 = torch.ones(7, n, dtype=torch.float64)
@@ -233,9 +233,17 @@ def test_units_do_not_change_the_steps_of_one_unknown(
     assert one.counts.evaluations - int(one.steps.max()) <= 30
 
 
-@pytest.mark.parametrize("form", ["root", "fixed_point"])
+# Each equation is compiled once for each form, which takes most of the time.
+@pytest.mark.parametrize(
+    ("equation", "n", "form"),
+    [
+        pytest.param(SCALAR_MENU, 1, "root"),
+        pytest.param(SCALAR_MENU, 1, "fixed_point", marks=pytest.mark.long),
+        pytest.param(MENU, 2, "root", marks=pytest.mark.long),
+        pytest.param(MENU, 2, "fixed_point"),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize(("equation", "n"), [(SCALAR_MENU, 1), (MENU, 2)])
 def test_the_residual_is_that_of_exactly_the_value_that_comes_back(
     equation: NumbaEquation, n: int, dtype: torch.dtype, form: str
 ) -> None:
