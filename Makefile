@@ -63,7 +63,7 @@ docs: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@# Links to what belongs to the package alone: through one to the root, tools find the environment too.
 	@rm -rf build/package && mkdir -p build/package/implicitly
-	@for part in __init__.py py.typed options implicit solvers problems verification models studies cli; do \
+	@for part in __init__.py py.typed options files implicit solvers problems verification models studies cli; do \
 		ln -s "$(CURDIR)/$$part" build/package/implicitly/$$part; done
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 

@@ -22,11 +22,13 @@ from .gradients import (
 )
 from .layer import ImplicitLayer
 from .recurrence import recurrence
+from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
 from .surroundings.tracing import TracingError
 from .surroundings.writes import InPlaceError
 
 __all__ = [
+    "Autocast",
     "CapturedTensorError",
     "ChangedFunctionWarning",
     "ComplexStepError",

@@ -15,6 +15,7 @@ from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
+from .equations.hooks import without_hooks
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
 from .outcome import CallOutcome, Record
@@ -22,11 +23,12 @@ from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
+from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
-from .surroundings.replay import Replay, without_autocast
+from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
 
 
@@ -196,7 +198,8 @@ def solve_equation(
     replay = Replay(described, z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
     with inference.left(), set_aside():
-        first = given.evaluate_first()
+        with without_hooks():
+            first = given.evaluate_first()
         call = _call(given, settings, first)
         asking = Asking(
             on_failure=settings.on_failure,

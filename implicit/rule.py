@@ -27,15 +27,16 @@ from .equations.differentiation import coarsest, transforming, unwrap_dead, with
 from .equations.equation import Equation
 from .equations.exchange import set_aside
 from .equations.flat import flat_problem
+from .equations.hooks import without_hooks
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
 from .outcome import CallOutcome, Record, Solved
+from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy, check_start, handle_failure
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
-from .surroundings.replay import without_autocast
 from .surroundings.tracing import refuse_tracing
 
 
@@ -255,7 +256,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        with without_autocast():
+        with without_autocast(), without_hooks():
             outcome = _solve(call, asking, z0, args)
         # An output must not be an input, and a solve may return its start.
         value = (

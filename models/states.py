@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..implicit import Exact, Gradient, fixed_point
+from ..implicit import Autocast, Exact, Gradient, fixed_point
 from ..solvers import Stopping
 from .cell import Pass
 from .depth import Depth, Equilibrium, Stacked, check_depth
 from .memory import Memory
 from .output import Piece
-from .precision import Precision
 
 # Relative tolerance in half precision, in rounding units. Measured on cells of both models in bfloat16: after
 # 100 iterations, the residual of every token is below 0.4 units.
@@ -141,12 +140,12 @@ def _filled(
     function: Callable[..., Tensor], weights: Any, inputs: Any, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """`function` of its first argument alone, always in the precision of this pass."""
-    precision = Precision.current(device.type)
+    autocast = Autocast.current(device.type)
 
     def filled(z: Tensor) -> Tensor:
-        if Precision.current(device.type) == precision:
+        if autocast.is_current:
             return function(z, weights, inputs)
-        with precision.context():
+        with autocast.context():
             return function(z, weights, inputs)
 
     return filled

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 from pairs import DEFAULT_RUN
 
 # The project's own marker and option for gradient tests.
-pytest_plugins = ["implicitly.verification.pytest_plugin"]
+pytest_plugins = ["implicitly.verification.pytest_plugin", "pytester"]
 
 settings.register_profile(
     "specification",
@@ -20,7 +20,7 @@ settings.register_profile(
     print_blob=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile(DEFAULT_RUN, parent=settings.get_profile("specification"))
+settings.register_profile(DEFAULT_RUN, parent=settings.get_profile("specification"), max_examples=8)
 
 
 def is_default_run(config: pytest.Config) -> bool:

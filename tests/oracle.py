@@ -75,6 +75,11 @@ def differentiable_root(F: Function, z: Tensor, *args: Tensor) -> Tensor:
     return z
 
 
+def relative(found: Tensor, expected: Tensor) -> float:
+    """The error of `found` relative to the size of what is expected."""
+    return float((found - expected).norm() / expected.norm())
+
+
 def implicit_gradient(f: Function, z: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
     """The gradient in `x` of `⟨cotangent, z⟩` at the fixed point `z` of `f(·, x)`.
 

@@ -65,7 +65,14 @@ def in_pairs(**parameters: Mapping[str, Any] | Iterable[Any]) -> pytest.MarkDeco
     return pytest.mark.parametrize(tuple(parameters), cases)
 
 
-def few_examples(few: int = 4) -> settings:
+def name(solver: object) -> str:
+    """The class of a solver, with what tells it from others of its class."""
+    kind = getattr(solver, "kind", None)
+    inner = getattr(solver, "linear_solver", None)
+    return f"{type(solver).__name__}{kind or (type(inner).__name__ if inner else '')}"
+
+
+def few_examples(few: int = 3) -> settings:
     """The settings of a property with many cases: `few` examples each by default, 20 in the long run."""
     many = settings.get_profile("specification").max_examples
     short = settings.get_current_profile_name() == DEFAULT_RUN

@@ -67,12 +67,13 @@ def imports_of(path: Path) -> set[str]:
 # Dependencies point one way; a folder may import itself and these.
 ALLOWED = {
     "options": (),
+    "files": (),
     "solvers": ("options",),
     "implicit": ("solvers", "options"),
     "problems": ("implicit", "solvers", "options"),
-    "models": ("implicit", "solvers", "options"),
+    "models": ("implicit", "solvers", "options", "files"),
     "verification": ("problems", "implicit", "solvers", "options"),
-    "studies": ("verification", "problems", "implicit", "solvers", "options"),
+    "studies": ("verification", "problems", "implicit", "solvers", "options", "files"),
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
 
 from ...solvers.interface.compiled_systems import NoDerivativeError
+from .hooks import without_hooks
 from .layout import Leaves
 
 Function = Callable[..., Leaves]
@@ -91,7 +92,7 @@ def pullback(
             return primal.view_as(primal)
         return primal.detach().requires_grad_()
 
-    with torch.enable_grad():
+    with torch.enable_grad(), without_hooks():
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
         outputs = function(*inputs)
 
@@ -136,7 +137,7 @@ def transposed(product: Product, outputs: Leaves) -> Product:
         twice = torch.func.vjp(lambda *cotangents: product(cotangents), *zeros)[1]
         return lambda tangents: twice(tangents)
 
-    with torch.enable_grad():
+    with torch.enable_grad(), without_hooks():
         probes = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
         cotangents = product(probes)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,38 +23,9 @@ from torch.utils._pytree import tree_leaves
 
 from ..equations.exchange import Substitute, active
 from ..equations.layout import Leaves
+from .autocast import Autocast
 from .draws import Draw, Recording, Repetition, repeating
 from .inference import OrdinaryCopies
-
-
-@dataclass(frozen=True)
-class Autocast:
-    """The autocast state of one device type."""
-
-    device_type: str
-    enabled: bool
-    dtype: torch.dtype
-
-    @staticmethod
-    def current(device_type: str) -> Autocast:
-        return Autocast(
-            device_type,
-            torch.is_autocast_enabled(device_type),
-            torch.get_autocast_dtype(device_type),
-        )
-
-    def context(self) -> Any:
-        return torch.autocast(self.device_type, self.dtype, self.enabled)
-
-
-@contextmanager
-def without_autocast() -> Iterator[None]:
-    """Disable autocast: solver arithmetic must keep the dtype of its state."""
-    with ExitStack() as stack:
-        for device_type in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device_type):
-                stack.enter_context(torch.autocast(device_type, enabled=False))
-        yield
 
 
 def random_state(devices: Iterable[torch.device]) -> tuple[Tensor, ...]:
@@ -129,7 +99,7 @@ class Replay:
             if self._inference:
                 stack.enter_context(OrdinaryCopies())
             for state in self._autocast:
-                if Autocast.current(state.device_type) != state:
+                if not state.is_current:
                     stack.enter_context(state.context())
             if self._after_first is None:
                 result = function()

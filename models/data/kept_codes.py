@@ -14,12 +14,12 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...files.locks import is_released, lock
 from .errors import CorpusError
 from .text_file import bytes_of
 
@@ -123,7 +123,7 @@ def _written(stem: Path, codes: Iterator[Tensor]) -> Path:
     count = 0
     try:
         with unfinished.open("xb") as opened:
-            _lock(opened)
+            lock(opened)
             opened.write(bytes(_HEADER))
             for part in codes:
                 content = part.numpy().astype(_CODE).tobytes()
@@ -150,29 +150,5 @@ def _clean(kept: Path, base: str) -> None:
         if other == kept or not (unfinished or other.name.endswith(_ENDING)):
             continue
         with contextlib.suppress(OSError):
-            if not unfinished or _is_released(other):
+            if not unfinished or is_released(other):
                 other.unlink()
-
-
-def _lock(opened: IO[bytes]) -> None:
-    """Show that the process which writes a file lives."""
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        fcntl.flock(opened, fcntl.LOCK_EX)
-
-
-def _is_released(file: Path) -> bool:
-    """True if the process that wrote a file has ended; an empty file may be about to be locked."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    if not file.stat().st_size:
-        return False
-    with file.open("rb") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...files.whole import PART
 from ...options.options import is_integer
 from ..sequence_model import SequenceModel
 from .configuration import TrainingConfiguration, as_text, from_text
@@ -17,7 +18,7 @@ from .data import Batches
 from .errors import CheckpointError, ConfigurationError
 from .fields import as_fields
 from .module import RECORD
-from .storage import PART, storage_errors
+from .storage import storage_errors
 
 FOLDER = "checkpoints"
 LATEST = "step"

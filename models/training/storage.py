@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ...files.locks import lock
+from ...files.whole import explained, replacing
 from .errors import CheckpointError, ConfigurationError, StorageError
 
-PART = ".part"
-"""Ending of a file that is being written; a killed run leaves it behind."""
 _LONGEST_NAME = 200
 
 
@@ -42,18 +40,10 @@ def replace_bytes(file: Path, content: bytes | memoryview) -> None:
     Raises:
         StorageError: It cannot be written; the file that was there stays.
     """
-    part = file.with_name(f"{file.name}.{uuid.uuid4().hex}{PART}")
     with storage_errors(file):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
-            part.replace(file)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -64,10 +54,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"no space is left on the disk of {place}: make room, then resume (--resume)"
-        else:
-            said = f"{place} cannot be written to: {error}"
+        said = explained(error, place, then="make room, then resume (--resume)")
         raise StorageError(said) from error
 
 
@@ -103,15 +90,11 @@ def held(folder: Path) -> Iterator[None]:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             opened = stack.enter_context((folder / "lock").open("ab"))
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"another process is training in {str(folder)!r}: wait for it, or give another --output"
-                ) from error
-            except OSError:  # A file system without locks.
-                pass
+        free = True
+        with contextlib.suppress(OSError):  # A file system without locks.
+            free = lock(opened, wait=False)
+        if not free:
+            raise CheckpointError(
+                f"another process is training in {str(folder)!r}: wait for it, or give another --output"
+            )
         yield

@@ -99,7 +99,8 @@ class Steffensen(Solver):
 
 def _factor(before: Tensor, after: Tensor) -> Tensor:
     """`bᵀ(b − a) / ‖b − a‖²`, `(batch, 1)`; in one dimension `1 / (1 − a/b)`. Infinite where `a = b`."""
-    size = torch.linalg.vector_norm(before, dim=1, keepdim=True)
+    # Not the norm, whose squares underflow where those below would.
+    size = before.abs().amax(dim=1, keepdim=True)
     size = size.masked_fill(size == 0, 1.0)
     before, change = before / size, (before - after) / size
     square = change.square().sum(dim=1, keepdim=True)

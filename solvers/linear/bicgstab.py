@@ -80,7 +80,6 @@ class BiCGStab(Preconditioned):
         correlation = dot(shadow, residual)
         smallest = torch.finfo(r.dtype).eps * (norm(shadow) * norm(residual))
         broken = correlation.abs() <= smallest
-        broken = broken | (alpha == 0) | (omega == 0)
         beta = ratio(correlation, state.correlation) * ratio(alpha, omega)
         direction = residual + beta * (direction - omega * product)
         return BiCGStabState(

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ...files.locks import is_released, lock
 from .disk import disk_errors, is_file, make_folder, write_all
 
 _COUNT = "count"
@@ -135,7 +136,7 @@ class Claims:
                 os.close(self._descriptor)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._descriptor = os.open(self._path, flags, 0o644)
-            _lock(self._descriptor)
+            lock(self._descriptor)
         self._write(socket.gethostname())
 
     def _held_by_others(self) -> tuple[set[str], bool]:
@@ -167,7 +168,7 @@ class Claims:
         elif now - seen.since > PATIENCE:
             return True
         here = content.partition("\n")[0] == socket.gethostname()
-        return here and _is_released(path)
+        return here and is_released(path)
 
     def _write(self, line: str) -> None:
         with self._writing:
@@ -179,26 +180,3 @@ class Claims:
             # On a full disk a run cannot show that it lives; then others may repeat its cells.
             with contextlib.suppress(OSError):
                 self._write("")
-
-
-def _lock(descriptor: int) -> None:
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_released(path: Path) -> bool:
-    """True if the process that wrote a file on this machine has ended."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

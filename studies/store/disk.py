@@ -1,48 +1,22 @@
-"""Crash-safe writing of files, and errors of the operating system as errors of the store."""
+"""Files and folders of a store, and errors of the operating system as errors of the store."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ...files.whole import explained, replacing
 from ..errors import StoreError
-
-PART = ".part"
-"""Ending of a file that is being written; a killed process leaves it behind."""
-
-
-def part_of(file: Path) -> Path:
-    """A new name beside a file, under which its next content is written."""
-    return file.with_name(f"{file.name}.{uuid.uuid4().hex}{PART}")
 
 
 def replace_text(file: Path, text: str) -> None:
     """Replace a file: write a new one beside it, then rename it."""
     check_kind(file, stat.S_ISREG)
-    part = part_of(file)
-    try:
+    with replacing(file) as part:
         part.write_text(text, encoding="utf-8")
-        sync(part)
-        part.replace(file)
-        sync(file.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    if os.name != "posix":  # On other systems a folder cannot be opened.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -115,8 +89,4 @@ def disk_errors(path: Path, doing: str = "written to") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space is left on the disk of {path}: make room, then resume"
-            ) from (error)
-        raise StoreError(f"{path} cannot be {doing}: {error}") from error
+        raise StoreError(explained(error, path, doing)) from error

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files.whole import replacing
 from ..errors import StoreError
 from ..row import Row, schema
-from .disk import is_file, part_of, sync
+from .disk import is_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,11 +60,5 @@ def write(table: pyarrow.Table, file: Path) -> None:
     """Write a table beside `file`, then put it in its place."""
     import pyarrow.parquet
 
-    part = part_of(file)
-    try:
+    with replacing(file) as part:
         pyarrow.parquet.write_table(table, part, compression="zstd")
-        sync(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    sync(file.parent)

@@ -28,11 +28,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files.locks import lock
+from ...files.whole import PART
 from ..errors import StoreError, StoreWarning
 from ..row import COLUMNS, Row
 from . import parquet
 from .claims import Claims
-from .disk import PART, disk_errors, is_file, is_folder, make_folder, replace_text
+from .disk import disk_errors, is_file, is_folder, make_folder, replace_text
 from .journal import Journal
 from .plan import Plan
 
@@ -328,13 +330,8 @@ class Store:
         with disk_errors(self.path):
             file = (self.path / "lock").open("a")
         with file:
-            try:
-                import fcntl
-            except ImportError:  # On Windows the user must take care of a single writer.
-                yield
-                return
             with disk_errors(self.path):
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file)  # On Windows the user must take care of a single writer.
             yield
 
 

@@ -153,7 +153,7 @@ def tags_of_python_in_yaml(folder: Path, draw: random.Random) -> Iterator[Trial]
         yield f"{said} in a change", harmless(canary, change)
 
 
-@fault()
+@fault(short=False)
 def texts_that_stand_for_too_much(folder: Path, draw: random.Random) -> Iterator[Trial]:
     canary = folder / "ran"
     for reader, read in readers(folder).items():

@@ -65,7 +65,7 @@ def _checked(what: str, ended: tuple[int, str], *parts: object, status: int = 0)
     return what, f"status {code}, without {missing}: {output[-300:]!r}" if wrong or missing else ""
 
 
-@fault()
+@fault(short=False)
 def output_paths_that_look_like_markup(folder: Path, draw: random.Random) -> Iterator[Trial]:
     (folder / "small.yaml").write_text(STUDY)
     first = studies.Store(folder / "first")

@@ -112,7 +112,7 @@ def titles_that_lead_elsewhere(folder: Path, draw: random.Random) -> Iterator[Tr
         yield title, "" if found.parent == folder else f"it names {found}"
 
 
-@fault()
+@fault(short=False)
 def a_disk_that_is_full_in_training(folder: Path, draw: random.Random) -> Iterator[Trial]:
     """The error says so, no checkpoint is half written, and with more room the run ends as if whole."""
     model: Any = RUN.model

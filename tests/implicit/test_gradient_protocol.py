@@ -35,6 +35,15 @@ def test_exact_asks_for_a_solution_from_zero_by_its_solver():
     assert asked == (solver, stopping, None, False)
 
 
+def test_exact_falls_back_on_factors_unless_its_steps_are_limited():
+    def solver(**stopping):
+        rule = im.Stopping(**stopping) if stopping else None
+        return im.Exact(stopping=rule).solve_linear(adjoint())[0]
+
+    assert solver() == solver(rtol=1e-6) == im.Polyalgorithm(remember=False)
+    assert solver(max_steps=20) == solver(max_evaluations=20) == im.GMRES()
+
+
 def test_neumann_sums_its_terms_itself():
     (u,) = im.Neumann(terms=3).solve_linear(adjoint())
     torch.testing.assert_close(u, sum(torch.linalg.matrix_power(A.mT, k) @ BAR for k in range(4)))

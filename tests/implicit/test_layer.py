@@ -10,7 +10,6 @@ import torch
 from implicitly import (
     Anderson,
     Broyden,
-    CapturedTensorError,
     Exact,
     ImplicitLayer,
     JacobianFree,
@@ -22,39 +21,11 @@ from implicitly import (
     fixed_point,
     root,
 )
-from oracle import implicit_gradient
-from torch import Tensor, nn
+from torch import nn
 
-TIGHT = Stopping(rtol=1e-12)
+from .cells import TIGHT, Cell, dense_gradient, inputs
 
-
-class Cell(nn.Module):
-    """A contraction with optional dropout and batch normalisation."""
-
-    def __init__(self, size: int = 4, dropout: float = 0.0, normalise: bool = False) -> None:
-        super().__init__()
-        self.linear = nn.Linear(size, size, dtype=torch.float64)
-        nn.init.orthogonal_(self.linear.weight, gain=0.5)
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.BatchNorm1d(size, dtype=torch.float64) if normalise else nn.Identity()
-
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(self.dropout(self.linear(z)) + self.norm(x))
-
-
-def inputs(systems: int = 5, size: int = 4) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(systems, size, generator=generator, dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def dense_gradient(cell: Cell, z: Tensor, x: Tensor) -> Tensor:
-    """d(Σz)/dx by the implicit function theorem with dense algebra, at a given mask."""
-    return implicit_gradient(cell, z, x, torch.ones_like(z))
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_parameters_and_inputs_get_the_gradients_of_the_dense_reference():
@@ -119,174 +90,7 @@ def test_a_layer_inside_a_layer_is_differentiated_through_both():
 # What a function closes over.
 
 
-def test_leaf_tensors_in_a_closure_get_their_gradients():
-    weight = (0.5 * torch.linalg.qr(inputs(4))[0]).requires_grad_()
-    x = inputs().requires_grad_()
-    captured = ImplicitLayer(lambda z, x: torch.tanh(z @ weight + x), stopping=TIGHT)
-    mine = torch.autograd.grad(captured(x).square().sum(), (weight, x))
-    z = fixed_point(
-        lambda z, w, x: torch.tanh(z @ w + x), torch.zeros_like(x), weight, x,
-        batch_dims=1, stopping=TIGHT,
-    ).value  # fmt: skip
-    theirs = torch.autograd.grad(z.square().sum(), (weight, x))
-    for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-
-
-def test_captured_leaves_have_second_derivatives():
-    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    z = fixed_point(lambda z: weight * z + 1, torch.zeros((), dtype=torch.float64)).value
-    (first,) = torch.autograd.grad(z, weight, create_graph=True)
-    (second,) = torch.autograd.grad(first, weight)
-    # z = 1/(1 − w): z' = 1/(1 − w)² = 4, z'' = 2/(1 − w)³ = 16.
-    torch.testing.assert_close(first.detach(), torch.tensor(4.0).double(), rtol=1e-8, atol=0)
-    torch.testing.assert_close(second, torch.tensor(16.0).double(), rtol=1e-8, atol=0)
-
-
-def test_a_leaf_reached_both_as_argument_and_through_the_closure_counts_both_ways():
-    a = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
-    z = fixed_point(lambda z, b: a * z + b * z + 1, torch.zeros_like(a), a).value
-    (gradient,) = torch.autograd.grad(z, a)
-    # z = 1/(1 − 2a): z' = 2/(1 − 2a)² = 8.
-    torch.testing.assert_close(gradient, torch.tensor(8.0).double(), rtol=1e-8, atol=0)
-
-
-def test_a_captured_tensor_that_was_computed_is_an_error_that_names_the_remedy():
-    weight = inputs(4).requires_grad_()
-    scaled = 0.1 * weight
-    with pytest.raises(CapturedTensorError, match="MulBackward0.*Pass it as an argument"):
-        fixed_point(lambda z, x: torch.tanh(z @ scaled + x), torch.zeros(5, 4).double(), inputs())
-
-
-def test_a_captured_tensor_that_vmap_maps_is_an_error():
-    def each(x):
-        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
-
-    with pytest.raises(CapturedTensorError, match="vmap"):
-        torch.func.vmap(each)(inputs()[:, 0])
-
-
-def test_a_captured_tensor_with_a_forward_tangent_is_an_error():
-    def value(x):
-        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
-
-    one = torch.ones((), dtype=torch.float64)
-    with pytest.raises(CapturedTensorError, match="tangent"):
-        torch.func.jvp(value, (one,), (one,))
-
-
-def test_a_captured_tensor_that_grad_transforms_is_not_lost():
-    one = torch.ones((), dtype=torch.float64)
-
-    def value(x):
-        return fixed_point(lambda z: 0.5 * z + x, torch.zeros((), dtype=torch.float64)).value
-
-    # Either the gradient is right (2) or it is an error: never silently zero.
-    try:
-        found = torch.func.grad(value)(one)
-    except CapturedTensorError:
-        return
-    torch.testing.assert_close(found, 2 * one, rtol=1e-9, atol=0)
-
-
 # Surroundings.
-
-
-def test_dropout_keeps_one_mask_for_the_solve_and_its_gradient():
-    cell, x = Cell(dropout=0.5).train(), inputs().requires_grad_()
-    layer = ImplicitLayer(cell, stopping=TIGHT)
-    before = torch.get_rng_state()
-    z = layer(x)
-    after = torch.get_rng_state()
-    z.sum().backward()
-    assert torch.equal(after, torch.get_rng_state()), "the backward pass moved the generator"
-
-    torch.set_rng_state(before)
-    mask = nn.functional.dropout(torch.ones_like(x), 0.5)
-    assert torch.equal(after, torch.get_rng_state()), "one call draws as much as one evaluation"
-
-    def masked(z, x):
-        return torch.tanh(mask * cell.linear(z) + x)
-
-    torch.testing.assert_close(masked(z, x), z, rtol=0, atol=1e-11)
-    expected = dense_gradient(masked, z, x)
-    torch.testing.assert_close(x.grad, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_a_backward_pass_leaves_the_random_numbers_to_come_alone():
-    layer, x = ImplicitLayer(Cell(dropout=0.5), stopping=TIGHT), inputs().requires_grad_()
-    z = layer(x)
-    torch.rand(3)
-    state = torch.get_rng_state()
-    z.sum().backward()
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_two_calls_draw_two_masks():
-    layer = ImplicitLayer(Cell(dropout=0.5).train())
-    assert not torch.equal(layer(inputs()), layer(inputs()))
-
-
-def test_random_numbers_drawn_only_later_are_an_error():
-    calls = []
-
-    def f(z):
-        calls.append(1)
-        return 0.5 * z + (torch.rand(()) if len(calls) > 2 else 1.0)
-
-    with pytest.raises(RuntimeError, match="random numbers in a later evaluation"):
-        fixed_point(f, torch.zeros(()), on_failure="accept")
-
-
-def test_batch_statistics_move_once_per_call():
-    cell, x = Cell(normalise=True).train(), inputs()
-    layer = ImplicitLayer(cell)
-    z = layer(x)
-    layer(x + 1)
-    z.sum().backward()
-    reference = nn.BatchNorm1d(4, dtype=torch.float64)
-    reference(x)
-    reference(x + 1)
-    assert int(cell.norm.num_batches_tracked) == 2
-    torch.testing.assert_close(cell.norm.running_mean, reference.running_mean, rtol=0, atol=1e-15)
-    torch.testing.assert_close(cell.norm.running_var, reference.running_var, rtol=1e-14, atol=0)
-
-
-def test_statistics_of_the_unknown_are_those_of_the_solution():
-    class Normalised(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(4, dtype=torch.float64, affine=False)
-
-        def forward(self, z, x):
-            return 0.2 * self.norm(z + x)
-
-    module, x = Normalised(), inputs()
-    z = ImplicitLayer(module, solver=Newton(), batch_dims=0)(x)
-    reference = nn.BatchNorm1d(4, dtype=torch.float64)
-    reference(z + x)
-    torch.testing.assert_close(module.norm.running_mean, reference.running_mean, rtol=0, atol=1e-12)
-
-
-def test_autocast_is_replayed_in_the_backward_pass():
-    seen = []
-
-    class Watched(Cell):
-        def forward(self, z, x):
-            value = super().forward(z, x)
-            seen.append(self.linear(z).dtype)
-            return value
-
-    cell, x = Watched().float(), inputs().float().requires_grad_()
-    layer = ImplicitLayer(cell)
-    with torch.autocast("cpu", torch.bfloat16):
-        z = layer(x)
-    z.sum().backward()
-    assert z.dtype == torch.float32
-    assert set(seen) == {torch.bfloat16}
-    exact = dense_gradient(cell.float(), z, x).detach()
-    # bfloat16 has eight bits: the tolerance in force is four units of rounding, 3 %, each way.
-    assert float((x.grad - exact).norm() / exact.norm()) < 0.15
 
 
 # Module life.
@@ -483,53 +287,3 @@ def test_batched_args_drop_finished_systems_and_change_nothing():
     assert min(rows) < 8
     with pytest.raises(ValueError, match="one entry for each"):
         ImplicitLayer(cell, batched_args=[True, True])(x)
-
-
-def test_every_evaluation_sees_the_buffers_from_before_the_call():
-    class Fading(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
-
-        def forward(self, z, x):
-            value = self.scale * torch.tanh(z) + x
-            self.scale = 0.9 * self.scale.detach()
-            return value
-
-    module, x = Fading(), inputs().requires_grad_()
-    z = ImplicitLayer(module, stopping=TIGHT)(x)
-    torch.testing.assert_close(z, 0.5 * torch.tanh(z) + x, rtol=0, atol=1e-11)
-    assert float(module.scale) == 0.5 * 0.9
-    z.sum().backward()
-    slope = 1 - torch.tanh(z.detach()).square()
-    torch.testing.assert_close(x.grad, 1 / (1 - 0.5 * slope), rtol=1e-9, atol=0)
-
-
-def test_a_buffer_that_is_written_in_place_moves_once_and_no_evaluation_sees_it():
-    class Fading(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("scale", torch.tensor(0.5, dtype=torch.float64))
-
-        def forward(self, z, x):
-            value = self.scale.clone() * torch.tanh(z) + x
-            self.scale.mul_(0.9)
-            return value
-
-    module, x = Fading(), inputs()
-    z = ImplicitLayer(module, stopping=TIGHT)(x)
-    torch.testing.assert_close(z, 0.5 * torch.tanh(z) + x, rtol=0, atol=1e-11)
-    assert float(module.scale) == 0.5 * 0.9
-
-
-@pytest.mark.parametrize("exponent", [-30, -50])
-def test_a_tiny_cotangent_under_autocast_has_its_gradient(exponent):
-    cell, x = Cell().float(), inputs().float().requires_grad_()
-    layer, size = ImplicitLayer(cell), 2.0**exponent
-    with torch.autocast("cpu", torch.bfloat16):
-        z = layer(x)
-    (whole,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
-    (tiny,) = torch.autograd.grad(z.sum() * size, x)
-    # Powers of two pass through every operation of a linear solve without rounding.
-    assert whole.norm() > 0
-    assert torch.equal(tiny / size, whole)

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from implicitly import (
     DFSANE,
     Aitken,
@@ -24,7 +24,7 @@ from implicitly import (
     root,
 )
 from oracle import KINDS, iteration_matrix, newton, tanh_map
-from pairs import in_pairs
+from pairs import few_examples, in_pairs, name
 from torch import Tensor
 
 SOLVERS = [
@@ -42,12 +42,6 @@ SOLVERS = [
 ]
 MODES = [Exact(), Neumann(4), Phantom(4, 0.7), JacobianFree()]
 LAYOUTS = ["system", "rows", "grid", "pair"]
-
-
-def name(solver):
-    kind = getattr(solver, "kind", "")
-    inner = type(getattr(solver, "linear_solver", None)).__name__.replace("NoneType", "")
-    return f"{type(solver).__name__}{kind}{inner}"
 
 
 def transposed_inverse(mode, jacobian: Tensor, cotangent: Tensor) -> Tensor:
@@ -97,7 +91,7 @@ def equation(layout: str, form: str):
     dtype=st.sampled_from([torch.float64, torch.float32]),
     seed=st.integers(0, 10**6),
 )
-@settings(max_examples=6)
+@few_examples()
 def test_values_and_gradients_are_those_of_the_formula(
     solver, mode, form, layout, systems, n, radius, kind, dtype, seed
 ):

@@ -10,6 +10,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
+pytestmark = pytest.mark.usefixtures("seeded")
 X = torch.tensor([0.5, 2.0], dtype=torch.float64)
 # Of the solve's tolerance, 1e-10, and of the conditioning of the equation, below 2.
 CLOSE = 1e-8

@@ -2,17 +2,12 @@
 
 import ast
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import implicitly
 import pytest
 import torch
 from implicitly import (
-    Anderson,
-    Broyden,
-    Exact,
-    FixedPointIteration,
     JacobianFree,
     Phantom,
     Stopping,
@@ -21,14 +16,12 @@ from implicitly.models import (
     DEQTransformer,
     DEQTrellisNet,
     Equilibrium,
-    Memory,
     Stacked,
     Transformer,
     TransformerOptions,
     TrellisNet,
     TrellisNetOptions,
     WeightTied,
-    causal_newton,
     count_parameters,
 )
 from implicitly.models.configurations import (
@@ -39,90 +32,7 @@ from implicitly.models.configurations import (
 )
 from implicitly.models.vocabulary import AdaptiveVocabulary
 
-VOCABULARY = 11
-TIGHT = Equilibrium(
-    stopping=Stopping(rtol=1e-11, max_steps=2000),
-    gradient=Exact(stopping=Stopping(rtol=1e-11, max_steps=2000)),
-    on_failure="raise",
-)
-
-
-def transformer(depth=TIGHT, **options):
-    return Transformer(
-        TransformerOptions(VOCABULARY, width=12, heads=2, inner=16, depth=depth, **options)
-    )
-
-
-def trellisnet(depth=TIGHT, **options):
-    options = {"deviation": 0.3, **options}
-    return TrellisNet(TrellisNetOptions(VOCABULARY, output=4, hidden=5, depth=depth, **options))
-
-
-MAKERS = [transformer, trellisnet]
-
-
-def make(maker, *args, **options):
-    torch.manual_seed(0)
-    return maker(*args, **options).double()
-
-
-def tokens(batch=3, length=8, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, VOCABULARY, (batch, length), generator=generator)
-
-
-# --- Causality ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("solver", [FixedPointIteration(), Anderson(), Broyden(line_search=False)])
-@pytest.mark.parametrize("limit", [1, 2, 5, 30, 500])
-def test_future_tokens_change_past_predictions_by_exactly_nothing(maker, solver, limit):
-    stopping = Stopping(rtol=1e-6, max_steps=limit)
-    depth = Equilibrium(solver=solver, stopping=stopping, on_failure="accept")
-    model = make(maker, depth).eval()
-    given, other = tokens(), tokens()
-    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
-    with torch.no_grad():
-        (first, _), (second, _) = model.log_probabilities(given), model.log_probabilities(other)
-    assert torch.equal(first[:, :5], second[:, :5])
-    assert not torch.equal(first[:, 5:], second[:, 5:])
-
-
-def test_coefficients_of_a_whole_sequence_leak_the_future():
-    depth = Equilibrium(
-        solver=Anderson(), stopping=Stopping(rtol=0.0, max_steps=3), coefficients="sequence",
-        on_failure="accept",
-    )  # fmt: skip
-    model = make(transformer, depth).eval()
-    given, other = tokens(), tokens()
-    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
-    first, second = (model.log_probabilities(t)[0] for t in (given, other))
-    assert (first - second)[:, :5].abs().max() > 1e-3
-
-
-def test_causal_newton_solves_a_trellisnet_without_a_trace_of_the_future():
-    options = TrellisNetOptions(VOCABULARY, output=2, hidden=2, deviation=0.3)
-    newton = make(lambda: TrellisNet(copy_with(options, causal_newton(options, rtol=1e-11))))
-    plain = make(lambda: TrellisNet(copy_with(options, TIGHT)))
-    given, other = tokens(), tokens()
-    other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
-    losses = []
-    for model in (newton, plain):
-        loss, output = model.loss(given, other)
-        loss.backward()
-        assert output.converged
-        losses.append(loss.detach())
-    torch.testing.assert_close(*losses, rtol=0, atol=1e-9)
-    for a, b in zip(newton.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-8)
-    with torch.no_grad():
-        assert torch.equal(newton(given).hidden[:, :5], newton(other).hidden[:, :5])
-
-
-def copy_with(options, depth):
-    return replace(options, depth=depth)
-
+from .small import MAKERS, TIGHT, make, tokens, transformer, trellisnet
 
 # --- Equilibrium --------------------------------------------------------------------------------
 
@@ -224,76 +134,6 @@ def test_any_gradient_mode_may_be_chosen(gradient):
     model = make(transformer, Equilibrium(gradient=gradient))
     model.loss(tokens(), tokens(seed=2))[0].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-# --- Pieces and memory --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_subsequences_give_the_states_and_gradients_of_the_whole(maker):
-    found = []
-    for size in (None, 3):
-        model = make(maker, replace(TIGHT, subsequence=size))
-        loss, output = model.loss(tokens(), tokens(seed=2))
-        loss.backward()
-        assert len(output.pieces) == (1 if size is None else 3)
-        found.append([output.states.detach(), *(p.grad for p in model.parameters())])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("depth", [TIGHT, WeightTied(40), Stacked(3)])
-def test_segments_with_their_memory_give_the_states_of_the_whole(depth):
-    for maker in MAKERS:
-        options = {"memory": 20} if maker is transformer else {}
-        model = make(maker, depth, **options)
-        whole = model(tokens())
-        first = model(tokens()[:, :5])
-        second = model(tokens()[:, 5:], first.memory)
-        both = torch.cat((first.states, second.states), dim=1)
-        if isinstance(depth, WeightTied):  # Its memory is that of the last layer: no such equality.
-            assert not torch.equal(both, whole.states)
-            continue
-        torch.testing.assert_close(both, whole.states, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_memory_is_a_constant_of_states_and_inputs_together(maker):
-    model = make(maker, **({"memory": 4} if maker is transformer else {}))
-    output = model(tokens())
-    assert not output.memory.inputs.requires_grad
-    assert not any(state.requires_grad for state in output.memory.states)
-    assert output.memory.states[0].shape[1] == output.memory.inputs.shape[1]
-    assert output.hidden.requires_grad
-    given = Memory(
-        (output.memory.states[0].requires_grad_(),), output.memory.inputs.requires_grad_()
-    )
-    model(tokens(), given).hidden.sum().backward()
-    assert given.states[0].grad is None
-    assert given.inputs.grad is None
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_generation_gives_the_predictions_of_the_whole_sequence(maker):
-    model = make(maker, **({"memory": 20} if maker is transformer else {})).train()
-    prompt = tokens(2, 4)
-    new = model.generate(prompt, 5, temperature=0)
-    assert new.shape == (2, 5)
-    assert model.training
-    whole, _ = model.log_probabilities(torch.cat((prompt, new), dim=1))
-    assert torch.equal(whole[:, 3:-1].argmax(-1), new)
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_one_token_after_the_other_has_the_logits_of_the_whole(maker):
-    model = make(maker, **({"memory": 20} if maker is transformer else {})).eval()
-    whole, _ = model.log_probabilities(tokens())
-    memory, start, parts = None, None, []
-    for t in range(8):
-        part, output = model.log_probabilities(tokens()[:, t : t + 1], memory, start=start)
-        memory, start = output.memory, output.states
-        parts.append(part)
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-8)
 
 
 # --- Masks and weights --------------------------------------------------------------------------

@@ -57,14 +57,17 @@ EXPECTED = {
     "Newton-full-steps": Expected(Newton(globalisation=None), (CHAIN, "brown-almost-linear")),
     "Newton-line-search": Expected(Newton(globalisation=LineSearch()), (VALLEY,)),
     "Newton-nonmonotone": Expected(Newton(globalisation=NonmonotoneLineSearch()), (VALLEY,)),
-    "Newton-trust-region": Expected(Newton(globalisation=TrustRegion()), (VALLEY,)),
+    # The default of `Newton`.
+    "Newton-trust-region": Expected(
+        Newton(globalisation=TrustRegion()), (VALLEY,), slow=True
+    ),
     "Newton-Shamanskii": Expected(Newton(refresh=3), (VALLEY,)),
     "Newton-chord": Expected(Newton(refresh=None), (VALLEY,)),
     "LevenbergMarquardt": Expected(LevenbergMarquardt(), (VALLEY,)),
     "PseudoTransient": Expected(
         PseudoTransient(), (CHAIN, "powell-badly-scaled", "trigonometric"), ("helical-valley",)
     ),
-    "NewtonKrylov": Expected(NewtonKrylov(), (CHAIN, VALLEY)),
+    "NewtonKrylov": Expected(NewtonKrylov(), (CHAIN, VALLEY), slow=True),
     "NewtonKrylov-trust-region": Expected(
         NewtonKrylov(globalisation=TrustRegion()), (VALLEY,), slow=True
     ),

@@ -57,7 +57,9 @@ def solve(solver: Solver, dtype: torch.dtype = torch.float64, **options: object)
 
 
 @every_adapter
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.long)], ids=str
+)
 def test_contractions_end_at_the_root_that_dense_newton_finds(
     solver: Solver, dtype: torch.dtype
 ) -> None:
@@ -106,7 +108,9 @@ def test_the_residual_is_that_of_the_value_and_evaluations_are_those_made(solver
 
 
 @every_kind
-@pytest.mark.parametrize("where", [(), (True, True)], ids=["held", "restricted"])
+@pytest.mark.parametrize(
+    "where", [(), pytest.param((True, True), marks=pytest.mark.long)], ids=["held", "restricted"]
+)
 def test_a_system_that_turns_nan_gets_that_status_and_the_others_finish_as_alone(
     solver: Solver, where: tuple[bool, ...]
 ) -> None:

@@ -104,3 +104,31 @@ def test_a_residual_that_does_not_change_is_followed_by_plain_steps() -> None:
     for solver in (Aitken(), Steffensen()):
         solution = root(F, torch.zeros(1).double(), solver=solver, batch_dims=1)
         assert solution.value.item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("solver", [Aitken(), Steffensen()], ids=str)
+def test_a_root_at_zero_is_approached_until_the_numbers_end(solver: Solver) -> None:
+    # The entries of a float32 residual go down to 1e-38, their squares to 1e-45.
+    matrix = torch.tensor([[0.5, 0.4, 0.0], [-0.3, 0.2, 0.1], [0.0, 0.3, -0.6]])
+    steps = {}
+    for dtype in (torch.float32, torch.float64):
+        solution = fixed_point(
+            lambda z: matrix.to(z) @ z, torch.tensor([1.0, -1.0, 0.5], dtype=dtype), solver=solver,
+            stopping=Stopping(rtol=0.0, atol=1e-34),
+        )  # fmt: skip
+        steps[dtype] = int(solution.steps)
+    assert steps[torch.float32] <= 1.05 * steps[torch.float64]
+
+
+def test_no_step_has_a_length_of_zero() -> None:
+    # The change of the residual by the first step is at a right angle to the residual before it.
+    matrix = torch.tensor([[0.0, -0.5], [0.5, -1.0]], dtype=torch.float64)
+    constant = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    solution = fixed_point(
+        lambda z: z + matrix @ z + constant, torch.zeros(2).double(), solver=Aitken(), trace=True
+    )
+    torch.testing.assert_close(
+        solution.value, torch.linalg.solve(matrix, -constant), rtol=1e-8, atol=0
+    )
+    assert solution.trace is not None
+    assert (np.diff(solution.trace[:, 0]) != 0).all()

@@ -169,12 +169,12 @@ from implicitly import DenseLU, Newton, fixed_point
 from implicitly.solvers import solve_dense
 from implicitly.solvers.linear.dense import DenseFactors
 generator = np.random.default_rng(0)
-for n in (160, 200, 257):
+for n in (160, 257):
     M = generator.standard_normal((4, n, n)) / n**0.5 * 0.4
     c = generator.standard_normal((4, n))
     expected = np.linalg.solve(np.eye(n) - M, c[:, :, None])[:, :, 0]
     A, b = torch.from_numpy(np.eye(n) - M), torch.from_numpy(c)
-    for _ in range(3):
+    for _ in range(2):
         assert np.abs(solve_dense(A, b).numpy() - expected).max() < 1e-11
         assert np.abs(DenseFactors.of(A).solve(b).numpy() - expected).max() < 1e-11
     single = solve_dense(A.float(), b.float()).double().numpy()
@@ -190,6 +190,7 @@ print(torch.get_num_threads())
 """
 
 
+@pytest.mark.long
 def test_large_batches_are_solved_right_by_several_threads() -> None:
     # In a process of its own: the number of threads is a setting of the whole process.
     done = subprocess.run(

@@ -187,6 +187,39 @@ def test_one_norm_to_look_back_at_is_the_rule_of_armijo() -> None:
         assert armijo.evaluations == other.evaluations
 
 
+def evaluated(solver: Solver, start: float, steps: int) -> list[float]:
+    """The points at which `steps` steps for `arctan z = 0` evaluate the residual."""
+    points = []
+
+    def F(z: Tensor) -> Tensor:
+        if not z.requires_grad:
+            points.append(float(z))
+        return torch.atan(z)
+
+    root(
+        F, torch.tensor(start, dtype=torch.float64), solver=solver, on_failure="accept",
+        stopping=Stopping(rtol=0.0, atol=1e-12, max_steps=steps),
+    )  # fmt: skip
+    return [z for z, before in zip(points, [None, *points], strict=False) if z != before]
+
+
+def test_a_refused_step_is_cut_at_the_minimum_of_the_parabola() -> None:
+    # Through |r|² at both ends, with the slope −2|r|² at the first: at 1 / (1 + |r₊|² / |r|²).
+    r, step = np.arctan(3.0), -np.arctan(3.0) * (1 + 3.0**2)
+    refused = np.arctan(3.0 + step)
+    expected = [3.0, 3.0 + step, 3.0 + step / (1 + (refused / r) ** 2)]
+    assert evaluated(Newton(globalisation=TrustRegion()), 3.0, 1)[:3] == pytest.approx(expected)
+
+
+def test_the_damping_of_refused_steps_grows_by_four_then_by_eight_and_sixteen() -> None:
+    # In units of the Jacobian's columns, a step is that of Newton divided by 1 + damping.
+    newton = -np.arctan(20.0) * (1 + 20.0**2)
+    dampings = [0.1, 0.1 * 4, 0.1 * 4 * 8, 0.1 * 4 * 8 * 16]
+    expected = [20.0, *(20.0 + newton / (1 + damping) for damping in dampings)]
+    solver = LevenbergMarquardt(first_damping=0.1, balance=False)
+    assert evaluated(solver, 20.0, 1)[:5] == pytest.approx(expected)
+
+
 def test_armijo_steps_are_those_of_the_formula() -> None:
     # atan from 10: the lengths that the parabola through both ends gives, in NumPy.
     z, points = 10.0, []

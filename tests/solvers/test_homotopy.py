@@ -20,6 +20,7 @@ from implicitly.implicit.equations.equation import GivenEquation
 from implicitly.implicit.equations.flat import flat_problem
 from implicitly.implicit.equations.layout import Layout
 from implicitly.solvers import Problem
+from implicitly.solvers.composed import homotopy
 from implicitly.solvers.composed.augmented import KINDS, Kind, Path, augmented
 from torch import Tensor
 
@@ -124,6 +125,36 @@ def test_a_path_that_only_touches_zero_is_ended_at_a_singular_solution() -> None
     solution = root(problem.residual, problem.start(), solver=Homotopy(), stopping=stopping)
     assert solution.converged
     assert problem.residual(solution.value).abs().max() <= 2e-10
+
+
+def test_a_path_that_turns_back_at_zero_is_ended_there() -> None:
+    # z² = μ z₀² is a fold at μ = 0. Steps pass over it at larger μ; beyond, the path leads to infinity.
+    start = torch.ones(1, dtype=torch.float64)
+    for first_step in (0.1, 0.5):
+        solver = Homotopy(first_step=first_step)
+        solution = root(torch.square, start, solver=solver, batch_dims=1, on_failure="accept")
+        assert solution.converged.all()
+        # rtol 1e-10 of a residual that is the square of the error.
+        assert solution.value.abs().item() <= 1e-5
+
+
+def test_no_step_turns_by_more_than_45_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    cosines = []
+    advance = homotopy._Walk._advance
+
+    def watched(walk: Any, accepted: Tensor, w: Tensor, move: Tensor) -> None:
+        if accepted.item() and walk._set_out.item():
+            before = walk._direction
+            cosines.append((torch.sum(move * before) / move.norm() / before.norm()).item())
+        advance(walk, accepted, w, move)
+
+    monkeypatch.setattr(homotopy._Walk, "_advance", watched)
+    start = torch.full((1,), -1.5, dtype=torch.float64)
+    for first_step in (0.1, 0.3, 1.0):
+        assert root(cubic, start, solver=Homotopy(first_step=first_step), batch_dims=1).converged
+    # Without the limit the steps at the folds of the cubic turn by up to 63°.
+    assert len(cosines) > 20
+    assert min(cosines) >= 0.7
 
 
 def test_systems_without_a_solution_say_so_and_the_others_finish() -> None:

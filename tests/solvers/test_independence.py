@@ -155,7 +155,8 @@ def test_batch_axes_are_only_a_shape() -> None:
 def test_a_system_that_falls_short_when_confirmed_is_not_charged_for_its_neighbours(
     solver: Solver,
 ) -> None:
-    for seed in range(60):
+    # In most of these a first confirmation falls short.
+    for seed in range(8):
         generator = np.random.default_rng(seed)
         M = torch.from_numpy(generator.standard_normal((20, 20)) / math.sqrt(20)).float()
         c = torch.from_numpy(generator.standard_normal((1, 20))).float().expand(2, 20)

@@ -187,13 +187,9 @@ def solve_classical(name: str, solver: Solver) -> Solution:
 
 
 # What the nonmonotone Krylov variant solves, tests/problems/test_expected.py tells by default too.
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[pytest.mark.long] * (kind == "Krylov, nonmonotone"))
-        for kind in FAILS
-    ],
-)
+# By default tests/problems/test_expected.py solves them, with the limits of its own.
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FAILS)
 def test_the_classical_problems_that_a_variant_solves(kind: str) -> None:
     solver, expected = FAILS[kind]
     failed = set()

@@ -76,7 +76,7 @@ def same_steps(one: Solution, other: Solution) -> bool:
 
 
 @knows_units
-@few_examples()
+@few_examples(2)
 @small_systems
 def test_powers_of_two_change_nothing_but_the_exponents(
     solver: Solver, n: int, norm: float, seed: int
@@ -101,7 +101,7 @@ well_behaved = pytest.mark.parametrize(
 
 
 @well_behaved
-@few_examples()
+@few_examples(2)
 @small_systems
 def test_multiplying_the_equation_changes_no_number_of_steps(
     solver: Solver, n: int, norm: float, seed: int
@@ -116,7 +116,7 @@ def test_multiplying_the_equation_changes_no_number_of_steps(
 
 
 @well_behaved
-@few_examples()
+@few_examples(2)
 @small_systems
 def test_multiplying_the_unknown_of_a_root_changes_no_number_of_steps(
     solver: Solver, n: int, norm: float, seed: int
@@ -132,7 +132,7 @@ def test_multiplying_the_unknown_of_a_root_changes_no_number_of_steps(
 
 
 @pytest.mark.parametrize("solver", ALL.values(), ids=ALL.keys())
-@few_examples()
+@few_examples(2)
 @small_systems
 def test_multiplying_the_unknown_of_a_fixed_point_changes_no_number_of_steps(
     solver: Solver, n: int, norm: float, seed: int

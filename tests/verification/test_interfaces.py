@@ -1,8 +1,6 @@
 """The ways to a verification: assertion, pytest, command line, exports, Hypothesis."""
 
 import json
-import os
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -26,6 +24,8 @@ from implicitly.verification.strategies import SPECTRA, ContractiveMap, contract
 from layers import draw, function, wanted, weight
 from typer.testing import CliRunner
 
+from .implicit_layers import tanh_layer
+
 
 def wrong():
     return function(torch.sin, lambda x, g: 2 * g * x.cos())
@@ -33,7 +33,7 @@ def wrong():
 
 def loose():
     W = weight(4)
-    return ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x), stopping=Stopping(rtol=1e-3))
+    return tanh_layer(W, stopping=Stopping(rtol=1e-3))
 
 
 # --- Assertion -------------------------------------------------------------------------------------
@@ -121,21 +121,20 @@ def test_returns_nothing():
         ], marks=pytest.mark.long),
     ],
 )  # fmt: skip
-def test_marked_tests_are_verified_with_the_effort_of_the_profile(tmp_path, profile, failed):
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "implicitly.verification.pytest_plugin",
-        "-p", "no:cacheprovider", "--strict-markers", f"--grad-profile={profile}",
-        "--rootdir", str(tmp_path), str(tmp_path / "test_suite.py"),
-    ]  # fmt: skip
-    # The package may be reachable only from where this process found it.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert [line.split("::")[1].split(" ")[0] for line in lines] == failed, done.stdout
-    assert "must return (layer, inputs)" in done.stdout
+def test_marked_tests_are_verified_with_the_effort_of_the_profile(pytester, profile, failed):
+    output = run_marked(pytester, SUITE, f"--grad-profile={profile}")
+    lines = [line for line in output.splitlines() if line.startswith("FAILED")]
+    assert [line.split("::")[1].split(" ")[0] for line in lines] == failed, output
+    assert "must return (layer, inputs)" in output
+
+
+def run_marked(pytester, suite, *options):
+    """The output of pytest on a file of tests."""
+    file = pytester.makepyfile(suite)
+    return pytester.runpytest_inprocess(
+        "-q", "-p", "implicitly.verification.pytest_plugin", "-p", "no:cacheprovider",
+        "--strict-markers", *options, file,
+    ).stdout.str()  # fmt: skip
 
 
 # --- Command ---------------------------------------------------------------------------------------
@@ -328,16 +327,8 @@ def test_unknown_option():
 """
 
 
-def test_a_marked_test_may_draw_examples_and_return_a_dictionary(tmp_path):
-    (tmp_path / "test_marked.py").write_text(MARKED)
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "implicitly.verification.pytest_plugin",
-        "-p", "no:cacheprovider", "--strict-markers", "--rootdir", str(tmp_path),
-        str(tmp_path / "test_marked.py"),
-    ]  # fmt: skip
-    output = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path
-    ).stdout
+def test_a_marked_test_may_draw_examples_and_return_a_dictionary(pytester):
+    output = run_marked(pytester, MARKED)
     assert "2 failed, 1 passed" in output
     assert "FAILED" in output
     assert "test_each_example" in output

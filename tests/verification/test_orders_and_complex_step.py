@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from implicitly import ImplicitLayer
 from implicitly.verification import Verdict, verify
 from implicitly.verification.checks.taylor import fitted_order
 from layers import function, wanted, weight
+
+from .implicit_layers import tanh_layer
 
 
 def evidence(report, check):
@@ -69,10 +70,11 @@ def test_a_fit_of_noise_has_a_wide_interval():
     assert fit.low < 0 < fit.high
 
 
-@pytest.mark.parametrize("known", [True, False])
+# Without the equation it takes seconds.
+@pytest.mark.parametrize("known", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_remainders_of_a_right_layer_have_the_orders_1_to_3(known):
     W = weight(4)
-    layer = ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x))
+    layer = tanh_layer(W)
     pieces = evidence(
         verify(layer if known else lambda x: layer(x), wanted(3, 4), effort="full"), "Taylor"
     )

@@ -39,7 +39,10 @@ def deeper(steps):
     return lambda factor: unrolled(steps + math.ceil(math.log(factor) / math.log(0.8)))
 
 
-@pytest.mark.parametrize("rtol", [1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize(
+    "rtol",
+    [pytest.param(1e-2, marks=pytest.mark.long), 1e-3, pytest.param(1e-5, marks=pytest.mark.long)],
+)
 def test_a_loose_solve_is_unconverged_where_it_can_be_tightened(rtol):
     at = layer_with()
     report = verify(at(rtol), wanted(3, 4), tighten=lambda factor: at(rtol * factor))
@@ -91,6 +94,7 @@ def test_an_implicit_gradient_of_few_steps_is_unconverged_and_without_the_knob_w
     assert verify(at(6), wanted(3, 4)).verdict is Verdict.WRONG
 
 
+@pytest.mark.long
 def test_second_derivatives_are_those_of_the_tightened_layer():
     at = layer_with()
     report = verify(

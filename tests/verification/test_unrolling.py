@@ -8,6 +8,8 @@ from implicitly import ImplicitLayer, JacobianFree, Stopping
 from implicitly.verification import Verdict, agreement, unrolled, verify
 from layers import draw, wanted, weight
 
+from .implicit_layers import tanh_layer
+
 
 def linear_layer():
     # The spectral radius of the map is 1/2 in every direction.
@@ -89,13 +91,11 @@ def unrolled_evidence(layer):
 
 def test_a_verification_compares_with_the_unrolled_network_and_states_its_rate():
     W = weight(4, norm=0.8)
-    pieces, _ = unrolled_evidence(ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x)))
+    pieces, _ = unrolled_evidence(tanh_layer(W))
     assert [piece.verdict for piece in pieces] == [Verdict.CORRECT] * 2
     assert all(piece.error <= 1e-8 * piece.scale for piece in pieces)
     assert "factor per layer 0." in pieces[0].detail
-    wrong, _ = unrolled_evidence(
-        ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x), gradient=JacobianFree())
-    )
+    wrong, _ = unrolled_evidence(tanh_layer(W, gradient=JacobianFree()))
     assert [piece.verdict for piece in wrong] == [Verdict.WRONG] * 2
 
 

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from implicitly import ImplicitLayer, Stopping
+from implicitly import Stopping
 from implicitly.verification import Verdict, verify
 from layers import function, wanted, weight
 from reports import wrong_checks
+
+from .implicit_layers import tanh_layer
 
 
 def only_if(condition):
@@ -72,7 +74,7 @@ def test_rows_that_depend_on_each_other_are_not_compared():
 @pytest.mark.parametrize("rtol", [None, 1e-3])
 def test_an_implicit_layer_is_never_wrong_however_it_is_presented(rtol):
     W = weight(4)
-    layer = ImplicitLayer(lambda z, x: torch.tanh(z @ W.mT + x), stopping=Stopping(rtol=rtol))
+    layer = tanh_layer(W, stopping=Stopping(rtol=rtol))
     report = verify(layer, wanted(3, 4), effort="full")
     assert report.verdict is (Verdict.CORRECT if rtol is None else Verdict.UNCONVERGED)
     assert "rows of the batch" in report.checks

@@ -1,0 +1,1 @@
+"""Files that several processes use, and that are whole or not there."""
