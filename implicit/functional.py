@@ -27,6 +27,7 @@ from .surroundings.evaluation import FirstEvaluation, UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay, without_autocast
+from .surroundings.saving import without_saving_hooks
 from .surroundings.tracing import refuse_tracing
 
 
@@ -196,7 +197,8 @@ def solve_equation(
     replay = Replay(described, z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
     with inference.left(), set_aside():
-        first = given.evaluate_first()
+        with without_saving_hooks():
+            first = given.evaluate_first()
         call = _call(given, settings, first)
         asking = Asking(
             on_failure=settings.on_failure,
@@ -211,7 +213,8 @@ def solve_equation(
         except SolveError as error:
             given.note_changes(error, first, asking.precision)
             raise
-        given.finish(outcome.value)
+        with without_saving_hooks():
+            given.finish(outcome.value)
         return asking.record.solution(given.build(outcome.value), outcome)
 
 

@@ -36,6 +36,7 @@ from .surroundings.failure import FailurePolicy, check_start, handle_failure
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.replay import without_autocast
+from .surroundings.saving import without_saving_hooks
 from .surroundings.tracing import refuse_tracing
 
 
@@ -255,7 +256,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        with without_autocast():
+        with without_autocast(), without_saving_hooks():
             outcome = _solve(call, asking, z0, args)
         # An output must not be an input, and a solve may return its start.
         value = (
