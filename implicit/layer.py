@@ -19,6 +19,7 @@ from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
+from .surroundings.kinds import in_the_way
 from .surroundings.module import PureModule, check_devices, initialise
 
 
@@ -165,6 +166,9 @@ class ImplicitLayer(nn.Module):
                 "without init the start is zeros like the first input, which must then hold "
                 "floating-point or complex tensors: give init=lambda *inputs: ... or z0=..."
             )
+        for leaf in leaves:
+            if (way := in_the_way(leaf)) is not None:
+                raise TypeError(f"without init the start is zeros like the first input: {way}")
         return tree_map_only(Tensor, torch.zeros_like, inputs[0])
 
     def extra_repr(self) -> str:
