@@ -215,6 +215,7 @@ def solve_equation(
             raise
         with without_saving_hooks():
             given.finish(outcome.value)
+            given.check_unchanged(first, asking.precision, asking.record.counts.evaluations)
         return asking.record.solution(given.build(outcome.value), outcome)
 
 

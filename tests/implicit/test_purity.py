@@ -47,3 +47,74 @@ def test_rounding_is_no_change(dtype):
     z = im.fixed_point(lambda z, x: torch.tanh(0.9 * z) + 100 * x, torch.zeros_like(x), x).value
     z.sum().backward()
     assert bool(torch.isfinite(x.grad).all())
+
+
+def counting(gain):
+    """A map that moves with the number of its calls, and comes to rest."""
+    calls = []
+
+    def f(z, x):
+        calls.append(None)
+        return gain(len(calls)) * torch.cos(z) + x
+
+    return f
+
+
+class Counting(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = counting(lambda n: 0.3 + 0.1 * 0.1**n)
+
+    def forward(self, z, x):
+        return self.f(z, x)
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda f, x: im.fixed_point(f, torch.zeros_like(x), x),
+        lambda f, x: im.root(lambda z, x: z - f(z, x), torch.zeros_like(x), x),
+        lambda f, x: im.fixed_point(lambda z, *, x: f(z, x), torch.zeros_like(x), x=x),
+        lambda f, x: im.ImplicitLayer(f)(x),
+        lambda f, x: im.ImplicitLayer(Counting())(x),
+    ],
+    ids=["fixed point", "root", "by name", "function", "module"],
+)
+def test_a_solve_without_a_derivative_says_that_its_function_has_changed(solve):
+    f = counting(lambda n: 0.3 + 0.1 * 0.1**n)
+    with torch.no_grad(), pytest.warns(im.ChangedFunctionWarning, match="throughout") as warned:
+        solve(f, X)
+    assert warned[0].filename == __file__
+
+
+def test_a_function_that_stays_the_same_is_evaluated_once_more_in_few_calls():
+    calls = []
+
+    def f(z, x):
+        calls.append(None)
+        return 0.5 * torch.cos(z) + x
+
+    more = []
+    for _ in range(100):
+        calls.clear()
+        evaluations = im.fixed_point(f, torch.zeros_like(X), X).counts.evaluations
+        more.append(len(calls) - evaluations)
+    assert more[0] == 1
+    assert sum(more) == 8 + 3
+
+
+def test_a_long_solve_of_a_known_function_is_examined_again():
+    drift = [0.0]
+
+    def f(z, x):
+        return 0.8 * torch.cos(z) + x + drift[0]
+
+    plain = im.FixedPointIteration()
+    for _ in range(9):
+        im.fixed_point(f, torch.zeros_like(X), X, solver=plain)
+
+    def change(step, norms):
+        drift[0] = 1e-3
+
+    with pytest.warns(im.ChangedFunctionWarning, match="throughout"):
+        im.fixed_point(f, torch.zeros_like(X), X, solver=plain, callback=change)
