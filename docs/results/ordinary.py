@@ -35,6 +35,8 @@ OPTIONS: dict[torch.dtype, dict[str, float]] = {
     torch.float32: {"eps": 1e-3, "atol": 1e-2, "rtol": 1e-2},
 }
 """Options of gradcheck: its defaults in float64, which are hopeless in float32."""
+GRADCHECK_UP_TO = 10_000
+"""Entries of inputs and parameters; gradcheck calls the layer twice for each, and again for each output."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ def examined(name: str, precision: str) -> dict[str, Any]:
     }
 
 
-def passes(layer: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, float]) -> bool:
-    """Whether gradcheck lets a layer pass; the parameters of a module are inputs for it."""
+def passes(
+    layer: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, float]
+) -> bool | None:
+    """Whether gradcheck lets a layer pass; the parameters of a module are inputs for it.
+
+    `None` for a layer of too many entries.
+    """
     module = sys.modules["torch.autograd.gradcheck"]
     function, tensors = layer, inputs
     if isinstance(layer, nn.Module):
@@ -85,6 +92,9 @@ def passes(layer: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str
             return torch.func.functional_call(layer, dict(zip(names, own, strict=True)), given)
 
         tensors = (*inputs, *parameters)
+
+    if sum(tensor.numel() for tensor in tensors if torch.is_tensor(tensor)) > GRADCHECK_UP_TO:
+        return None
 
     def seeded(*everything: Any) -> Any:
         torch.manual_seed(0)
@@ -278,7 +288,8 @@ def page(rows: list[Row], draws: dict[tuple[str, str], list[dict[str, Any]]]) ->
 derivative, none with a known equation: hand-written backward passes, ReLU networks, norms, attention,
 recurrent and convolutional layers, embeddings, linear algebra, samples, complex and sparse tensors
 (`verification/mutations/ordinary`). Every mistake is of at least 1 %. `gradcheck` runs with its defaults in
-float64, and with `eps=1e-3, atol=rtol=1e-2` in float32; parameters of modules are inputs for it. Made by
+float64, and with `eps=1e-3, atol=rtol=1e-2` in float32; parameters of modules are inputs for it, and
+layers of more than {GRADCHECK_UP_TO:,} entries are left out. Made by
 
 ```sh
 python docs/results/ordinary.py
