@@ -2,7 +2,7 @@
 
     python docs/results/ordinary.py [--jobs N] [--anew]
 
-writes docs/results/ordinary.md in some MINUTES of one core. Every number on the page comes from
+writes docs/results/ordinary.md in some 25 minutes of one core. Every number on the page comes from
 this run. Results are kept in build/ordinary.jsonl as they come: a run that is interrupted goes on where it
 was, and `--anew` starts again.
 """
@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,10 +53,17 @@ class Row:
     gradcheck: bool | None
 
 
-def examined(name: str, precision: str) -> dict[str, Any]:
-    """The verdicts of both efforts and of gradcheck; in bfloat16 those of fast effort alone."""
+@lru_cache(maxsize=1)
+def prepared() -> None:
+    """Set a process up; the first verification in it imports parts of PyTorch."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    verify(Scaled(nn.Linear(2, 2)), torch.ones(2, 2, requires_grad=True))
+
+
+def examined(name: str, precision: str) -> dict[str, Any]:
+    """The verdicts of both efforts and of gradcheck; in bfloat16 those of fast effort alone."""
+    prepared()
     dtype = getattr(torch, precision)
     (entry,) = (entry for entry in ORDINARY if entry.name == name)
     layer, inputs = entry.make(dtype)
@@ -173,7 +181,7 @@ def drawn() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
 
 def of_draws(name: str, precision: str, first: int) -> dict[str, Any]:
     """Correct draws, draws whose error of 0.5 % is found, and the CPU seconds of each call."""
-    torch.set_num_threads(1)
+    prepared()
     dtype = getattr(torch, precision)
     ((make, shape),) = ((make, shape) for other, make, shape in drawn() if other == name)
     correct, wrong, seconds = [], [], []
@@ -289,7 +297,8 @@ derivative, none with a known equation: hand-written backward passes, ReLU netwo
 recurrent and convolutional layers, embeddings, linear algebra, samples, complex and sparse tensors
 (`verification/mutations/ordinary`). Every mistake is of at least 1 %. `gradcheck` runs with its defaults in
 float64, and with `eps=1e-3, atol=rtol=1e-2` in float32; parameters of modules are inputs for it, and
-layers of more than {GRADCHECK_UP_TO:,} entries are left out. Made by
+layers of more than {GRADCHECK_UP_TO:,} entries are left out. Seconds
+are those of the processor, on a machine that was busy with other work, which lengthens them. Made by
 
 ```sh
 python docs/results/ordinary.py
@@ -320,7 +329,7 @@ large.
 
 ## Found in PyTorch
 
-Two layers were moved out of the registry of right ones, since PyTorch 2.13 is wrong there:
+Two layers are not in the registry, since PyTorch 2.13 is wrong there:
 `torch.nn.utils.parametrizations.weight_norm` in its second derivative, which `gradgradcheck` confirms, and
 the backward pass of `torch.cdist` under `torch.func.vmap`, which differs from single calls by its own size.
 """
