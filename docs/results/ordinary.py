@@ -2,7 +2,7 @@
 
     python docs/results/ordinary.py [--jobs N] [--anew]
 
-writes docs/results/ordinary.md in some 25 minutes of one core. Every number on the page comes from
+writes docs/results/ordinary.md in a quarter of an hour of one core. Every number on the page comes from
 this run. Results are kept in build/ordinary.jsonl as they come: a run that is interrupted goes on where it
 was, and `--anew` starts again.
 """
