@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
+from .equations.capture import levels
+from .equations.differentiation import transforming
 from .functional import solve_equation
 from .gradients import Gradient
 from .settings import Settings
@@ -103,7 +105,7 @@ class ImplicitLayer(nn.Module):
             None if batched_args is None else tuple(batched_args), trace, callback,
             causal,
         )  # fmt: skip
-        self.solution: Solution | None = None
+        self._solution: Solution | None = None
 
     @outside_of_graphs
     def forward(self, *inputs: Any, z0: Any = None, **keywords: Any) -> Any:
@@ -123,8 +125,19 @@ class ImplicitLayer(nn.Module):
             solution = self._solve_module(self.f, z0, inputs, keywords)
         else:
             solution = solve_equation(self.f, z0, inputs, self.settings, keywords=keywords)
-        self.solution = solution.detach()
+        self._solution = solution.detach()
         return solution.value
+
+    @property
+    def solution(self) -> Solution | None:
+        """The solution of the last call, without gradients; `None` before it."""
+        if self._solution is not None and not transforming():
+            self._solution = _unwrapped(self._solution)
+        return self._solution
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies and files.
+        return {**self.__dict__, "_solution": self.solution}
 
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
@@ -178,3 +191,27 @@ class ImplicitLayer(nn.Module):
             f"{function}form={s.form!r}, solver={s.chosen_solver}, "
             f"gradient={s.chosen_gradient}, batch_dims={s.batch_dims}"
         )
+
+
+def _unwrapped(solution: Solution) -> Solution:
+    """The solution without the wrappers that a call inside of a transform, now over, has left in it.
+
+    A mapped tensor gets its axis back.
+    """
+
+    def inner(tensor: Tensor) -> Tensor:
+        *_, innermost = levels(tensor)
+        return innermost
+
+    leaves = [leaf for leaf in tree_leaves(solution.value) if isinstance(leaf, Tensor)]
+    if all(inner(leaf) is leaf for leaf in (solution.status, *leaves)):
+        return solution
+    solution.adjoints[:] = map(_unwrapped, solution.adjoints)
+    return replace(
+        solution,
+        value=tree_map_only(Tensor, inner, solution.value),
+        status=inner(solution.status),
+        residual_norm=inner(solution.residual_norm),
+        steps=inner(solution.steps),
+        error=inner(solution.error),
+    )

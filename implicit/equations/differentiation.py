@@ -111,10 +111,12 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
     PyTorch, or detaches its value, has another one that nobody can take.
     """
     with torch.no_grad():
+        # Copied, since a function may return the same tensor at each evaluation.
+        before = tuple(output.clone() for output in outputs)
         moved = function(*map(_moved, inputs))
     if not all(
         torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
-        for one, other in zip(moved, outputs, strict=True)
+        for one, other in zip(moved, before, strict=True)
     ):
         raise MissingDerivativeError(
             "a derivative is asked for, but the value of the function carries none, although it changes "
