@@ -18,7 +18,7 @@ from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .kinds import RAGGED, is_ragged
 from .module import PureModule
-from .purity import differs, due, note_of_change, warn_of_change
+from .purity import differs, note_of_change
 from .replay import Replay
 from .tracing import explain_transforms
 from .writes import Lending, check_arguments, writes_to
@@ -150,29 +150,16 @@ class UserFunction:
         # Random numbers and batch statistics of a system would depend on which others are left.
         return None if self.replay.random or self.moves_buffers else each
 
-    def changed(self, first: FirstEvaluation, precision: torch.dtype | None) -> bool:
-        """True if the function has another value at the start than in its first evaluation."""
-        if transforming():
-            return False
-        with torch.no_grad():
-            value = self.bind(constants(self.tensors))(constants(self.start))
-        return differs(value, constants(first.value), precision or coarsest(value))
-
     def note_changes(
         self, error: SolveError, first: FirstEvaluation, precision: torch.dtype | None
     ) -> None:
         """Add to the message of a failed solve if the function has changed since its first evaluation."""
-        if self.changed(first, precision):
+        if transforming():
+            return
+        with torch.no_grad():
+            value = self.bind(constants(self.tensors))(constants(self.start))
+        if differs(value, constants(first.value), precision or coarsest(value)):
             error.args = (f"{error}\n{note_of_change(self.described)}", *error.args[1:])
-
-    def check_unchanged(
-        self, first: FirstEvaluation, precision: torch.dtype | None, evaluations: int
-    ) -> None:
-        """Warn after a solve whose function has changed since its first evaluation."""
-        if due(getattr(self.function, "original", self.function), evaluations) and self.changed(
-            first, precision
-        ):
-            warn_of_change(self.described)
 
     def finish(self, value: Leaves) -> None:
         """Update buffers once, by an evaluation at the solution, and check the random state."""

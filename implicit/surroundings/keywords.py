@@ -15,13 +15,13 @@ def called(function: Callable[..., Any], z: Any, args: Sequence[Any], names: Seq
 
 
 class WithKeywords:
-    """A function whose last arguments are given by name; `original` is the function itself."""
+    """A function whose last arguments are given by name."""
 
     def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
-        self.original, self._names = function, names
+        self._function, self._names = function, names
 
     def __call__(self, z: Any, *args: Any) -> Any:
-        return called(self.original, z, args, self._names)
+        return called(self._function, z, args, self._names)
 
 
 def check_keywords(

@@ -20,7 +20,7 @@ class PureModule:
 
     The last inputs are given by name if there are `keywords`. Parameters and buffers become arguments of the
     equation. If they are the ones that the module holds, the module itself is called; else a replica that
-    holds the given ones. `original` is the module itself.
+    holds the given ones.
 
     A module may change buffers when it is called (batch statistics). The first evaluation shows which.
     Every evaluation then gets copies of their values from before the call (`freeze`), and the buffers
@@ -28,7 +28,7 @@ class PureModule:
     """
 
     def __init__(self, module: nn.Module, keywords: tuple[str, ...] = ()) -> None:
-        self.original, self._keywords = module, keywords
+        self._module, self._keywords = module, keywords
         self._replica: Replica | None = None
         self._scripted = Scripted.of(module)
         self._slots = _slots(module)
@@ -52,19 +52,19 @@ class PureModule:
         if self._scripted is not None:
             scripted, self._scripted = self._scripted, None
             value = self(z, *inputs_and_state)
-            scripted.check(f"the module {type(self.original).__name__}")
+            scripted.check(f"the module {type(self._module).__name__}")
             return value
         if not self._known:
             return self._first_call(z, inputs, parameters, buffers)
         if self._holds(parameters) and self._holds(buffers):
-            return called(self.original, z, inputs, self._keywords)
+            return called(self._module, z, inputs, self._keywords)
         own = {name: b.clone() if self._copied(name, b) else b for name, b in buffers.items()}
         return self._with_state(z, inputs, {**parameters, **own})
 
     def move_buffers(self, z: Any, *inputs: Any) -> None:
         """Let the module change its buffers by an evaluation at `z`."""
         with torch.no_grad():
-            called(self.original, z, inputs, self._keywords)
+            called(self._module, z, inputs, self._keywords)
 
     def _first_call(
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
@@ -87,7 +87,7 @@ class PureModule:
 
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
         if self._replica is None:
-            self._replica = Replica(self.original)
+            self._replica = Replica(self._module)
 
         def evaluate(module: nn.Module) -> Any:
             def given(z: Any, *args: Any, **keywords: Any) -> Any:

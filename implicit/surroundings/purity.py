@@ -1,15 +1,12 @@
 """Checks that a function was the same one throughout a call and its derivatives.
 
-A backward pass has the value at the solution anyway. The value at the start is computed once more where a
-solve fails, after long solves, and in a few calls of every function, so that a loop does not pay for it.
+They cost no evaluation where all is well: a solve that fails evaluates its function once more at the start,
+and a backward pass has the value at the solution anyway.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
-import weakref
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +22,6 @@ from .failure import level_of_caller
 _ROUNDINGS = 1e3
 # The residual at a solution may have grown by this factor.
 _GROWTH = 10.0
-# One more evaluation is made after at least so many: it adds one in twenty at most.
-_MANY_EVALUATIONS = 20
-
-# The first calls of a function are examined, and then each after twice as many.
-_FIRST_CALLS = 8
-_calls: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 class ChangedFunctionWarning(UserWarning):
@@ -47,38 +38,13 @@ def differs(value: Leaves, before: Leaves, precision: torch.dtype) -> bool:
     )
 
 
-def due(function: Any, evaluations: int) -> bool:
-    """True if one more evaluation is to show whether `function` has changed since its first one.
-
-    Calls of a function are counted by its code, since one that is defined in a loop is another object each
-    time.
-    """
-    while isinstance(function, functools.partial):
-        function = function.func
-    known = getattr(function, "__code__", function)
-    try:
-        number = _calls.get(known, 0) + 1
-        _calls[known] = number
-    except TypeError:  # It cannot be hashed, or not be referred to weakly.
-        known = type(function)
-        number = _calls.get(known, 0) + 1
-        _calls[known] = number
-    if evaluations >= _MANY_EVALUATIONS or number <= _FIRST_CALLS:
-        return True
-    return number.bit_count() == 1
-
-
-def warn_of_change(described: str) -> None:
-    """Warn that a function that was solved is not one function."""
-    warnings.warn(note_of_change(described), ChangedFunctionWarning, stacklevel=level_of_caller())
-
-
 def note_of_change(described: str) -> str:
-    """A sentence for a message about a solve."""
+    """A line for the message of a failed solve."""
     return (
         f"{described} has another value at the start than in its first evaluation: it is not one function "
         "throughout the solve. It may count its calls, change a tensor that it closes over, or draw "
-        "random numbers that are not PyTorch's default ones."
+        "random "
+        "numbers that are not PyTorch's default ones."
     )
 
 

@@ -53,8 +53,7 @@ class Counts:
     """Work done by a solve. One unit is one call on the whole batch.
 
     Attributes:
-        evaluations: Values of the equation's function, or of its linear part. `root` and `fixed_point` may
-            make one beside the solve, which shows whether the function has changed.
+        evaluations: Values of the equation's function, or of its linear part.
         jvps: Products with the Jacobian.
         vjps: Products with its transpose.
         linear_iterations: Products with the Jacobian inside the linear solves of Newton–Krylov.
