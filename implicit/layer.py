@@ -135,6 +135,10 @@ class ImplicitLayer(nn.Module):
             self._solution = _unwrapped(self._solution)
         return self._solution
 
+    @solution.setter
+    def solution(self, value: Solution | None) -> None:
+        self._solution = value
+
     def __getstate__(self) -> dict[str, Any]:
         # For copies and files.
         return {**self.__dict__, "_solution": self.solution}

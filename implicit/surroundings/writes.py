@@ -61,7 +61,9 @@ class Lending:
         """
         if self.records and not transforming():
             return self._recorded(function, z)
-        look = self._looks > 0 and not transforming()
+        # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.
+        plain = not any(leaf.requires_grad for leaf in z)
+        look = self._looks > 0 and plain and not transforming()
         lent = tuple(leaf.clone() for leaf in z) if look or self.writes is not False else z
         before = [writes_to(leaf) for leaf in lent]
         value = function(lent)
