@@ -2,7 +2,7 @@
 
     python docs/results/verification.py [--jobs N] [--anew]
 
-writes docs/results/verification.md in some MINUTES of one core. Every number on the page comes from
+writes docs/results/verification.md in half an hour or more of one core. Every number on the page comes from
 this run. Results are kept in build/verification.jsonl as they come: a run that is interrupted goes on where
 it was, and `--anew` starts again.
 """
