@@ -214,7 +214,8 @@ def solve_equation(
         except SolveError as error:
             given.note_changes(error, first, asking.precision)
             raise
-        given.finish(outcome.value)
+        with without_hooks():
+            given.finish(outcome.value)
         return asking.record.solution(given.build(outcome.value), outcome)
 
 

@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
+from .equations.capture import levels
+from .equations.differentiation import transforming
 from .functional import solve_equation
 from .gradients import Gradient
 from .settings import Settings
@@ -19,6 +21,7 @@ from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
+from .surroundings.kinds import in_the_way
 from .surroundings.module import PureModule, check_devices, initialise
 
 
@@ -102,7 +105,7 @@ class ImplicitLayer(nn.Module):
             None if batched_args is None else tuple(batched_args), trace, callback,
             causal,
         )  # fmt: skip
-        self.solution: Solution | None = None
+        self._solution: Solution | None = None
 
     @outside_of_graphs
     def forward(self, *inputs: Any, z0: Any = None, **keywords: Any) -> Any:
@@ -122,8 +125,23 @@ class ImplicitLayer(nn.Module):
             solution = self._solve_module(self.f, z0, inputs, keywords)
         else:
             solution = solve_equation(self.f, z0, inputs, self.settings, keywords=keywords)
-        self.solution = solution.detach()
+        self._solution = solution.detach()
         return solution.value
+
+    @property
+    def solution(self) -> Solution | None:
+        """The solution of the last call, without gradients; `None` before it."""
+        if self._solution is not None and not transforming():
+            self._solution = _unwrapped(self._solution)
+        return self._solution
+
+    @solution.setter
+    def solution(self, value: Solution | None) -> None:
+        self._solution = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies and files.
+        return {**self.__dict__, "_solution": self.solution}
 
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
@@ -165,6 +183,9 @@ class ImplicitLayer(nn.Module):
                 "without init the start is zeros like the first input, which must then hold "
                 "floating-point or complex tensors: give init=lambda *inputs: ... or z0=..."
             )
+        for leaf in leaves:
+            if (way := in_the_way(leaf)) is not None:
+                raise TypeError(f"without init the start is zeros like the first input: {way}")
         return tree_map_only(Tensor, torch.zeros_like, inputs[0])
 
     def extra_repr(self) -> str:
@@ -174,3 +195,27 @@ class ImplicitLayer(nn.Module):
             f"{function}form={s.form!r}, solver={s.chosen_solver}, "
             f"gradient={s.chosen_gradient}, batch_dims={s.batch_dims}"
         )
+
+
+def _unwrapped(solution: Solution) -> Solution:
+    """The solution without the wrappers that a call inside of a transform, now over, has left in it.
+
+    A mapped tensor gets its axis back.
+    """
+
+    def inner(tensor: Tensor) -> Tensor:
+        *_, innermost = levels(tensor)
+        return innermost
+
+    leaves = [leaf for leaf in tree_leaves(solution.value) if isinstance(leaf, Tensor)]
+    if all(inner(leaf) is leaf for leaf in (solution.status, *leaves)):
+        return solution
+    solution.adjoints[:] = map(_unwrapped, solution.adjoints)
+    return replace(
+        solution,
+        value=tree_map_only(Tensor, inner, solution.value),
+        status=inner(solution.status),
+        residual_norm=inner(solution.residual_norm),
+        steps=inner(solution.steps),
+        error=inner(solution.error),
+    )

@@ -1,22 +1,21 @@
 """Detection power and false alarms of `verify` and of torch's gradcheck, on planted bugs and correct layers.
 
-    python docs/results/verification.py
+    python docs/results/verification.py [--jobs N] [--anew]
 
-writes docs/results/verification.md in some ten minutes on two cores. Every number on the page comes from
-this run. What has been examined is kept in build/verification.jsonl: a run that is interrupted goes on where
+writes docs/results/verification.md in half an hour or more of one core. Every number on the page comes from
+this run. Results are kept in build/verification.jsonl as they come: a run that is interrupted goes on where
 it was, and `--anew` starts again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +31,7 @@ from implicitly.verification.mutations import (
     right_twice,
 )
 from implicitly.verification.mutations.bugs import LEAST_ERROR
-from joblib import Parallel, delayed
+from kept import Kept
 
 SIZES = ((1, 4), (3, 4), (16, 64))
 SMALL = (3, 4)
@@ -40,7 +39,6 @@ SLOW_GRADCHECK_UP_TO = 100
 """Entries of the input; the full gradcheck calls the layer twice for every entry of every tensor."""
 MESSAGE = "_run_slow_mode_and_get_error"
 HERE = Path(__file__).parent
-STORE = HERE.parent.parent / "build" / "verification.jsonl"
 
 
 @dataclass(frozen=True)
@@ -130,18 +128,19 @@ def layer_of(case: Case) -> tuple[Callable[[], Made], Callable[..., Any] | None,
     return make, equation, expected
 
 
-def examined(case: Case) -> Row:
-    """The verdicts on one case."""
+def examined(*names: Any) -> dict[str, Any]:
+    """The verdicts on the case of these names: the columns of its row."""
+    case = Case(*names)
     torch.set_num_threads(1)
     make, equation, expected = layer_of(case)
     effort: Any = "fast" if case.group in ("bug", "correct") else "full"
     reports = []
-    began = time.perf_counter()
+    began = time.process_time()
     repeats = 1 if case.group == "bug" and (case.batch, case.width) == SIZES[-1] else 2
     for _ in range(repeats):
         layer, inputs = make()
         reports.append(verify(layer, inputs, residual=equation, effort=effort))
-    seconds = (time.perf_counter() - began) / repeats
+    seconds = (time.process_time() - began) / repeats
     report = reports[0]
     wrong = [f for f in report.findings if f.verdict is Verdict.WRONG]
     checks = {e.check for f in wrong for e in f.evidence if e.verdict is Verdict.WRONG}
@@ -152,7 +151,7 @@ def examined(case: Case) -> Row:
         right_place = any(check.startswith(expected) for check in checks)
     entries = inputs[0].numel()
     twice = case.group in ("second order", "right twice")
-    return Row(
+    row = Row(
         case=case,
         verdict=report.verdict.name,
         same_again=str(reports[0]) == str(reports[1]) if repeats == 2 else None,
@@ -168,6 +167,7 @@ def examined(case: Case) -> Row:
         else None,
         gradgradcheck=passes_twice(*make()) if twice else None,
     )
+    return {name: value for name, value in asdict(row).items() if name != "case"}
 
 
 def passes(layer: Callable[..., Any], inputs: tuple[Any, ...], fast: bool) -> bool:
@@ -182,34 +182,6 @@ def passes(layer: Callable[..., Any], inputs: tuple[Any, ...], fast: bool) -> bo
 def passes_twice(layer: Callable[..., Any], inputs: tuple[Any, ...]) -> bool:
     """Whether gradgradcheck lets a layer pass."""
     return torch.autograd.gradgradcheck(layer, inputs, raise_exception=False)
-
-
-def kept() -> dict[Case, Row]:
-    """What has been examined before."""
-    if not STORE.exists():
-        return {}
-    rows = (json.loads(line) for line in STORE.read_text(encoding="utf-8").splitlines())
-    found = [Row(**{**row, "case": Case(**row["case"])}) for row in rows]
-    return {row.case: row for row in found}
-
-
-def all_rows() -> list[Row]:
-    """Examine whatever has not been."""
-    before = kept()
-    wanted = list(cases())
-    missing = [case for case in wanted if case not in before]
-    STORE.parent.mkdir(parents=True, exist_ok=True)
-    runs = Parallel(n_jobs=2, return_as="generator_unordered")(
-        delayed(examined)(c) for c in missing
-    )
-    with STORE.open("a", encoding="utf-8") as store:
-        for number, row in enumerate(runs, 1):
-            store.write(json.dumps(asdict(row)) + "\n")
-            store.flush()
-            print(f"\r{number} of {len(missing)} examined", end="", flush=True)
-            before[row.case] = row
-    print()
-    return [before[case] for case in wanted]
 
 
 # --- The page --------------------------------------------------------------------------------------
@@ -268,7 +240,7 @@ python docs/results/verification.py
 
 `verify(effort="fast")`; *cause named* counts those where the report names the bug.
 
-| size | `verify` | `gradcheck` | its fast mode | inconclusive | cause named | seconds, median |
+| size | `verify` | `gradcheck` | its fast mode | inconclusive | cause named | CPU seconds, median |
 |---|---|---|---|---|---|---|"""
     ]
     for size in SIZES:
@@ -319,7 +291,7 @@ and the first correct.
 
 ## False alarms on correct layers
 
-| size, effort | `verify` | `gradcheck` | its fast mode | inconclusive | seconds, median |
+| size, effort | `verify` | `gradcheck` | its fast mode | inconclusive | CPU seconds, median |
 |---|---|---|---|---|---|"""
     )
     for group, size in (("correct", SIZES[1]), ("correct, full", SMALL), ("correct", SIZES[2])):
@@ -365,9 +337,15 @@ def main() -> None:
     """Examine what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--anew", action="store_true", help="forget what has been examined")
-    if parser.parse_args().anew:
-        STORE.unlink(missing_ok=True)
-    (HERE / "verification.md").write_text(page(all_rows()), encoding="utf-8")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    given = parser.parse_args()
+    kept = Kept("verification.jsonl")
+    if given.anew:
+        kept.forget()
+    wanted = list(cases())
+    found = kept.all([list(astuple(case)) for case in wanted], examined, given.jobs)
+    rows = [Row(case=case, **row) for case, row in zip(wanted, found, strict=True)]
+    (HERE / "verification.md").write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

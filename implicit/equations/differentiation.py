@@ -94,7 +94,11 @@ def pullback(
 
     with torch.enable_grad(), without_hooks():
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
-        outputs = function(*inputs)
+        try:
+            outputs = function(*inputs)
+        except RuntimeError as error:
+            _check_recordable(function, inputs, error)
+            raise
 
     if not any(output.requires_grad for output in outputs):
         _check_constant(function, inputs, outputs)
@@ -105,6 +109,20 @@ def pullback(
     return outputs, product
 
 
+def _check_recordable(function: Function, inputs: Leaves, error: RuntimeError) -> None:
+    """Raise a `MissingDerivativeError` if a function fails only where operations are recorded."""
+    with torch.no_grad():
+        try:
+            function(*(tensor.detach() for tensor in inputs))
+        except Exception:  # Its own error, then, wherever it is called.
+            return
+    raise MissingDerivativeError(
+        "a derivative is asked for, but the function fails where PyTorch records its operations: "
+        f"{error}. Compute it without out=... and NumPy, give the derivative by a torch.autograd.Function, "
+        "or choose a solver without derivatives (Anderson, Broyden, DFSANE) and take no gradients"
+    ) from error
+
+
 def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None:
     """Raise a `MissingDerivativeError` if outputs that no graph connects change with the inputs.
 
@@ -112,10 +130,12 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
     PyTorch, or detaches its value, has another one that nobody can take.
     """
     with torch.no_grad():
+        # Copied, since a function may return the same tensor at each evaluation.
+        before = tuple(output.clone() for output in outputs)
         moved = function(*map(_moved, inputs))
     if not all(
         torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
-        for one, other in zip(moved, outputs, strict=True)
+        for one, other in zip(moved, before, strict=True)
     ):
         raise MissingDerivativeError(
             "a derivative is asked for, but the value of the function carries none, although it changes "

@@ -1,29 +1,37 @@
-"""Hooks on saved tensors, which are meant for the graph of the user and not for the graphs within a solve."""
+"""Hooks on saved tensors: for what the caller's graph keeps, and not for what a solve differentiates.
+
+Inside `torch.utils.checkpoint` or `save_on_cpu`, autograd hands every tensor that it saves to a hook. A solve
+takes products with Jacobians of its own, whose graphs end before it returns. Under the hooks of a
+checkpoint each of these products would make the whole call again.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 _NOTHING = nullcontext()
-_TOP = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-"""The hooks that are on, or `None`; PyTorch 2.6 and 2.7 do not tell."""
+_autograd = torch._C._autograd
+# Since PyTorch 2.8. In versions before it the hooks stay: products are slower under them, and right.
+_top = getattr(_autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
 
 def without_hooks() -> AbstractContextManager[Any]:
-    """A context that keeps graphs which are differentiated at once from the hooks around a call.
-
-    A checkpoint would evaluate its whole function again for each product with the Jacobian, and
-    `torch.autograd.graph.save_on_cpu` would copy every tensor to the host and back.
-    """
-    if _TOP is None or _TOP(False) is None:
-        return _NOTHING
-    return saved_tensors_hooks(_same, _same)
+    """Set aside the hooks of the caller on saved tensors, for graphs that do not outlive the context."""
+    return _NOTHING if _top(False) is None else _set_aside()
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    hooks = []
+    while (top := _top(False)) is not None:
+        hooks.append(top)
+        _autograd._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pack, unpack in reversed(hooks):
+            _autograd._push_saved_tensors_default_hooks(pack, unpack)

@@ -17,15 +17,19 @@ from torch.utils._pytree import (
 )
 
 from ..equations.layout import Leaves
+from .kinds import RAGGED, in_the_way, is_masked, is_ragged
 from .records import opened
 
 
 def is_argument(leaf: Any) -> bool:
     """True for a tensor that an equation has as an argument.
 
-    A sparse tensor without derivatives is a constant: most of PyTorch cannot map, expand or copy it.
+    A sparse or nested tensor without derivatives is a constant: most of PyTorch cannot map, expand or
+    copy it.
     """
-    return isinstance(leaf, Tensor) and (leaf.layout == torch.strided or leaf.requires_grad)
+    if not isinstance(leaf, Tensor):
+        return False
+    return leaf.requires_grad or (leaf.layout == torch.strided and not leaf.is_nested)
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,17 @@ class Tree:
 
     @staticmethod
     def of(tree: Any) -> tuple[Tree, Leaves]:
-        """The structure and the tensors of `tree`."""
+        """The structure and the tensors of `tree`.
+
+        Raises:
+            TypeError: A tensor is of a kind that PyTorch does not differentiate here.
+        """
         leaves, spec = tree_flatten(opened(tree))
         positions = tuple(i for i, leaf in enumerate(leaves) if is_argument(leaf))
         tensors = tuple(leaves[i] for i in positions)
+        for tensor in tensors:
+            if is_ragged(tensor):
+                raise TypeError(f"an argument {RAGGED}")
         constants = tuple(None if is_argument(leaf) else leaf for leaf in leaves)
         return Tree(spec, constants, positions), tensors
 
@@ -112,6 +123,16 @@ class Unknown:
         for position, (name, leaf, at) in enumerate(zip(self.names, found, z, strict=True)):
             if not isinstance(leaf, Tensor) or leaf.dtype != at.dtype:
                 found[position] = self._of_other_dtype(described, name, leaf, at)
+            if is_masked(leaf) or leaf.is_nested or leaf.layout is not torch.strided:
+                raise TypeError(
+                    f"{described} must return dense tensors: for {name}, {in_the_way(leaf)}"
+                )
+            if leaf.device != at.device:
+                raise ValueError(
+                    f"{described} must return tensors on the device of its unknown: {name} is on "
+                    f"{at.device}, but the value returned for it is on {leaf.device}; move it, or start "
+                    "from a z0 that is there"
+                )
             if leaf.shape != at.shape:
                 raise ValueError(
                     f"{described} must return the shape of its unknown: {name} has shape "
@@ -122,7 +143,7 @@ class Unknown:
     @staticmethod
     def _of_other_dtype(described: str, name: str, leaf: Any, at: Tensor) -> Tensor:
         """A returned leaf, checked, and a real one for a complex unknown as a complex number."""
-        if not isinstance(leaf, Tensor) or not _has_derivatives(leaf):
+        if not isinstance(leaf, Tensor) or not _has_derivatives(leaf) or leaf.dtype.itemsize < 2:
             what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
             raise TypeError(
                 f"{described} must return floating-point or complex tensors, but returned {what} for {name}"
@@ -150,8 +171,8 @@ def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
             f"{name} must have a floating-point or complex dtype, got {leaf.dtype}; convert it, "
             "z0.double() or z0.float(), since no derivative passes through integers"
         )
-    if leaf.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got {leaf.layout}; use z0.to_dense()")
+    if (way := in_the_way(leaf)) is not None:
+        raise TypeError(f"{name} must be a dense tensor, {way}")
     if leaf.is_meta:
         raise TypeError(f"{name} must have values to start from, got a tensor on the meta device")
     if leaf.ndim < batch_dims:

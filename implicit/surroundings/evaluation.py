@@ -16,6 +16,7 @@ from ..equations.exchange import Substitute, exchanged
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
+from .kinds import RAGGED, is_ragged
 from .module import PureModule
 from .purity import differs, note_of_change
 from .replay import Replay
@@ -106,6 +107,8 @@ class UserFunction:
         if isinstance(self.function, PureModule):
             self.tensors = self.function.freeze(self.tensors)
         captured = captured_leaves(self.described, value, clock, self.replay.standing_in)
+        if any(map(is_ragged, captured)):
+            raise TypeError(f"{self.described} closes over a tensor that {RAGGED}")
         if self._lending.recorded:  # The unknown itself is then a leaf of the graph.
             lent = set(map(id, self._lending.recorded))
             captured = tuple(leaf for leaf in captured if id(leaf) not in lent)

@@ -2,7 +2,11 @@
 
 The unknown belongs to the solver, at the first evaluation to the caller. A function that writes to it
 (`z.mul_(...)`, or a leading `ReLU(inplace=True)`) gets a copy at each evaluation. Autograd counts the writes
-to each tensor, so that detecting them costs no arithmetic.
+to each tensor, so that detecting them costs no arithmetic. Writes that it does not count (`z.data.mul_(...)`,
+`z.numpy()[...] = ...`) show in the values of the first evaluations, of which the first may be at zero.
+
+A value belongs to the solver as well. A function that returns a tensor of its own, to write to it again at
+the next evaluation, has its values copied.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
 # A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
+# Evaluations whose unknown is looked at, and whose values are kept alive, so that others in their memory are
+# known: as many buffers may be used in turn.
+_FIRST = 2
 _COMPILED = (
     ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part "
     "that keeps none"
@@ -41,19 +48,33 @@ class Lending:
         self.writes: bool | None = None
         self.records = False
         self.recorded: Leaves = ()
+        self._returned: list[Leaves] = []
+        self._memory: set[int] = set()
+        self._looks = _FIRST
 
     def run(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
-        """`function(z)`, without changes to `z`.
+        """`function(z)`, without changes to `z`, and with values that no later evaluation changes.
 
         Raises:
-            InPlaceError: The function writes to its unknown, but did not at its first evaluation.
+            InPlaceError: The function writes to its unknown, but did not at its first evaluation, or writes
+                past autograd.
         """
         if self.records and not transforming():
             return self._recorded(function, z)
-        lent = z if self.writes is False else tuple(leaf.clone() for leaf in z)
+        # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.
+        plain = not any(leaf.requires_grad for leaf in z)
+        look = self._looks > 0 and plain and not transforming()
+        lent = tuple(leaf.clone() for leaf in z) if look or self.writes is not False else z
         before = [writes_to(leaf) for leaf in lent]
         value = function(lent)
         wrote = before != [writes_to(leaf) for leaf in lent]
+        if look:
+            self._looks -= 1
+            if not wrote and not _same(lent, z):
+                raise InPlaceError(
+                    f"{self._described} changes its unknown in place where autograd does not see it (z.data, "
+                    "z.numpy()); use operations that make new tensors (z = z * a)"
+                )
         if self.writes is None:
             self.writes = wrote
         elif wrote and not self.writes:
@@ -61,7 +82,19 @@ class Lending:
                 f"{self._described} changes its unknown in place in some evaluations, but did not in "
                 "the first; use operations that make new tensors (z = z * a, not z *= a or z.mul_(a))"
             )
-        return value
+        return self._own(value)
+
+    def _own(self, value: Leaves) -> Leaves:
+        """The value, copied if its memory is that of an earlier value."""
+        if transforming() or any(leaf.requires_grad or type(leaf) is not Tensor for leaf in value):
+            return value
+        memory = {leaf.untyped_storage().data_ptr() for leaf in value}
+        if len(self._returned) < _FIRST:
+            self._returned.append(tuple(leaf.detach() for leaf in value))
+            self._memory |= memory
+        elif self._memory.isdisjoint(memory):
+            return value
+        return tuple(leaf.clone() for leaf in value)
 
     def _recorded(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
         outside = torch.is_grad_enabled()
@@ -71,6 +104,16 @@ class Lending:
                 self.recorded = z
             value = function(z)
         return value if outside else tuple(leaf.detach() for leaf in value)
+
+
+def _same(tensors: Leaves, others: Leaves) -> bool:
+    """True if the values are equal; those that are no numbers are equal to each other."""
+    with torch.no_grad():
+        return all(
+            torch.equal(one, other)
+            or bool(((one == other) | ((one != one) & (other != other))).all())
+            for one, other in zip(tensors, others, strict=True)
+        )
 
 
 def check_arguments(

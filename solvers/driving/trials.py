@@ -8,8 +8,11 @@ halving: the others are evaluated where they were evaluated before.
 
 from __future__ import annotations
 
+import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from types import CodeType
 
 import torch
 from torch import Tensor
@@ -27,7 +30,11 @@ _OF_THE_PROGRAM = (
     MemoryError,
     ImportError,
     torch.OutOfMemoryError,
+    TimeoutError,
 )
+# Modules that end an evaluation by an exception of their own: a checkpoint that has recomputed enough, a
+# compiler that gives up. Their caller waits for it.
+_THAT_INTERRUPT = ("torch.utils.checkpoint", "torch._dynamo", "torch._subclasses", "torch.fx")
 
 
 class Trials:
@@ -104,14 +111,29 @@ class Trials:
 
 
 def of_a_point(error: Exception) -> bool:
-    """True if another point may be without the error: one of the program, or of this package, passes."""
+    """True if another point may be without the error.
+
+    Errors of the program and of this package pass, and so do exceptions by which others interrupt an
+    evaluation: handlers of signals, and parts of PyTorch.
+    """
     if isinstance(error, _OF_THE_PROGRAM):
         return False
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    raised_in = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
-    return raised_in.partition(".")[0] != _PACKAGE
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames:
+        return True
+    raised_in = str(frames[-1].f_globals.get("__name__", ""))
+    if raised_in.partition(".")[0] == _PACKAGE:
+        return False
+    if any(f"{raised_in}.".startswith(f"{module}.") for module in _THAT_INTERRUPT):
+        return False
+    return not _handlers().intersection(frame.f_code for frame in frames)
+
+
+def _handlers() -> set[CodeType]:
+    """The code of the handlers of signals."""
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = (getattr(handler, "__code__", None) for handler in handlers)
+    return {code for code in codes if code is not None}
 
 
 def guarded(problem: Problem, start: Tensor, reasons: dict[int, str]) -> Problem:

@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("rows", "workers", "stores", "texts", "training", "attacks", "commands", "endurance")
+KINDS = (
+    "rows", "workers", "stores", "places", "disks", "texts", "training", "attacks", "commands",
+    "endurance",
+)  # fmt: skip
 Trial = tuple[str, str]
 """Name of a trial, and what went wrong; empty if it was survived."""
 Act = Callable[[Path, random.Random], Iterator[Trial]]

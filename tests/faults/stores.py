@@ -1,36 +1,21 @@
-"""Stores under processes that open, write and die at once, on full disks, with strange things in places."""
+"""Stores and studies under processes that open, write, edit and die at once."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
 import signal
 import subprocess
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from implicitly.studies import (
-    Plan,
-    Row,
-    Store,
-    StoreError,
-    StudyConfiguration,
-    StudyError,
-    load,
-    resume,
-    run,
-    status,
-)
+from implicitly.studies import Row, Store, StoreError, StudyError, load, run
 
-from .campaign import NOT_TRIED, Trial, fault
-from .machine import forked, small_disk, start
+from .campaign import Trial, fault
+from .machine import forked, start
 from .rows import KNOWN
 
 
@@ -48,7 +33,7 @@ def wrong_rows(store: Store, expected: set[str]) -> str:
     return f"{len(lost)} rows lost, {wrong} wrong or twice" if lost or wrong else ""
 
 
-# --- Processes -------------------------------------------------------------------------------------
+# --- Processes -----------------------------------------------------------------------------------
 
 
 def _write(place: Path, which: int, begin: float, seed: float) -> None:
@@ -199,200 +184,7 @@ def one_of_two_runs_is_stopped(folder: Path, draw: random.Random) -> Iterator[Tr
     yield "every row once", "" if len(rows) == 24 and rows["key"].is_unique else f"{len(rows)}"
 
 
-# --- Things in a file's place ----------------------------------------------------------------------
-
-
-def _folder(place: Path) -> None:
-    place.mkdir()
-    (place / "inside").write_text("")
-
-
-def _link_to_file(place: Path) -> None:
-    other = place.parent.parent / f"{place.name}.other"
-    other.write_text("other")
-    place.symlink_to(other)
-
-
-THINGS: dict[str, Callable[[Path], None]] = {
-    "a folder": _folder,
-    "a link to nothing": lambda place: place.symlink_to("nowhere"),
-    "a link to itself": lambda place: place.symlink_to(place.name),
-    "a link to a file": _link_to_file,
-    "a pipe": lambda place: os.mkfifo(place),
-}
-PLACES = (
-    "store.json", "journal.log", "lock", "plans", "plans/s.json", "rows-000001.parquet", "claims",
-    "damaged",
-)  # fmt: skip
-
-
-def _used(place: Path) -> None:
-    """Every operation of a store."""
-    store = Store(place)
-    store.append(row(1))
-    store.write_plan(Plan("s", ("k0", "k1"), "text"))
-    store.rows("s")
-    status(store)
-    with store.claims() as claims:
-        claims.take(["k1"])
-    store.repair()
-    store.compact()
-
-
-@fault()
-def strange_things_in_a_files_place(folder: Path, draw: random.Random) -> Iterator[Trial]:
-    number = 0
-    for name in PLACES:
-        for said, make in THINGS.items():
-            number += 1
-            store = Store(folder / f"{number}" / "store")
-            store.append(row(0))
-            store.compact()
-            store.append(row(2))
-            store.write_plan(Plan("s", ("k0",), "text"))
-            place = store.path / name
-            kept = folder / f"{number}" / "kept"
-            if place.exists():
-                place.rename(kept)
-            if name == "rows-000001.parquet":
-                place = store.path / "rows-000007.parquet"
-                kept.rename(store.path / name)
-            make(place)
-            yield f"{said} as {name}", _said_in_words(store.path)
-            _remove(place)
-            if kept.exists():
-                kept.rename(place)
-            lost = wrong_rows(Store(store.path), {"k0", "k2"})
-            yield f"after {said} as {name}", lost
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        for inside in place.iterdir():
-            inside.unlink()
-        place.rmdir()
-    else:
-        place.unlink(missing_ok=True)
-
-
-def _said_in_words(place: Path) -> str:
-    """Empty if using a store works or is refused in words; a pipe must not block it."""
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(10)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _used(place)
-        return ""
-    except StoreError:
-        return ""
-    except Exception as error:  # Of any kind.
-        return f"{type(error).__name__}: {error}"
-    finally:
-        signal.alarm(0)
-
-
-def _too_long(*arguments: Any) -> None:
-    raise TimeoutError("it blocks")
-
-
-@fault()
-def places_that_are_no_folder(folder: Path, draw: random.Random) -> Iterator[Trial]:
-    for said, make in THINGS.items():
-        if said == "a folder":
-            continue
-        place = folder / said.replace(" ", "-") / "store"
-        place.parent.mkdir()
-        make(place)
-        yield f"{said} as the store", _said_in_words(place)
-        yield f"{said} above the store", _said_in_words(place / "store")
-
-
-@fault()
-def damaged_plans_and_markers(folder: Path, draw: random.Random) -> Iterator[Trial]:
-    contents = ["", "{", "[]", "null", "3", "[" * 10_000, '{"keys": 3}', '{"format": null}', "\0",
-                json.dumps({"study": "s", "keys": [3], "configuration": "a"}),
-                json.dumps({"study": "s", "keys": [], "configuration": "a", "environment": [1]}),
-                json.dumps({"study": "s", "keys": [], "configuration": 3})]  # fmt: skip
-    for number, content in enumerate(contents):
-        for name in ("store.json", "plans/s.json"):
-            store = Store(folder / f"{number}-{name.replace('/', '-')}")
-            store.write_plan(Plan("s", ("k0",), "text"))
-            store.append(row(0))
-            (store.path / name).write_text(content)
-            said = ""
-            for call in (
-                lambda s=store: Store(s.path).rows("s"),
-                lambda s=store: resume("s", s.path),
-            ):
-                try:
-                    call()
-                except StoreError:
-                    pass
-                except Exception as error:
-                    said = f"{type(error).__name__}: {error}"
-            yield f"{content[:20]!r} as {name}", said
-
-
-# --- Disks -----------------------------------------------------------------------------------------
-
-
-@fault()
-def a_disk_that_is_full(folder: Path, draw: random.Random) -> Iterator[Trial]:
-    """Rows whose append returned are read; after room has been made the store goes on."""
-    for size in (48, 64, 128):
-        with small_disk(folder / f"disk{size}", f"{size}k") as disk:
-            if disk is None:
-                yield f"{size} kB", f"{NOT_TRIED}no small disk can be made here (mount)"
-                return
-            try:
-                store = Store(disk.place / "store")
-            except StoreError as error:
-                yield f"{size} kB", "" if "no space" in str(error) else str(error)
-                continue
-            kept, said = set(), ""
-            for number in range(400):
-                try:
-                    store.append(row(number))
-                    kept.add(f"k{number}")
-                    if draw.random() < 0.1:
-                        store.compact()
-                except StoreError as error:
-                    said = said or str(error)
-            found = wrong_rows(store, kept)
-            yield f"{size} kB full", found or ("" if "no space" in said else f"said {said!r}")
-            disk.grow("8m")
-            store.repair()
-            store.append(row(1000))
-            store.compact()
-            yield f"{size} kB grown", wrong_rows(Store(store.path), {*kept, "k1000"})
-
-
-@fault(short=False)
-def a_study_on_a_full_disk(folder: Path, draw: random.Random) -> Iterator[Trial]:
-    study = StudyConfiguration(
-        name="full", problems=("boggs", "wood", "radial-cubic"), seeds=tuple(range(8)),
-        solvers=("newton", "anderson", "scipy:hybr"),
-    )  # fmt: skip
-    with small_disk(folder / "disk", "60k") as disk:
-        if disk is None:
-            yield "a study", f"{NOT_TRIED}no small disk can be made here (mount)"
-            return
-        place, said = disk.place / "store", ""
-        with warnings.catch_warnings(), contextlib.suppress(StoreError):
-            warnings.simplefilter("ignore")
-            run(study, place)
-            said = "the disk was not full"
-        yield "it is said", said
-        disk.grow("32m")
-        run(study, place)
-        run(study, folder / "whole")
-        columns = ["key", "outcome", "evaluations", "residual"]
-        a, b = (Store(where).rows("full", columns) for where in (place, folder / "whole"))
-        yield "it goes on to the same rows", "" if a.equals(b) else "other rows"
-
-
-# --- The file of a study ---------------------------------------------------------------------------
+# --- The file of a study -------------------------------------------------------------------------
 
 EDITED = """
 from implicitly.studies.methods import Attempt

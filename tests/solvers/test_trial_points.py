@@ -1,6 +1,7 @@
 """Points at which a function raises, or has a value and no finite derivative."""
 
 import math
+import signal
 
 import implicitly as im
 import pytest
@@ -108,3 +109,42 @@ def test_a_derivative_that_is_not_finite_at_the_start_is_named():
 
     with pytest.raises(im.SolveError, match="the Jacobian at the start is not finite"):
         im.root(hopeless, torch.zeros(1, dtype=F64))
+
+
+class EndedError(Exception):
+    """As a handler of a signal raises it."""
+
+
+@every_solver
+def test_the_exception_of_a_signal_handler_ends_the_solve(solver):
+    calls = []
+
+    def ended(number, frame):
+        raise EndedError
+
+    def interrupted(z):
+        calls.append(z)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGUSR1)
+        return z**3 - 2
+
+    before = signal.signal(signal.SIGUSR1, ended)
+    try:
+        with pytest.raises(EndedError):
+            im.root(interrupted, torch.ones(2, dtype=F64), solver=solver)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(calls) == 3
+
+
+def test_a_function_that_runs_out_of_time_ends_the_solve():
+    calls = []
+
+    def late(z):
+        calls.append(z)
+        if len(calls) > 5:
+            raise TimeoutError("no answer")
+        return z**3 - 2
+
+    with pytest.raises(TimeoutError):
+        im.root(late, torch.ones(2, dtype=F64), solver=im.Broyden(), on_failure="accept")

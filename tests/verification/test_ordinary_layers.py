@@ -243,3 +243,10 @@ def test_forward_mode_reaches_a_captured_tensor_inside_of_an_autograd_function()
     report = verify(lambda x: product(x, w), wanted(3))
     assert report.verdict is Verdict.CORRECT
     assert "forward against reverse mode" in report.checks
+
+
+@pytest.mark.parametrize("layer", [torch.relu, torch.abs, nn.functional.hardshrink])
+@pytest.mark.parametrize("dtype", [D, S])
+def test_a_point_with_a_kink_in_every_entry_is_not_wrong_with_full_effort(layer, dtype):
+    x = torch.zeros(3, 2, dtype=dtype) + (0.5 if layer is nn.functional.hardshrink else 0.0)
+    assert verify(layer, x.requires_grad_(), effort="full").verdict is not Verdict.WRONG
