@@ -239,6 +239,7 @@ def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Ca
         described=given.described,
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
+        identified=given.identity,
     )
     return Call(
         equation,

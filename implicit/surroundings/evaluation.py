@@ -13,9 +13,11 @@ from ...solvers import SolveError
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
 from ..equations.differentiation import Product, coarsest, constants, transforming
 from ..equations.exchange import Substitute, exchanged
+from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
+from .keywords import WithKeywords
 from .module import PureModule
 from .purity import differs, note_of_change
 from .replay import Replay
@@ -78,6 +80,15 @@ class UserFunction:
             return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
 
         return lambda z: self._lending.run(of_leaves, z)
+
+    def identity(self) -> Identity:
+        """The identity of the function, of the constants among its arguments and of its surroundings."""
+        function = self.function
+        known = isinstance(function, (PureModule, WithKeywords))
+        own = function.identity() if known else Identity.of(function)
+        tree, replay = self._tree, self.replay
+        structure = Identity((repr(tree.spec), repr(self._unknown.spec), replay.autocast))
+        return own + of_values(tree.constants) + structure
 
     def _in_place(self, function: Product, args: Leaves) -> Product:
         """The function, which sees `args` where an enclosing call has put others in place."""

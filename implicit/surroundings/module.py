@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..equations.capture import levels
+from ..equations.identity import Identity
 from ..equations.layout import Leaves
 from .keywords import called
 from .replica import Replica
@@ -41,6 +42,11 @@ class PureModule:
     def changes_buffers(self) -> bool:
         """True if the first evaluation changed a buffer."""
         return bool(self._before)
+
+    def identity(self) -> Identity:
+        """The identity of the function between calls; parameters and buffers are arguments."""
+        key = (type(self._module), self._module.training, self._keywords, tuple(self._before))
+        return Identity(key, (self._module,))
 
     def freeze(self, tensors: Leaves) -> Leaves:
         """`tensors` with copies, from before the call, of the buffers that the module changes."""

@@ -108,6 +108,11 @@ class Replay:
         modes = (mode for mode in self._exchanges if isinstance(mode, Substitute))
         return tuple(tensor for mode in modes for tensor in mode.replacements)
 
+    @property
+    def autocast(self) -> tuple[Autocast, ...]:
+        """The autocast state of the call, for each type of device."""
+        return self._autocast
+
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
         """The dtype of autocast on `device`, if it is on."""
         for state in self._autocast:

@@ -21,8 +21,8 @@ from .fast_path import FastPath
 from .ledger import Ledger
 from .progress import (
     CONVERGED,
+    FAR,
     MAX_STEPS,
-    RECURSION_MARGIN,
     RUNNING,
     Progress,
     Rules,
@@ -31,13 +31,6 @@ from .progress import (
 )
 from .reading import Reading, read
 from .rounding import RoundingCheck, due
-
-# A Krylov method may stagnate for as many steps as there are unknowns, and then converge; up to so many.
-_LONGEST_HORIZON = 512
-
-
-# A fixed point so many times as large as the start and its residual may be on its way to infinity.
-_FAR = 1e4
 
 
 class Monitor:
@@ -79,7 +72,9 @@ class Monitor:
         self._progress = Progress.start(batch)
         self._begun_at: np.ndarray | None = None
         """The size of the start or of its residual, from the first look on."""
-        self._rules = _rules(solver, stopping, n)
+        self._rules = Rules.of(
+            stopping, n, recursive=solver.confirm_residual, ends_itself=solver.ends_itself
+        )
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False
         self._earlier = np.zeros(batch, dtype=np.int64)
@@ -127,7 +122,7 @@ class Monitor:
             bar = threshold
             if contraction is not None and (claims := running & (norm <= threshold)).any():
                 error = self.active.spread(contraction.error())
-                far = reference > _FAR * self._begun_at
+                far = reference > FAR * self._begun_at
                 late = self.acceptance.put_off(claims, norm, error, far)
                 bar = np.where(late, -1.0, threshold)
             codes = verdict(
@@ -243,14 +238,3 @@ class Monitor:
         self._fast.open = False
         self.ledger.end(which, status, step)
         return True
-
-
-def _rules(solver: Solver, stopping: Stopping, n: int) -> Rules:
-    horizon = min(n, _LONGEST_HORIZON) if solver.confirm_residual else 1
-    return Rules(
-        patience=max(stopping.patience, horizon),
-        patience_at_rounding=min(max(stopping.patience // 10, horizon), stopping.patience),
-        divergence=stopping.divergence,
-        ends_itself=solver.ends_itself,
-        margin=RECURSION_MARGIN if solver.confirm_residual else 1.0,
-    )

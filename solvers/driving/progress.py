@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..interface.solution import Status
+from ..interface.stopping import Stopping
 
 # An enumeration's own members are slow in array arithmetic.
 RUNNING, CONVERGED, MAX_STEPS, STALLED, DIVERGED, NON_FINITE = (
@@ -37,6 +38,10 @@ REREAD_MARGIN = 0.99
 RECURSION_MARGIN = 0.9
 # A restart must bring the true residual below this fraction of what it was; otherwise rounding limits it.
 REFINED = 0.9
+# A fixed point so many times as large as the start and its residual may be on its way to infinity.
+FAR = 1e4
+# A Krylov method may stagnate for as many steps as there are unknowns, and then converge; up to so many.
+_LONGEST_HORIZON = 512
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,18 @@ class Rules:
     divergence: float
     ends_itself: bool = False
     margin: float = 1.0
+
+    @staticmethod
+    def of(stopping: Stopping, n: int, *, recursive: bool, ends_itself: bool) -> Rules:
+        """The rules of a solve with `n` unknowns; the residual may come from a recursion."""
+        horizon = min(n, _LONGEST_HORIZON) if recursive else 1
+        return Rules(
+            patience=max(stopping.patience, horizon),
+            patience_at_rounding=min(max(stopping.patience // 10, horizon), stopping.patience),
+            divergence=stopping.divergence,
+            ends_itself=ends_itself,
+            margin=RECURSION_MARGIN if recursive else 1.0,
+        )
 
 
 @dataclass(frozen=True)
