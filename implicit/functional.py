@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -15,15 +16,17 @@ from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
+from .equations.identity import Identity
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
+from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
-from .surroundings.evaluation import FirstEvaluation, UserFunction
+from .surroundings.evaluation import UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.replay import Replay, without_autocast
@@ -193,11 +196,19 @@ def solve_equation(
     if keywords:
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
-    replay = Replay(described, z0, args)
-    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    given = _given(function, described, z0, args, settings)
+    replay = given.replay
+    identity = None
     with inference.left(), set_aside():
+        if by_graph(settings):
+            identity = given.identity()
+            solution = _straight(given, settings, identity)
+            if solution is not None:
+                return solution
+            given = _given(function, described, z0, args, settings)
+            replay = given.replay
         first = given.evaluate_first()
-        call = _call(given, settings, first)
+        call = _call(given, settings, first.captured)
         asking = Asking(
             on_failure=settings.on_failure,
             trace=settings.trace,
@@ -212,7 +223,48 @@ def solve_equation(
             given.note_changes(error, first, asking.precision)
             raise
         given.finish(outcome.value)
+        if identity is not None and not (given.moves_buffers or replay.random):
+            CAPTURED.note(identity, first.captured)
         return asking.record.solution(given.build(outcome.value), outcome)
+
+
+def _given(
+    function: Callable[..., Any],
+    described: str,
+    z0: Any,
+    args: tuple[Any, ...],
+    settings: Settings,
+) -> UserFunction:
+    replay = Replay(described, z0, args)
+    return UserFunction(function, described, z0, args, settings.batch_dims, replay)
+
+
+def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
+    """The solution by a compiled graph that is known from an earlier call, or `None`."""
+    captured = CAPTURED.find(identity)
+    if captured is None:
+        return None
+    call = _call(given, settings, captured, identity)
+    solver, args = inner(settings.chosen_solver), (*given.tensors, *captured)
+    assert solver is not None  # for the type checker
+    found = straight(call.equation, solver, settings.chosen_stopping, constants(given.start), args)
+    if found is None:
+        return None
+    first = given.evaluate_first(found.leaves)
+    same = len(first.captured) == len(captured) and all(map(is_, first.captured, captured))
+    if not same or given.replay.random or given.moves_buffers:
+        return None
+    outcome = found.confirmed(constants(first.value))
+    if outcome is None:
+        return None
+    record = found.record(outcome)
+    asking = Asking(
+        record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
+    )
+    if _wanted(args):
+        outcome = call.solve(constants(given.start), args, asking)
+    given.finish(outcome.value)
+    return record.solution(given.build(outcome.value), outcome)
 
 
 def _with_keywords(
@@ -227,19 +279,21 @@ def _with_keywords(
     return WithKeywords(function, tuple(keywords)), args
 
 
-def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Call:
+def _call(
+    given: UserFunction, settings: Settings, captured: Leaves, identity: Identity | None = None
+) -> Call:
     function = given.function
     equation = GivenEquation(
         given=given.bind,
         form=settings.form,
         batch_dims=settings.batch_dims,
-        captured=first.captured,
+        captured=captured,
         linear=settings.linear,
-        batched_args=given.batched(settings.batched_args, len(first.captured)),
+        batched_args=given.batched(settings.batched_args, len(captured)),
         described=given.described,
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
-        identified=given.identity,
+        identified=given.identity if identity is None else lambda: identity,
     )
     return Call(
         equation,

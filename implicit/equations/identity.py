@@ -75,9 +75,15 @@ class Holder:
     def __init__(self, objects: Iterable[Any]) -> None:
         self._references = tuple(map(_reference, objects))
 
+    def objects(self) -> tuple[Any, ...]:
+        """The objects, `None` for each that is gone."""
+        return tuple(reference() for reference in self._references)
+
     def holds(self, objects: tuple[Any, ...]) -> bool:
         """True if these are the same objects."""
-        return len(objects) == len(self._references) and all(
+        if len(objects) != len(self._references):
+            return False
+        return all(
             reference() is one for reference, one in zip(self._references, objects, strict=True)
         )
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from ...solvers.interface.traced import Part, Trace, TracedEquation
 from ..equations.equation import Equation
+from ..equations.identity import Holder, Identity
 from ..equations.layout import Layout, Leaves
-from ..equations.identity import Holder
 from .tracing import Example, Sizes, trace
 
 # Functions whose graphs are kept, and graphs of one function for different shapes.
 _MOST_FUNCTIONS, _MOST_SHAPES = 64, 8
+# Shapes of which a graph remembers that it holds for them.
+_MOST_KNOWN = 256
 
 
 @dataclass
@@ -29,6 +31,18 @@ class _Entry:
     symbols: Sizes
     constants: Leaves
     holder: Holder
+    admitted: dict[Any, bool] = field(default_factory=dict)
+
+    def admits(self, z: Tensor, inputs: Leaves) -> bool:
+        """True if the graph holds for tensors of these shapes; found out once for each."""
+        # What is compiled of a graph may ask for more of its sizes.
+        key = (len(self.trace.parts), z.shape, *(tensor.shape for tensor in inputs))
+        found = self.admitted.get(key)
+        if found is None:
+            if len(self.admitted) >= _MOST_KNOWN:
+                self.admitted.clear()
+            found = self.admitted[key] = self.trace.admits(z, inputs)
+        return found
 
 
 class GraphMemory:
@@ -52,17 +66,12 @@ class GraphMemory:
             GraphError: The equation cannot be traced.
         """
         identity = equation.identity()
-        key = (
-            identity.key, part, equation.form, equation.batch_dims, layout.dtypes, z.device,
-            tuple((arg.dtype, arg.ndim, arg.device) for arg in args),
-        )  # fmt: skip
         with self._lock:
+            known = self.known(equation, identity, layout, args, part, z)
+            if known is not None:
+                return known
+            key = _key(equation, identity, layout, args, part, z)
             entries = self._entries.setdefault(key, [])
-            self._entries.move_to_end(key)
-            for entry in entries:
-                inputs = (*args, *entry.constants)
-                if entry.holder.holds(identity.objects) and entry.trace.admits(z, inputs):
-                    return TracedEquation(entry.trace, inputs, self._forgetter(key, entry))
             entry = self._traced(equation, Example(layout, args, z.device), part, entries)
             entry.holder = Holder(identity.objects)
             entries.insert(0, entry)
@@ -71,6 +80,28 @@ class GraphMemory:
                 self._entries.popitem(last=False)
         inputs = (*args, *entry.constants)
         return TracedEquation(entry.trace, inputs, self._forgetter(key, entry))
+
+    def known(
+        self,
+        equation: Equation,
+        identity: Identity,
+        layout: Layout,
+        args: Leaves,
+        part: Part,
+        z: Tensor,
+    ) -> TracedEquation | None:
+        """The graph if there is one already."""
+        key = _key(equation, identity, layout, args, part, z)
+        with self._lock:
+            entries = self._entries.get(key)
+            if entries is None:
+                return None
+            self._entries.move_to_end(key)
+            for entry in entries:
+                inputs = (*args, *entry.constants)
+                if entry.holder.holds(identity.objects) and entry.admits(z, inputs):
+                    return TracedEquation(entry.trace, inputs, self._forgetter(key, entry))
+        return None
 
     def _traced(
         self, equation: Equation, example: Example, part: Part, entries: list[_Entry]
@@ -114,6 +145,15 @@ def _changed(entry: _Entry, shapes: tuple[Any, ...]) -> Sizes:
         )
         for now, before, symbol in zip(shapes, entry.shapes, entry.symbols, strict=True)
     )
+
+
+def _key(
+    equation: Equation, identity: Identity, layout: Layout, args: Leaves, part: Part, z: Tensor
+) -> Hashable:
+    return (
+        identity.key, part, equation.form, equation.batch_dims, layout.dtypes, z.device,
+        tuple((arg.dtype, arg.ndim, arg.device) for arg in args),
+    )  # fmt: skip
 
 
 MEMORY = GraphMemory()

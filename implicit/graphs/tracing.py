@@ -92,7 +92,8 @@ def trace(equation: Equation, part: Part, example: Example, symbols: Sizes) -> t
 
     def admits(z: Tensor, inputs: Leaves) -> bool:
         fake = (unknown, *args, *lifted)
-        given = (z, *inputs)
+        # Compiled code gets tensors that are contiguous.
+        given = tuple(torch.empty(t.shape, dtype=t.dtype, device="meta") for t in (z, *inputs))
         return _fit(fake, given) and environment.evaluate_guards_for_args(fake, given)
 
     return Trace(graph, unknown, (*args, *lifted), admits, mode), constants

@@ -104,11 +104,11 @@ class UserFunction:
         """The leaves of the unknown in the structure of `z0`."""
         return self._unknown.build(leaves)
 
-    def evaluate_first(self) -> FirstEvaluation:
-        """Evaluate the function once, at the start, on tensors without gradients."""
+    def evaluate_first(self, at: Leaves | None = None) -> FirstEvaluation:
+        """Evaluate the function once, at the start or another point, on tensors without gradients."""
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
-        value = self._first()
+        value = self._first(self.start if at is None else at)
         if self.replay.doubtful:
             with self.replay.recording():
                 value = self.bind(constants(self.tensors))(constants(self.start))
@@ -124,9 +124,9 @@ class UserFunction:
         check_mapped(self.described, value, (*self.start, *self.tensors))
         return FirstEvaluation(value, captured)
 
-    def _first(self) -> Leaves:
-        """The value at the start; the function may differentiate with respect to its unknown."""
-        function, start = self.bind(constants(self.tensors)), constants(self.start)
+    def _first(self, at: Leaves) -> Leaves:
+        """The value at a point; the function may differentiate with respect to its unknown."""
+        function, start = self.bind(constants(self.tensors)), constants(at)
         try:
             return function(start)
         except RuntimeError as error:

@@ -201,9 +201,9 @@ class _Solving:
         limit = min(limit, budget.evaluations_left // method.evaluations)
         if products:
             limit = min(limit, max(budget.products - counts.products, 0) // products)
-        ran = self.loop(
-            self.problem, self.equation, z, residual, length, self.goal, held, limit, first
-        )
+        precision = self.problem.dtype(z)
+        asked = self.loop.asked(self.goal, z, precision, held, limit, first)
+        ran = self.loop(self.equation, z, residual, length, asked)
         counts.evaluations += ran.total * method.evaluations
         counts.jvps += (ran.total + 1) * products
         return ran

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from ..fixed_point.anderson import EXPANSION, FLOOR
 from ..interface.problem import Problem
+from .definite import definite
 from .method import Method
+
+# Up to so many rows the equations are eliminated entry by entry: a call of LAPACK takes longer.
+_MOST_UNROLLED = 9
 
 
 @dataclass
@@ -100,6 +104,13 @@ class GraphAnderson(Method):
         rounding = torch.finfo(rows.dtype)
         relative = 16 * rounding.eps if solver.regularisation is None else solver.regularisation
         identity = torch.eye(slots, dtype=rows.dtype, device=rows.device)
+        here = _place(slots, state.count % slots)
+        if solver.kind == "II" and slots <= _MOST_UNROLLED:
+            active = (state.weights.squeeze(1) > 0) & ~here
+            gram = torch.bmm(rows, rows.mT)
+            right = -torch.where(here.reshape(1, 1, slots), gram, 0.0).sum(dim=2)
+            found = definite(gram, right, active, relative)
+            return torch.where(here, 1.0, found).unsqueeze(1)
         if solver.kind == "II":
             gram = increase = torch.bmm(rows, rows.mT)
         else:
@@ -110,8 +121,11 @@ class GraphAnderson(Method):
             increase = torch.where(gram < 0, -size, size)
         gram = gram + relative * identity * increase
         equations = FLOOR * identity + gram * state.weights
-        here = _place(slots, state.count % slots).reshape(1, 1, slots)
-        right = torch.where(here, FLOOR, 0.0).to(rows.dtype).expand(rows.shape[0], 1, slots)
+        right = (
+            torch.where(here.reshape(1, 1, slots), FLOOR, 0.0)
+            .to(rows.dtype)
+            .expand(rows.shape[0], 1, slots)
+        )
         return torch.linalg.solve_ex(equations, right, left=False).result
 
 

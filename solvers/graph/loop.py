@@ -25,7 +25,7 @@ from ..driving.progress import (
 )
 from ..interface.norms import rms_unit
 from ..interface.problem import Form, Problem
-from ..interface.tolerance import threshold
+from ..interface.tolerance import ends_at_zero, threshold
 from .cut import Cut
 from .method import Method, tensors_of, with_tensors
 
@@ -34,7 +34,8 @@ class Asked(NamedTuple):
     """All numbers that a solve depends on, as tensors; one entry per system, in float64, but for `numbers`.
 
     Norms are root-mean-square. `first` has the norms of the first residual, `reference` those that relative
-    tolerances refer to, of a fixed point unused; NaN stands for the norm of the residual at the start.
+    tolerances refer to, of a fixed point unused; NaN stands for the norm of the residual at the start. An
+    absolute tolerance of NaN is the default one of a fixed point.
     """
 
     rtol: Tensor
@@ -103,21 +104,32 @@ class Loop:
     def __call__(
         self, z: Tensor, residual: Tensor, length: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """The tensors of a `Report`, from those of an `Asked` and the inputs of the equation."""
+        """The tensors of a `Report`, from those of an `Asked` and the inputs of the equation.
+
+        Args:
+            z: The start.
+            residual: The residual there, of a linear equation; others are evaluated.
+            length: The length of a first step.
+            tensors: The fields of an `Asked`, then the inputs of the equation.
+        """
         from torch._higher_order_ops.while_loop import while_loop_op
 
         count = len(Asked._fields)
         asked, inputs = Asked(*tensors[:count]), tensors[count:]
         prepared = tuple(_own(tensor) for tensor in self.equation.prepare(inputs))
+        problem = self._problem(prepared)
+        if self.method.part != "operator":
+            residual = problem.residual(z)
         own = _norms(residual, rms_unit(z.shape[1]))
         asked = asked._replace(
             first=torch.where(torch.isnan(asked.first), own, asked.first),
             reference=torch.where(torch.isnan(asked.reference), own, asked.reference),
         )
-        problem = self._problem(prepared)
         state = self.method.begin(problem, z, residual, length)
         begun = self._begun(z, residual)
-        carried = _distinct(_carry(state, z, self._start(residual, asked)))
+        default = ends_at_zero(z.dtype) * torch.where(torch.isfinite(begun), begun, 0.0)
+        asked = asked._replace(atol=torch.where(torch.isnan(asked.atol), default, asked.atol))
+        carried = _distinct(_carry(state, z, self._start(z, residual, asked)))
         given = (begun, *asked, *prepared)
         split = len(carried)
 
@@ -158,10 +170,13 @@ class Loop:
         unit = rms_unit(z.shape[1])
         return torch.maximum(_norms(z, unit), _norms(residual, unit))
 
-    def _start(self, residual: Tensor, asked: Asked) -> _Track:
+    def _start(self, z: Tensor, residual: Tensor, asked: Asked) -> _Track:
+        """Before the first step: a system that is solved at its start takes none."""
         norm = _norms(residual, rms_unit(residual.shape[1]))
         zero = torch.zeros_like(norm, dtype=torch.int64)
-        held = torch.where(asked.held, CONVERGED, RUNNING)
+        reference = _norms(z, rms_unit(z.shape[1])) if self._relative else asked.reference
+        solved = norm <= threshold(asked.rtol, asked.atol, reference)
+        held = torch.where(asked.held | solved, CONVERGED, RUNNING)
         never = torch.zeros((), dtype=torch.int64, device=norm.device)
         nothing = torch.full_like(norm, torch.nan)
         return _Track(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from ..driving.acceptance import Demand
 from ..driving.progress import Rules
-from ..driving.rounding import level
+from ..driving.rounding import level_of
 from ..interface.goal import Goal
-from ..interface.problem import Problem
+from ..interface.problem import Form, Problem
 from ..interface.solver import Solver
+from ..interface.stopping import Stopping
 from ..interface.traced import TracedEquation
 from .building import compiled, loop_graph
 from .cut import Cut
-from .loop import Asked, Loop
+from .loop import Asked, Loop, Report
 from .methods import method_of
 
 _UNLIMITED = 2.0**52
@@ -54,10 +55,10 @@ class CompiledLoop:
     """The compiled loop of one solver on one traced equation."""
 
     solver: Solver
-    problem: Problem
-    equation: TracedEquation
-    _numbers: dict[tuple[float, ...], Tensor] = field(default_factory=dict)
-    _whole: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    _run: Callable[..., Report]
+    _cycle: float
+    _asked: dict[Any, Asked] = field(default_factory=dict)
+    _columns: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(solver: Solver, problem: Problem, z: Tensor) -> tuple[CompiledLoop, TracedEquation]:
@@ -69,98 +70,133 @@ class CompiledLoop:
         assert problem.graph is not None  # for the type checker
         equation = problem.graph(method_of(solver).part, z)
         precision = problem.dtype(z)
-        key = (solver, problem.form, problem.linear, precision, torch.get_num_threads())
+        key = loop_key(solver, problem.form, problem.linear, precision)
         found = equation.trace.parts.get(key)
         if found is None:
-            found = equation.trace.parts[key] = CompiledLoop(solver, problem, equation)
-            found.compile(z)
+            found = equation.trace.parts[key] = _compiled(
+                solver, equation, problem.form, problem.linear, precision
+            )
         return found, equation
-
-    def compile(self, z: Tensor) -> None:
-        """Trace and compile the loop."""
-        problem, solver = self.problem, self.solver
-        method, fine = method_of(solver), Demand.of(problem.dtype(z), None).is_fine
-
-        def loop(equation: Cut) -> Loop:
-            return Loop(
-                method, equation, problem.form, problem.linear, recursive=solver.confirm_residual,
-                ends_itself=solver.ends_itself, fine=fine,
-            )  # fmt: skip
-
-        self._run = compiled(*loop_graph(loop, self.equation.trace))
-        self._cycle = method.cycle(z.shape[1])
-        del self.problem, self.equation
 
     def __call__(
         self,
-        problem: Problem,
         equation: TracedEquation,
         z: Tensor,
         residual: Tensor,
         length: Tensor | None,
+        asked: Asked,
+    ) -> Run:
+        """Run from `z`, whose residual is `residual`.
+
+        Args:
+            equation: The traced equation.
+            z: The start.
+            residual: The residual there; used of a linear equation alone.
+            length: The length of a first step, `(batch, 1)`; `None` for 1.
+            asked: Tolerances and limits.
+        """
+        ones = self._constants(z)[2] if length is None else length
+        tensors = (z, residual, ones, *asked, *equation.inputs)
+        report = self._run(*map(_plain, tensors))
+        systems = report.systems.cpu().numpy()
+        status, steps, best_step = systems[:3].astype(np.int64)
+        return Run(report.z, status, steps, best_step, systems[3], systems[4], int(report.steps))
+
+    def asked(
+        self,
         goal: Goal,
+        z: Tensor,
+        precision: torch.dtype,
         held: np.ndarray | None,
         limit: float,
         first: Tensor | None,
-    ) -> Run:
-        """Run from `z`, whose residual is `residual`, for `limit` steps at most.
+    ) -> Asked:
+        """The numbers of a run.
 
         Args:
-            problem: The systems.
-            equation: Its traced equation.
-            z: The start.
-            residual: The residual there.
-            length: The length of a first step, `(batch, 1)`; `None` for 1.
             goal: Tolerances.
+            z: The start.
+            precision: The dtype that residuals are computed in.
             held: Systems that take no part.
             limit: The most steps.
-            first: Norms of the first residual; `None` if that is `residual`.
+            first: Norms of the first residual; `None` if that is the one at `z`.
         """
-        unknown, nobody, ones = self._constants(z)
-        limit = min(limit, _UNLIMITED, math.inf if self._cycle is None else self._cycle)
+        unknown, nobody, _ = self._constants(z)
         reference = goal.reference
-        asked = Asked(
+        return Asked(
             torch.from_numpy(goal.tolerance.rtol).to(z.device),
             torch.from_numpy(goal.tolerance.atol).to(z.device),
             unknown if first is None else first,
             unknown if reference is None else reference.detach().to(torch.float64),
             nobody if held is None else torch.from_numpy(held).to(z.device),
-            self._rules(problem, z, goal, limit),
+            self._rules(goal.stopping, z, precision, limit),
         )
-        inputs = (*asked, *equation.inputs)
-        tensors = (z, residual, ones if length is None else length, *inputs)
-        report = self._run(*(_plain(tensor) for tensor in tensors))
-        systems = report.systems.cpu().numpy()
-        status, steps, best_step = systems[:3].astype(np.int64)
-        return Run(report.z, status, steps, best_step, systems[3], systems[4], int(report.steps))
+
+    def asked_plainly(self, stopping: Stopping, z: Tensor, precision: torch.dtype) -> Asked:
+        """The numbers of a run of all systems by a rule alone; the same tensors each time."""
+        key = (stopping, z.shape[0], precision)
+        found = self._asked.get(key)
+        if found is None:
+            unknown, nobody, _ = self._constants(z)
+            rtol = torch.full_like(unknown, stopping.relative(precision))
+            atol = unknown if stopping.atol is None else torch.full_like(unknown, stopping.atol)
+            if self.solver.linear_only and stopping.atol is None:
+                atol = torch.zeros_like(unknown)
+            steps = stopping.max_steps
+            limit = self.solver.default_max_steps if steps is None else steps
+            numbers = self._rules(stopping, z, precision, limit)
+            found = Asked(rtol, atol, unknown, unknown, nobody, numbers)
+            _bounded(self._asked)[key] = found
+        return found
 
     def _constants(self, z: Tensor) -> tuple[Tensor, ...]:
         """NaN for each system, False for each, and ones as a column."""
         batch = z.shape[0]
-        found = self._whole.get(batch)
+        found = self._columns.get(batch)
         if found is None:
-            if len(self._whole) >= _MOST_RULES:
-                self._whole.clear()
             unknown = torch.full((batch,), torch.nan, dtype=torch.float64, device=z.device)
             found = unknown, torch.zeros_like(unknown, dtype=torch.bool), z.new_ones(batch, 1)
-            self._whole[batch] = found
+            _bounded(self._columns)[batch] = found
         return found
 
-    def _rules(self, problem: Problem, z: Tensor, goal: Goal, limit: float) -> Tensor:
-        stopping, solver = goal.stopping, self.solver
+    def _rules(self, stopping: Stopping, z: Tensor, precision: torch.dtype, limit: float) -> Tensor:
+        solver = self.solver
         rules = Rules.of(
             stopping, z.shape[1], recursive=solver.confirm_residual, ends_itself=solver.ends_itself
         )
-        xtol = Demand.of(problem.dtype(z), stopping.rtol).xtol
-        key = (
-            limit, rules.patience, rules.patience_at_rounding, rules.divergence, level(problem, z), xtol,
+        numbers = (
+            min(limit, self._cycle), rules.patience, rules.patience_at_rounding, rules.divergence,
+            level_of(precision), Demand.of(precision, stopping.rtol).xtol,
         )  # fmt: skip
-        found = self._numbers.get(key)
-        if found is None:
-            if len(self._numbers) >= _MOST_RULES:
-                self._numbers.clear()
-            found = self._numbers[key] = torch.tensor(key, dtype=torch.float64, device=z.device)
-        return found
+        return torch.tensor(numbers, dtype=torch.float64, device=z.device)
+
+
+def loop_key(solver: Solver, form: Form, linear: bool, precision: torch.dtype) -> Hashable:
+    """The name of a loop among the parts of a traced equation."""
+    return solver, form, linear, precision, torch.get_num_threads()
+
+
+def _compiled(
+    solver: Solver, equation: TracedEquation, form: Form, linear: bool, precision: torch.dtype
+) -> CompiledLoop:
+    method, fine = method_of(solver), Demand.of(precision, None).is_fine
+
+    def loop(equation: Cut) -> Loop:
+        return Loop(
+            method, equation, form, linear, recursive=solver.confirm_residual,
+            ends_itself=solver.ends_itself, fine=fine,
+        )  # fmt: skip
+
+    run = compiled(*loop_graph(loop, equation.trace))
+    cycle = method.cycle(equation.trace.unknown.shape[1])
+    return CompiledLoop(solver, run, _UNLIMITED if cycle is None else cycle)
+
+
+def _bounded(memory: dict[Any, Any]) -> dict[Any, Any]:
+    """The memory with room for one more entry."""
+    if len(memory) >= _MOST_RULES:
+        memory.clear()
+    return memory
 
 
 def _plain(tensor: Tensor) -> Any:

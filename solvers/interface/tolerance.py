@@ -25,6 +25,11 @@ def threshold(rtol: Any, atol: Any, reference: Any) -> Any:
     return atol + rtol * reference
 
 
+def ends_at_zero(dtype: torch.dtype) -> float:
+    """The part of the size of the start, of its residual, at which an iteration towards zero ends."""
+    return float(torch.finfo(dtype).eps) ** 2
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """The tolerances of one solve; norms are root-mean-square, arrays have one entry per system.
@@ -49,7 +54,7 @@ class Tolerance:
     ) -> Tolerance:
         """The tolerances of a solve from `z`; `rtol` per system in place of the one of `stopping`."""
         # Where the reference is the first residual, no absolute tolerance is needed.
-        ends_at_zero = problem.relative_to_iterate and stopping.atol is None
+        to_zero = problem.relative_to_iterate and stopping.atol is None
         if rtol is None:
             relative = np.full(z.shape[0], stopping.relative(problem.dtype(z)))
         else:
@@ -59,7 +64,7 @@ class Tolerance:
             atol=np.full(z.shape[0], stopping.atol or 0.0),
             is_default=rtol is None and stopping.rtol is None,
             relative_to_iterate=problem.relative_to_iterate,
-            zero=torch.finfo(z.dtype).eps ** 2 if ends_at_zero else 0.0,
+            zero=ends_at_zero(z.dtype) if to_zero else 0.0,
         )
 
     def begun(self, size: np.ndarray) -> Tolerance:
