@@ -196,17 +196,17 @@ def solve_equation(
     if keywords:
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
-    given = _given(function, described, z0, args, settings)
-    replay = given.replay
     identity = None
     with inference.left(), set_aside():
         if by_graph(settings):
-            identity = given.identity()
-            solution = _straight(given, settings, identity)
+            replay = Replay(described, z0, args, known=True)
+            known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+            identity = known.identity()
+            solution = _straight(known, settings, identity)
             if solution is not None:
                 return solution
-            given = _given(function, described, z0, args, settings)
-            replay = given.replay
+        replay = Replay(described, z0, args)
+        given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
         first = given.evaluate_first()
         call = _call(given, settings, first.captured)
         asking = Asking(
@@ -228,17 +228,6 @@ def solve_equation(
         return asking.record.solution(given.build(outcome.value), outcome)
 
 
-def _given(
-    function: Callable[..., Any],
-    described: str,
-    z0: Any,
-    args: tuple[Any, ...],
-    settings: Settings,
-) -> UserFunction:
-    replay = Replay(described, z0, args)
-    return UserFunction(function, described, z0, args, settings.batch_dims, replay)
-
-
 def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
     """The solution by a compiled graph that is known from an earlier call, or `None`."""
     captured = CAPTURED.find(identity)
@@ -250,9 +239,9 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     found = straight(call.equation, solver, settings.chosen_stopping, constants(given.start), args)
     if found is None:
         return None
-    first = given.evaluate_first(found.leaves)
+    first = given.evaluate_known(found.leaves)
     same = len(first.captured) == len(captured) and all(map(is_, first.captured, captured))
-    if not same or given.replay.random or given.moves_buffers:
+    if not same or given.moves_buffers:
         return None
     outcome = found.confirmed(constants(first.value))
     if outcome is None:

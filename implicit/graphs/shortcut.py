@@ -51,6 +51,10 @@ class _Captured:
         while len(self._known) > _MOST_FUNCTIONS:
             self._known.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget all functions."""
+        self._known.clear()
+
     def find(self, identity: Identity) -> Leaves | None:
         """The tensors; `None` for a function that is not known."""
         found = self._known.get(identity.key)
@@ -163,8 +167,7 @@ def adjoint(
     if not (run.status == _CONVERGED).all():
         return None
     u = layout.unflatten(run.z)
-    value, back = equation.pullback_arguments(z, args, needed, with_z=True)
-    found_gradients = back(u)
+    value, found_gradients = _pulled_back(equation, z, args, needed, u)
     with torch.no_grad():
         product = layout.flatten(found_gradients[: len(z)])
         residual = product + constant - run.z if sign > 0 else product + constant
@@ -209,6 +212,40 @@ def by_graph(settings: Settings) -> bool:
         and not gradient.keeps_inverse
         and not transforming()
     )
+
+
+def _pulled_back(
+    equation: Equation, z: Leaves, args: Leaves, needed: list[int], u: Leaves
+) -> tuple[Leaves, Leaves]:
+    """The value at `z`, and the products of `u` with its derivatives in `z` and in the arguments `needed`.
+
+    Leaves of autograd are differentiated as themselves, unless one occurs twice: a module that holds them is
+    then called as it is.
+    """
+    if len(set(map(id, args))) < len(args):
+        value, back = equation.pullback_arguments(z, args, needed, with_z=True)
+        return value, back(u)
+    wanted = set(needed)
+    own = tuple(
+        arg if arg.is_leaf and (i in wanted) == arg.requires_grad else _apart(arg, i in wanted)
+        for i, arg in enumerate(args)
+    )
+    at = tuple(leaf.detach().requires_grad_() for leaf in z)
+    with torch.enable_grad():
+        value = equation.evaluate(at, own)
+    inputs = (*at, *(own[i] for i in needed))
+    connected = [(v, c) for v, c in zip(value, u, strict=True) if v.requires_grad]
+    if not connected:
+        return value, tuple(map(torch.zeros_like, inputs))
+    outputs, cotangents = zip(*connected, strict=True)
+    return value, torch.autograd.grad(
+        outputs, inputs, cotangents, allow_unused=True, materialize_grads=True
+    )
+
+
+def _apart(arg: Tensor, wanted: bool) -> Tensor:
+    arg = arg.detach()
+    return arg.requires_grad_() if wanted else arg
 
 
 def _only_steps(rule: Stopping) -> bool:

@@ -104,11 +104,11 @@ class UserFunction:
         """The leaves of the unknown in the structure of `z0`."""
         return self._unknown.build(leaves)
 
-    def evaluate_first(self, at: Leaves | None = None) -> FirstEvaluation:
-        """Evaluate the function once, at the start or another point, on tensors without gradients."""
+    def evaluate_first(self) -> FirstEvaluation:
+        """Evaluate the function once, at the start, on tensors without gradients."""
         clock = graph_clock()
         before = [writes_to(tensor) for tensor in self.tensors]
-        value = self._first(self.start if at is None else at)
+        value = self._first()
         if self.replay.doubtful:
             with self.replay.recording():
                 value = self.bind(constants(self.tensors))(constants(self.start))
@@ -124,9 +124,9 @@ class UserFunction:
         check_mapped(self.described, value, (*self.start, *self.tensors))
         return FirstEvaluation(value, captured)
 
-    def _first(self, at: Leaves) -> Leaves:
-        """The value at a point; the function may differentiate with respect to its unknown."""
-        function, start = self.bind(constants(self.tensors)), constants(at)
+    def _first(self) -> Leaves:
+        """The value at the start; the function may differentiate with respect to its unknown."""
+        function, start = self.bind(constants(self.tensors)), constants(self.start)
         try:
             return function(start)
         except RuntimeError as error:
@@ -144,6 +144,25 @@ class UserFunction:
                 return function(start)
             except RuntimeError as again:
                 raise (RuntimeError(remedy) if _NOT_RECORDED in str(again) else again) from error
+
+    def evaluate_known(self, at: Leaves) -> FirstEvaluation:
+        """Evaluate a function of an earlier call at another point, on the arguments themselves.
+
+        Where gradients are recorded, it is found out anew which leaf tensors it closes over.
+        """
+        recording = torch.is_grad_enabled()
+        clock = graph_clock() if recording else 0
+        before = [writes_to(tensor) for tensor in self.tensors]
+        value = self.bind(self.tensors)(constants(at))
+        module = isinstance(self.function, PureModule)
+        check_arguments(self.described, self.tensors, before, module=module)
+        if not recording:
+            return FirstEvaluation(value, ())
+        found = captured_leaves(
+            self.described, value, clock, (*self.replay.standing_in, *self.tensors)
+        )
+        own = set(map(id, self.tensors))
+        return FirstEvaluation(value, tuple(leaf for leaf in found if id(leaf) not in own))
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,11 +31,31 @@ class PureModule:
         self._module, self._keywords = module, keywords
         self._replica: Replica | None = None
         self._scripted = Scripted.of(module)
-        self._slots = _slots(module)
-        self.parameters = _named(module.named_parameters(), self._slots)
-        self.buffers = _named(module.named_buffers(), self._slots)
+        self._slots: dict[str, tuple[dict[str, Any], str]] = {}
+        self.parameters: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self._walk(module)
         self._known = not self.buffers
         self._before: dict[str, Tensor] = {}
+
+    def _walk(self, module: nn.Module) -> None:
+        """Collect the tensors that can be exchanged, those of TorchScript modules cannot, each once."""
+        seen: set[int] = set()
+        for prefix, part in module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
+            for held, found in (
+                (part._parameters, self.parameters),
+                (part._buffers, self.buffers),
+            ):
+                for key, tensor in held.items():
+                    if tensor is None:
+                        continue
+                    name = f"{prefix}.{key}" if prefix else key
+                    self._slots[name] = (held, key)
+                    if id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        found[name] = tensor
 
     @property
     def changes_buffers(self) -> bool:
@@ -119,26 +138,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return True
     (*_, a), (*_, b) = levels(a), levels(b)
     return a.layout == b.layout == torch.strided and a.shape == b.shape and bool((a == b).all())
-
-
-def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """The dictionary and the key under which a module holds each parameter and buffer."""
-    slots: dict[str, tuple[dict[str, Any], str]] = {}
-    for prefix, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            continue
-        for held in (part._parameters, part._buffers):
-            for key, tensor in held.items():
-                if tensor is not None:
-                    slots[f"{prefix}.{key}" if prefix else key] = (held, key)
-    return slots
-
-
-def _named(
-    tensors: Iterable[tuple[str, Tensor]], slots: dict[str, tuple[dict[str, Any], str]]
-) -> dict[str, Tensor]:
-    """The named tensors that can be exchanged: those of TorchScript modules cannot."""
-    return {name: tensor for name, tensor in tensors if name in slots}
 
 
 def initialise(

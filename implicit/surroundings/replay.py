@@ -82,9 +82,10 @@ class Replay:
     Args:
         described: The function's name in errors.
         trees: Pytrees that hold the tensors of the call.
+        known: The function is known to draw no random numbers.
     """
 
-    def __init__(self, described: str, *trees: Any) -> None:
+    def __init__(self, described: str, *trees: Any, known: bool = False) -> None:
         self._described = described
         devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
@@ -94,13 +95,15 @@ class Replay:
         self._types = tuple(sorted(types))
         self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
         self._devices = tuple(device for device in devices if device.type == "cuda")
-        self._start = random_state(self._devices)
-        self._after_first: tuple[Tensor, ...] | None = None
+        self._start = () if known else random_state(self._devices)
+        self._after_first: tuple[Tensor, ...] | None = () if known else None
         self.random = False
         self.doubtful = False
         self._recording: Recording | None = None
         self._draws: list[Draw] | None = None
         self._plain = False
+        if known:
+            self._settle()
 
     @property
     def standing_in(self) -> Leaves:
@@ -187,7 +190,7 @@ class Replay:
             evaluate: One more evaluation of the function, which shows whether it draws: others may have moved
                 the generators, as another thread or a callback.
         """
-        if self._after_first is None or self.random:
+        if not self._after_first or self.random:
             return
         if _same(self._after_first, random_state(self._devices)):
             return

@@ -1,4 +1,4 @@
-"""Anderson acceleration as operations of a graph: the steps of `Anderson`, with a counter that is a tensor."""
+"""Anderson acceleration as operations of a graph: `Anderson` with a counter that is a tensor."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class GraphAnderson(Method):
         limit, plain = state.limit, state.plain
         if solver.safeguard is not None:
             growth = size / state.size
-            found = torch.where(growth > EXPANSION, solver.safeguard, 1.0).to(z.dtype)
+            one = torch.ones_like(growth)
+            found = torch.where(growth > EXPANSION, solver.safeguard * one, one)
             limit = torch.where(plain, found, limit)
             plain = growth > limit
             weights = torch.where(plain.unsqueeze(1), 0.0, weights)
@@ -121,11 +122,8 @@ class GraphAnderson(Method):
             increase = torch.where(gram < 0, -size, size)
         gram = gram + relative * identity * increase
         equations = FLOOR * identity + gram * state.weights
-        right = (
-            torch.where(here.reshape(1, 1, slots), FLOOR, 0.0)
-            .to(rows.dtype)
-            .expand(rows.shape[0], 1, slots)
-        )
+        # The row of the floor: a number that was rounded otherwise would not give the weight 1.
+        right = (FLOOR * here.to(rows.dtype)).expand(rows.shape[0], 1, slots)
         return torch.linalg.solve_ex(equations, right, left=False).result
 
 

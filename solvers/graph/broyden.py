@@ -1,4 +1,4 @@
-"""Broyden's methods as operations of a graph: the steps of `Broyden`, with restarts in place of reductions."""
+"""Broyden's methods as operations of a graph: `Broyden` with restarts in place of reductions."""
 
 from __future__ import annotations
 

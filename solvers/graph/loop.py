@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..driving.acceptance import SAFE
 from ..driving.progress import (
     CONVERGED,
     FAR,
@@ -216,7 +217,9 @@ class Loop:
             far = (reference > FAR * begun) | (norm == 0)
             error = torch.where(far & ~late, torch.nan, error)
         elif not self.linear and hasattr(state, "error"):
-            error = state.error().double()
+            # A larger one is for the driver to estimate.
+            known = state.error().double()
+            error = torch.where(known <= SAFE * asked.numbers[5], known, torch.nan)
         codes = verdict(
             self._rules(asked), norm, bar, asked.first, progress, step,
             at_rounding=at_rounding, end_status=getattr(state, "end_status", None),
