@@ -243,10 +243,10 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     same = len(first.captured) == len(captured) and all(map(is_, first.captured, captured))
     if not same or given.moves_buffers:
         return None
-    outcome = found.confirmed(constants(first.value))
-    if outcome is None:
+    confirmed = found.confirmed(constants(first.value))
+    if confirmed is None:
         return None
-    record = found.record(outcome)
+    outcome, record = confirmed
     asking = Asking(
         record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
     )

@@ -157,7 +157,10 @@ class ImplicitLayer(nn.Module):
             raise ValueError(
                 "the layer has no input to take the shape of z from: give init=... or z0=..."
             )
-        leaves = tree_leaves(inputs[0])
+        first = inputs[0]
+        if isinstance(first, Tensor) and first.is_floating_point():
+            return torch.zeros_like(first)
+        leaves = tree_leaves(first)
         if not leaves or not all(
             isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in leaves
         ):

@@ -48,7 +48,7 @@ def of_value(value: Any) -> Identity:
     if isinstance(value, _VALUES):
         return Identity((type(value), value))
     if type(value) is FunctionType:
-        return Identity.of(value) if value.__closure__ is None else Identity((), (value,))
+        return Identity.of(value) if value.__closure__ is None else Identity(None, (value,))
     if type(value) in (tuple, list):
         return of_values(value)
     return Identity(type(value), (value,))

@@ -35,7 +35,7 @@ class _Entry:
 
     def admits(self, z: Tensor, inputs: Leaves) -> bool:
         """True if the graph holds for tensors of these shapes; found out once for each."""
-        # What is compiled of a graph may ask for more of its sizes.
+        # Code compiled of a graph may ask for more of its sizes.
         key = (len(self.trace.parts), z.shape, *(tensor.shape for tensor in inputs))
         found = self.admitted.get(key)
         if found is None:

@@ -88,28 +88,27 @@ class Straight(NamedTuple):
         """The solution in leaves."""
         return self.layout.unflatten(self.run.z)
 
-    def record(self, outcome: CallOutcome) -> Record:
+    def record(self, norm: np.ndarray) -> Record:
         """The record of a call that this has solved."""
         record = Record(counts=Counts(evaluations=self.run.total + 2))
-        norm = outcome.residual_norm.flatten().cpu().double().numpy()
         record.solved = Solved(norm, np.ones(len(norm), dtype=bool), self.precision)
         record.best_steps, record.batch_shape = self.run.best_step, tuple(self.layout.batch_shape)
         return record
 
-    def confirmed(self, value: Leaves) -> CallOutcome | None:
-        """The outcome, if `value`, that of the function at the solution, confirms it."""
+    def confirmed(self, value: Leaves) -> tuple[CallOutcome, Record] | None:
+        """The outcome and its record, if `value`, that of the function at the solution, confirms it."""
         z, run = self.run.z, self.run
         with torch.no_grad():
             norm, size = _norms(self.layout.flatten(value) - z), _norms(z)
         if not (norm <= self.rtol * size).all():
             return None
-        return _outcome(self.leaves, run, norm, self.layout)
+        return _outcome(self.leaves, run, norm, self.layout), self.record(norm)
 
 
 def straight(
     equation: Equation, solver: Solver, stopping: Stopping | None, start: Leaves, args: Leaves
 ) -> Straight | None:
-    """The fixed point of an equation by its compiled graph; `None` if there is none, or a system is unsolved."""
+    """The fixed point of an equation by its compiled graph; `None` if that does not solve every system."""
     rule = stopping or Stopping()
     layout = Layout.of(start, equation.batch_dims)
     if layout.narrows or not _only_steps(rule) or layout.systems == 0:
@@ -259,14 +258,17 @@ def _norms(rows: Tensor) -> np.ndarray:
 
 
 def _outcome(leaves: Leaves, run: Run, norm: np.ndarray, layout: Layout) -> CallOutcome:
-    def per_system(entries: np.ndarray, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(entries).to(run.z.device, dtype).reshape(layout.batch_shape)
+    def per_system(entries: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        made = torch.from_numpy(entries)
+        if dtype is not None or run.z.device.type != "cpu":
+            made = made.to(run.z.device, dtype)
+        return made if len(layout.batch_shape) == 1 else made.reshape(layout.batch_shape)
 
     return CallOutcome(
         leaves,
-        per_system(run.status, torch.int8),
+        per_system(run.status.astype(np.int8)),
         per_system(norm, layout.dtype),
-        per_system(run.steps, torch.int64),
-        per_system(run.best_step, torch.int64),
+        per_system(run.steps),
+        per_system(run.best_step),
         per_system(run.error, layout.dtype),
     )

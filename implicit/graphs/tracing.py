@@ -48,6 +48,33 @@ class Example:
         return (*self.layout.shapes, *(arg.shape for arg in self.args))
 
 
+def trace_product(
+    equation: Equation, example: Example, symbols: Sizes
+) -> tuple[GraphModule, Leaves]:
+    """The graph of the products of a cotangent with the derivatives of an equation in its arguments.
+
+    It takes the cotangent, `(batch, n)`, the unknown in its shape, and the arguments, and gives a product for
+    each argument of floating point; constants are the last of its inputs.
+    """
+    count = len(example.layout.shapes)
+    leaves = tuple(
+        torch.empty(shape, dtype=dtype, device=example.device)
+        for shape, dtype in zip(example.layout.shapes, example.layout.dtypes, strict=True)
+    )
+    wider = Example(example.layout, (*leaves, *example.args), example.device)
+
+    def product(u: Tensor, *tensors: Tensor) -> Leaves:
+        z, args = tensors[:count], tensors[count:]
+        layout = example.layout.restricted(u.shape[0])
+        needed = [i for i, arg in enumerate(args) if arg.is_floating_point()]
+        return equation.pullback_arguments(z, args, needed)[1](layout.unflatten(u))
+
+    made, constants = _traced(
+        equation, product, wider, (*symbols[:count], *symbols[:count], *symbols[count:])
+    )
+    return made.graph, constants
+
+
 def trace(equation: Equation, part: Part, example: Example, symbols: Sizes) -> tuple[Trace, Leaves]:
     """The graph of a part of an equation, and the constants that are the last of its inputs.
 
@@ -60,6 +87,13 @@ def trace(equation: Equation, part: Part, example: Example, symbols: Sizes) -> t
     Raises:
         GraphError: Its operations cannot be recorded, or draw random numbers.
     """
+    return _traced(equation, _part(equation, part, example.layout), example, symbols)
+
+
+def _traced(
+    equation: Equation, function: Callable[..., Any], example: Example, symbols: Sizes
+) -> tuple[Trace, Leaves]:
+    """The graph of a function of the unknown and the arguments."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -77,7 +111,7 @@ def trace(equation: Equation, part: Part, example: Example, symbols: Sizes) -> t
     )
     with mode, torch.no_grad():
         try:
-            graph = make_fx(_part(equation, part, layout))(unknown, *args)
+            graph = make_fx(function)(unknown, *args)
             graph = _without_writes(graph, (unknown, *args))
         except GraphError:
             raise

@@ -87,7 +87,9 @@ class Replay:
 
     def __init__(self, described: str, *trees: Any, known: bool = False) -> None:
         self._described = described
-        devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
+        # Those of the unknown, the first tree, are known to suffice where no numbers are drawn.
+        leaves = tree_leaves(trees[:1] if known else trees)
+        devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
         self._exchanges = active()
         self._default_device = _default_device()

@@ -25,7 +25,7 @@ from ..interface.tolerance import threshold
 from ..interface.traced import TracedEquation
 from ..linear.rows import norm
 
-# Runs of the graph on a system whose residual, evaluated, was larger than the graph said, or whose cycle ended.
+# Runs of the graph on a system whose residual was larger than the graph said, or whose cycle ended.
 _MOST_RUNS = 64
 # The graph is another equation if its residual norm is off by this part of itself,
 _SAME = 0.1
@@ -137,8 +137,8 @@ def _why_not(problem: Problem, z: Tensor, goal: Goal) -> str | None:
     if problem.graph is None:
         return (
             "this equation has no graph: it is a derivative of second order or in forward mode, is mapped by "
-            "vmap, is causal, has numbers at the ends of the range of its dtype, or was given to a solver as a "
-            "Problem without one"
+            "vmap, is causal, has numbers at the ends of the range of its dtype, or was given to a solver "
+            "as a Problem without one"
         )
     if goal.callback is not None or goal.trace or goal.budget.deadline < math.inf:
         return "a graph has no callback, records no trace, and looks at no clock (max_seconds)"

@@ -42,7 +42,7 @@ def method_of(solver: Any) -> Method:
         raise TypeError(f"Compiled(solver) takes one of {NAMES}, got {name}")
     if getattr(solver, "preconditioner", None) is not None:
         raise TypeError(
-            f"Compiled({type(solver).__name__}(preconditioner=...)) cannot compile a preconditioner, which is "
-            "a function of Python: leave it out, or use the solver without Compiled"
+            f"Compiled({type(solver).__name__}(preconditioner=...)) cannot compile a preconditioner, which "
+            "is a function of Python: leave it out, or use the solver without Compiled"
         )
     return kind(solver)

@@ -17,7 +17,7 @@ from ..interface.goal import Goal
 from ..interface.problem import Form, Problem
 from ..interface.solver import Solver
 from ..interface.stopping import Stopping
-from ..interface.traced import TracedEquation
+from ..interface.traced import Part, TracedEquation
 from .building import compiled, loop_graph
 from .cut import Cut
 from .loop import Asked, Loop, Report
@@ -56,7 +56,6 @@ class CompiledLoop:
 
     solver: Solver
     _run: Callable[..., Report]
-    _cycle: float
     _asked: dict[Any, Asked] = field(default_factory=dict)
     _columns: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
@@ -142,9 +141,7 @@ class CompiledLoop:
             atol = unknown if stopping.atol is None else torch.full_like(unknown, stopping.atol)
             if self.solver.linear_only and stopping.atol is None:
                 atol = torch.zeros_like(unknown)
-            steps = stopping.max_steps
-            limit = self.solver.default_max_steps if steps is None else steps
-            numbers = self._rules(stopping, z, precision, limit)
+            numbers = self._rules(stopping, z, precision, None)
             found = Asked(rtol, atol, unknown, unknown, nobody, numbers)
             _bounded(self._asked)[key] = found
         return found
@@ -159,16 +156,38 @@ class CompiledLoop:
             _bounded(self._columns)[batch] = found
         return found
 
-    def _rules(self, stopping: Stopping, z: Tensor, precision: torch.dtype, limit: float) -> Tensor:
-        solver = self.solver
-        rules = Rules.of(
-            stopping, z.shape[1], recursive=solver.confirm_residual, ends_itself=solver.ends_itself
-        )
-        numbers = (
-            min(limit, self._cycle), rules.patience, rules.patience_at_rounding, rules.divergence,
-            level_of(precision), Demand.of(precision, stopping.rtol).xtol,
-        )  # fmt: skip
+    def _rules(
+        self, stopping: Stopping, z: Tensor, precision: torch.dtype, limit: float | None
+    ) -> Tensor:
+        numbers = rule_numbers(stopping, self.solver, z.shape[1], precision, limit)
         return torch.tensor(numbers, dtype=torch.float64, device=z.device)
+
+
+def rule_numbers(
+    stopping: Stopping, solver: Solver, n: int, precision: torch.dtype, limit: float | None
+) -> tuple[float, ...]:
+    """The `numbers` of an `Asked`.
+
+    Args:
+        stopping: The stopping rule.
+        solver: The solver.
+        n: Unknowns of a system.
+        precision: The dtype that residuals are computed in.
+        limit: The most steps; `None` for those of the rule or of the solver.
+    """
+    rules = Rules.of(stopping, n, recursive=solver.confirm_residual, ends_itself=solver.ends_itself)
+    if limit is None:
+        steps = stopping.max_steps
+        limit = solver.default_max_steps if steps is None else steps
+    cycle = method_of(solver).cycle(n)
+    return (
+        min(limit, _UNLIMITED if cycle is None else cycle),
+        rules.patience,
+        rules.patience_at_rounding,
+        rules.divergence,
+        level_of(precision),
+        Demand.of(precision, stopping.rtol).xtol,
+    )
 
 
 def loop_key(solver: Solver, form: Form, linear: bool, precision: torch.dtype) -> Hashable:
@@ -179,6 +198,14 @@ def loop_key(solver: Solver, form: Form, linear: bool, precision: torch.dtype) -
 def _compiled(
     solver: Solver, equation: TracedEquation, form: Form, linear: bool, precision: torch.dtype
 ) -> CompiledLoop:
+    make, _ = loop_of(solver, form, linear, precision)
+    return CompiledLoop(solver, compiled(*loop_graph(make, equation.trace)))
+
+
+def loop_of(
+    solver: Solver, form: Form, linear: bool, precision: torch.dtype
+) -> tuple[Callable[[Cut], Loop], Part]:
+    """The loop of a solver for an equation that is to be cut, and the part of the equation that it takes."""
     method, fine = method_of(solver), Demand.of(precision, None).is_fine
 
     def loop(equation: Cut) -> Loop:
@@ -187,9 +214,7 @@ def _compiled(
             ends_itself=solver.ends_itself, fine=fine,
         )  # fmt: skip
 
-    run = compiled(*loop_graph(loop, equation.trace))
-    cycle = method.cycle(equation.trace.unknown.shape[1])
-    return CompiledLoop(solver, run, _UNLIMITED if cycle is None else cycle)
+    return loop, method.part
 
 
 def _bounded(memory: dict[Any, Any]) -> dict[Any, Any]:

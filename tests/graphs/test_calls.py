@@ -278,7 +278,7 @@ def test_every_order_of_derivatives(form: str, interpreted: list[GraphModule]) -
     w = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=torch.float64, requires_grad=True)
 
     def solved(w: Tensor, x: Tensor) -> Tensor:
-        options: Any = dict(gradient=Exact(solver=Compiled(GMRES())), batch_dims=1)
+        options: Any = {"gradient": Exact(solver=Compiled(GMRES())), "batch_dims": 1}
         if form == "fixed_point":
             f = lambda z, w, x: torch.tanh(z @ w.mT + x)  # noqa: E731
             return fixed_point(
