@@ -1,9 +1,10 @@
 """Solves and gradients beside a loop written by hand, TorchDEQ, JAX, JAXopt and Optimistix, in one process.
 
-Every contender solves `z = f(z, x)` to a relative residual of 1e-6 in each system, and differentiates the sum
-of squares of the solution in the input and in the weights. Calls are interleaved, on one core, and the residual of
-every answer is evaluated again in float64: a contender that stops earlier is shown with what it has reached. Libraries that
-are not installed are left out.
+Every contender solves `z = f(z, x)` to a relative residual of 1e-6 in each system, and differentiates the
+sum of squares of the solution in the input and in the weights. Calls are interleaved, on one core, and the
+residual of every answer is evaluated again in float64: a contender that stops earlier is shown with what it
+has reached. Times are those of the processor, so that other processes on the machine count little. Libraries
+that are not installed are left out.
 
 Run from the root: python benchmarks/side_by_side.py [--cases tanh-64x1 ...] [--rounds 30] [--json FILE]
 """
@@ -17,7 +18,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,18 @@ if hasattr(os, "sched_setaffinity"):
 
 import numpy as np
 import torch
+from cells import (
+    MLP,
+    TOLERANCE,
+    Attention,
+    Case,
+    Contender,
+    Tanh,
+    jax_attention,
+    jax_mlp,
+    jax_tanh,
+    weights_of,
+)
 from implicitly import (
     Anderson,
     Broyden,
@@ -39,72 +51,11 @@ from implicitly import (
     Solver,
     root,
 )
-from torch import Tensor, nn
+from peers_beside import jax_loop, jaxopt, optimistix, torchdeq
+from torch import Tensor
 
-TOLERANCE = 1e-6
 # A call is repeated until a round has lasted so many seconds.
 ROUND = 0.004
-
-
-class Tanh(nn.Module):
-    """`tanh(W z + x)` with all singular values of `W` alike."""
-
-    def __init__(self, size: int, rate: float) -> None:
-        super().__init__()
-        self.W = nn.Parameter(nn.init.orthogonal_(torch.empty(size, size), gain=rate))
-
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(z @ self.W.mT + x)
-
-
-class MLP(nn.Module):
-    """Two layers, the wider of which is inside."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.A = nn.Parameter(nn.init.orthogonal_(torch.empty(2 * size, size), gain=0.7))
-        self.W = nn.Parameter(nn.init.orthogonal_(torch.empty(size, 2 * size), gain=0.7))
-
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(torch.relu(z @ self.A.mT + 0.1) @ self.W.mT + x)
-
-
-class Attention(nn.Module):
-    """One head over the unknowns of a sequence, with a residual of the input."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.W = nn.Parameter(nn.init.orthogonal_(torch.empty(3 * size, size), gain=0.5))
-        self.A = nn.Parameter(nn.init.orthogonal_(torch.empty(size, size), gain=0.5))
-        self.size = size
-
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        q, k, v = (z @ self.W.mT).split(self.size, dim=-1)
-        weights = torch.softmax(q @ k.mT / self.size**0.5, dim=-1)
-        return torch.tanh((weights @ v) @ self.A.mT + x)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A cell with an input; the first axis of the input indexes systems."""
-
-    name: str
-    cell: nn.Module
-    x: Tensor
-    jax: Callable[[Any, Any, Any, Any], Any] | None
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A name, a solve, and a solve with gradients; each returns the solution as a tensor or array."""
-
-    name: str
-    solve: Callable[[], Any]
-    gradient: Callable[[], Any] | None
-
-
-def weights_of(cell: nn.Module) -> list[Tensor]:
-    return list(cell.parameters())
 
 
 def by_hand(case: Case) -> Contender:
@@ -160,158 +111,6 @@ def ours(name: str, case: Case, solver: Solver | None, adjoint: Solver | None) -
     return Contender(name, solve, gradient)
 
 
-def torchdeq(case: Case) -> Contender:
-    from torchdeq import get_deq
-
-    deq = get_deq(
-        f_solver="fixed_point_iter", f_max_iter=200, f_tol=TOLERANCE, b_solver="fixed_point_iter",
-        b_max_iter=200, b_tol=TOLERANCE, ift=True,
-    )  # fmt: skip
-    leaf = case.x.clone().requires_grad_()
-
-    def solve() -> Tensor:
-        with torch.no_grad():
-            return deq(lambda z: case.cell(z, case.x), torch.zeros_like(case.x))[0][-1]
-
-    def gradient() -> Tensor:
-        z = deq(lambda z: case.cell(z, leaf), torch.zeros_like(case.x))[0][-1]
-        torch.autograd.grad(z.square().sum(), [leaf, *weights_of(case.cell)])
-        return z
-
-    return Contender("TorchDEQ, plain", solve, gradient)
-
-
-def jax_loop(case: Case) -> Contender:
-    """`lax.while_loop` in both passes, with a tolerance for each system, under `jit`."""
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-
-    f, x = case.jax, jnp.asarray(case.x.numpy())
-    weights = [jnp.asarray(w.detach().numpy()) for w in weights_of(case.cell)]
-    assert f is not None
-
-    def norms(rows: Any) -> Any:
-        return jnp.linalg.norm(rows.reshape(rows.shape[0], -1), axis=1)
-
-    def iterate(g: Any, start: Any, size: Any) -> Any:
-        def goes_on(carry: Any) -> Any:
-            z, following, _ = carry
-            return jnp.any(norms(following - z) > TOLERANCE * size(z))
-
-        def body(carry: Any) -> Any:
-            _, z, step = carry
-            return z, g(z), step + 1
-
-        return lax.while_loop(goes_on, body, (start, g(start), 0))[0]
-
-    @jax.custom_vjp
-    def fixed(weights: Any, x: Any) -> Any:
-        return iterate(lambda z: f(z, x, weights, jnp), jnp.zeros_like(x), norms)
-
-    def forward(weights: Any, x: Any) -> Any:
-        z = fixed(weights, x)
-        return z, (weights, x, z)
-
-    def backward(saved: Any, cotangent: Any) -> Any:
-        weights, x, z = saved
-        pull = jax.vjp(lambda z: f(z, x, weights, jnp), z)[1]
-        size = norms(cotangent)
-        u = iterate(lambda u: pull(u)[0] + cotangent, cotangent, lambda _: size)
-        return jax.vjp(lambda w, x: f(z, x, w, jnp), weights, x)[1](u)
-
-    fixed.defvjp(forward, backward)
-    solve = jax.jit(fixed)
-    gradient = jax.jit(
-        jax.value_and_grad(lambda w, x: (jnp.sum((z := fixed(w, x)) ** 2), z), (0, 1), has_aux=True)
-    )
-
-    def solved() -> Any:
-        return jax.block_until_ready(solve(weights, x))
-
-    def differentiated() -> Any:
-        return jax.block_until_ready(gradient(weights, x))[0][1]
-
-    return Contender("JAX, while_loop", solved, differentiated)
-
-
-def jaxopt(case: Case) -> Contender:
-    import jax
-    import jax.numpy as jnp
-    from jaxopt import FixedPointIteration as Plain
-    from jaxopt import linear_solve
-
-    f, x = case.jax, jnp.asarray(case.x.numpy())
-    weights = [jnp.asarray(w.detach().numpy()) for w in weights_of(case.cell)]
-    assert f is not None
-    # Its tolerance is on the norm of the whole batch, and absolute.
-    tolerance = TOLERANCE * float(np.linalg.norm(case.x.numpy()))
-    plain = Plain(
-        lambda z, w, x: f(z, x, w, jnp), maxiter=500, tol=tolerance, implicit_diff=True,
-        implicit_diff_solve=linear_solve.solve_bicgstab,
-    )  # fmt: skip
-
-    def fixed(weights: Any, x: Any) -> Any:
-        return plain.run(jnp.zeros_like(x), weights, x).params
-
-    solve = jax.jit(fixed)
-    gradient = jax.jit(
-        jax.value_and_grad(lambda w, x: (jnp.sum((z := fixed(w, x)) ** 2), z), (0, 1), has_aux=True)
-    )
-    return Contender(
-        "JAXopt, BiCGStab",
-        lambda: jax.block_until_ready(solve(weights, x)),
-        lambda: jax.block_until_ready(gradient(weights, x))[0][1],
-    )
-
-
-def optimistix(case: Case) -> Contender:
-    import jax
-    import jax.numpy as jnp
-    import optimistix as optx
-
-    f, x = case.jax, jnp.asarray(case.x.numpy())
-    weights = [jnp.asarray(w.detach().numpy()) for w in weights_of(case.cell)]
-    assert f is not None
-    solver = optx.FixedPointIteration(rtol=TOLERANCE, atol=TOLERANCE)
-
-    def fixed(weights: Any, x: Any) -> Any:
-        return optx.fixed_point(
-            lambda z, args: f(z, args[1], args[0], jnp),
-            solver,
-            jnp.zeros_like(x),
-            (weights, x),
-            max_steps=500,
-        ).value
-
-    solve = jax.jit(fixed)
-    gradient = jax.jit(
-        jax.value_and_grad(lambda w, x: (jnp.sum((z := fixed(w, x)) ** 2), z), (0, 1), has_aux=True)
-    )
-    small = case.x.numel() <= 256  # Its adjoint forms the matrix of the whole batch.
-    return Contender(
-        "Optimistix",
-        lambda: jax.block_until_ready(solve(weights, x)),
-        (lambda: jax.block_until_ready(gradient(weights, x))[0][1]) if small else None,
-    )
-
-
-def jax_tanh(z: Any, x: Any, weights: Any, xp: Any) -> Any:
-    return xp.tanh(z @ weights[0].T + x)
-
-
-def jax_mlp(z: Any, x: Any, weights: Any, xp: Any) -> Any:
-    return xp.tanh(xp.maximum(z @ weights[0].T + 0.1, 0.0) @ weights[1].T + x)
-
-
-def jax_attention(z: Any, x: Any, weights: Any, xp: Any) -> Any:
-    import jax
-
-    q, k, v = xp.split(z @ weights[0].T, 3, axis=-1)
-    scores = q @ xp.swapaxes(k, -1, -2) / q.shape[-1] ** 0.5
-    return xp.tanh((jax.nn.softmax(scores, axis=-1) @ v) @ weights[1].T + x)
-
-
 def cases() -> dict[str, Callable[[], Case]]:
     def tanh(batch: int, size: int, rate: float) -> Callable[[], Case]:
         name = f"tanh-{size}x{batch}" + ("" if rate == 0.5 else f"-rate-{rate}")
@@ -355,7 +154,7 @@ def contenders(case: Case) -> list[Contender]:
 
 def reached(case: Case, answer: Any) -> float:
     """The largest relative residual of a system, in float64."""
-    z = torch.from_numpy(np.array(answer if not isinstance(answer, Tensor) else answer.detach()))
+    z = torch.from_numpy(np.array(answer.detach() if isinstance(answer, Tensor) else answer))
     z = z.double()
     cell, x = case.cell.double(), case.x.double()
     with torch.no_grad():
@@ -366,23 +165,23 @@ def reached(case: Case, answer: Any) -> float:
 
 
 def measured(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call in each round, interleaved."""
+    """Milliseconds of processor time of each call in each round, interleaved."""
     repeats = {}
     for name, call in calls.items():
         for _ in range(3):
             call()
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        repeats[name] = max(int(ROUND / (time.perf_counter() - start)), 1)
+        repeats[name] = max(int(ROUND / (time.process_time() - start)), 1)
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(repeats[name]):
                 call()
-            times[name].append(1e3 * (time.perf_counter() - start) / repeats[name])
+            times[name].append(1e3 * (time.process_time() - start) / repeats[name])
     gc.enable()
     return times
 
@@ -415,7 +214,8 @@ def run(case: Case, rounds: int) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     hand = next(row for row in rows if row["contender"] == "by hand")
     lines = [
-        f"| {rows[0]['case']} | solve, ms | of by hand | solve and gradient, ms | of by hand | residual | first, s |",
+        f"| {rows[0]['case']} | solve, CPU ms | of by hand | solve and gradient, CPU ms | of by hand "
+        "| residual | first, s |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -444,7 +244,7 @@ def small_systems(rounds: int) -> list[dict[str, Any]]:
 
     rows = []
     solvers: dict[str, Solver] = {"Newton": Newton(), "Compiled, Newton": Compiled(Newton())}
-    calls = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for name, solver in solvers.items():
         calls[name] = lambda solver=solver: (
             root(F, torch.zeros_like(x), x, solver=solver, batch_dims=1).value
@@ -454,11 +254,7 @@ def small_systems(rounds: int) -> list[dict[str, Any]]:
         start = time.perf_counter()
         value = call()
         first[name] = time.perf_counter() - start
-        error = (
-            float((F(value.double(), x.double())).abs().max())
-            if False
-            else float(F(value, x).abs().max())
-        )
+        error = float(F(value, x).abs().max())
         rows.append(
             {"case": "newton-3x4096", "contender": name, "residual": error, "first_s": first[name]}
         )
@@ -476,7 +272,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one core; minima (medians)\n"
+        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one core; "
+        "minima (medians)\n"
     )
     everything = []
     for name in options.cases:
@@ -486,7 +283,8 @@ def main() -> None:
             rows[0]["gradient_min"] = None
             for row in rows:
                 print(
-                    f"{row['case']}: {row['contender']}: {row['solve_min']:.3f} ms ({row['solve_median']:.3f})"
+                    f"{row['case']}: {row['contender']}: {row['solve_min']:.3f} ms "
+                    f"({row['solve_median']:.3f})"
                 )
         else:
             rows = run(known[name](), options.rounds)

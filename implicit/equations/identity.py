@@ -8,7 +8,7 @@ solution is evaluated again by the function itself.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType
@@ -19,9 +19,9 @@ _VALUES = (bool, int, float, complex, str, bytes, type(None), type)
 
 @dataclass(frozen=True)
 class Identity:
-    """A key that equal functions share, and the objects that they must have in common."""
+    """A key, hashable, that equal functions share, and the objects that they must have in common."""
 
-    key: Hashable
+    key: Any
     objects: tuple[Any, ...] = ()
 
     def __add__(self, other: Identity) -> Identity:

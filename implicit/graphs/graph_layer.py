@@ -39,6 +39,11 @@ class GraphSolution(NamedTuple):
         status: `Status` codes, `(batch,)`.
         steps: Steps of each system.
         residual_norm: Root-mean-square norms of the residual of `value`.
+
+    Examples:
+        >>> one = torch.ones(1)
+        >>> GraphSolution(one, one.long(), one, 0 * one).status.tolist() == [Status.CONVERGED]
+        True
     """
 
     value: Tensor
@@ -66,13 +71,13 @@ class GraphLayer(nn.Module):
 
     Examples:
         >>> import implicitly
-        >>> cell = torch.nn.Bilinear(2, 2, 2)
-        >>> for parameter in cell.parameters():
-        ...     parameter = torch.nn.init.constant_(parameter, 0.1)
+        >>> class Halved(torch.nn.Module):
+        ...     def forward(self, z, x):
+        ...         return 0.5 * z + x
         >>> solver = implicitly.Compiled(implicitly.FixedPointIteration())
-        >>> graph = implicitly.GraphLayer(implicitly.ImplicitLayer(cell, solver=solver), torch.ones(3, 2))
-        >>> graph(torch.zeros(4, 2))[0].tolist()
-        [0.10000000149011612, 0.10000000149011612]
+        >>> graph = implicitly.GraphLayer(implicitly.ImplicitLayer(Halved(), solver=solver), torch.ones(3, 2))
+        >>> graph(torch.ones(4, 2))[0].round(decimals=4).tolist()
+        [2.0, 2.0]
     """
 
     def __init__(self, layer: ImplicitLayer, *inputs: Tensor) -> None:
@@ -137,8 +142,8 @@ class GraphLayer(nn.Module):
         if torch.is_grad_enabled() and any(arg.requires_grad for arg in args):
             if self._adjoint is None:
                 raise TypeError(
-                    "this graph has no gradients: give the layer gradient=Exact(solver=Compiled(...)), or call "
-                    "it under torch.no_grad()"
+                    "this graph has no gradients: give the layer gradient=Exact(solver=Compiled(...)), or "
+                    "call it under torch.no_grad()"
                 )
             value: Tensor = self._function.apply(start, *args)
             return value

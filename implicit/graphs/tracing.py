@@ -125,7 +125,7 @@ def _traced(
         lifted = tuple(mode.from_tensor(constant, static_shapes=True) for constant in constants)
 
     def admits(z: Tensor, inputs: Leaves) -> bool:
-        fake = (unknown, *args, *lifted)
+        fake: Any = (unknown, *args, *lifted)
         # Compiled code gets tensors that are contiguous.
         given = tuple(torch.empty(t.shape, dtype=t.dtype, device="meta") for t in (z, *inputs))
         return _fit(fake, given) and environment.evaluate_guards_for_args(fake, given)

@@ -84,8 +84,10 @@ class UserFunction:
     def identity(self) -> Identity:
         """The identity of the function, of the constants among its arguments and of its surroundings."""
         function = self.function
-        known = isinstance(function, (PureModule, WithKeywords))
-        own = function.identity() if known else Identity.of(function)
+        if isinstance(function, (PureModule, WithKeywords)):
+            own = function.identity()
+        else:
+            own = Identity.of(function)
         tree, replay = self._tree, self.replay
         structure = Identity((repr(tree.spec), repr(self._unknown.spec), replay.autocast))
         return own + of_values(tree.constants) + structure

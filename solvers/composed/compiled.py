@@ -71,9 +71,9 @@ class Compiled(WholeSolver):
         >>> solver = implicitly.Compiled(implicitly.Anderson())
         >>> gradient = implicitly.Exact(solver=implicitly.Compiled(implicitly.GMRES()))
         >>> layer = implicitly.ImplicitLayer(torch.cos, solver=solver, gradient=gradient)
-        >>> implicitly.Compiled(implicitly.DFSANE())
+        >>> implicitly.Compiled(implicitly.DenseLU())
         Traceback (most recent call last):
-        TypeError: Compiled(solver) takes one of FixedPointIteration, Anderson, Broyden, Newton, NeumannSeries, BiCGStab, GMRES, got DFSANE()
+        TypeError: Compiled(solver) takes one of FixedPointIteration, Anderson, Broyden, Newton, NeumannSeries, BiCGStab, GMRES, got DenseLU()
     """  # noqa: E501
 
     solver: Solver

@@ -99,7 +99,7 @@ class Progress:
         return Progress(best, best, np.zeros(batch, np.int64), np.zeros(batch, bool))
 
     def after(
-        self, norm: Any, step: int, at_rounding: Any = False, excused: Any = False
+        self, norm: Any, step: Any, at_rounding: Any = False, excused: Any = False
     ) -> Progress:
         """After a look at `norm`; a system that is `excused` need not have made progress."""
         array = _library(norm)
@@ -123,7 +123,7 @@ def verdict(
     threshold: Any,
     first: Any,
     progress: Progress,
-    step: int,
+    step: Any,
     *,
     at_rounding: Any = False,
     end_status: Any = None,

@@ -102,7 +102,7 @@ def _name(text: str, inputs: Sequence[Tensor]) -> str:
 def _library(name: str, text: str, graph: GraphModule, inputs: Sequence[Tensor]) -> str:
     """The path of the compiled library, which is made if there is none."""
     from torch._inductor.compile_fx import compile_fx_aot
-    from torch._inductor.runtime.runtime_utils import cache_dir
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     note = Path(cache_dir()) / "implicitly" / name
     with contextlib.suppress(OSError):
@@ -111,7 +111,7 @@ def _library(name: str, text: str, graph: GraphModule, inputs: Sequence[Tensor])
             return known
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # The compiler's own.
-        made = compile_fx_aot(graph, list(inputs), config_patches=_options(text))
+        made: Any = compile_fx_aot(graph, list(inputs), config_patches=_options(text))
     path = made if isinstance(made, str) else next(p for p in made if str(p).endswith(".so"))
     with contextlib.suppress(OSError):  # Without the note it is only compiled again.
         note.parent.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,8 @@ class Loop:
             after, kept, track = self._step(prepared, before, kept, track, asked, begun)
             return tuple(_fresh(t, tensors) for t in _carry(after, kept, track))
 
-        final = while_loop_op(goes_on, body, carried, given)
+        loop: Any = while_loop_op
+        final = loop(goes_on, body, carried, given)
         last, kept, track = _uncarry(state, final)
         if self.method.lazy:
             kept = self.method.finish(last)

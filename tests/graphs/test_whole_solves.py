@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from implicitly import (
     NeumannSeries,
     Newton,
     NotCompiledWarning,
+    Solution,
     Solver,
     Status,
     Stopping,
@@ -75,12 +78,14 @@ def affine_map(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
     return torch.einsum("bij,bj->bi", W, z) + x
 
 
-def solved(form: str, solver: Solver, f: object, W: Tensor, x: Tensor, **options: object):
+def solved(form: str, solver: Solver, f: Any, W: Tensor, x: Tensor, **options: Any) -> Solution:
     """The solution, of the fixed point of `f` or of the root of `z − f(z)`."""
     from implicitly import fixed_point, root
 
     linear = solver.linear_only
-    chosen = dict(solver=solver, linear=linear, batch_dims=1, on_failure="accept", **options)
+    chosen: dict[str, Any] = dict(
+        solver=solver, linear=linear, batch_dims=1, on_failure="accept", **options
+    )
     if form == "fixed_point":
         return fixed_point(f, torch.zeros_like(x), W, x, **chosen)
     return root(lambda z, W, x: z - f(z, W, x), torch.zeros_like(x), W, x, **chosen)
