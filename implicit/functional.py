@@ -19,6 +19,7 @@ from .equations.exchange import set_aside
 from .equations.identity import Identity
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
+from .graphs.prepared import prepared_by
 from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call
@@ -29,6 +30,7 @@ from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
+from .surroundings.module import PureModule
 from .surroundings.replay import Replay, without_autocast
 from .surroundings.tracing import refuse_tracing
 
@@ -253,6 +255,16 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     if _wanted(args):
         outcome = call.solve(constants(given.start), args, asking)
     given.finish(outcome.value)
+    if (
+        isinstance(given.function, PureModule)
+        and given.takes_tensors
+        and not given.function.keywords
+    ):
+        module, parameters = given.function.module, len(given.function.parameters)
+        prepared_by(
+            module, settings, call, captured, given.tensors, found, settings.chosen_stopping, given.start,
+            len(given.tensors) - parameters,
+        )  # fmt: skip
     return record.solution(given.build(outcome.value), outcome)
 
 

@@ -14,6 +14,7 @@ from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
 from .functional import solve_equation
 from .gradients import Gradient
+from .graphs.prepared import PREPARED
 from .settings import Settings
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
@@ -128,6 +129,10 @@ class ImplicitLayer(nn.Module):
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Solution:
+        if not keywords:
+            known = PREPARED.solved(module, z0, inputs, self.settings)
+            if known is not None:
+                return known
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
         if start:
             check_devices(module, start[0])

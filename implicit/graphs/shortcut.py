@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ...solvers.graph.methods import method_of
 from ...solvers.graph.run import CompiledLoop, Run, loop_key
 from ...solvers.interface.norms import rms_unit
 from ...solvers.interface.solver import Solver
-from ...solvers.interface.traced import Part
+from ...solvers.interface.traced import Part, TracedEquation
 from ..equations.derived import AdjointEquation, Packed
 from ..equations.differentiation import transforming
 from ..equations.equation import Equation
@@ -76,12 +76,16 @@ class Straight(NamedTuple):
         layout: The layout of the unknown.
         rtol: The relative tolerance.
         precision: The dtype that residuals are computed in.
+        loop: The compiled loop.
+        traced: Its equation.
     """
 
     run: Run
     layout: Layout
     rtol: float
     precision: torch.dtype
+    loop: CompiledLoop | None = None
+    traced: TracedEquation | None = None
 
     @property
     def leaves(self) -> Leaves:
@@ -119,10 +123,14 @@ def straight(
         return None
     loop, traced = found
     run = loop(traced, z, z, None, loop.asked_plainly(rule, z, layout.dtype))
-    # An error that is not known is for the general way to find out.
-    if not (run.status == _CONVERGED).all() or np.isnan(run.error).any():
+    if not solved_everywhere(run):
         return None
-    return Straight(run, layout, rule.relative(layout.dtype), layout.dtype)
+    return Straight(run, layout, rule.relative(layout.dtype), layout.dtype, loop, traced)
+
+
+def solved_everywhere(run: Run) -> bool:
+    """True if every system has converged, with a known error: the general way finds out any other."""
+    return bool((run.status == _CONVERGED).all()) and not np.isnan(run.error).any()
 
 
 def adjoint(
@@ -180,7 +188,7 @@ def adjoint(
 
 def _loop(
     equation: Equation, solver: Solver, layout: Layout, args: Leaves, z: Tensor, part: Part
-) -> tuple[CompiledLoop, Any] | None:
+) -> tuple[CompiledLoop, TracedEquation] | None:
     """The compiled loop and the traced equation, if there are."""
     if not equation.traceable:
         return None

@@ -60,6 +60,13 @@ class UserFunction:
         self._lending = Lending(described)
 
     @property
+    def takes_tensors(self) -> bool:
+        """True for a module whose inputs are tensors, and no structures of them."""
+        return isinstance(self.function, PureModule) and all(
+            isinstance(arg, Tensor) for arg in self._args[:-2]
+        )
+
+    @property
     def moves_buffers(self) -> bool:
         """True for a module that changes its buffers when it is called."""
         return isinstance(self.function, PureModule) and self.function.changes_buffers

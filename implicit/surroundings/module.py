@@ -28,7 +28,7 @@ class PureModule:
     """
 
     def __init__(self, module: nn.Module, keywords: tuple[str, ...] = ()) -> None:
-        self._module, self._keywords = module, keywords
+        self.module, self.keywords = module, keywords
         self._replica: Replica | None = None
         self._scripted = Scripted.of(module)
         self._slots: dict[str, tuple[dict[str, Any], str]] = {}
@@ -64,8 +64,8 @@ class PureModule:
 
     def identity(self) -> Identity:
         """The identity of the function between calls; parameters and buffers are arguments."""
-        key = (type(self._module), self._module.training, self._keywords, tuple(self._before))
-        return Identity(key, (self._module,))
+        key = (type(self.module), self.module.training, self.keywords, tuple(self._before))
+        return Identity(key, (self.module,))
 
     def freeze(self, tensors: Leaves) -> Leaves:
         """`tensors` with copies, from before the call, of the buffers that the module changes."""
@@ -77,19 +77,19 @@ class PureModule:
         if self._scripted is not None:
             scripted, self._scripted = self._scripted, None
             value = self(z, *inputs_and_state)
-            scripted.check(f"the module {type(self._module).__name__}")
+            scripted.check(f"the module {type(self.module).__name__}")
             return value
         if not self._known:
             return self._first_call(z, inputs, parameters, buffers)
         if self._holds(parameters) and self._holds(buffers):
-            return called(self._module, z, inputs, self._keywords)
+            return called(self.module, z, inputs, self.keywords)
         own = {name: b.clone() if self._copied(name, b) else b for name, b in buffers.items()}
         return self._with_state(z, inputs, {**parameters, **own})
 
     def move_buffers(self, z: Any, *inputs: Any) -> None:
         """Let the module change its buffers by an evaluation at `z`."""
         with torch.no_grad():
-            called(self._module, z, inputs, self._keywords)
+            called(self.module, z, inputs, self.keywords)
 
     def _first_call(
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
@@ -112,13 +112,13 @@ class PureModule:
 
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
         if self._replica is None:
-            self._replica = Replica(self._module)
+            self._replica = Replica(self.module)
 
         def evaluate(module: nn.Module) -> Any:
             def given(z: Any, *args: Any, **keywords: Any) -> Any:
                 return torch.func.functional_call(module, state, (z, *args), keywords)
 
-            return called(given, z, inputs, self._keywords)
+            return called(given, z, inputs, self.keywords)
 
         return self._replica(evaluate)
 

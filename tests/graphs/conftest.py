@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from implicitly.implicit.graphs.memory import MEMORY
+from implicitly.implicit.graphs.prepared import PREPARED
 from implicitly.implicit.graphs.shortcut import CAPTURED
 from implicitly.solvers.composed import compiled as composed
 from implicitly.solvers.graph import run
@@ -18,10 +19,10 @@ from torch.fx import GraphModule
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """No graph is known from another test, and nothing has been said."""
-    for clear in (MEMORY.clear, CAPTURED.clear, composed._SAID.clear):
+    for clear in (MEMORY.clear, CAPTURED.clear, PREPARED.clear, composed._SAID.clear):
         clear()
     yield
-    for clear in (MEMORY.clear, CAPTURED.clear, composed._SAID.clear):
+    for clear in (MEMORY.clear, CAPTURED.clear, PREPARED.clear, composed._SAID.clear):
         clear()
 
 

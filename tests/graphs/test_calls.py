@@ -121,6 +121,54 @@ def test_an_attribute_that_changes_is_seen(interpreted: list[GraphModule]) -> No
     assert len(interpreted) >= 4
 
 
+def test_a_part_a_parameter_or_a_mode_that_is_replaced_is_seen(
+    interpreted: list[GraphModule],
+) -> None:
+    cell = Cell()
+    layer = ImplicitLayer(cell, solver=PLAIN, gradient=ADJOINT)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for _ in range(4):
+        check_gradient(layer, x)
+    cell.W.weight = nn.Parameter(-0.5 * cell.W.weight.detach())
+    check_gradient(layer, x)
+    check_gradient(layer, x)
+    cell.U = nn.Linear(4, 4).double()
+    check_gradient(layer, x)
+    cell.W.weight.requires_grad_(False)
+    z = layer(x)
+    cell.W.weight.requires_grad_(True)
+    check_gradient(layer, x)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), z, rtol=1e-8, atol=1e-9)
+
+    class Switched(Cell):
+        def forward(self, z: Tensor, x: Tensor) -> Tensor:
+            return super().forward(z, x) if self.training else 0.5 * z + x
+
+    switched = ImplicitLayer(Switched(), solver=PLAIN, gradient=ADJOINT)
+    for _ in range(3):
+        check_gradient(switched, x)
+    torch.testing.assert_close(switched.eval()(x), 2 * x, rtol=1e-8, atol=1e-9)
+    check_gradient(switched.train(), x)
+
+
+def test_tensors_and_structures_of_them_are_told_apart(interpreted: list[GraphModule]) -> None:
+    class Either(nn.Module):
+        def forward(self, z: Tensor, x: Any) -> Tensor:
+            return 0.5 * z + (x["a"] if isinstance(x, dict) else 2 * x)
+
+    layer = ImplicitLayer(
+        Either(), solver=PLAIN, gradient=ADJOINT, init=lambda x: torch.zeros(3, 2).double()
+    )
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    for _ in range(3):
+        for given, factor in (({"a": x}, 2.0), (x, 4.0)):
+            z = layer(given)
+            torch.testing.assert_close(z, factor * x, rtol=1e-8, atol=0)
+            (gradient,) = torch.autograd.grad(z.sum(), x)
+            torch.testing.assert_close(gradient, torch.full_like(x, factor), rtol=1e-8, atol=0)
+
+
 class Reversal(torch.autograd.Function):
     """The identity, with a cotangent multiplied by a number that no value shows."""
 
