@@ -87,7 +87,7 @@ class Replay:
 
     def __init__(self, described: str, *trees: Any, known: bool = False) -> None:
         self._described = described
-        # Those of the unknown, the first tree, are known to suffice where no numbers are drawn.
+        # Devices of the unknown, the first tree, suffice where no numbers are drawn.
         leaves = tree_leaves(trees[:1] if known else trees)
         devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
