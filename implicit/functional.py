@@ -199,16 +199,18 @@ def solve_equation(
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
     identity = None
-    with inference.left(), set_aside():
-        if by_graph(settings):
-            replay = Replay(described, z0, args, known=True)
-            known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
+    if by_graph(settings):
+        replay = Replay(described, z0, args, known=True)
+        known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        with inference.left(), set_aside():
             identity = known.identity()
             solution = _straight(known, settings, identity)
-            if solution is not None:
-                return solution
-        replay = Replay(described, z0, args)
-        given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        if solution is not None:
+            return solution
+    replay = Replay(described, z0, args)
+    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    with inference.left(), set_aside():
         first = given.evaluate_first()
         call = _call(given, settings, first.captured)
         asking = Asking(

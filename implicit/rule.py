@@ -254,7 +254,7 @@ def _gradient_by_graph(
 ) -> Leaves | None:
     """The same by the compiled graph of the adjoint; `None` where the general way is to be taken."""
     assert call.gradient.compiled is not None  # for the type checker
-    if transforming():
+    if transforming() or torch._C._len_torch_function_stack():
         return None
     solver, stopping = call.gradient.compiled
     with set_aside():

@@ -218,6 +218,8 @@ def by_graph(settings: Settings) -> bool:
         and isinstance(gradient, ImplicitGradient)
         and not gradient.keeps_inverse
         and not transforming()
+        # Within the function of another equation tensors stand in for others.
+        and not torch._C._len_torch_function_stack()
     )
 
 
