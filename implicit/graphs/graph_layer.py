@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from ...solvers import Compiled, Status, Stopping
+from ...solvers import Compiled, Newton, Status, Stopping
 from ...solvers.graph.building import loop_graph
 from ...solvers.graph.loop import Asked
 from ...solvers.graph.run import loop_of, rule_numbers
@@ -66,7 +66,8 @@ class GraphLayer(nn.Module):
             come with another number of them, if that is at least two.
 
     Raises:
-        TypeError: The layer has another solver, or more than one tensor as its unknown.
+        TypeError: The layer has another solver (for roots, another one than `Newton`), or more than one
+            tensor as its unknown.
         GraphError: Its function cannot be traced.
 
     Examples:
@@ -88,6 +89,11 @@ class GraphLayer(nn.Module):
             raise TypeError(
                 "GraphLayer takes a layer whose function is a module and whose solver is Compiled(...), got "
                 f"{type(layer.f).__name__} and {solver!r}"
+            )
+        if settings.form == "root" and type(solver.solver) is not Newton:
+            raise TypeError(
+                "GraphLayer takes roots with solver=Compiled(Newton()), whose last step tells how far a root "
+                f"is; a small residual does not, got {solver!r}"
             )
         if settings.batch_dims != 1 or settings.causal:
             raise TypeError("GraphLayer takes a layer with batch_dims=1 and without causal=True")
@@ -164,9 +170,11 @@ class GraphLayer(nn.Module):
         found, systems, _ = self._solve(
             z, z, ones, *asked, *(a.contiguous() for a in args), *self._of("solve")
         )
-        return GraphSolution(
-            found.reshape(shape), systems[0].to(torch.int8), systems[1].long(), systems[3]
-        )
+        status, steps, _, norm, error = systems.unbind()
+        # No driver examines a claim of which nothing is known.
+        unknown = (status == _CONVERGED) & torch.isnan(error) & (steps > 0) & (norm > 0)
+        status = torch.where(unknown, float(Status.STALLED), status)
+        return GraphSolution(found.reshape(shape), status.to(torch.int8), steps.long(), norm)
 
     def _value(self, solution: GraphSolution) -> Tensor:
         if self._accepts:

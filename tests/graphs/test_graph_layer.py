@@ -17,6 +17,7 @@ from implicitly import (
     GraphLayer,
     ImplicitLayer,
     NeumannSeries,
+    Newton,
     Status,
     Stopping,
     package,
@@ -86,6 +87,26 @@ def test_layers_without_a_compiled_solver_are_refused() -> None:
         GraphLayer(ImplicitLayer(Cell()), x)
     with pytest.raises(TypeError, match="batch_dims=1"):
         GraphLayer(layer_of(Cell(), batch_dims=0), x)
+
+
+def test_a_small_residual_far_from_a_root_is_not_called_solved() -> None:
+    class Cubic(nn.Module):
+        def forward(self, z: Tensor, x: Tensor) -> Tensor:
+            return z**3 + z - x
+
+    x = torch.full((2, 1), 5.0, dtype=torch.float64)
+    layer = ImplicitLayer(
+        Cubic(),
+        "root",
+        solver=Compiled(Newton()),
+        init=lambda x: torch.tensor([[1e5], [1.0]]).double(),
+    )
+    solution = GraphLayer(layer, x).solve(x)
+    # The residual at 45 is 1e-10 of that at 1e5, and the root is at 1.516.
+    assert solution.status.tolist() == [Status.STALLED, Status.CONVERGED]
+    assert solution.value[1].item() == pytest.approx(1.5159802276928, rel=1e-10)
+    with pytest.raises(TypeError, match=r"roots with solver=Compiled\(Newton"):
+        GraphLayer(ImplicitLayer(Cubic(), "root", solver=Compiled(Anderson())), x)
 
 
 class Net(nn.Module):
