@@ -20,6 +20,7 @@ from .gradients import (
     TapedGradient,
     Unrolled,
 )
+from .graphs.graph_layer import GraphLayer, GraphSolution, package
 from .layer import ImplicitLayer
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
@@ -34,6 +35,8 @@ __all__ = [
     "ComplexStepError",
     "Exact",
     "Gradient",
+    "GraphLayer",
+    "GraphSolution",
     "ImplicitGradient",
     "ImplicitLayer",
     "InPlaceError",
@@ -51,6 +54,7 @@ __all__ = [
     "TracingError",
     "Unrolled",
     "fixed_point",
+    "package",
     "recurrence",
     "root",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -16,8 +17,11 @@ from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
 from .equations.hooks import without_hooks
+from .equations.identity import Identity
 from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
+from .graphs.prepared import prepared_by
+from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call
 from .settings import Settings
@@ -25,9 +29,10 @@ from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
-from .surroundings.evaluation import FirstEvaluation, UserFunction
+from .surroundings.evaluation import UserFunction
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import WithKeywords, check_keywords
+from .surroundings.module import PureModule
 from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
 
@@ -195,12 +200,22 @@ def solve_equation(
     if keywords:
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)
+    identity = None
+    # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
+    if by_graph(settings):
+        replay = Replay(described, z0, args, known=True)
+        known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        with inference.left(), set_aside():
+            identity = known.identity()
+            solution = _straight(known, settings, identity)
+        if solution is not None:
+            return solution
     replay = Replay(described, z0, args)
     given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
     with inference.left(), set_aside():
         with without_hooks():
             first = given.evaluate_first()
-        call = _call(given, settings, first)
+        call = _call(given, settings, first.captured)
         asking = Asking(
             on_failure=settings.on_failure,
             trace=settings.trace,
@@ -216,7 +231,47 @@ def solve_equation(
             raise
         with without_hooks():
             given.finish(outcome.value)
+        if identity is not None and not (given.moves_buffers or replay.random):
+            CAPTURED.note(identity, first.captured)
         return asking.record.solution(given.build(outcome.value), outcome)
+
+
+def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
+    """The solution by a compiled graph that is known from an earlier call, or `None`."""
+    captured = CAPTURED.find(identity)
+    if captured is None:
+        return None
+    call = _call(given, settings, captured, identity)
+    solver, args = inner(settings.chosen_solver), (*given.tensors, *captured)
+    assert solver is not None  # for the type checker
+    found = straight(call.equation, solver, settings.chosen_stopping, constants(given.start), args)
+    if found is None:
+        return None
+    first = given.evaluate_known(found.leaves)
+    same = len(first.captured) == len(captured) and all(map(is_, first.captured, captured))
+    if not same or given.moves_buffers:
+        return None
+    confirmed = found.confirmed(constants(first.value))
+    if confirmed is None:
+        return None
+    outcome, record = confirmed
+    asking = Asking(
+        record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
+    )
+    if _wanted(args):
+        outcome = call.solve(constants(given.start), args, asking)
+    given.finish(outcome.value)
+    if (
+        isinstance(given.function, PureModule)
+        and given.takes_tensors
+        and not given.function.keywords
+    ):
+        module, parameters = given.function.module, len(given.function.parameters)
+        prepared_by(
+            module, settings, call, captured, given.tensors, found, settings.chosen_stopping, given.start,
+            len(given.tensors) - parameters,
+        )  # fmt: skip
+    return record.solution(given.build(outcome.value), outcome)
 
 
 def _with_keywords(
@@ -231,18 +286,21 @@ def _with_keywords(
     return WithKeywords(function, tuple(keywords)), args
 
 
-def _call(given: UserFunction, settings: Settings, first: FirstEvaluation) -> Call:
+def _call(
+    given: UserFunction, settings: Settings, captured: Leaves, identity: Identity | None = None
+) -> Call:
     function = given.function
     equation = GivenEquation(
         given=given.bind,
         form=settings.form,
         batch_dims=settings.batch_dims,
-        captured=first.captured,
+        captured=captured,
         linear=settings.linear,
-        batched_args=given.batched(settings.batched_args, len(first.captured)),
+        batched_args=given.batched(settings.batched_args, len(captured)),
         described=given.described,
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
+        identified=given.identity if identity is None else lambda: identity,
     )
     return Call(
         equation,

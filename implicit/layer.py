@@ -16,6 +16,7 @@ from .equations.capture import levels
 from .equations.differentiation import transforming
 from .functional import solve_equation
 from .gradients import Gradient
+from .graphs.prepared import PREPARED
 from .settings import Settings
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
@@ -146,6 +147,10 @@ class ImplicitLayer(nn.Module):
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Solution:
+        if not keywords:
+            known = PREPARED.solved(module, z0, inputs, self.settings)
+            if known is not None:
+                return known
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
         if start:
             check_devices(module, start[0])
@@ -175,7 +180,10 @@ class ImplicitLayer(nn.Module):
             raise ValueError(
                 "the layer has no input to take the shape of z from: give init=... or z0=..."
             )
-        leaves = tree_leaves(inputs[0])
+        first = inputs[0]
+        if type(first) is Tensor and first.layout == torch.strided and first.is_floating_point():
+            return torch.zeros_like(first)
+        leaves = tree_leaves(first)
         if not leaves or not all(
             isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in leaves
         ):

@@ -31,6 +31,7 @@ from .equations.hooks import without_hooks
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
 from .gradients.mode import ImplicitGradient, TapedGradient
+from .graphs.shortcut import adjoint
 from .outcome import CallOutcome, Record, Solved
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
@@ -75,6 +76,7 @@ class Asking:
         first: The value of the equation's function at the start, if known.
         from_zero: The equation is a derived one and starts at zero, where its value is its constant.
         precision: The dtype that the given function computes in, if coarser than that of its values.
+        outcome: The result, if it is known already.
         build: Puts leaves of the unknown in the structure of `z0`, for the solution that an error carries.
     """
 
@@ -85,11 +87,12 @@ class Asking:
     first: Leaves | None = None
     from_zero: bool = False
     precision: torch.dtype | None = None
+    outcome: CallOutcome | None = None
     build: Callable[[Leaves], Any] = tuple
 
     def again(self) -> Asking:
         """The same request for another start."""
-        return replace(self, first=None)
+        return replace(self, first=None, outcome=None)
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,12 @@ def _gradient(
 ) -> Leaves:
     """The gradients of the arguments `needed`, from the cotangents of the solution."""
     z, args = saved[: call.leaves], saved[call.leaves :]
-    with torch.set_grad_enabled(_recording((*saved, *cotangents))), set_aside():
+    recording = _recording((*saved, *cotangents))
+    if not recording and asking.record.order == 0 and call.gradient.compiled is not None:
+        found = _gradient_by_graph(call, asking, z, args, cotangents, needed)
+        if found is not None:
+            return found
+    with torch.set_grad_enabled(recording), set_aside():
         u = _derivative(AdjointEquation, call, asking, z, cotangents, args)
         value, back = call.equation.pullback_arguments(z, args, needed)
         if asking.record.order == 0:
@@ -240,6 +248,28 @@ def _gradient(
             equation = call.equation
             check_at_solution(equation.described, equation.form, z, value, asking.record, layout)
         return back(u)
+
+
+def _gradient_by_graph(
+    call: Call, asking: Asking, z: Leaves, args: Leaves, cotangents: Leaves, needed: list[int]
+) -> Leaves | None:
+    """The same by the compiled graph of the adjoint; `None` where the general way is to be taken."""
+    assert call.gradient.compiled is not None  # for the type checker
+    if transforming() or torch._C._len_torch_function_stack():
+        return None
+    solver, stopping = call.gradient.compiled
+    with set_aside():
+        found = adjoint(call.equation, solver, stopping, z, cotangents, args, needed)
+        if found is None:
+            return None
+        outcome, counts, value, gradients = found
+        record = asking.record.derived()
+        record.counts = counts
+        record.note(outcome)
+        layout = Layout.of(z, call.equation.batch_dims)
+        equation = call.equation
+        check_at_solution(equation.described, equation.form, z, value, asking.record, layout)
+    return gradients
 
 
 def _tangent(
@@ -256,8 +286,10 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        with without_autocast(), without_hooks():
-            outcome = _solve(call, asking, z0, args)
+        outcome = asking.outcome
+        if outcome is None:
+            with without_autocast(), without_hooks():
+                outcome = _solve(call, asking, z0, args)
         # An output must not be an input, and a solve may return its start.
         value = (
             leaf.clone() if any(_share(leaf, start) for start in z0) else leaf

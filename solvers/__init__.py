@@ -9,6 +9,7 @@ from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
 from .causal.causal_newton import CausalNewton
 from .compiled.numba_root import NumbaRoot
+from .composed.compiled import Compiled, NotCompiledWarning
 from .composed.homotopy import Homotopy
 from .composed.polyalgorithm import Polyalgorithm, Winner
 from .driving.driver import solve
@@ -22,6 +23,7 @@ from .interface.problem import Derivative, Linearization, Problem
 from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
+from .interface.traced import GraphError
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -54,6 +56,7 @@ __all__ = [
     "Callback",
     "CausalNewton",
     "CompilationError",
+    "Compiled",
     "CompiledSystems",
     "Counts",
     "DenseLU",
@@ -62,6 +65,7 @@ __all__ = [
     "FlatSolution",
     "Globalisation",
     "Goal",
+    "GraphError",
     "Homotopy",
     "KnownPattern",
     "LevenbergMarquardt",
@@ -71,6 +75,7 @@ __all__ = [
     "Newton",
     "NewtonKrylov",
     "NonmonotoneLineSearch",
+    "NotCompiledWarning",
     "NumbaRoot",
     "Polyalgorithm",
     "Problem",

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from ...solvers.interface.problem import Form
 from .differentiation import Product, transposed
 from .equation import Bound, Equation, at_first_use
+from .identity import Identity
 from .layout import Leaves
 
 
@@ -70,6 +71,9 @@ class DerivedEquation(Equation):
     def batched_prefix(self) -> int:  # type: ignore[override]
         return 2 * self.leaves + self.parent.batched_prefix
 
+    def identity(self) -> Identity:
+        return self.parent.identity() + Identity((type(self), self.leaves))
+
     def small(self, z: Leaves) -> bool:
         return self.parent.small(z)
 
@@ -104,6 +108,10 @@ class AdjointEquation(DerivedEquation):
     @property
     def described(self) -> str:  # type: ignore[override]
         return f"the adjoint of {self.parent.described}"
+
+    @property
+    def traceable(self) -> bool:
+        return self.parent.traceable and not isinstance(self.parent, DerivedEquation)
 
     def operator_at(self, z: Leaves, parent_args: Leaves) -> tuple[Product, Product]:
         back = self.parent.pullback_z(z, parent_args)[1]

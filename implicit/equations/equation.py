@@ -13,6 +13,7 @@ from ...solvers.interface.problem import Form
 from .capture import check_substituted
 from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
 from .exchange import Substitute
+from .identity import Identity
 from .layout import Leaves
 
 
@@ -102,6 +103,15 @@ class Equation(ABC):
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         """The equation with one more batch axis, at the front of `z` and of the `mapped` arguments."""
 
+    @property
+    def traceable(self) -> bool:
+        """True if graphs are made of it: of a given equation and of its adjoint alone."""
+        return False
+
+    @abstractmethod
+    def identity(self) -> Identity:
+        """The identity of the function between calls."""
+
     @abstractmethod
     def small(self, z: Leaves) -> bool:
         """True if the systems of this unknown are known to be small: dense matrices are then fastest."""
@@ -167,6 +177,7 @@ class GivenEquation(Equation):
         batched_args: For each argument, true if its first axis is the batch, so that systems can be
             dropped; `None` if that is unknown or impossible.
         compiled: The compiled form of the equation, if there is one.
+        identified: Gives the identity of the function between calls; `None` if it has none.
     """
 
     given: Callable[[Leaves], Product]
@@ -179,6 +190,7 @@ class GivenEquation(Equation):
     batched_prefix: int = 0
     compiled: CompiledForm | None = None
     causal: bool = False
+    identified: Callable[[], Identity] | None = None
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
@@ -215,6 +227,14 @@ class GivenEquation(Equation):
 
         return Bound(function, at_first_use(operator), at_first_use(transpose))
 
+    @property
+    def traceable(self) -> bool:
+        return not self.causal
+
+    def identity(self) -> Identity:
+        own = Identity((), (self.given,)) if self.identified is None else self.identified()
+        return own + Identity((len(self.captured), self.linear), self.captured)
+
     def small(self, z: Leaves) -> bool:
         if self.compiled is None:
             return False
@@ -237,12 +257,17 @@ class GivenEquation(Equation):
             described=self.described,
             compiled=None if self.compiled is None else self.compiled.vmapped(axes),
             causal=self.causal,
+            identified=lambda: self.identity() + Identity(("vmap", axes, randomness)),
         )
 
 
 @dataclass(frozen=True)
 class _MappedEquation(GivenEquation):
     """A given equation under `vmap`; its arguments include the captured tensors."""
+
+    @property
+    def traceable(self) -> bool:
+        return False
 
     def at(self, args: Leaves) -> Product:
         return self.given(args)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ...solvers.interface.problem import Derivative, Problem
+from ...solvers.interface.traced import Part, TracedEquation
+from ..graphs.memory import MEMORY
 from .differentiation import (
     Product,
     forward_product,
@@ -47,6 +49,7 @@ def flat_problem(
         transpose=transpose,
         operator_matrix=None if operator is None else lambda z: matrix(operator, z),
         compiled=None if compiled is None else lambda: compiled.at(layout.batch_shape, args),
+        graph=_graph(equation, layout, args) if equation.traceable else None,
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
     )
@@ -63,6 +66,12 @@ def flat_problem(
         return replace(smaller, counts=problem.counts, restrict=None)
 
     return replace(problem, restrict=restrict)
+
+
+def _graph(
+    equation: Equation, layout: Layout, args: Leaves
+) -> Callable[[Part, Tensor], TracedEquation]:
+    return lambda part, z: MEMORY.find(equation, layout, args, part, z)
 
 
 def _on_flat(function: Product, layout: Layout) -> Callable[[Tensor], Tensor]:

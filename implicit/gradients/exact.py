@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...solvers import GMRES, DenseLU, Polyalgorithm, Solver, Stopping
+from ...solvers import GMRES, Compiled, DenseLU, Polyalgorithm, Solver, Stopping
 from ..equations.layout import Leaves
 from .mode import ImplicitGradient, LinearSolve
 
@@ -47,6 +47,10 @@ class Exact(ImplicitGradient):
             )
         if self.stopping is not None and not isinstance(self.stopping, Stopping):
             raise TypeError(f"Exact(stopping=...) must be a Stopping, got {self.stopping!r}")
+
+    @property
+    def compiled(self) -> tuple[Solver, Stopping | None] | None:
+        return (self.solver.solver, self.stopping) if type(self.solver) is Compiled else None
 
     def solve_linear(self, linear: LinearSolve) -> Leaves:
         small = linear.equation.small(linear.equation.constant(linear.args))

@@ -112,6 +112,11 @@ class Gradient(Options, ABC):
 class ImplicitGradient(Gradient):
     """A mode that needs only the result of the solve: it saves the memory of one iterate."""
 
+    @property
+    def compiled(self) -> tuple[Solver, Stopping | None] | None:
+        """The solver in a compiled graph that solves adjoints, and its rule; `None` for another way."""
+        return None
+
     @abstractmethod
     def solve_linear(self, linear: LinearSolve) -> Leaves:
         """A differentiable solution, exact or approximate, of the adjoint or tangent equation."""
@@ -119,6 +124,8 @@ class ImplicitGradient(Gradient):
 
 class TapedGradient(Gradient):
     """A mode that differentiates through iterations: those of the solve, or further ones."""
+
+    compiled: ClassVar[None] = None
 
     @abstractmethod
     def record(self, recording: Recording) -> Leaves:

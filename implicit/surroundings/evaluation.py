@@ -13,9 +13,11 @@ from ...solvers import SolveError
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
 from ..equations.differentiation import Product, coarsest, constants, transforming
 from ..equations.exchange import Substitute, exchanged
+from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
+from .keywords import WithKeywords
 from .kinds import RAGGED, is_ragged
 from .module import PureModule
 from .purity import differs, note_of_change
@@ -59,6 +61,13 @@ class UserFunction:
         self._lending = Lending(described)
 
     @property
+    def takes_tensors(self) -> bool:
+        """True for a module whose inputs are tensors, and no structures of them."""
+        return isinstance(self.function, PureModule) and all(
+            isinstance(arg, Tensor) for arg in self._args[:-2]
+        )
+
+    @property
     def moves_buffers(self) -> bool:
         """True for a module that changes its buffers when it is called."""
         return isinstance(self.function, PureModule) and self.function.changes_buffers
@@ -79,6 +88,17 @@ class UserFunction:
             return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
 
         return lambda z: self._lending.run(of_leaves, z)
+
+    def identity(self) -> Identity:
+        """The identity of the function, of the constants among its arguments and of its surroundings."""
+        function = self.function
+        if isinstance(function, (PureModule, WithKeywords)):
+            own = function.identity()
+        else:
+            own = Identity.of(function)
+        tree, replay = self._tree, self.replay
+        structure = Identity((repr(tree.spec), repr(self._unknown.spec), replay.autocast))
+        return own + of_values(tree.constants) + structure
 
     def _in_place(self, function: Product, args: Leaves) -> Product:
         """The function, which sees `args` where an enclosing call has put others in place."""
@@ -136,6 +156,25 @@ class UserFunction:
                 return function(start)
             except RuntimeError as again:
                 raise (RuntimeError(remedy) if _NOT_RECORDED in str(again) else again) from error
+
+    def evaluate_known(self, at: Leaves) -> FirstEvaluation:
+        """Evaluate a function of an earlier call at another point, on the arguments themselves.
+
+        Where gradients are recorded, it is found out anew which leaf tensors it closes over.
+        """
+        recording = torch.is_grad_enabled()
+        clock = graph_clock() if recording else 0
+        before = [writes_to(tensor) for tensor in self.tensors]
+        value = self.bind(self.tensors)(constants(at))
+        module = isinstance(self.function, PureModule)
+        check_arguments(self.described, self.tensors, before, module=module)
+        if not recording:
+            return FirstEvaluation(value, ())
+        found = captured_leaves(
+            self.described, value, clock, (*self.replay.standing_in, *self.tensors)
+        )
+        own = set(map(id, self.tensors))
+        return FirstEvaluation(value, tuple(leaf for leaf in found if id(leaf) not in own))
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.

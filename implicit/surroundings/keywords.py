@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..equations.identity import Identity
+
 
 def called(function: Callable[..., Any], z: Any, args: Sequence[Any], names: Sequence[str]) -> Any:
     """`function(z, ...)` with the last of `args` by their `names`."""
@@ -22,6 +24,10 @@ class WithKeywords:
 
     def __call__(self, z: Any, *args: Any) -> Any:
         return called(self._function, z, args, self._names)
+
+    def identity(self) -> Identity:
+        """The identity of the function between calls."""
+        return Identity.of(self._function) + Identity(self._names)
 
 
 def check_keywords(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..equations.capture import levels
+from ..equations.identity import Identity
 from ..equations.layout import Leaves
 from .keywords import called
 from .replica import Replica
@@ -28,19 +28,44 @@ class PureModule:
     """
 
     def __init__(self, module: nn.Module, keywords: tuple[str, ...] = ()) -> None:
-        self._module, self._keywords = module, keywords
+        self.module, self.keywords = module, keywords
         self._replica: Replica | None = None
         self._scripted = Scripted.of(module)
-        self._slots = _slots(module)
-        self.parameters = _named(module.named_parameters(), self._slots)
-        self.buffers = _named(module.named_buffers(), self._slots)
+        self._slots: dict[str, tuple[dict[str, Any], str]] = {}
+        self.parameters: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self._walk(module)
         self._known = not self.buffers
         self._before: dict[str, Tensor] = {}
+
+    def _walk(self, module: nn.Module) -> None:
+        """Collect the tensors that can be exchanged, those of TorchScript modules cannot, each once."""
+        seen: set[int] = set()
+        for prefix, part in module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
+            for held, found in (
+                (part._parameters, self.parameters),
+                (part._buffers, self.buffers),
+            ):
+                for key, tensor in held.items():
+                    if tensor is None:
+                        continue
+                    name = f"{prefix}.{key}" if prefix else key
+                    self._slots[name] = (held, key)
+                    if id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        found[name] = tensor
 
     @property
     def changes_buffers(self) -> bool:
         """True if the first evaluation changed a buffer."""
         return bool(self._before)
+
+    def identity(self) -> Identity:
+        """The identity of the function between calls; parameters and buffers are arguments."""
+        key = (type(self.module), self.module.training, self.keywords, tuple(self._before))
+        return Identity(key, (self.module,))
 
     def freeze(self, tensors: Leaves) -> Leaves:
         """`tensors` with copies, from before the call, of the buffers that the module changes."""
@@ -52,19 +77,19 @@ class PureModule:
         if self._scripted is not None:
             scripted, self._scripted = self._scripted, None
             value = self(z, *inputs_and_state)
-            scripted.check(f"the module {type(self._module).__name__}")
+            scripted.check(f"the module {type(self.module).__name__}")
             return value
         if not self._known:
             return self._first_call(z, inputs, parameters, buffers)
         if self._holds(parameters) and self._holds(buffers):
-            return called(self._module, z, inputs, self._keywords)
+            return called(self.module, z, inputs, self.keywords)
         own = {name: b.clone() if self._copied(name, b) else b for name, b in buffers.items()}
         return self._with_state(z, inputs, {**parameters, **own})
 
     def move_buffers(self, z: Any, *inputs: Any) -> None:
         """Let the module change its buffers by an evaluation at `z`."""
         with torch.no_grad():
-            called(self._module, z, inputs, self._keywords)
+            called(self.module, z, inputs, self.keywords)
 
     def _first_call(
         self, z: Any, inputs: list[Any], parameters: dict[str, Tensor], buffers: dict[str, Tensor]
@@ -87,13 +112,13 @@ class PureModule:
 
     def _with_state(self, z: Any, inputs: list[Any], state: dict[str, Tensor]) -> Any:
         if self._replica is None:
-            self._replica = Replica(self._module)
+            self._replica = Replica(self.module)
 
         def evaluate(module: nn.Module) -> Any:
             def given(z: Any, *args: Any, **keywords: Any) -> Any:
                 return torch.func.functional_call(module, state, (z, *args), keywords)
 
-            return called(given, z, inputs, self._keywords)
+            return called(given, z, inputs, self.keywords)
 
         return self._replica(evaluate)
 
@@ -113,26 +138,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return True
     (*_, a), (*_, b) = levels(a), levels(b)
     return a.layout == b.layout == torch.strided and a.shape == b.shape and bool((a == b).all())
-
-
-def _slots(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """The dictionary and the key under which a module holds each parameter and buffer."""
-    slots: dict[str, tuple[dict[str, Any], str]] = {}
-    for prefix, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            continue
-        for held in (part._parameters, part._buffers):
-            for key, tensor in held.items():
-                if tensor is not None:
-                    slots[f"{prefix}.{key}" if prefix else key] = (held, key)
-    return slots
-
-
-def _named(
-    tensors: Iterable[tuple[str, Tensor]], slots: dict[str, tuple[dict[str, Any], str]]
-) -> dict[str, Tensor]:
-    """The named tensors that can be exchanged: those of TorchScript modules cannot."""
-    return {name: tensor for name, tensor in tensors if name in slots}
 
 
 def initialise(

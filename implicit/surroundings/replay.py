@@ -52,11 +52,14 @@ class Replay:
     Args:
         described: The function's name in errors.
         trees: Pytrees that hold the tensors of the call.
+        known: The function is known to draw no random numbers.
     """
 
-    def __init__(self, described: str, *trees: Any) -> None:
+    def __init__(self, described: str, *trees: Any, known: bool = False) -> None:
         self._described = described
-        devices = {leaf.device for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)}
+        # Devices of the unknown, the first tree, suffice where no numbers are drawn.
+        leaves = tree_leaves(trees[:1] if known else trees)
+        devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()
         self._exchanges = active()
         self._default_device = _default_device()
@@ -64,19 +67,26 @@ class Replay:
         self._types = tuple(sorted(types))
         self._autocast = tuple(Autocast.current(device_type) for device_type in self._types)
         self._devices = tuple(device for device in devices if device.type == "cuda")
-        self._start = random_state(self._devices)
-        self._after_first: tuple[Tensor, ...] | None = None
+        self._start = () if known else random_state(self._devices)
+        self._after_first: tuple[Tensor, ...] | None = () if known else None
         self.random = False
         self.doubtful = False
         self._recording: Recording | None = None
         self._draws: list[Draw] | None = None
         self._plain = False
+        if known:
+            self._settle()
 
     @property
     def standing_in(self) -> Leaves:
         """The tensors that take the place of others in the function of an enclosing call."""
         modes = (mode for mode in self._exchanges if isinstance(mode, Substitute))
         return tuple(tensor for mode in modes for tensor in mode.replacements)
+
+    @property
+    def autocast(self) -> tuple[Autocast, ...]:
+        """The autocast state of the call, for each type of device."""
+        return self._autocast
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:
         """The dtype of autocast on `device`, if it is on."""
@@ -152,7 +162,7 @@ class Replay:
             evaluate: One more evaluation of the function, which shows whether it draws: others may have moved
                 the generators, as another thread or a callback.
         """
-        if self._after_first is None or self.random:
+        if not self._after_first or self.random:
             return
         if _same(self._after_first, random_state(self._devices)):
             return

@@ -63,7 +63,8 @@ class Lending:
             return self._recorded(function, z)
         # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.
         plain = not any(leaf.requires_grad for leaf in z)
-        look = self._looks > 0 and plain and not transforming()
+        has_values = all(type(leaf) is Tensor for leaf in z)  # Not within a trace.
+        look = self._looks > 0 and plain and has_values and not transforming()
         lent = tuple(leaf.clone() for leaf in z) if look or self.writes is not False else z
         before = [writes_to(leaf) for leaf in lent]
         value = function(lent)

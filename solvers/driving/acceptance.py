@@ -43,7 +43,7 @@ _ZERO = 1e-16
 # The same, as a multiple, for a system that can come no closer.
 _ZERO_AT_LAST = 1e4
 # An error that a solver estimates from old factors must be so much smaller than the accepted one.
-_SAFE = 0.1
+SAFE = 0.1
 # An observed error is believed where the estimate is at most so many times what is accepted.
 _SLACK = 2.0
 # The residual of a refused system must fall by this much more than its error is too large.
@@ -192,7 +192,7 @@ class Acceptance:
         if error is None or not self._possible or self._form != "root":
             return
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
-        small = converged & (known <= _SAFE * self._demand.xtol)
+        small = converged & (known <= SAFE * self._demand.xtol)
         self._ledger.error = np.where(small, known, self._ledger.error)
 
     def settle(self, refused: np.ndarray) -> None:

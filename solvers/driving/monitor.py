@@ -22,9 +22,10 @@ from .ledger import Ledger
 from .limits import ResidualLimits
 from .progress import (
     CONVERGED,
+    FAR,
     MAX_STEPS,
-    RECURSION_MARGIN,
     RUNNING,
+    SLOW,
     Progress,
     Rules,
     in_order,
@@ -32,15 +33,6 @@ from .progress import (
 )
 from .reading import Reading, read
 from .rounding import RoundingCheck, due
-
-# A Krylov method may stagnate for as many steps as there are unknowns, and then converge; up to so many.
-_LONGEST_HORIZON = 512
-
-
-# A fixed point so many times as large as the start and its residual may be on its way to infinity.
-_FAR = 1e4
-# A fixed point that takes so many steps is contracted slowly.
-_SLOW = 64
 
 
 class Monitor:
@@ -83,7 +75,10 @@ class Monitor:
         self._progress = Progress.start(batch)
         self._begun_at: np.ndarray | None = None
         """The size of the start or of its residual, from the first look on."""
-        self._rules = _rules(solver, stopping, n)
+        self._rules = Rules.of(
+            stopping, n, recursive=solver.confirm_residual, ends_itself=solver.ends_itself,
+            most=solver.most_patience,
+        )  # fmt: skip
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False
         self._earlier = np.zeros(batch, dtype=np.int64)
@@ -131,8 +126,8 @@ class Monitor:
             bar = threshold
             if contraction is not None and (claims := running & (norm <= threshold)).any():
                 error = self.active.spread(contraction.error())
-                far = reference > _FAR * self._begun_at
-                late = self.acceptance.put_off(claims, norm, error, far, own >= _SLOW)
+                far = reference > FAR * self._begun_at
+                late = self.acceptance.put_off(claims, norm, error, far, own >= SLOW)
                 bar = np.where(late, -1.0, threshold)
             codes = verdict(
                 self._rules, norm, bar, self._first_norms, progress, step,
@@ -249,14 +244,3 @@ class Monitor:
         self._fast.open = False
         self.ledger.end(which, status, step)
         return True
-
-
-def _rules(solver: Solver, stopping: Stopping, n: int) -> Rules:
-    horizon = min(n, _LONGEST_HORIZON) if solver.confirm_residual else 1
-    return Rules(
-        patience=max(int(min(stopping.patience, solver.most_patience)), horizon),
-        patience_at_rounding=min(max(stopping.patience // 10, horizon), stopping.patience),
-        divergence=stopping.divergence,
-        ends_itself=solver.ends_itself,
-        margin=RECURSION_MARGIN if solver.confirm_residual else 1.0,
-    )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..interface.solution import Status
+from ..interface.stopping import Stopping
 
 # An enumeration's own members are slow in array arithmetic.
 RUNNING, CONVERGED, MAX_STEPS, STALLED, DIVERGED, NON_FINITE = (
@@ -37,6 +38,12 @@ REREAD_MARGIN = 0.99
 RECURSION_MARGIN = 0.9
 # A restart must bring the true residual below this fraction of what it was; otherwise rounding limits it.
 REFINED = 0.9
+# A fixed point so many times as large as the start and its residual may be on its way to infinity.
+FAR = 1e4
+# A fixed point that takes so many steps is contracted slowly.
+SLOW = 64
+# A Krylov method may stagnate for as many steps as there are unknowns, and then converge; up to so many.
+_LONGEST_HORIZON = 512
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,28 @@ class Rules:
     divergence: float
     ends_itself: bool = False
     margin: float = 1.0
+
+    @staticmethod
+    def of(
+        stopping: Stopping, n: int, *, recursive: bool, ends_itself: bool, most: float = np.inf
+    ) -> Rules:
+        """The rules of a solve with `n` unknowns.
+
+        Args:
+            stopping: The stopping rule.
+            n: Unknowns of a system.
+            recursive: The residual comes from a recursion.
+            ends_itself: The solver says when it can do no more.
+            most: The solver's own limit on patience.
+        """
+        horizon = min(n, _LONGEST_HORIZON) if recursive else 1
+        return Rules(
+            patience=max(int(min(stopping.patience, most)), horizon),
+            patience_at_rounding=min(max(stopping.patience // 10, horizon), stopping.patience),
+            divergence=stopping.divergence,
+            ends_itself=ends_itself,
+            margin=RECURSION_MARGIN if recursive else 1.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,7 @@ class Progress:
         return Progress(best, best, np.zeros(batch, np.int64), np.zeros(batch, bool))
 
     def after(
-        self, norm: Any, step: int, at_rounding: Any = False, excused: Any = False
+        self, norm: Any, step: Any, at_rounding: Any = False, excused: Any = False
     ) -> Progress:
         """After a look at `norm`; a system that is `excused` need not have made progress."""
         array = _library(norm)
@@ -106,7 +135,7 @@ def verdict(
     threshold: Any,
     first: Any,
     progress: Progress,
-    step: int,
+    step: Any,
     *,
     at_rounding: Any = False,
     end_status: Any = None,

@@ -103,8 +103,12 @@ class RoundingCheck:
 
 def level(problem: Problem, z: Tensor) -> float:
     """The relative size of a residual at the rounding level of the problem's dtype."""
-    half = problem.dtype(z) in _HALF
-    return (HALF_LEVEL_UNITS if half else LEVEL_UNITS) * problem.eps(z)
+    return level_of(problem.dtype(z))
+
+
+def level_of(dtype: torch.dtype) -> float:
+    """The same for residuals that are computed in a dtype."""
+    return (HALF_LEVEL_UNITS if dtype in _HALF else LEVEL_UNITS) * torch.finfo(dtype).eps
 
 
 def due(without_progress: np.ndarray) -> np.ndarray:

@@ -80,6 +80,8 @@ class Units:
             function=scaled,
             linearize=None if linearize is None else linearized,
             restrict=None if restrict is None else restricted,
+            # A graph has the units of the caller.
+            graph=problem.graph if bool(((equation == 1) & (unknown == 1)).all()) else None,
         )
 
     def atol(self, atol: np.ndarray, stopping: Stopping) -> np.ndarray:

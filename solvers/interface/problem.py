@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .compiled_systems import CompiledSystems
 from .solution import Counts
+from .traced import Part, TracedEquation
 
 Form = Literal["fixed_point", "root"]
 FORMS = ("fixed_point", "root")
@@ -46,6 +47,8 @@ class Problem:
         restrict: Gives the problem for the systems of an index tensor, so that finished systems
             are dropped from the evaluation; `None` where that is not possible.
         compiled: Gives the same systems in compiled code, where they are given so.
+        graph: Gives a part of the systems (`function`, `operator`, or the Jacobians) as a graph of tensor
+            operations, traced at its first use; `None` where there is none.
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
         sizes: Gives the size of each unknown, `(batch, n)`; `None` for absolute values. Of the two parts of
             a complex number it is the modulus.
@@ -65,6 +68,7 @@ class Problem:
     operator_matrix: Callable[[Tensor], Tensor] | None = None
     restrict: Callable[[Tensor], Problem] | None = None
     compiled: Callable[[], CompiledSystems] | None = None
+    graph: Callable[[Part, Tensor], TracedEquation] | None = None
     precision: torch.dtype | None = None
     sizes: Callable[[Tensor], Tensor] | None = None
     counts: Counts = field(default_factory=Counts)

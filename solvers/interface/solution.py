@@ -125,7 +125,10 @@ class Solution:
         """The same solution with `value` detached from the autograd graph."""
         from torch.utils._pytree import tree_map_only
 
-        value = tree_map_only(torch.Tensor, torch.Tensor.detach, self.value)
+        if isinstance(self.value, torch.Tensor):
+            value = self.value.detach()
+        else:
+            value = tree_map_only(torch.Tensor, torch.Tensor.detach, self.value)
         return Solution(
             value,
             self.status,

@@ -25,6 +25,11 @@ def threshold(rtol: Any, atol: Any, reference: Any) -> Any:
     return atol + rtol * reference
 
 
+def ends_at_zero(dtype: torch.dtype) -> float:
+    """The part of the size of the start, of its residual, at which an iteration towards zero ends."""
+    return float(torch.finfo(dtype).eps) ** 2
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """The tolerances of one solve; norms are root-mean-square, arrays have one entry per system.
@@ -57,7 +62,7 @@ class Tolerance:
                 single equations.
         """
         # Where the reference is the first residual, no absolute tolerance is needed.
-        ends_at_zero = problem.relative_to_iterate and stopping.atol is None and typical is None
+        to_zero = problem.relative_to_iterate and stopping.atol is None and typical is None
         atol = np.full(z.shape[0], stopping.atol or 0.0)
         relative = stopping.relative(problem.dtype(z))
         if stopping.atol is None and typical is not None and relative == 0:
@@ -67,7 +72,7 @@ class Tolerance:
             atol=atol,
             is_default=stopping.is_default,
             relative_to_iterate=problem.relative_to_iterate,
-            zero=torch.finfo(z.dtype).eps ** 2 if ends_at_zero else 0.0,
+            zero=ends_at_zero(z.dtype) if to_zero else 0.0,
         )
 
     @staticmethod

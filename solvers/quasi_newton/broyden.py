@@ -19,7 +19,7 @@ from .rank_reduction import reduce_rank
 
 _FIRST_CAPACITY = 8
 # An update is skipped where |sᵀHy| is below this fraction of sᵀs: it would make H nearly singular.
-_SMALLEST_CURVATURE = 1e-4
+SMALLEST_CURVATURE = 1e-4
 # A rank reduction drops this fraction of the updates at once, because it costs as much as some steps.
 _PART_GIVEN_UP = 0.25
 
@@ -174,7 +174,7 @@ class Broyden(Solver):
         if self.compiled and runs_compiled(state.z_row, residual):
             updates = self._with_room(state)
             growth = 1.0 + self.growth / (state.count + 1) ** 2 if self.line_search else torch.inf
-            limits = (growth, _SMALLEST_CURVATURE)
+            limits = (growth, SMALLEST_CURVATURE)
             return compiled_step(state, updates, taken, trial, residual.contiguous(), limits)
         s = state.length * taken
         size = torch.linalg.vector_norm(residual, dim=2, keepdim=True)
@@ -190,7 +190,7 @@ class Broyden(Solver):
         else:
             v = residual - state.residual_row
             denominator = scale = torch.bmm(v, v.mT)
-        singular = denominator.abs() <= _SMALLEST_CURVATURE * scale
+        singular = denominator.abs() <= SMALLEST_CURVATURE * scale
         u = (s + negative_y) / denominator.masked_fill(singular, torch.inf)
         # A trial that is not finite gives no update.
         u = u.nan_to_num(0.0, 0.0, 0.0)

@@ -1,0 +1,1 @@
+"""Equations traced to graphs of tensor operations."""

@@ -1,0 +1,1 @@
+"""Whole solves as one graph of tensor operations, compiled ahead of time."""
