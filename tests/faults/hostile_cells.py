@@ -8,9 +8,14 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
+
+# The process of a cell knows this file alone.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from faults.hostile import ACTS, answer
 from implicitly.studies.methods import Attempt, StudyEquation
 
