@@ -67,8 +67,20 @@ def latest(folder: str | Path) -> Path | None:
         >>> latest("no such folder") is None
         True
     """
-    found = [(int(m[1]), file) for file in saved(folder) if (m := _OF_STEP.fullmatch(file.name))]
-    return max(found)[1] if found else None
+    found = by_steps(folder)
+    return found[-1][1] if found else None
+
+
+def by_steps(folder: str | Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run with their steps, in that order.
+
+    Examples:
+        >>> by_steps("no such folder")
+        []
+    """
+    return sorted(
+        (int(m[1]), file) for file in saved(folder) if (m := _OF_STEP.fullmatch(file.name))
+    )
 
 
 def saved(folder: str | Path) -> list[Path]:
@@ -82,8 +94,8 @@ def clean(folder: str | Path) -> None:
     The two with the most steps stay, and the best.
     """
     place = Path(folder) / FOLDER
-    numbered = [(int(m[1]), file) for file in saved(folder) if (m := _OF_STEP.fullmatch(file.name))]
-    for file in [file for _, file in sorted(numbered)[:-KEPT]] + sorted(place.glob(f"*{PART}")):
+    numbered = by_steps(folder)
+    for file in [file for _, file in numbered[:-KEPT]] + sorted(place.glob(f"*{PART}")):
         with storage_errors(file):
             file.unlink(missing_ok=True)
 

@@ -30,6 +30,7 @@ from .checkpoints import (
     FOLDER,
     KEPT,
     LATEST,
+    by_steps,
     check_same_data,
     check_same_run,
     clean,
@@ -41,6 +42,7 @@ from .configuration import TrainingConfiguration, as_text
 from .data import Batch, Batches, Part
 from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from .module import LanguageModelling
+from .records import records
 from .storage import WholeCheckpoints, held, replace_bytes, storage_errors
 
 Strategy = Literal["auto", "ddp", "fsdp"]
@@ -303,11 +305,19 @@ def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
 
 
 def _start(configuration: TrainingConfiguration, folder: Path) -> Path | None:
-    """The checkpoint to continue from; `None` if there is none yet."""
-    file = latest(folder)
-    if file is not None:
-        check_same_run(file, restore(file), configuration)
-    return file
+    """The checkpoint to continue from; `None` if there is none yet.
+
+    The records of a step are written after its checkpoint. A run that was killed in between makes the steps
+    since the checkpoint before again, so that none is missing.
+    """
+    found = by_steps(folder)
+    if not found:
+        return None
+    check_same_run(found[-1][1], restore(found[-1][1]), configuration)
+    recorded = records(folder).get("train loss", {})
+    every = configuration.log
+    whole = [file for step, file in found if step < every or step // every * every - 1 in recorded]
+    return whole[-1] if whole else found[-1][1]
 
 
 def _callbacks(

@@ -332,3 +332,20 @@ def test_a_batch_of_several_pieces_counts_all_of_them():
     z = torch.zeros(1, 2, 3)
     piece = Piece(z, torch.cos)
     assert Output(z, None, z, (piece, piece)).solutions == ()
+
+
+def test_a_run_that_was_killed_before_a_record_makes_its_steps_again(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole, COPY)
+    with pytest.raises(KilledError):
+        run(killed, COPY, callbacks=[KillAt(9)])
+    # As if the process had ended between its last checkpoint and the record of that step.
+    last = int(training.latest(killed).stem.removeprefix("step="))
+    assert last > 4
+    (file,) = killed.glob("csv/version_*/metrics.csv")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    step = lines[0].strip().split(",").index("step")
+    kept = [line for line in lines[1:] if int(line.split(",")[step]) < last - 1]
+    file.write_text("".join((lines[0], *kept)), encoding="utf-8")
+    run(killed, COPY, resume=True)
+    assert logged(whole, "train loss") == logged(killed, "train loss")
