@@ -1,18 +1,23 @@
 """Rounding of a layer's values and gradients, measured: both again at inputs moved by one rounding.
 
 Inputs and cotangents are multiplied by `1 + ε ξ` with random signs `ξ` and the machine precision `ε` of the
-layer. Exact values and gradients change by their condition numbers times `ε`, and the errors of rounding
-inside of the layer are drawn anew. So the changes show the size of terms that cancel: a gradient that is
-zero but for rounding changes by as much as itself (Vignes 1993; Parker 1997, Monte Carlo arithmetic).
+layer, and so are the results of its operations. Exact values and gradients change by their condition numbers
+times `ε`, and the errors of rounding inside of the layer are drawn anew. So the changes show the size of
+terms that cancel: a gradient that is zero but for rounding changes by as much as itself, and one that comes
+from a saturated value, `1 − y²` of a tangent, by the rounding of that value (Vignes 1993; Parker 1997, Monte
+Carlo arithmetic).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from .real import real, size_of
 from .subject import LayerError, Tape
@@ -47,7 +52,9 @@ class Rounding:
         sizes = [0.0] * len(tape.outputs)
         for _ in range(_SAMPLES):
             try:
-                there = tape_at([rounded(value, eps, generator) for value in values])
+                there = _called(
+                    tape_at, [rounded(v, eps, generator) for v in values], eps, generator
+                )
                 for o, (a, b) in enumerate(zip(tape.values, there.values, strict=True)):
                     size = size_of(a)
                     if a.shape == b.shape and size > 0:
@@ -65,6 +72,49 @@ class Rounding:
             except LayerError:
                 continue
         return Rounding(tuple(sizes), tuple(tuple(tuple(row) for row in rows) for rows in changes))
+
+
+def _called(
+    tape_at: Callable[[Sequence[Tensor]], Tape],
+    values: Sequence[Tensor],
+    eps: float,
+    generator: torch.Generator,
+) -> Tape:
+    """A call in which the results of operations are rounded anew, or a plain one where that fails."""
+    try:
+        with RoundedOperations(eps, generator):
+            return tape_at(values)
+    except LayerError:  # Code that modes do not reach, such as compiled code.
+        return tape_at(values)
+
+
+class RoundedOperations(TorchDispatchMode):
+    """Moves the results of operations by one rounding; autograd saves the moved ones."""
+
+    def __init__(self, eps: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self._eps, self._generator = eps, generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # Views and results that are written in place are not new.
+        if any(part.alias_info is not None for part in func._schema.returns):
+            return result
+        return tree_map_only(Tensor, self._moved, result)
+
+    def _moved(self, value: Tensor) -> Tensor:
+        inexact = value.is_floating_point() or value.is_complex()
+        if type(value) is not Tensor or not inexact or value.layout != torch.strided:
+            return value
+        if (
+            torch.finfo(value.dtype).eps > self._eps
+            or value.requires_grad
+            or value._is_zerotensor()
+        ):
+            return value
+        return rounded(value, self._eps, self._generator)
 
 
 def rounded(value: Tensor, eps: float, generator: torch.Generator) -> Tensor:

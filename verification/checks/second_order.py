@@ -17,16 +17,21 @@ from torch import Tensor
 
 from ..differences import Slope, slope
 from ..evidence import Evidence
+from ..examined import ROUNDINGS
 from ..polish import PolishError, Root
 from ..real import inner, real, widened
+from ..rounding import RoundedOperations, rounded
 from ..session import NotExercisedError, Session
-from ..subject import LayerError, NoForwardModeError, Subject, Tensors
+from ..subject import LayerError, NoForwardModeError, Subject, Tape, Tensors
 from ..subject.forward_mode import pushforward_of_gradients
 from .measuring import TRUST, doubt_of, has_kink, shifted
 
 NAME = "second order"
 _KINK = 1e-3
 """Jumps of a gradient's slope above this share of it are kinks; smaller ones are rounding."""
+_ALL = -1
+"""In place of a kind of direction: the probes of all slots."""
+_SAMPLES = 2
 SOLVES = 10.0
 """Factor on the floor of first derivatives, since a second one takes several adjoint solves in sequence."""
 
@@ -116,9 +121,33 @@ def _product(session: Session, o: int, s: int, kind: int) -> Tensor:
     return session.once(("H v", o, s, kind), lambda: _twice(session, o, probes)[s])
 
 
-def _twice(session: Session, o: int, probes: Sequence[Tensor]) -> Tensors:
+def _noise(session: Session, o: int, s: int, kind: int, direction: Tensor) -> float:
+    """Rounding error of `⟨H p, v⟩`, from calls whose operations are rounded anew; 0 if not measured."""
+    if session.solver_is_known:
+        return 0.0
+    probes = probes_of(session) if kind == _ALL else session.alone(s, session.direction(s, kind))
+
+    def change() -> float:
+        own = float((_twice(session, o, probes)[s] * direction).sum())
+        generator, found = session.generator(11), 0.0
+        values = [slot.value for slot in session.slots]
+        for _ in range(_SAMPLES):
+            there = [rounded(value, session.eps, generator) for value in values]
+            try:
+                with RoundedOperations(session.eps, generator):
+                    tape = session.subject.tape_at(there)
+                    moved = _twice(session, o, probes, tape)[s]
+            except (LayerError, NotExercisedError):
+                continue
+            found = max(found, abs(float((moved * direction).sum()) - own))
+        return found
+
+    return ROUNDINGS * float(session.once(("noise of H v", o, s, kind), change))
+
+
+def _twice(session: Session, o: int, probes: Sequence[Tensor], tape: Tape | None = None) -> Tensors:
     """The gradient of `G` by a second backward pass, in every slot."""
-    tape = session.subject.tape()
+    tape = session.subject.tape() if tape is None else tape
     # A cotangent that is itself differentiated, as that of a nonlinear loss: only then does a
     # function marked once_differentiable refuse.
     cotangent = session.probes[0][o].clone().requires_grad_()
@@ -202,6 +231,8 @@ def _against_differences(
     floor += session.gradient_noise(0, o, s) / session.size(s)
     doubt = 0.0
     if not distance <= floor:
+        floor += _noise(session, o, s, _ALL, direction)
+    if not distance <= floor:
         doubt = TRUST * float(measured.doubt[0]) + doubt_of(session, s) * scale
     return Evidence(
         name, output, slot,
@@ -230,11 +261,14 @@ def _symmetry(session: Session, o: int, s: int) -> Evidence:
         raise NotExercisedError("the layer has a kink here")
     one, other = float((hp * real(v)).sum()), float((hv * real(p)).sum())
     scale = max(session.weighted(s, hp), session.weighted(s, hv), _natural(session, o, s))
+    floor = SOLVES * session.relative_floor(o, s) * scale
+    if not abs(one - other) <= floor:
+        floor += _noise(session, o, s, 3, real(v)) + _noise(session, o, s, 0, real(p))
     return Evidence(
         "symmetry of the Hessian", label(session.outputs[o]), session.slots[s].name,
         error=abs(one - other),
         scale=scale,
-        floor=SOLVES * session.relative_floor(o, s) * scale,
+        floor=floor,
         slack=session.relative_slack(o, s) * scale,
         lag=SOLVES * session.lag,
         reference=False,
