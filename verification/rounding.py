@@ -23,6 +23,20 @@ from .real import real, size_of
 from .subject import LayerError, Tape
 
 _SAMPLES = 2
+# Operations that choose or copy entries round nothing, and their derivatives may ask which entry was chosen.
+_EXACT = frozenset(
+    (
+        "max", "min", "amax", "amin", "aminmax", "maximum", "minimum", "fmax", "fmin", "mode", "kthvalue",
+        "sort", "topk", "cummax", "cummin", "relu", "threshold", "clamp", "clamp_min", "clamp_max",
+        "hardtanh", "abs", "neg", "sign", "round", "floor", "ceil", "trunc", "max_pool2d_with_indices",
+        "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d",
+        "gather", "index", "index_select", "take", "where", "masked_select", "masked_fill", "scatter",
+        "embedding", "_unsafe_index", "cat", "stack", "clone", "_to_copy", "flip", "roll", "repeat",
+        "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter", "zeros", "ones", "full",
+        "arange", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+        "scalar_tensor", "lift_fresh", "bernoulli",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class RoundedOperations(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         # Views and results that are written in place are not new.
         if any(part.alias_info is not None for part in func._schema.returns):
+            return result
+        if func.overloadpacket.__name__ in _EXACT:
             return result
         return tree_map_only(Tensor, self._moved, result)
 

@@ -44,3 +44,9 @@ class OnePercentMore(torch.autograd.Function):
 def test_a_wrong_gradient_is_found_beside_saturated_entries(dtype):
     x = torch.tensor([0.3, 20.0, -0.7, -30.0], dtype=dtype, requires_grad=True)
     assert verify(OnePercentMore.apply, x).verdict == Verdict.WRONG
+
+
+def test_the_choice_of_an_entry_is_not_rounded():
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for choose in (lambda x: x.amax(-1), lambda x: x.sort(-1).values[..., 2], torch.relu):
+        assert verify(choose, x, effort="full").verdict == Verdict.CORRECT
