@@ -23,13 +23,14 @@ from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
 from ..interface.problem import Form, Problem
+from ..interface.scale import first_length
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
 from .ledger import Ledger
 from .limits import ResidualLimits
-from .progress import CONVERGED, MAX_STEPS, STALLED
+from .progress import CONVERGED, FAR, MAX_STEPS, STALLED
 
 # The relative error of an unknown that is accepted at the default tolerance of each dtype; in half
 # precision, where the residual is at its rounding level, a tenth.
@@ -50,7 +51,9 @@ _SLACK = 2.0
 _FURTHER = 0.1
 # Evaluations that find where a residual becomes zero.
 _HALVINGS = 12
-_UNDERFLOW = "the residual falls to zero because it leaves the range of its dtype, not at a root"
+_UNDERFLOW = (
+    "the residual falls to zero because it rounds to that far out, or leaves the range of its dtype"
+)
 # A system with an equation above its limit goes on to a norm at which it is this far below.
 _BELOW = 0.9
 # Each such refusal must lower the norm by this factor, so that the last one is not far.
@@ -137,6 +140,16 @@ def underflows(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
     last = problem.residual(start + inside * (z - start)).abs().amax(dim=1)
     small = (last > 0) & (last <= torch.finfo(z.dtype).tiny ** 0.5)
     return np.asarray(small.detach().cpu().numpy())
+
+
+def _far(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems that ran off, to where `√(1 + z²) − z` and its slope are rounded to zero."""
+    residual = problem.residual(start)
+    step = (first_length(problem, start, residual) * residual).abs()
+    size = torch.maximum(start.abs(), step).amax(dim=1)
+    # Beyond the root of the inverse rounding, terms of the size of z² hide those of size one.
+    far = min(FAR, 0.1 / problem.eps(z) ** 0.5)
+    return np.asarray((z.abs().amax(dim=1) > far * size).detach().cpu().numpy())
 
 
 class Acceptance:
@@ -293,7 +306,10 @@ class Acceptance:
         ledger.error = np.where(claimed, stated, ledger.error)
         lost = claimed & zero & ~(error <= demand.xtol)
         if lost.any():
-            lost &= underflows(self._active.whole, self._start, ledger.z)
+            problem = self._active.whole
+            lost &= underflows(problem, self._start, ledger.z) | _far(
+                problem, self._start, ledger.z
+            )
         refused |= lost
         self._settled |= lost
         closer = demand.closer(distance, self._distance) | self._ends_itself
