@@ -12,17 +12,16 @@ from torch import Tensor
 
 from ..driving.driver import solve
 from ..driving.ledger import Ledger
+from ..driving.progress import FAR
 from ..interface.goal import Goal
 from ..interface.norms import rms
 from ..interface.problem import Problem
-from ..interface.scale import first_length
+from ..interface.scale import first_step
 from ..interface.solution import Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
 from .edges import at_edge, beside
 from .members import default_members
 
-# An iterate so many times as large as the start, or the first step, is far out.
-_FAR = 1e4
 # The best iterate is another start where its residual is below this fraction of the first.
 _LOWER = 0.9
 
@@ -172,9 +171,8 @@ class _Relay:
         """
         ledger, start = self._ledger, self._start
         first = self._problem.residual(start) if self._first is None else self._first
-        step = first_length(self._problem, start, first) * first
-        size = torch.maximum(rms(start), rms(step))
-        near = (rms(ledger.z) <= _FAR * size) & (rms(first) > 0)
+        size = torch.maximum(rms(start), rms(first_step(self._problem, start, first)))
+        near = (rms(ledger.z) <= FAR * size) & (rms(first) > 0)
         lower = torch.from_numpy(ledger.norm).to(start) <= _LOWER * rms(first)
         self._held = self._held | ~(near & lower).cpu().numpy()
         self._start, self._first = ledger.z, None

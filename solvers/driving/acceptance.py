@@ -23,14 +23,14 @@ from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
 from ..interface.problem import Form, Problem
-from ..interface.scale import first_length
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
+from .false_zeros import FALSE_ZERO, false_zeros
 from .ledger import Ledger
 from .limits import ResidualLimits
-from .progress import CONVERGED, FAR, MAX_STEPS, STALLED
+from .progress import CONVERGED, MAX_STEPS, STALLED
 
 # The relative error of an unknown that is accepted at the default tolerance of each dtype; in half
 # precision, where the residual is at its rounding level, a tenth.
@@ -49,11 +49,6 @@ SAFE = 0.1
 _SLACK = 2.0
 # The residual of a refused system must fall by this much more than its error is too large.
 _FURTHER = 0.1
-# Evaluations that find where a residual becomes zero.
-_HALVINGS = 12
-_UNDERFLOW = (
-    "the residual falls to zero because it rounds to that far out, or leaves the range of its dtype"
-)
 # A system with an equation above its limit goes on to a norm at which it is this far below.
 _BELOW = 0.9
 # Each such refusal must lower the norm by this factor, so that the last one is not far.
@@ -122,34 +117,6 @@ def reason(error: float, form: Form) -> str:
         )
         return f"the residual is small, but the solution is {away}: the map contracts slowly"
     return f"the residual is small, but no root is near: Newton's step there is {error:.1g} of an unknown"
-
-
-def underflows(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
-    """The systems with a residual of zero at `z` that falls out of the range of its dtype on the way there.
-
-    Where the Jacobian vanishes too, only the way tells `e^−z` from `max(z, 0)`: halving finds the last
-    residual before zero, which of the one has no square in the dtype.
-    """
-    if torch.equal(start, z):
-        return np.zeros(z.shape[0], dtype=bool)
-    inside, outside = torch.zeros_like(z[:, :1]), torch.ones_like(z[:, :1])
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        zero = (problem.residual(start + middle * (z - start)) == 0).all(dim=1, keepdim=True)
-        inside, outside = torch.where(zero, inside, middle), torch.where(zero, middle, outside)
-    last = problem.residual(start + inside * (z - start)).abs().amax(dim=1)
-    small = (last > 0) & (last <= torch.finfo(z.dtype).tiny ** 0.5)
-    return np.asarray(small.detach().cpu().numpy())
-
-
-def _far(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
-    """The systems that ran off, to where `√(1 + z²) − z` and its slope are rounded to zero."""
-    residual = problem.residual(start)
-    step = (first_length(problem, start, residual) * residual).abs()
-    size = torch.maximum(start.abs(), step).amax(dim=1)
-    # Beyond the root of the inverse rounding, terms of the size of z² hide those of size one.
-    far = min(FAR, 0.1 / problem.eps(z) ** 0.5)
-    return np.asarray((z.abs().amax(dim=1) > far * size).detach().cpu().numpy())
 
 
 class Acceptance:
@@ -306,10 +273,7 @@ class Acceptance:
         ledger.error = np.where(claimed, stated, ledger.error)
         lost = claimed & zero & ~(error <= demand.xtol)
         if lost.any():
-            problem = self._active.whole
-            lost &= underflows(problem, self._start, ledger.z) | _far(
-                problem, self._start, ledger.z
-            )
+            lost &= false_zeros(self._active.whole, self._start, ledger.z)
         refused |= lost
         self._settled |= lost
         closer = demand.closer(distance, self._distance) | self._ends_itself
@@ -321,7 +285,7 @@ class Acceptance:
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):
             why = reason(float(error[system]), self._form)
-            ledger.reasons[int(system)] = _UNDERFLOW if lost[system] else why
+            ledger.reasons[int(system)] = FALSE_ZERO if lost[system] else why
         again = refused & ~over
         if not again.any():
             return None

@@ -10,7 +10,7 @@ from ..interface.compiled_systems import NoDerivativeError
 from ..interface.golden import golden_signs
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
-from ..interface.scale import first_length
+from ..interface.scale import first_step
 from ..interface.solution import Status
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
@@ -83,8 +83,7 @@ class RoundingCheck:
             start, problem = self._start, self._active.whole
             self._size = start.abs()
             if not problem.linear and bool((start == 0).any()):
-                length = first_length(problem, start, self._residual)
-                step = _FIRST_STEPS * (length * self._residual).abs()
+                step = _FIRST_STEPS * first_step(problem, start, self._residual).abs()
                 self._size = torch.where(start == 0, step, self._size)
         return self._size
 

@@ -37,3 +37,8 @@ def first_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
     """`first_step_length` with ones for `None`."""
     length = first_step_length(problem, z, residual)
     return residual.new_ones(residual.shape[0], 1) if length is None else length
+
+
+def first_step(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
+    """A step of the right size along the residual, `(batch, n)`."""
+    return first_length(problem, z, residual) * residual

@@ -162,14 +162,11 @@ class NewtonKrylov(Solver):
             transpose=lambda u: -linearization.vjp(u),
             precision=problem.precision,
         )
-        limits, tolerance = (
-            Stopping(max_steps=self.max_linear_steps),
-            Tolerance.of_norms(state.forcing),
-        )
-        zero = torch.zeros_like(right)
         result = solve(
-            linear, self.linear_solver, zero, limits, residual=right, tolerance=tolerance
-        )
+            linear, self.linear_solver, torch.zeros_like(right),
+            Stopping(max_steps=self.max_linear_steps),
+            residual=right, tolerance=Tolerance.of_norms(state.forcing),
+        )  # fmt: skip
         problem.counts.linear_iterations += linear.counts.evaluations
         unit = right.shape[1] ** 0.5
         left = torch.from_numpy(result.residual_norm).to(right) * unit

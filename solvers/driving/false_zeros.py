@@ -1,0 +1,52 @@
+"""Residuals of zero that are no roots: they round to zero, or leave the range of their dtype.
+
+The Jacobian vanishes there too, so that no estimate at the point itself tells them from `max(z, 0)`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interface.problem import Problem
+from ..interface.scale import first_step
+from .progress import FAR
+
+# Evaluations that find where a residual becomes zero.
+_HALVINGS = 12
+FALSE_ZERO = (
+    "the residual falls to zero because it rounds to that far out, or leaves the range of its dtype"
+)
+
+
+def false_zeros(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems whose residual of zero at `z`, with a singular Jacobian, is no root."""
+    return np.asarray(_underflows(problem, start, z) | _far(problem, start, z))
+
+
+def _underflows(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems with a residual of zero at `z` that falls out of the range of its dtype on the way there.
+
+    Where the Jacobian vanishes too, only the way tells `e^−z` from `max(z, 0)`: halving finds the last
+    residual before zero, which of the one has no square in the dtype.
+    """
+    if torch.equal(start, z):
+        return np.zeros(z.shape[0], dtype=bool)
+    inside, outside = torch.zeros_like(z[:, :1]), torch.ones_like(z[:, :1])
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        zero = (problem.residual(start + middle * (z - start)) == 0).all(dim=1, keepdim=True)
+        inside, outside = torch.where(zero, inside, middle), torch.where(zero, middle, outside)
+    last = problem.residual(start + inside * (z - start)).abs().amax(dim=1)
+    small = (last > 0) & (last <= torch.finfo(z.dtype).tiny ** 0.5)
+    return np.asarray(small.detach().cpu().numpy())
+
+
+def _far(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems that ran off, to where `√(1 + z²) − z` and its slope are rounded to zero."""
+    step = first_step(problem, start, problem.residual(start))
+    size = torch.maximum(start.abs(), step.abs()).amax(dim=1)
+    # Beyond the root of the inverse rounding, terms of the size of z² hide those of size one.
+    far = min(FAR, 0.1 / problem.eps(z) ** 0.5)
+    return np.asarray((z.abs().amax(dim=1) > far * size).detach().cpu().numpy())
