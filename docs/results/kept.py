@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,17 @@ from typing import Any
 from joblib import Parallel, delayed
 
 BUILD = Path(__file__).parents[2] / "build"
+
+
+def asked(description: str | None, name: str) -> tuple[Kept, int]:
+    """The results kept under a name, and the number of processes, as the command line asks for them."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--anew", action="store_true", help="forget what has been examined")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    given, kept = parser.parse_args(), Kept(name)
+    if given.anew:
+        kept.forget()
+    return kept, given.jobs
 
 
 class Kept:

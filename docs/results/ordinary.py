@@ -9,7 +9,6 @@ was, and `--anew` starts again.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from unittest import mock
 import torch
 from implicitly.verification import verify
 from implicitly.verification.mutations.ordinary import ORDINARY, Ordinary
-from kept import Kept
+from kept import asked
 from torch import nn
 
 DRAWS, AT_ONCE = 100, 10
@@ -337,23 +336,17 @@ the backward pass of `torch.cdist` under `torch.func.vmap`, which differs from s
 
 def main() -> None:
     """Examine what is missing, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true", help="forget what has been examined")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    given = parser.parse_args()
-    kept = Kept("ordinary.jsonl")
-    if given.anew:
-        kept.forget()
+    kept, jobs = asked(__doc__, "ordinary.jsonl")
     layers = [(entry, dtype) for entry in ORDINARY for dtype in DTYPES if dtype in entry.dtypes]
     wanted = [(name, dtype) for name, _, _ in drawn() for dtype in ("float64", "float32")]
     parts = [[*one, first] for one in wanted for first in range(0, DRAWS, AT_ONCE)]
-    found = kept.all(parts, of_draws, given.jobs)
+    found = kept.all(parts, of_draws, jobs)
     draws = {
         one: [result for part, result in zip(parts, found, strict=True) if tuple(part[:2]) == one]
         for one in wanted
     }
     cases = [[entry.name, str(dtype)[6:]] for entry, dtype in layers]
-    results = kept.all(cases, examined, given.jobs)
+    results = kept.all(cases, examined, jobs)
     rows = [Row(*one, **result) for one, result in zip(layers, results, strict=True)]
     (HERE / "ordinary.md").write_text(page(rows, draws), encoding="utf-8")
 

@@ -9,7 +9,6 @@ it was, and `--anew` starts again.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -31,7 +30,7 @@ from implicitly.verification.mutations import (
     right_twice,
 )
 from implicitly.verification.mutations.bugs import LEAST_ERROR
-from kept import Kept
+from kept import asked
 
 SIZES = ((1, 4), (3, 4), (16, 64))
 SMALL = (3, 4)
@@ -335,15 +334,9 @@ Each layer, but for the bugs at the largest size, was made and examined twice: {
 
 def main() -> None:
     """Examine what is missing, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true", help="forget what has been examined")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    given = parser.parse_args()
-    kept = Kept("verification.jsonl")
-    if given.anew:
-        kept.forget()
+    kept, jobs = asked(__doc__, "verification.jsonl")
     wanted = list(cases())
-    found = kept.all([list(astuple(case)) for case in wanted], examined, given.jobs)
+    found = kept.all([list(astuple(case)) for case in wanted], examined, jobs)
     rows = [Row(case=case, **row) for case, row in zip(wanted, found, strict=True)]
     (HERE / "verification.md").write_text(page(rows), encoding="utf-8")
 

@@ -24,6 +24,7 @@ from ...solvers.graph.methods import method_of
 from ...solvers.graph.run import CompiledLoop, Run, loop_key
 from ...solvers.interface.norms import rms_unit
 from ...solvers.interface.solver import Solver
+from ...solvers.interface.tolerance import threshold
 from ...solvers.interface.traced import Part, TracedEquation
 from ..equations.derived import AdjointEquation, Packed
 from ..equations.differentiation import transforming
@@ -182,7 +183,7 @@ def adjoint(
         product = layout.flatten(found_gradients[: len(z)])
         residual = product + constant - run.z if sign > 0 else product + constant
         norm, size = _norms(residual), _norms(constant)
-        if not (norm <= rule.relative(layout.dtype) * size + (rule.atol or 0.0)).all():
+        if not (norm <= threshold(rule.relative(layout.dtype), rule.atol or 0.0, size)).all():
             return None
         outcome = _outcome(u, run, norm, layout)
     counts = Counts(evaluations=run.total * method_of(solver).evaluations + 1)

@@ -57,6 +57,7 @@ class OneSystem:
         ledger: Ledger,
         budget: Budget,
         stops_at_goal: bool,
+        limits: ResidualLimits | None = None,
     ) -> None:
         z = ledger.z.detach()
         self.index, self.start = index, z[index]
@@ -75,8 +76,7 @@ class OneSystem:
         self._stops = stops_at_goal
         self._raised: Exception | None = None
         self._demand = Demand.of(problem.dtype(z), goal.stopping)
-        limits = ResidualLimits.of(goal.stopping, z)
-        self._limits = None if limits is None else ResidualLimits(limits.largest[index][None])
+        self._limits = limits
         self._factor, self._distance = 1.0, np.nan
 
         self.best = self._last = self.start
@@ -295,11 +295,13 @@ def solve_each(
     going = ~goal.met(z, residual) & torch.isfinite(residual).all(dim=1)
     # Each system may use the evaluations left at the start, but for one, by which the driver judges the end.
     left = goal.budget.evaluations_left - 1
+    limits = ResidualLimits.of(goal.stopping, z)
     rows, found = [], []
     for index in going.nonzero().flatten().tolist():
         own = goal.budget.within(goal.stopping, Counts(), default_steps)
         budget = replace(own, evaluations=left)
-        system = OneSystem(problem, index, goal, ledger, budget, stops_at_goal)
+        own_limits = None if limits is None else limits.of_system(index)
+        system = OneSystem(problem, index, goal, ledger, budget, stops_at_goal, own_limits)
         solve_one(system)
         rows.append(index)
         found.append(system.best)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..driving.driver import solve
+from ..driving.estimate import MOST_DENSE
 from ..driving.ledger import Ledger
 from ..driving.progress import CONVERGED, MAX_STEPS, REFINED, SLOW, STALLED
 from ..graph.methods import method_of
@@ -27,8 +28,6 @@ from ..linear.rows import norm
 
 # Runs of the graph on a system whose residual was larger than the graph said, or whose cycle ended.
 _MOST_RUNS = 64
-# Unknowns up to which slow fixed points are examined again.
-_EXAMINED = 2048
 # The graph is another equation if its residual norm is off by this part of itself,
 _SAME = 0.1
 # and by so many roundings of the size of iterate and first residual.
@@ -109,7 +108,7 @@ class Compiled(WholeSolver):
             ledger.keep(solved, rest.z, rest.norm, ledger.steps)
             ledger.error = np.where(unsolved, rest.error, ledger.error)
             ledger.reasons.update(rest.reasons)
-        if problem.form == "fixed_point" and z.shape[1] <= _EXAMINED:
+        if problem.form == "fixed_point" and z.shape[1] <= MOST_DENSE:
             # Extrapolation may have hidden the slowest part of the error: the driver finds out.
             ledger.error = np.where(ledger.steps >= SLOW, np.nan, ledger.error)
         return ledger.outcome(norms_known=True)

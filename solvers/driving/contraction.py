@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .progress import library
 from .reading import Reading
+
+
+def error_bound(moved: Any, norm: Any, before: Any, size: Any) -> Any:
+    """The bound `‖s‖ ρ / (1 − ρ)` beside `size`, for arrays or tensors; infinite where nothing contracts.
+
+    Args:
+        moved: Lengths of the last moves.
+        norm: Residual norms after them.
+        before: Residual norms before them.
+        size: Sizes of the iterates.
+    """
+    rate = norm / before
+    return library(norm).where(rate < 1, moved * rate / (1 - rate) / size, math.inf)
 
 
 class Contraction:
@@ -46,9 +61,8 @@ class Contraction:
             earlier = earlier[torch.from_numpy(kept).to(z.device)]
         moved = torch.linalg.vector_norm(z.detach() - earlier.detach(), dim=1).cpu().numpy()
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            rate = norm.astype(np.float64) / _of(past.norm, rows)
-            error = np.where(rate < 1, moved * rate / (1 - rate) / size, np.inf)
-        return np.asarray(error)
+            before = _of(past.norm, rows)
+            return np.asarray(error_bound(moved, norm.astype(np.float64), before, size))
 
 
 def _of(entries: np.ndarray, rows: np.ndarray | None) -> np.ndarray:

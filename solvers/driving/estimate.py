@@ -48,7 +48,7 @@ _DIGITS_LEFT = 0.1
 _MOST_ENTRIES, _FEW_UNKNOWNS = 2**23, 64
 # For more unknowns GMRES may take so many steps, before factors of dense or sparse Jacobians.
 _KRYLOV_STEPS = 40
-_MOST_DENSE, _MOST_SPARSE = 2048, 2**16
+MOST_DENSE, _MOST_SPARSE = 2048, 2**16
 # Vectors of random signs for each size that is estimated.
 _PROBES = 2
 
@@ -174,13 +174,13 @@ def _by_products(
         step, solves = _krylov(scaled, right)
         met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
         open_ = ~solves & ~met.all(dim=1)
-        if z.shape[1] > _MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
+        if z.shape[1] > MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
             step, solves = _sparse(scaled, right, problem.precision, step, solves)
         found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
         if z.shape[1] > _MOST_SPARSE:
             finite = torch.isfinite(right).all(dim=1) & torch.isfinite(step).all(dim=1)
             return _unknown(found, open_ & finite)
-    if z.shape[1] <= _MOST_DENSE and bool(open_.any()):
+    if z.shape[1] <= MOST_DENSE and bool(open_.any()):
         return _dense_where(open_, found, problem, z, first, xtol)
     return found
 
@@ -197,7 +197,7 @@ def _of_fixed_points(
         length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
         # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
         moved, near = _solved(linearization, eps * z.abs() * golden_signs(z, first=1))
-        singular = z.shape[1] <= _MOST_DENSE
+        singular = z.shape[1] <= MOST_DENSE
         rounding = torch.where(near, _norm(moved) / size, torch.inf if singular else 0.0)
         solves = solves & (rounding <= _DIGITS_LEFT)
         terms = torch.maximum(_norm(_sizes(linearization.jvp, z.abs())), size)
@@ -215,7 +215,7 @@ def _solved(linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor
     """`J⁻¹ b` by GMRES, and where that falls short from Jacobians; the systems that it solves."""
     step, solves = _krylov(linearization.jvp, right)
     batch, n = right.shape
-    if n > _MOST_DENSE or batch * n * n > _MOST_ENTRIES or bool(solves.all()):
+    if n > MOST_DENSE or batch * n * n > _MOST_ENTRIES or bool(solves.all()):
         return step, solves
     matrix = linearization.jacobian(right).to(right.dtype)
     direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result

@@ -42,6 +42,10 @@ class ResidualLimits:
         shape = (1, 1) if limits.numel() == 1 else (-1, n)
         return ResidualLimits(limits.reshape(shape).expand(batch, n))
 
+    def of_system(self, system: int) -> ResidualLimits:
+        """The limits of one system."""
+        return ResidualLimits(self.largest[system : system + 1])
+
     def typical(self) -> Tensor:
         """The root mean square of the limits of each system, `(batch,)`: no norm of a solution is above."""
         return self.largest.square().mean(dim=1).sqrt()

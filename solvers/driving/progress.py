@@ -114,7 +114,7 @@ class Progress:
         self, norm: Any, step: Any, at_rounding: Any = False, excused: Any = False
     ) -> Progress:
         """After a look at `norm`; a system that is `excused` need not have made progress."""
-        array = _library(norm)
+        array = library(norm)
         progress = norm < SLOWEST_PROGRESS * self.mark
         return Progress(
             best=array.fmin(norm, self.best),
@@ -158,7 +158,7 @@ def verdict(
         end_status: Status codes of systems for which the solver can do no more, else 0.
         last: No step may follow, for any system or for some.
     """
-    array = _library(norm)
+    array = library(norm)
     # The comparison, which is never true, gives one truth the shape of the systems.
     codes = array.where(last | (progress.since < 0), MAX_STEPS, RUNNING)
     if not rules.ends_itself:
@@ -181,5 +181,6 @@ def in_order(ended: np.ndarray, length: int) -> np.ndarray:
     return before.ravel()
 
 
-def _library(numbers: Any) -> Any:
+def library(numbers: Any) -> Any:
+    """The library of numbers: torch for tensors, else NumPy."""
     return torch if isinstance(numbers, Tensor) else np

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..driving.acceptance import SAFE
+from ..driving.contraction import error_bound
 from ..driving.progress import (
     CONVERGED,
     FAR,
@@ -254,10 +255,9 @@ class Loop:
     def _error(
         self, before: Any, state: Any, past: Tensor, norm: Tensor, reference: Tensor
     ) -> Tensor:
-        """The bound `‖s‖ ρ / (1 − ρ)` on the error of a fixed point; see `Contraction`."""
+        """The bound on the error of a fixed point; unknown where it did not move."""
         moved = _norms(state.z - before.z, rms_unit(state.z.shape[1]))
-        rate = norm / past
-        error = torch.where(rate < 1, moved * rate / (1 - rate) / reference, torch.inf)
+        error = error_bound(moved, norm, past, reference)
         return torch.where(moved == 0, torch.nan, error)
 
 
