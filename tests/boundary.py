@@ -18,6 +18,7 @@ from typing import Any
 
 import implicitly as im
 import torch
+from at_once import in_threads
 from boundary_kinds import (
     KINDS,
     WEIGHTS,
@@ -229,22 +230,7 @@ def _autocast(solve: Callable[[Tensor], Tensor], x: Tensor, w: Tensor) -> list[T
 
 
 def _threads(solve: Callable[[Tensor], Tensor], x: Tensor, w: Tensor) -> list[Tensor]:
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.append(_gradients(solve, x, w))
-        except Exception as error:
-            found.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
+    found = in_threads(lambda: _gradients(solve, x, w), 3)
     return [tensor for one in found for tensor in one]
 
 

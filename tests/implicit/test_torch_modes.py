@@ -1,12 +1,12 @@
 """A solve inside PyTorch's modes and transforms: the right answer or a clear error."""
 
 import sys
-import threading
 
 import implicitly as im
 import numpy as np
 import pytest
 import torch
+from at_once import in_threads
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
@@ -270,22 +270,14 @@ def test_threads_that_share_a_layer_have_right_gradients_and_leave_its_parameter
         first = torch.autograd.grad(layer(own).square().sum(), [own, weight], create_graph=True)
         return [*first, *torch.autograd.grad(first[0].square().sum(), [own, weight])]
 
-    want, failures = gradients(), []
+    want = gradients()
 
     def work():
-        try:
-            for _ in range(5):
-                for got, expected in zip(gradients(), want, strict=True):
-                    torch.testing.assert_close(got, expected)
-        except Exception as error:
-            failures.append(error)
+        for _ in range(5):
+            for got, expected in zip(gradients(), want, strict=True):
+                torch.testing.assert_close(got, expected)
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(work, 6)
     assert layer.f.linear.weight is weight
     assert all(type(p) is torch.nn.Parameter and p.requires_grad for p in layer.parameters())
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from at_once import in_threads
 from compiled_equations import (
     COUPLED,
     KEPLER,
@@ -26,7 +27,6 @@ from implicitly import (
     root,
 )
 from implicitly.solvers.interface.compiled_systems import in_blocks
-from torch import Tensor
 
 from .compiled_menu import EPS, MENU, SCALAR_MENU, menu, ordered, solved
 
@@ -191,13 +191,6 @@ def test_threads_of_the_user_may_solve_at_the_same_time(monkeypatch: Any) -> Non
     monkeypatch.setattr("implicitly.solvers.interface.compiled_systems._WORTH_A_THREAD", 0.0)
     z0, p = kepler_systems(2000, seed=8)
     expected = solved(KEPLER, z0, p).value
-    found: list[Tensor] = []
-    users = [
-        threading.Thread(target=lambda: found.append(solved(KEPLER, z0, p).value)) for _ in range(4)
-    ]
-    for user in users:
-        user.start()
-    for user in users:
-        user.join()
+    found = in_threads(lambda: solved(KEPLER, z0, p).value, 4)
     assert all(torch.equal(value, expected) for value in found)
     assert len(found) == 4
