@@ -154,3 +154,14 @@ def test_layers_that_no_graph_can_hold_are_errors_that_say_why(
 ) -> None:
     with pytest.raises(Exception, match=message):
         whole(layer)(inputs())
+
+
+def test_random_numbers_are_refused_in_a_graph_and_after_one() -> None:
+    class Dropping(Cell):
+        def forward(self, z: Tensor, x: Tensor) -> Tensor:
+            return 0.5 * nn.functional.dropout(super().forward(z, x))
+
+    with pytest.raises(Exception, match="draws random numbers"):
+        whole(im.ImplicitLayer(Dropping()))(torch.ones(3, 4, dtype=D))
+    with pytest.raises(im.GraphError, match="draws random numbers"):
+        im.ImplicitLayer(Dropping(), solver=im.Compiled(im.Anderson()))(torch.ones(3, 4, dtype=D))
