@@ -64,11 +64,13 @@ class Lending:
         """
         if self._settled and len(z) == 1 and not transforming():
             (leaf,) = z
-            count = writes_to(leaf)
+            count = leaf._version
             value = function(z)
-            if writes_to(leaf) != count:
+            if leaf._version != count:
                 self._refuse_later()
-            return self._own(value)
+            (own,) = value
+            fresh = type(own) is Tensor and own.untyped_storage().data_ptr() not in self._memory
+            return value if fresh and self._memory else self._own(value)
         if self.records and not transforming():
             return self._recorded(function, z)
         # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.
