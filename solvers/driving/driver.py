@@ -23,7 +23,7 @@ from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.solution import FlatSolution, Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
-from ..interface.stopping import Stopping
+from ..interface.stopping import DEFAULTS, Stopping
 from ..interface.tolerance import Budget, Tolerance
 from . import plain_run
 from .end_states import EndStates
@@ -88,7 +88,7 @@ def solve(
             f"{type(solver).__name__} solves linear equations only, and this equation is not known "
             "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
         )
-    stopping = stopping or Stopping()
+    stopping = stopping or DEFAULTS
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)

@@ -50,7 +50,7 @@ class Units:
         together = problem.linear or problem.form == "fixed_point"
         if together:
             size = torch.maximum(size, start)
-        if _inside(size) and (together or _inside(start)):
+        if _inside(size if together else torch.stack((size, start))):
             return None
         equation = _unit(size)
         return Units(equation, equation if together else _unit(start))
@@ -141,10 +141,9 @@ def _largest(rows: Tensor) -> Tensor:
 def _inside(size: Tensor) -> bool:
     """True if no product of four numbers of these sizes leaves the range of their dtype."""
     low, high = _RANGES[size.dtype]
-    least, most = (bound.item() for bound in torch.aminmax(size))
-    if least == 0:  # A start at zero, or a system that is solved there.
-        least = torch.where(size > 0, size, high).amin().item()
-    return low < least and most < high
+    sizes = size.cpu().double().numpy()  # In the range of every dtype.
+    # A start at zero, or a system that is solved there.
+    return bool(((sizes == 0) | ((sizes > low) & (sizes < high))).all())
 
 
 def _unit(size: Tensor) -> Tensor:
