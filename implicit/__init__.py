@@ -22,6 +22,7 @@ from .gradients import (
 )
 from .graphs.graph_layer import GraphLayer, GraphSolution, package
 from .layer import ImplicitLayer
+from .optimisation import least_squares
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -54,6 +55,7 @@ __all__ = [
     "TracingError",
     "Unrolled",
     "fixed_point",
+    "least_squares",
     "package",
     "recurrence",
     "root",

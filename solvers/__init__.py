@@ -19,11 +19,14 @@ from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.compiled_systems import CompilationError, CompiledSystems
 from .interface.goal import Callback, Goal
+from .interface.loss import Arctan, Cauchy, Huber, Loss, SoftL1
+from .interface.objective import Objective
 from .interface.problem import Derivative, Linearization, Problem
 from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
+from .least_squares.gauss_newton import GaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -50,10 +53,12 @@ __all__ = [
     "LSMR",
     "Aitken",
     "Anderson",
+    "Arctan",
     "BiCGStab",
     "Bracketing",
     "Broyden",
     "Callback",
+    "Cauchy",
     "CausalNewton",
     "CompilationError",
     "Compiled",
@@ -63,20 +68,24 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
+    "GaussNewton",
     "Globalisation",
     "Goal",
     "GraphError",
     "Homotopy",
+    "Huber",
     "KnownPattern",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",
+    "Loss",
     "NeumannSeries",
     "Newton",
     "NewtonKrylov",
     "NonmonotoneLineSearch",
     "NotCompiledWarning",
     "NumbaRoot",
+    "Objective",
     "Polyalgorithm",
     "Problem",
     "PseudoTransient",
@@ -84,6 +93,7 @@ __all__ = [
     "RunOutcome",
     "ScipyRoot",
     "ScipyRootScalar",
+    "SoftL1",
     "Solution",
     "SolveError",
     "SolveWarning",

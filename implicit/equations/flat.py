@@ -22,6 +22,7 @@ from .differentiation import (
 )
 from .equation import Equation, GivenEquation
 from .layout import Layout, Leaves
+from .objectives import flat_objective
 
 
 def flat_problem(
@@ -53,6 +54,9 @@ def flat_problem(
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
     )
+    if isinstance(equation, GivenEquation) and equation.objective is not None:
+        at_args = equation.objective_at(args)
+        problem.objective = flat_objective(equation.objective, at_args, layout, problem.counts)
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):
         return problem
@@ -63,7 +67,10 @@ def flat_problem(
             for arg, is_batched in zip(args, batched, strict=True)
         )
         smaller = flat_problem(equation, layout.restricted(len(index)), some, precision)
-        return replace(smaller, counts=problem.counts, restrict=None)
+        objective = smaller.objective
+        if objective is not None:
+            objective = replace(objective, counts=problem.counts)
+        return replace(smaller, counts=problem.counts, restrict=None, objective=objective)
 
     return replace(problem, restrict=restrict)
 

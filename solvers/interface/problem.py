@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from .compiled_systems import CompiledSystems
 from .solution import Counts
 from .traced import Part, TracedEquation
+
+if TYPE_CHECKING:
+    from .objective import Objective
 
 Form = Literal["fixed_point", "root"]
 FORMS = ("fixed_point", "root")
@@ -52,6 +55,7 @@ class Problem:
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
         sizes: Gives the size of each unknown, `(batch, n)`; `None` for absolute values. Of the two parts of
             a complex number it is the modulus.
+        objective: The function whose gradient `function` is; `None` for an equation that is no gradient.
         counts: Work done so far.
 
     Examples:
@@ -71,6 +75,7 @@ class Problem:
     graph: Callable[[Part, Tensor], TracedEquation] | None = None
     precision: torch.dtype | None = None
     sizes: Callable[[Tensor], Tensor] | None = None
+    objective: Objective | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
