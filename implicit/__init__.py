@@ -7,10 +7,12 @@ from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
 from .gradients import (
     Exact,
+    GaussNewtonApproximation,
     Gradient,
     ImplicitGradient,
     JacobianFree,
     LinearSolve,
+    MinimumNorm,
     Neumann,
     Phantom,
     ReconstructionError,
@@ -35,6 +37,7 @@ __all__ = [
     "ChangedFunctionWarning",
     "ComplexStepError",
     "Exact",
+    "GaussNewtonApproximation",
     "Gradient",
     "GraphLayer",
     "GraphSolution",
@@ -43,6 +46,7 @@ __all__ = [
     "InPlaceError",
     "JacobianFree",
     "LinearSolve",
+    "MinimumNorm",
     "MissingDerivativeError",
     "Neumann",
     "NumbaEquation",

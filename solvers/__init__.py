@@ -26,6 +26,7 @@ from .interface.solution import Counts, FlatSolution, Solution, SolveError, Solv
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
+
 from .least_squares.gauss_newton import GaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG

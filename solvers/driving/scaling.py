@@ -42,9 +42,11 @@ class Units:
     def of(problem: Problem, z: Tensor, residual: Tensor) -> Units | None:
         """Units for systems that begin far out; `None` where none does.
 
-        Compiled systems keep theirs.
+        Compiled systems keep theirs, and so do objectives, whose minimisers have units of their own.
         """
-        if z.numel() == 0 or z.dtype not in _RANGES or problem.compiled is not None:
+        if problem.compiled is not None or problem.objective is not None:
+            return None
+        if z.numel() == 0 or z.dtype not in _RANGES:
             return None
         size, start = _largest(residual), _largest(z)
         together = problem.linear or problem.form == "fixed_point"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...options.options import check_truth, is_integer, one_of
 from ..interface.problem import Problem
+from ..interface.solution import Status
 from ..interface.solver import Solver
 from ..linear.rows import product
 from ..minimisation.region import Path, Quadratic, RegionState, advance, objective_of
@@ -93,7 +94,13 @@ class GaussNewton(Solver):
             hessian = -problem.linearization(state.z).jacobian(state.z)
             whole = Quadratic.of(hessian, -state.residual, scale)
             model = model.where(state.slow, whole)
-        return advance(problem, state, model, _PATHS[self.steps], self.max_trials, rank**2)
+        following = advance(problem, state, model, _PATHS[self.steps], self.max_trials, rank**2)
+        stuck = (following.end_status == int(Status.STALLED)) & ~state.slow
+        if self.second_order and bool(stuck.any()):  # The whole Hessian has not been tried there.
+            following.end_status = torch.where(stuck, 0, following.end_status)
+            following.radius = torch.where(stuck, torch.nan, following.radius)
+            following.slow = following.slow | stuck
+        return following
 
 
 def _units(lengths: Tensor, before: Tensor, *, same: bool) -> Tensor:

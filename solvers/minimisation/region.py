@@ -29,6 +29,8 @@ _POOR_RATIO, _GOOD_RATIO = 0.25, 0.75
 _CUT, _GROWTH = 0.25, 2.0
 # The first radius in units of the start.
 _FIRST_RADIUS = 100.0
+# A step that lowers the objective by no more than this part of it is near a minimum.
+_NEAR = 0.1
 # A promised decrease of so many roundings of the objective is noise.
 _ROUNDINGS = 64.0
 # An iterate so many times as large as the start and the first step is far out ...
@@ -174,7 +176,9 @@ def advance(
     end = torch.where(accepted, 0, int(Status.STALLED))
     away = _runs_away(state, z, value, first_size)
     end = torch.where(away & ~settled, int(Status.UNBOUNDED), end)
-    slow = _norm(residual / model.scale) > _POOR_RATIO * before
+    # Far from a minimum the gradient may grow while the objective falls.
+    near = (state.value - value).abs() <= _NEAR * state.value.abs()
+    slow = near & (_norm(residual / model.scale) > _POOR_RATIO * before)
     return replace(
         state, z=z, residual=residual, value=value, radius=radius, scale=model.scale,
         end_status=end.to(value.dtype), first_size=first_size, slow=slow,
