@@ -24,7 +24,7 @@ from .gradients import (
 )
 from .graphs.graph_layer import GraphLayer, GraphSolution, package
 from .layer import ImplicitLayer
-from .optimisation import least_squares
+from .optimisation import least_squares, minimise
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -60,6 +60,7 @@ __all__ = [
     "Unrolled",
     "fixed_point",
     "least_squares",
+    "minimise",
     "package",
     "recurrence",
     "root",

@@ -1,7 +1,7 @@
 """The gradient of an objective as an equation: `∇_z φ(z, *args) = 0`, that of a minimiser.
 
-For least squares `φ = ½ Σ ρ(r²)`, so that the equation is `Jᵀ ρ'(r²) r = 0`. Its Jacobian is the whole Hessian
-of the objective: derivatives of a minimiser are those of a root, of every order and in every mode.
+For least squares `φ = ½ Σ ρ(r²)`, so that the equation is `Jᵀ ρ'(r²) r = 0`. Its Jacobian is the whole
+Hessian of the objective: derivatives of a minimiser are those of a root, of every order and in every mode.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Stationarity:
             if leaf.shape[: self.batch_dims] != batch:
                 raise ValueError(
                     f"{self.described} must return residuals whose first axes are those of the systems, "
-                    f"{tuple(batch)} with batch_dims={self.batch_dims}, got shape {tuple(leaf.shape)} for {name}"
+                    f"{tuple(batch)} with batch_dims={self.batch_dims}, got shape {tuple(leaf.shape)} for "
+                    f"{name}"
                 )
             shapes.append(tuple(leaf.shape[self.batch_dims :]))
             if leaf.is_complex():
@@ -136,8 +137,8 @@ class Stationarity:
             self._shapes = shapes
         if shapes != self._shapes:
             raise ValueError(
-                f"{self.described} must return residuals of the same shapes in each evaluation: the first had "
-                f"{self._shapes}, now they are {shapes}. Give a missing residual the value zero"
+                f"{self.described} must return residuals of the same shapes in each evaluation: they were "
+                f"{self._shapes}, and now they are {shapes}. Give a missing residual the value zero"
             )
 
     def _check_constant(self, leaves: list[Tensor], spec: Any, args: tuple[Any, ...]) -> None:

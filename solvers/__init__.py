@@ -26,7 +26,6 @@ from .interface.solution import Counts, FlatSolution, Solution, SolveError, Solv
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
-
 from .least_squares.gauss_newton import GaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
@@ -36,6 +35,9 @@ from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
 from .linear.sparse_lu import KnownPattern, SparseLU
+from .minimisation.descent import LBFGS, GradientDescent
+from .minimisation.krylov_region import NewtonCG
+from .minimisation.newton_trust_region import NewtonTrustRegion
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
 from .newton.line_search import LineSearch, NonmonotoneLineSearch
@@ -51,6 +53,7 @@ __all__ = [
     "CG",
     "DFSANE",
     "GMRES",
+    "LBFGS",
     "LSMR",
     "Aitken",
     "Anderson",
@@ -72,6 +75,7 @@ __all__ = [
     "GaussNewton",
     "Globalisation",
     "Goal",
+    "GradientDescent",
     "GraphError",
     "Homotopy",
     "Huber",
@@ -82,7 +86,9 @@ __all__ = [
     "Loss",
     "NeumannSeries",
     "Newton",
+    "NewtonCG",
     "NewtonKrylov",
+    "NewtonTrustRegion",
     "NonmonotoneLineSearch",
     "NotCompiledWarning",
     "NumbaRoot",

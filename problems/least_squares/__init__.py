@@ -1,6 +1,6 @@
 """The 35 least-squares problems of Moré, Garbow & Hillstrom (1981), by name.
 
-Those that are systems of equations share their functions with `problems.classical`.
+Systems of equations among them share their functions with `problems.classical`.
 """
 
 from __future__ import annotations

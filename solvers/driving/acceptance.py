@@ -312,7 +312,9 @@ class Acceptance:
         # The value is rounded, whatever the equation says.
         ledger.error = np.maximum(ledger.error, self._eps)
         asked = (stuck | explained) & ~self._settled
-        if self._active.whole.objective is not None:  # Its gradient at the start may be as small as rounding.
+        if (
+            self._active.whole.objective is not None
+        ):  # Its gradient at the start may be as small as rounding.
             ended = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
             asked |= ended & ~self._settled & np.isfinite(ledger.norm)
         if self._limits is not None:

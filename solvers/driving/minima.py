@@ -1,16 +1,17 @@
 """The estimated error of a minimiser, and the second-order check that tells it from a saddle point.
 
-The gradient `g` and the Hessian `H` of an objective are the residual and the Jacobian of the equation `g = 0`. The
-missing step is `δ = −H⁺ g`, in units of `max(|z_j|, u_j)` as for roots (`estimate`), with two differences.
+The gradient `g` and the Hessian `H` of an objective are the residual and the Jacobian of the equation
+`g = 0`. The missing step is `δ = −H⁺ g`, in units of `max(|z_j|, u_j)` as for roots (`estimate`), with two
+differences.
 
-* `H` may be singular, as for fewer residuals than unknowns. In scaled unknowns `y = D z`, for which the largest
-  entry of each row of `D⁻¹ H D⁻¹` is one, eigenvalues that are zero to rounding are left out. Along their
-  eigenvectors the gradient must vanish to rounding, and `δ` is the step of minimum norm.
-* The gradient `Jᵀ r` of least squares is rounded in units of `|J|ᵀ |r|`, which also tells the least size of an
-  unknown that the equations notice.
+* `H` may be singular, as for fewer residuals than unknowns. In scaled unknowns `y = D z`, for which the
+  largest entry of each row of `D⁻¹ H D⁻¹` is one, eigenvalues that are zero to rounding are left out. Along
+  their eigenvectors the gradient must vanish to rounding, and `δ` is the step of minimum norm.
+* The gradient `Jᵀ r` of least squares is rounded in units of `|J|ᵀ |r|`, which also tells the least size of
+  an unknown that the equations notice.
 
-At a minimum no eigenvalue is negative. Where one is zero to rounding, the objective is compared with its values at
-both sides along the eigenvector: it must not fall.
+At a minimum no eigenvalue is negative. Where one is zero to rounding, the objective is compared with its
+values at both sides along the eigenvector: it must not fall.
 
 Source: Ruiz 2001 (scaling); Nocedal & Wright 2006, theorems 2.3 and 2.4 (second-order conditions); Dennis &
 Schnabel 1983, section 7.2 (relative steps).
@@ -48,6 +49,8 @@ _LANCZOS_STEPS = 40
 _MOVE = 1e-3
 # A fall of so many roundings of the objective is one.
 _FALL_UNITS = 1e3
+# An accepted iterate with a larger relative error is so near zero that its size does not matter.
+_DEGENERATE = 1e-3
 # Evaluations that find where a gradient becomes zero.
 _HALVINGS = 12
 
@@ -144,7 +147,9 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
     least, direction, flat = _least_curvature(problem, z, start)
     verdicts = {SADDLE: least < 0, FLAT: flat}
     falls, rises = _beside(objective, z, start, direction)
-    verdicts[SADDLE] = verdicts[SADDLE] | (falls & (least <= 0))
+    # A large error is that of an unknown that goes to zero, slowly, as for z³: the Hessian vanishes there.
+    degenerate = torch.from_numpy(ledger.error > _DEGENERATE).to(z.device) | (least <= 0)
+    verdicts[SADDLE] = verdicts[SADDLE] | (falls & degenerate)
     verdicts[FLAT] = flat & ~falls & ~rises
     ends = {SADDLE: int(Status.NOT_A_MINIMUM), FLAT: STALLED, UNDERFLOW: STALLED}
     verdicts[UNDERFLOW] = _underflows(problem, start, z)
@@ -155,9 +160,7 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
             ledger.reasons[int(system)] = why
 
 
-def _least_curvature(
-    problem: Problem, z: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The sign of the least eigenvalue of each system (0 at rounding), its direction, and zero Hessians."""
     n, eps = z.shape[1], problem.eps(z)
     if not dense_is_possible(z):
@@ -168,7 +171,9 @@ def _least_curvature(
     values, basis = torch.linalg.eigh(torch.where(finite.reshape(-1, 1, 1), scaled, 0.0))
     least = values[:, 0]
     bound = _RANK_UNITS * n * eps
-    sign = torch.where(least < -_NEGATIVE_UNITS * bound, -1.0, torch.where(least <= bound, 0.0, 1.0))
+    sign = torch.where(
+        least < -_NEGATIVE_UNITS * bound, -1.0, torch.where(least <= bound, 0.0, 1.0)
+    )
     flat = (hessian == 0).all(dim=(1, 2))
     return sign, (basis[:, :, 0] / scale).to(z.dtype), flat
 
@@ -206,7 +211,7 @@ def _by_lanczos(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _beside(
     objective: Objective, z: Tensor, start: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Whether the objective falls, or rises, on a side of `z` along a direction."""
+    """Two masks: the objective falls, and it rises, on a side of `z` along a direction."""
     size = torch.maximum(z.abs(), start.abs())
     size = torch.where(size > 0, size, 1.0)
     longest = (direction.abs() / size).amax(dim=1, keepdim=True)
@@ -221,8 +226,8 @@ def _beside(
 def _underflows(problem: Problem, start: Tensor, z: Tensor) -> Tensor:
     """The systems with a derivative that falls out of the range of its dtype between start and `z`.
 
-    As for roots (`false_zeros`): halving finds the last derivative before zero, which of an exponential has no
-    square in the dtype.
+    As for roots (`false_zeros`): halving finds the last derivative before zero, which of an exponential has
+    no square in the dtype.
     """
     none = torch.zeros_like(z[:, 0], dtype=torch.bool)
     suspect = (problem.residual(z) == 0) & (z != start)

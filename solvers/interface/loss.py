@@ -1,7 +1,7 @@
 """Losses of least squares: a function `ρ` of each squared residual, which bounds the weight of outliers.
 
 The objective is `½ Σ s² ρ((r / s)²)` with the scale `s`: the residual from which on a loss differs from the
-square. All losses have `ρ(0) = 0` and `ρ'(0) = 1`, so that small residuals count as in ordinary least squares.
+square. All losses have `ρ(0) = 0` and `ρ'(0) = 1`: small residuals count as in ordinary least squares.
 """
 
 from __future__ import annotations

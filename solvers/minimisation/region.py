@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ..interface.objective import Objective
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..linear.rows import product
@@ -78,6 +79,13 @@ class Quadratic(NamedTuple):
         )
 
 
+class Start(Protocol):
+    """The part of a state from which it is told whether an objective has a bound."""
+
+    first_value: Tensor
+    value: Tensor
+
+
 @dataclass
 class RegionState:
     """Iterate with its objective, and the trust region.
@@ -119,7 +127,7 @@ class RegionState:
         )  # fmt: skip
 
 
-def objective_of(problem: Problem):  # type: ignore[no-untyped-def]
+def objective_of(problem: Problem) -> Objective:
     """The objective of a problem.
 
     Raises:
@@ -137,12 +145,12 @@ def advance(
     problem: Problem, state: RegionState, model: Quadratic, path: Path, trials: int, rank: float
 ) -> RegionState:
     """The state after one step of the model, of the first radius that is accepted."""
-    objective, eps = objective_of(problem), problem.eps(state.z)
+    objective = objective_of(problem)
     settled = settled_systems(problem, state.value)
     accepted, z, value = settled, state.z, state.value
     residual, radius = state.residual, _first_radius(state, model)
     before = _norm(state.residual / model.scale)
-    noise = _ROUNDINGS * eps * state.value.abs()
+    noise = noise_of(problem, state)
     for _ in range(trials):
         y = path(model.values, model.coefficients, radius, rank)
         trial = torch.where(accepted.unsqueeze(1), z, state.z + model.move(y))
@@ -174,7 +182,7 @@ def advance(
     if bool(state.radius.isnan().any()):
         first_size = torch.maximum(first_size, (z - state.z).abs().amax(dim=1))
     end = torch.where(accepted, 0, int(Status.STALLED))
-    away = _runs_away(state, z, value, first_size)
+    away = runs_away(state, z, value, first_size)
     end = torch.where(away & ~settled, int(Status.UNBOUNDED), end)
     # Far from a minimum the gradient may grow while the objective falls.
     near = (state.value - value).abs() <= _NEAR * state.value.abs()
@@ -194,7 +202,13 @@ def _first_radius(state: RegionState, model: Quadratic) -> Tensor:
     return torch.where(state.radius.isnan(), first, state.radius)
 
 
-def _runs_away(state: RegionState, z: Tensor, value: Tensor, first_size: Tensor) -> Tensor:
+def noise_of(problem: Problem, state: RegionState) -> Tensor:
+    """The decrease that rounding of the objective hides, `(batch,)`."""
+    return _ROUNDINGS * problem.eps(state.z) * state.value.abs()
+
+
+def runs_away(state: Start, z: Tensor, value: Tensor, first_size: Tensor) -> Tensor:
+    """The systems whose objective goes on falling far from the start."""
     far = z.abs().amax(dim=1) > _FAR * first_size
     gained, last = state.first_value - value, state.value - value
     return torch.isneginf(value) | (far & (gained > 0) & (last > _STILL_FALLS * gained))

@@ -1,11 +1,12 @@
 """The trust-region subproblem in the basis of eigenvectors: minimise `cᵀy + ½ Σ λ y²` within `‖y‖ ≤ Δ`.
 
-The minimiser is `y = −c / (λ + μ)` with the least `μ ≥ 0` for which no `λ + μ` is negative and `‖y‖ ≤ Δ`. With
-the eigenvalues at hand a radius costs a few vector operations, so that rejected trials are cheap. In the hard
-case, where `c` has no part along the least, negative eigenvalue, the step is filled up along its eigenvector.
+The minimiser is `y = −c / (λ + μ)` with the least `μ ≥ 0` for which no `λ + μ` is negative and `‖y‖ ≤ Δ`.
+With the eigenvalues at hand a radius costs a few vector operations, so that rejected trials are cheap. In the
+hard case, where `c` has no part along the least, negative eigenvalue, the step is filled up along its
+eigenvector.
 
-Source: Moré & Sorensen 1983; Conn, Gould & Toint 2000, section 7.3 (Newton's method for `1/‖y‖ = 1/Δ`); Powell
-1970 (the dogleg).
+Source: Moré & Sorensen 1983; Conn, Gould & Toint 2000, section 7.3 (Newton's method for `1/‖y‖ = 1/Δ`);
+Powell 1970 (the dogleg).
 """
 
 from __future__ import annotations
