@@ -18,10 +18,11 @@ from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.compiled_systems import CompilationError, CompiledSystems
+from .interface.derivative import Derivative
 from .interface.goal import Callback, Goal
 from .interface.loss import Arctan, Cauchy, Huber, Loss, SoftL1
 from .interface.objective import Objective
-from .interface.problem import Derivative, Linearization, Problem
+from .interface.problem import Linearization, Problem
 from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping

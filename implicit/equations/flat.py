@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...solvers.interface.problem import Derivative, Problem
+from ...solvers.interface.derivative import Derivative
+from ...solvers.interface.problem import Problem
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
 from .differentiation import (

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from torch import Tensor
 
+from ...solvers.interface.derivative import Derivative
 from ...solvers.interface.loss import Loss
 from ...solvers.interface.objective import Objective
-from ...solvers.interface.problem import Derivative
 from ...solvers.interface.solution import Counts
 from .differentiation import Product, matrix, pullback, transposed
 from .layout import Layout, Leaves

@@ -28,8 +28,7 @@ _ADVICE = {
     Status.DIVERGED: "use a solver that needs no contraction (Broyden, NewtonKrylov), damping, or a "
     "better start",
     Status.NON_FINITE: "check the equation for overflow and for values outside its domain",
-    Status.LINEAR_SOLVE_FAILED: "the Jacobian may be singular there: use another linear solver or start, or "
-    "gradient=MinimumNorm() for a derivative where solutions are not unique",
+    Status.LINEAR_SOLVE_FAILED: "the Jacobian may be singular there: use another linear solver or start",
     Status.DISCONTINUITY: "check the equation for a pole or a jump inside of the bracket, and give a bracket "
     "without one",
     Status.NOT_A_MINIMUM: "start elsewhere, off the points at which the gradient vanishes by symmetry",

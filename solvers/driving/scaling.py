@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..interface.derivative import Derivative
 from ..interface.goal import Callback
-from ..interface.problem import Derivative, Problem
+from ..interface.problem import Problem
 from ..interface.solution import FlatSolution
 from ..interface.stopping import Stopping
 from .limits import ResidualLimits

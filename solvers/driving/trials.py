@@ -17,8 +17,9 @@ from types import CodeType
 import torch
 from torch import Tensor
 
+from ..interface.derivative import Derivative
 from ..interface.objective import Objective
-from ..interface.problem import Derivative, Problem
+from ..interface.problem import Problem
 
 _PACKAGE = __name__.partition(".")[0]
 # Errors of the program, not of a point. Assertions are made to be seen.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .derivative import Derivative
 from .loss import Loss
-from .problem import Derivative
 from .solution import Counts
 
 

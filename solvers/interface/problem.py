@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .compiled_systems import CompiledSystems
+from .derivative import Derivative
+from .objective import Objective
 from .solution import Counts
 from .traced import Part, TracedEquation
 
-if TYPE_CHECKING:
-    from .objective import Objective
-
 Form = Literal["fixed_point", "root"]
 FORMS = ("fixed_point", "root")
-
-
-class Derivative(Protocol):
-    """The derivative of `function` at one point; every tensor is `(batch, n)`."""
-
-    def jvp(self, v: Tensor) -> Tensor: ...
-
-    def vjp(self, u: Tensor) -> Tensor: ...
-
-    def jacobian(self, like: Tensor) -> Tensor:
-        """All Jacobians, `(batch, n, n)`, in the dtype and on the device of `like`, `(batch, n)`."""
-        ...
 
 
 @dataclass
