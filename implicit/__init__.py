@@ -24,7 +24,18 @@ from .gradients import (
 )
 from .graphs.graph_layer import GraphLayer, GraphSolution, package
 from .layer import ImplicitLayer
+from .optimality import (
+    onto_ball,
+    onto_box,
+    onto_simplex,
+    projected_gradient,
+    proximal_gradient,
+    sinkhorn,
+    soft_threshold,
+    transport_plan,
+)
 from .optimisation import least_squares, minimise
+from .programmes import QuadraticProgramme, quadratic_programme
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -51,6 +62,7 @@ __all__ = [
     "Neumann",
     "NumbaEquation",
     "Phantom",
+    "QuadraticProgramme",
     "ReconstructionError",
     "Recording",
     "ReuseInverse",
@@ -61,7 +73,16 @@ __all__ = [
     "fixed_point",
     "least_squares",
     "minimise",
+    "onto_ball",
+    "onto_box",
+    "onto_simplex",
     "package",
+    "projected_gradient",
+    "proximal_gradient",
+    "quadratic_programme",
     "recurrence",
     "root",
+    "sinkhorn",
+    "soft_threshold",
+    "transport_plan",
 ]
