@@ -164,7 +164,7 @@ def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor
     """The sign of the least eigenvalue of each system (0 at rounding), its direction, and zero Hessians."""
     n, eps = z.shape[1], problem.eps(z)
     if not dense_is_possible(z):
-        return _by_lanczos(problem, z)
+        return curvature_by_products(problem, z)
     hessian = -problem.linearization(z).jacobian(z).detach()
     scale, scaled = equilibrated(hessian)
     finite = torch.isfinite(scaled).all(dim=(1, 2))
@@ -178,8 +178,11 @@ def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor
     return sign, (basis[:, :, 0] / scale).to(z.dtype), flat
 
 
-def _by_lanczos(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by Lanczos' method with full reorthogonalisation, from a fixed random start."""
+def curvature_by_products(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sign of the least eigenvalue of each system, its direction, and none with zero Hessians.
+
+    By Lanczos' method with full reorthogonalisation, from a fixed random start.
+    """
     linearization = problem.linearization(z)
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)

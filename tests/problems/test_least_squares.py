@@ -110,6 +110,15 @@ def test_derivatives_are_differences_of_polished_minimisers(name: str) -> None:
     assert min(errors) <= 1e-6
 
 
+@pytest.mark.parametrize("name", ["box", "jennrich-sampson"])
+def test_a_run_to_where_a_derivative_underflows_is_no_minimum(name: str) -> None:
+    # From ten times its start an unknown runs off to where its exponential is rounded to zero (`exp(-2.8e4)`).
+    problem = collection.get(name, 10.0)
+    solution = im.least_squares(problem.residual, problem.start(), on_failure="accept")
+    assert solution.value.abs().max() > 1e5
+    assert not bool(solution.converged)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("start_scale", [10.0, 100.0])
 def test_as_many_minima_are_found_from_distant_starts_as_by_the_best_method_of_scipy(

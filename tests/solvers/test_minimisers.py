@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from implicitly.solvers import Cauchy, GaussNewton, Huber, NewtonCG, Problem, SoftL1
-from implicitly.solvers.driving.minima import equilibrated
+from implicitly.solvers.driving.minima import curvature_by_products, equilibrated
 from implicitly.solvers.interface.objective import Objective
 from implicitly.solvers.minimisation.descent import DescentState, two_loops
 from implicitly.solvers.minimisation.krylov_region import truncated
@@ -16,6 +16,22 @@ from torch import Tensor
 
 D = torch.float64
 RANK = 1e-14
+
+
+class _Symmetric:
+    """Products with a symmetric matrix."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return v @ self.matrix
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return u @ self.matrix
+
+    def jacobian(self, like: Tensor) -> Tensor:
+        return self.matrix.expand(len(like), -1, -1)
 
 
 def model(values: Tensor, c: Tensor, y: Tensor) -> Tensor:
@@ -96,9 +112,9 @@ def test_truncated_conjugate_gradients_solve_inside_and_leave_along_negative_cur
     expected = -torch.linalg.solve(matrices, g)
     torch.testing.assert_close(step, expected, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(promised, -0.5 * (g * expected).sum(1), rtol=1e-8, atol=0)
-    step, promised = truncated(times(-matrices), g, torch.full((2,), 3.0, dtype=D), exact, 50)  # type: ignore[arg-type]
+    step, promised = truncated(times(-matrices), g, torch.full((2,), 1e4, dtype=D), exact, 50)  # type: ignore[arg-type]
     torch.testing.assert_close(
-        torch.linalg.vector_norm(step, dim=1), torch.full((2,), 3.0, dtype=D)
+        torch.linalg.vector_norm(step, dim=1), torch.full((2,), 1e4, dtype=D)
     )
     assert bool((promised > 0).all())
 
@@ -134,6 +150,23 @@ def test_scaling_makes_hessians_of_any_units_alike() -> None:
     torch.testing.assert_close(
         torch.linalg.eigvalsh(plain), torch.linalg.eigvalsh(scaled), rtol=0.3, atol=1e-3
     )
+
+
+def test_products_find_the_sign_of_the_least_eigenvalue() -> None:
+    generator = torch.Generator().manual_seed(7)
+    basis = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=D)).Q
+    values = torch.linspace(1.0, 3.0, 60, dtype=D)
+    for least, sign in ((-0.5, -1.0), (0.5, 1.0), (0.0, 0.0)):
+        hessian = basis @ torch.diag(values.index_fill(0, torch.tensor(0), least)) @ basis.mT
+
+        def linearize(z: Tensor, hessian: Tensor = hessian) -> tuple[Tensor, _Symmetric]:
+            return z @ hessian, _Symmetric(hessian)
+
+        problem = Problem(lambda z: z, form="root", linearize=linearize)
+        found, direction, _ = curvature_by_products(problem, torch.zeros(1, 60, dtype=D))
+        assert found.item() == sign
+        cosine = (direction[0] @ basis[:, 0]).abs() / torch.linalg.vector_norm(direction)
+        assert cosine.item() == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", [Huber(0.5), SoftL1(2.0), Cauchy(0.3)])
