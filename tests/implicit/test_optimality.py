@@ -108,6 +108,8 @@ def test_a_sinkhorn_plan_has_its_marginals_and_the_cost_of_transport_for_small_e
         ).value
         return im.transport_plan(z, cost, a, epsilon)
 
+    potential = im.sinkhorn(torch.arange(5, dtype=D), cost, a, b, 0.3)
+    assert abs(potential.mean().item()) <= 1e-14
     fine = plan(cost, 0.01)
     torch.testing.assert_close(fine.sum(1), a, rtol=1e-9, atol=0)
     torch.testing.assert_close(fine.sum(0), b, rtol=1e-9, atol=0)

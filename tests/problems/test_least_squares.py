@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import implicitly as im
 import numpy as np
@@ -108,6 +109,22 @@ def test_derivatives_are_differences_of_polished_minimisers(name: str) -> None:
         errors.append(((difference - mine).abs().max() / mine.abs().max()).item())
     # The best step: rounding of ill-conditioned minimisers and the curvature of others allow no single one.
     assert min(errors) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["linear-rank-1", "linear-rank-1-with-zeros"])
+def test_a_deficient_rank_has_no_derivative_but_one_of_minimum_norm(name: str) -> None:
+    problem = collection.get(name)
+
+    def minimiser(shift: Tensor, **options: Any) -> Tensor:
+        return im.least_squares(problem.residual, problem.start(), shift, **options).value
+
+    zero = torch.zeros((), dtype=D)
+    with pytest.raises(im.SolveError, match="gradient=MinimumNorm"):
+        torch.func.jacrev(minimiser)(zero)
+    J = torch.func.jacrev(problem.residual)(problem.start())
+    expected = torch.linalg.pinv(J) @ torch.cos(torch.arange(1, len(J) + 1, dtype=D))
+    mine = torch.func.jacrev(lambda s: minimiser(s, gradient=im.MinimumNorm()))(zero)
+    torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["box", "jennrich-sampson"])
