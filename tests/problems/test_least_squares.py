@@ -129,7 +129,7 @@ def test_a_deficient_rank_has_no_derivative_but_one_of_minimum_norm(name: str) -
 
 @pytest.mark.parametrize("name", ["box", "jennrich-sampson"])
 def test_a_run_to_where_a_derivative_underflows_is_no_minimum(name: str) -> None:
-    # From ten times its start an unknown runs off to where its exponential is rounded to zero (`exp(-2.8e4)`).
+    # From ten times its start an unknown runs off to where its exponential, exp(-2.8e4), is rounded to zero.
     problem = collection.get(name, 10.0)
     solution = im.least_squares(problem.residual, problem.start(), on_failure="accept")
     assert solution.value.abs().max() > 1e5
