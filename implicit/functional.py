@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from operator import is_
 from typing import Any
 
-import torch
-import torch.autograd.forward_ad as forward_ad
-
 from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
@@ -23,7 +20,7 @@ from .gradients import Gradient, TapedGradient
 from .graphs.prepared import prepared_by
 from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
-from .rule import Asking, Call
+from .rule import Asking, Call, derivative_wanted
 from .settings import Settings
 from .stationarity import Stationarity
 from .surroundings import inference
@@ -259,7 +256,7 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     asking = Asking(
         record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
     )
-    if _wanted(args):
+    if derivative_wanted(args):
         outcome = call.solve(constants(given.start), args, asking)
     given.finish(outcome.value)
     if (
@@ -331,17 +328,8 @@ def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> 
     if not isinstance(call.gradient, TapedGradient):
         return call.solve(constants(start), args, asking)
     outcome = call.solve(constants(start), constants(args), asking)
-    if not _wanted((*start, *args)):
+    if not derivative_wanted((*start, *args)):
         return outcome
     recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
     with without_autocast():
         return outcome._replace(value=call.gradient.record(recording))
-
-
-def _wanted(tensors: Leaves) -> bool:
-    """True if a derivative with respect to one of `tensors` may be asked for."""
-    if transforming():
-        return True
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)

@@ -61,6 +61,9 @@ class Call:
 
     def solve(self, z0: Leaves, args: Leaves, asking: Asking) -> CallOutcome:
         """The differentiable solution, with status, residual norm and steps of each system."""
+        if not derivative_wanted((*z0, *args)):
+            with torch.no_grad():
+                return _solved(self, asking, z0, args)
         return CallOutcome.of(_Root.apply(self, asking, *z0, *args), self.leaves)
 
 
@@ -144,6 +147,30 @@ def _derivative(
     equation = kind(call.equation, len(z))
     packed = Packed(z, constant, args)
     return call.gradient.solve_linear(_LinearSolve(call, asking, equation, packed.flat))
+
+
+def derivative_wanted(tensors: Leaves) -> bool:
+    """True if a derivative with respect to one of `tensors` may be asked for."""
+    if transforming():
+        return True
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
+
+
+def _solved(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
+    """The outcome if it is known already, or a solve on plain tensors."""
+    outcome = asking.outcome
+    if outcome is None:
+        with without_autocast(), without_hooks():
+            outcome = _solve(call, asking, z0, args)
+    # An output must not be an input, and a solve may return its start.
+    value = tuple(
+        leaf.clone() if any(_share(leaf, start) for start in z0) else leaf for leaf in outcome.value
+    )
+    return outcome._replace(value=value)
 
 
 def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
@@ -286,16 +313,8 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        outcome = asking.outcome
-        if outcome is None:
-            with without_autocast(), without_hooks():
-                outcome = _solve(call, asking, z0, args)
-        # An output must not be an input, and a solve may return its start.
-        value = (
-            leaf.clone() if any(_share(leaf, start) for start in z0) else leaf
-            for leaf in outcome.value
-        )
-        return (*value, *outcome[1:])
+        outcome = _solved(call, asking, z0, args)
+        return (*outcome.value, *outcome[1:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
