@@ -7,10 +7,12 @@ from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
 from .gradients import (
     Exact,
+    GaussNewtonApproximation,
     Gradient,
     ImplicitGradient,
     JacobianFree,
     LinearSolve,
+    MinimumNorm,
     Neumann,
     Phantom,
     ReconstructionError,
@@ -23,6 +25,18 @@ from .gradients import (
 from .graphs.graph_layer import GraphLayer, package
 from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
+from .optimality import (
+    onto_ball,
+    onto_box,
+    onto_simplex,
+    projected_gradient,
+    proximal_gradient,
+    sinkhorn,
+    soft_threshold,
+    transport_plan,
+)
+from .optimisation import least_squares, minimise
+from .programmes import QuadraticProgramme, quadratic_programme
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -35,6 +49,7 @@ __all__ = [
     "ChangedFunctionWarning",
     "ComplexStepError",
     "Exact",
+    "GaussNewtonApproximation",
     "Gradient",
     "GraphLayer",
     "GraphSolution",
@@ -43,10 +58,12 @@ __all__ = [
     "InPlaceError",
     "JacobianFree",
     "LinearSolve",
+    "MinimumNorm",
     "MissingDerivativeError",
     "Neumann",
     "NumbaEquation",
     "Phantom",
+    "QuadraticProgramme",
     "ReconstructionError",
     "Recording",
     "ReuseInverse",
@@ -55,7 +72,18 @@ __all__ = [
     "TracingError",
     "Unrolled",
     "fixed_point",
+    "least_squares",
+    "minimise",
+    "onto_ball",
+    "onto_box",
+    "onto_simplex",
     "package",
+    "projected_gradient",
+    "proximal_gradient",
+    "quadratic_programme",
     "recurrence",
     "root",
+    "sinkhorn",
+    "soft_threshold",
+    "transport_plan",
 ]

@@ -22,6 +22,7 @@ from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call, derivative_wanted
 from .settings import Settings
+from .stationarity import Stationarity
 from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.autocast import without_autocast
@@ -195,7 +196,7 @@ def solve_equation(
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
     if keywords:
-        function, args = _with_keywords(function, args, keywords)
+        function, args = with_keywords(function, args, keywords)
     refuse_tracing(described)
     identity = None
     # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
@@ -271,7 +272,7 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     return record.solution(given.build(outcome.value), outcome)
 
 
-def _with_keywords(
+def with_keywords(
     function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The function with its keyword arguments as the last of its arguments."""
@@ -298,6 +299,9 @@ def _call(
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
         identified=given.identity if identity is None else lambda: identity,
+        objective=function.form(given.bind_objective)
+        if isinstance(function, Stationarity)
+        else None,
     )
     return Call(
         equation,

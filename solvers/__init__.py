@@ -18,12 +18,16 @@ from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.compiled_systems import CompilationError, CompiledSystems
+from .interface.derivative import Derivative
 from .interface.goal import Callback, Goal
-from .interface.problem import Derivative, Linearization, Problem
+from .interface.loss import Arctan, Cauchy, Huber, Loss, SoftL1
+from .interface.objective import Objective
+from .interface.problem import Linearization, Problem
 from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
+from .least_squares.gauss_newton import GaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -32,6 +36,9 @@ from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
 from .linear.sparse_lu import KnownPattern, SparseLU
+from .minimisation.descent import LBFGS, GradientDescent
+from .minimisation.krylov_region import NewtonCG
+from .minimisation.newton_trust_region import NewtonTrustRegion
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
 from .newton.line_search import LineSearch, NonmonotoneLineSearch
@@ -47,13 +54,16 @@ __all__ = [
     "CG",
     "DFSANE",
     "GMRES",
+    "LBFGS",
     "LSMR",
     "Aitken",
     "Anderson",
+    "Arctan",
     "BiCGStab",
     "Bracketing",
     "Broyden",
     "Callback",
+    "Cauchy",
     "CausalNewton",
     "CompilationError",
     "Compiled",
@@ -63,20 +73,27 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
+    "GaussNewton",
     "Globalisation",
     "Goal",
+    "GradientDescent",
     "GraphError",
     "Homotopy",
+    "Huber",
     "KnownPattern",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",
+    "Loss",
     "NeumannSeries",
     "Newton",
+    "NewtonCG",
     "NewtonKrylov",
+    "NewtonTrustRegion",
     "NonmonotoneLineSearch",
     "NotCompiledWarning",
     "NumbaRoot",
+    "Objective",
     "Polyalgorithm",
     "Problem",
     "PseudoTransient",
@@ -84,6 +101,7 @@ __all__ = [
     "RunOutcome",
     "ScipyRoot",
     "ScipyRootScalar",
+    "SoftL1",
     "Solution",
     "SolveError",
     "SolveWarning",

@@ -16,6 +16,7 @@ from ..equations.differentiation import Product, coarsest, constants, transformi
 from ..equations.exchange import Substitute, exchanged
 from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
+from ..stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .keywords import WithKeywords
@@ -75,15 +76,31 @@ class UserFunction:
 
     def bind(self, args: Leaves) -> Product:
         """The function of the unknown's leaves for these tensors among the arguments."""
+        unknown = self._unknown
+        return self._bound(
+            self.function, args, lambda value, z: unknown.leaves_of(self.described, value, z)
+        )
+
+    def bind_objective(self, args: Leaves) -> Product:
+        """The objective, or its residuals, whose gradient the function is."""
+        assert isinstance(self.function, Stationarity)  # for the type checker
+        return self._bound(self.function.parts, args, lambda value, z: (value,))
+
+    def _bound(
+        self,
+        function: Callable[..., Any],
+        args: Leaves,
+        checked: Callable[[Any, Leaves], Leaves],
+    ) -> Product:
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
             try:
-                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+                value = self.replay.run(lambda: function(self._unknown.build(z), *filled))
             except (RuntimeError, NotImplementedError) as error:
                 explain_transforms(self.described, error)
                 raise
-            return self._unknown.leaves_of(self.described, value, z)
+            return checked(value, z)
 
         if self._exchanged:
             return lambda z: self._lending.run(self._in_place(of_leaves, args), z)

@@ -29,6 +29,7 @@ from . import plain_run
 from .end_states import EndStates
 from .ledger import Ledger
 from .limits import ResidualLimits
+from .minima import check_minima
 from .monitor import Monitor
 from .scaling import Units
 from .trials import guarded
@@ -101,7 +102,7 @@ def solve(
     if units is not None:
         problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
         callback, stopping = units.callback(callback), units.stopping(stopping, z)
-    ledger = Ledger(z, callback=callback, trace=trace)
+    ledger, start = Ledger(z, callback=callback, trace=trace), z
     limits = ResidualLimits.of(stopping, z)
     if tolerance is None:
         typical = None if limits is None else limits.typical()
@@ -124,6 +125,8 @@ def solve(
     else:
         _run_steps(problem, solver, z, residual, monitor, stopping, ends)
     monitor.acceptance.reconsider(monitor.rounding.within())
+    if problem.objective is not None:
+        check_minima(monitor.active.restore(), ledger, start)
     for system, why in raised.items():
         ledger.reasons.setdefault(system, why)
     solution = ledger.solution(problem.counts)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..interface.derivative import Derivative
 from ..interface.goal import Callback
-from ..interface.problem import Derivative, Problem
+from ..interface.problem import Problem
 from ..interface.solution import FlatSolution
 from ..interface.stopping import Stopping
 from .limits import ResidualLimits
@@ -42,9 +43,11 @@ class Units:
     def of(problem: Problem, z: Tensor, residual: Tensor) -> Units | None:
         """Units for systems that begin far out; `None` where none does.
 
-        Compiled systems keep theirs.
+        Compiled systems keep theirs, and so do objectives, whose minimisers have units of their own.
         """
-        if z.numel() == 0 or z.dtype not in _RANGES or problem.compiled is not None:
+        if problem.compiled is not None or problem.objective is not None:
+            return None
+        if z.numel() == 0 or z.dtype not in _RANGES:
             return None
         size, start = _largest(residual), _largest(z)
         together = problem.linear or problem.form == "fixed_point"
