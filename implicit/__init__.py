@@ -25,7 +25,8 @@ from .gradients import (
 from .graphs.graph_layer import GraphLayer, package
 from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
-from .optimality import (
+from .optimisation.minima import least_squares, minimise
+from .optimisation.optimality import (
     onto_ball,
     onto_box,
     onto_simplex,
@@ -35,8 +36,7 @@ from .optimality import (
     soft_threshold,
     transport_plan,
 )
-from .optimisation import least_squares, minimise
-from .programmes import QuadraticProgramme, quadratic_programme
+from .optimisation.programmes import QuadraticProgramme, quadratic_programme
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning

@@ -19,10 +19,10 @@ from .equations.layout import Leaves
 from .gradients import Gradient, TapedGradient
 from .graphs.prepared import prepared_by
 from .graphs.shortcut import CAPTURED, by_graph, inner, straight
+from .optimisation.stationarity import Stationarity
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call, derivative_wanted
 from .settings import Settings
-from .stationarity import Stationarity
 from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.autocast import without_autocast

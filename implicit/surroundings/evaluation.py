@@ -16,7 +16,7 @@ from ..equations.differentiation import Product, coarsest, constants, transformi
 from ..equations.exchange import Substitute, exchanged
 from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
-from ..stationarity import Stationarity
+from ..optimisation.stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .keywords import WithKeywords

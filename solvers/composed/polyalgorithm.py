@@ -223,8 +223,7 @@ class _Relay:
         else:
             self.solved[index] += int(solved.sum())
         gave_up = result.status != Status.MAX_STEPS
-        if not self._problem.linear:
-            self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
+        self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
         if result.trace is not None:
             # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])

@@ -6,16 +6,24 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..solvers import Callback, GaussNewton, NewtonCG, NewtonTrustRegion, Solution, Solver, Stopping
-from ..solvers.interface.loss import Loss
-from .functional import solve_equation, with_keywords
-from .gradients import Gradient, TapedGradient
-from .settings import Settings
+from ...solvers import (
+    Callback,
+    GaussNewton,
+    NewtonCG,
+    NewtonTrustRegion,
+    Solution,
+    Solver,
+    Stopping,
+)
+from ...solvers.interface.loss import Loss
+from ..functional import solve_equation, with_keywords
+from ..gradients import Gradient, TapedGradient
+from ..settings import Settings
+from ..surroundings.arguments import describe
+from ..surroundings.compilation import outside_of_graphs
+from ..surroundings.failure import FailurePolicy
+from ..surroundings.keywords import check_keywords
 from .stationarity import Stationarity, size_of_system
-from .surroundings.arguments import describe
-from .surroundings.compilation import outside_of_graphs
-from .surroundings.failure import FailurePolicy
-from .surroundings.keywords import check_keywords
 
 # Up to so many unknowns of a system dense matrices are formed by default.
 _FEW_UNKNOWNS = 128

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..solvers import Solution
-from .equations.differentiation import transforming
-from .functional import root
+from ...solvers import Solution
+from ..equations.differentiation import transforming
+from ..functional import root
 
 # Negative eigenvalues of Q of so many roundings of the largest are rounding.
 _NEGATIVE_UNITS = 100

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from ..solvers.interface.loss import Loss
-from ..solvers.interface.objective import half_sum
-from .equations.differentiation import MissingDerivativeError
-from .equations.layout import Layout, Leaves
-from .equations.objectives import ObjectiveForm
+from ...solvers.interface.loss import Loss
+from ...solvers.interface.objective import half_sum
+from ..equations.differentiation import MissingDerivativeError
+from ..equations.layout import Layout, Leaves
+from ..equations.objectives import ObjectiveForm
 
 _HALF = (torch.float16, torch.bfloat16)
 # A move of an unknown, relative to its size, that shows whether an objective depends on it.

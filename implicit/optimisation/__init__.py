@@ -1,0 +1,1 @@
+"""Minima: least squares, objectives, optimality conditions as fixed points, and small programmes."""
