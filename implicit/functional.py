@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any
 
@@ -52,6 +52,7 @@ def root(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    has_aux: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
@@ -82,6 +83,8 @@ def root(
             not change the past at any iteration. A time step converges only once all before it have
             ended, so that its residual is that of the value returned. The adjoint, which runs against
             time, takes each sequence as one system.
+        has_aux: `F` returns a pair, the residual and any pytree beside it. `Solution.aux` is that pytree
+            at the solution, by one more evaluation; derivatives of its tensors go through `z` as well.
         keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
@@ -107,7 +110,7 @@ def root(
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal,
+        causal, has_aux,
     )  # fmt: skip
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
@@ -127,6 +130,7 @@ def fixed_point(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    has_aux: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
@@ -145,6 +149,7 @@ def fixed_point(
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        has_aux: `f` returns a pair, the next iterate and what is to be `Solution.aux`; see `root`.
         keywords: Arguments of `f` by name; see `root`.
 
     Returns:
@@ -169,7 +174,7 @@ def fixed_point(
     settings = Settings(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal,
+        causal, has_aux,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
@@ -204,14 +209,18 @@ def solve_equation(
     # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
     if by_graph(settings):
         replay = Replay(described, z0, args, known=True)
-        known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        known = UserFunction(
+            function, described, z0, args, settings.batch_dims, replay, settings.has_aux
+        )
         with inference.left(), set_aside():
             identity = known.identity()
             solution = _straight(known, settings, identity)
         if solution is not None:
             return solution
     replay = Replay(described, z0, args)
-    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    given = UserFunction(
+        function, described, z0, args, settings.batch_dims, replay, settings.has_aux
+    )
     with inference.left(), set_aside():
         with without_hooks():
             first = given.evaluate_first()
@@ -233,7 +242,7 @@ def solve_equation(
             given.finish(outcome.value)
         if identity is not None and not (given.moves_buffers or replay.random):
             CAPTURED.note(identity, first.captured)
-        return asking.record.solution(given.build(outcome.value), outcome)
+        return _solution(given, asking.record, outcome)
 
 
 def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
@@ -265,13 +274,22 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
         isinstance(given.function, PureModule)
         and given.takes_tensors
         and not given.function.keywords
+        and not given.has_aux
     ):
         module, parameters = given.function.module, len(given.function.parameters)
         prepared_by(
             module, settings, call, captured, given.tensors, found, settings.chosen_stopping, given.start,
             len(given.tensors) - parameters,
         )  # fmt: skip
-    return record.solution(given.build(outcome.value), outcome)
+    return _solution(given, record, outcome)
+
+
+def _solution(given: UserFunction, record: Record, outcome: CallOutcome) -> Solution:
+    """The solution of a call, with its auxiliary output if it has one."""
+    solution = record.solution(given.build(outcome.value), outcome)
+    if not given.has_aux:
+        return solution
+    return replace(solution, aux=given.auxiliary(outcome.value))
 
 
 def _with_keywords(

@@ -50,13 +50,15 @@ class ImplicitLayer(nn.Module):
         trace: Record the residual norms of every check in `solution.trace`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        has_aux: `f` returns a pair, its value and any pytree beside it, and the layer returns a pair, the
+            solution and that pytree at the solution; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
             the backward pass.
 
     Shape:
-        Output: as the start, by default that of the first input.
+        Output: as the start, by default that of the first input; with `has_aux` the first of a pair.
 
     Raises:
         TypeError: `f` is not callable, or an option has the wrong type.
@@ -94,6 +96,7 @@ class ImplicitLayer(nn.Module):
         trace: bool = False,
         callback: Callback | None = None,
         causal: bool = False,
+        has_aux: bool = False,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -104,7 +107,7 @@ class ImplicitLayer(nn.Module):
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
             None if batched_args is None else tuple(batched_args), trace, callback,
-            causal,
+            causal, has_aux,
         )  # fmt: skip
         self._solution: Solution | None = None
 
@@ -127,7 +130,7 @@ class ImplicitLayer(nn.Module):
         else:
             solution = solve_equation(self.f, z0, inputs, self.settings, keywords=keywords)
         self._solution = solution.detach()
-        return solution.value
+        return (solution.value, solution.aux) if self.settings.has_aux else solution.value
 
     @property
     def solution(self) -> Solution | None:
@@ -215,7 +218,8 @@ def _unwrapped(solution: Solution) -> Solution:
         *_, innermost = levels(tensor)
         return innermost
 
-    leaves = [leaf for leaf in tree_leaves(solution.value) if isinstance(leaf, Tensor)]
+    given = (solution.value, solution.aux)
+    leaves = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
     if all(inner(leaf) is leaf for leaf in (solution.status, *leaves)):
         return solution
     solution.adjoints[:] = map(_unwrapped, solution.adjoints)
@@ -226,4 +230,5 @@ def _unwrapped(solution: Solution) -> Solution:
         residual_norm=inner(solution.residual_norm),
         steps=inner(solution.steps),
         error=inner(solution.error),
+        aux=tree_map_only(Tensor, inner, solution.aux),
     )

@@ -40,6 +40,7 @@ class Settings:
     trace: bool = False
     callback: Callback | None = None
     causal: bool = False
+    has_aux: bool = False
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -56,6 +57,7 @@ class Settings:
                 f"got batch_dims={self.batch_dims}"
             )
         check_truth("causal", self.causal)
+        check_truth("has_aux", self.has_aux)
         if self.causal:
             self._check_causal()
 

@@ -97,6 +97,11 @@ class GraphLayer(nn.Module):
             )
         if settings.batch_dims != 1 or settings.causal:
             raise TypeError("GraphLayer takes a layer with batch_dims=1 and without causal=True")
+        if settings.has_aux:
+            raise TypeError(
+                "GraphLayer takes a layer without has_aux=True, since it returns the solution: evaluate the "
+                "auxiliary output at that"
+            )
         self.layer = layer
         self._pure = PureModule(layer.f)
         start = layer._start(inputs, {})

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...solvers import SolveError
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
@@ -17,6 +18,7 @@ from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
+from .auxiliary import parts_of
 from .keywords import WithKeywords
 from .kinds import RAGGED, is_ragged
 from .module import PureModule
@@ -38,6 +40,7 @@ class UserFunction:
         start: The leaves of `z0`.
         tensors: The tensors among the arguments.
         replay: Evaluates it in the surroundings of the call.
+        has_aux: It returns a pair, of which the second is not part of the equation.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class UserFunction:
         args: tuple[Any, ...],
         batch_dims: int,
         replay: Replay,
+        has_aux: bool = False,
     ) -> None:
         self.function, self.described, self.replay = function, described, replay
+        self.has_aux = has_aux
         self._unknown, start = Unknown.of(z0, batch_dims)
         self._args = args
         self._tree, tensors = Tree.of(args)
@@ -74,6 +79,16 @@ class UserFunction:
 
     def bind(self, args: Leaves) -> Product:
         """The function of the unknown's leaves for these tensors among the arguments."""
+        return self._bound(args, self._residual if self.has_aux else self._value)
+
+    def _value(self, value: Any, z: Leaves) -> Leaves:
+        return self._unknown.leaves_of(self.described, value, z)
+
+    def _residual(self, value: Any, z: Leaves) -> Leaves:
+        return self._value(parts_of(self.described, value)[0], z)
+
+    def _bound(self, args: Leaves, taken: Callable[[Any, Leaves], Leaves]) -> Product:
+        """The part of the function's value that `taken` takes, given `z`."""
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
@@ -82,7 +97,7 @@ class UserFunction:
             except (RuntimeError, NotImplementedError) as error:
                 explain_transforms(self.described, error)
                 raise
-            return self._unknown.leaves_of(self.described, value, z)
+            return taken(value, z)
 
         if self._exchanged:
             return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
@@ -175,6 +190,23 @@ class UserFunction:
         )
         own = set(map(id, self.tensors))
         return FirstEvaluation(value, tuple(leaf for leaf in found if id(leaf) not in own))
+
+    def auxiliary(self, z: Leaves) -> Any:
+        """The auxiliary output at a solution, by one evaluation, differentiable if `z` is."""
+        others: list[Any] = []
+
+        def tensors_of(value: Any, _: Leaves) -> Leaves:
+            leaves, spec = tree_flatten(parts_of(self.described, value)[1])
+            others[:] = [[None if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec]
+            return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+        found = self._bound(self.tensors, tensors_of)(z)
+        # A function that differentiates itself was given a leaf of its own in place of a constant.
+        if self._lending.recorded and not any(leaf.requires_grad for leaf in z):
+            found = constants(found)
+        tensors = iter(found)
+        leaves = [next(tensors) if leaf is None else leaf for leaf in others[0]]
+        return tree_unflatten(leaves, others[1])
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.

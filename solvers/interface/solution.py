@@ -94,6 +94,7 @@ class Solution:
         adjoints: Solutions of the adjoint (or tangent) equations that derivatives of `value`
             have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
             leaves of `value`'s structure.
+        aux: With `has_aux=True`, the auxiliary output of the function at `value`; else `None`.
 
     Examples:
         >>> import torch, implicitly
@@ -110,6 +111,7 @@ class Solution:
     counts: Counts
     trace: np.ndarray | None = None
     adjoints: list[Solution] = field(default_factory=list, repr=False)
+    aux: Any = None
 
     @property
     def converged(self) -> Tensor:
@@ -122,13 +124,16 @@ class Solution:
         return self.counts.evaluations
 
     def detach(self) -> Solution:
-        """The same solution with `value` detached from the autograd graph."""
+        """The same solution with `value` and `aux` detached from the autograd graph."""
         from torch.utils._pytree import tree_map_only
 
         if isinstance(self.value, torch.Tensor):
             value = self.value.detach()
         else:
             value = tree_map_only(torch.Tensor, torch.Tensor.detach, self.value)
+        aux = self.aux
+        if aux is not None:
+            aux = tree_map_only(torch.Tensor, torch.Tensor.detach, aux)
         return Solution(
             value,
             self.status,
@@ -138,6 +143,7 @@ class Solution:
             self.counts,
             self.trace,
             self.adjoints,
+            aux,
         )
 
 
