@@ -5,6 +5,7 @@ from .compiled.numba_equation import NumbaEquation
 from .equations.capture import CapturedTensorError
 from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
+from .given_solution import implicit_function
 from .gradients import (
     Exact,
     Gradient,
@@ -54,6 +55,7 @@ __all__ = [
     "TracingError",
     "Unrolled",
     "fixed_point",
+    "implicit_function",
     "package",
     "recurrence",
     "root",

@@ -174,9 +174,11 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         ends=record.ends,
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
     )
-    check_start(equation.described, z, result.status, result.steps)
+    if not call.solver.judges_start:
+        check_start(equation.described, z, result.status, result.steps)
     # Modes that follow the steps of the solver, and causal equations, keep its own last iterate.
-    free = record.ends is None and not (layout.narrows or equation.causal)
+    kept = layout.narrows or equation.causal or call.solver.judges_start
+    free = record.ends is None and not kept
     if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
         result = refined(problem, call.solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step

@@ -4,6 +4,7 @@ A solver is a frozen dataclass of options with an update rule; `solve` drives it
 independent systems given as a `Problem`. Nothing here knows of autograd.
 """
 
+from .adapters.given import GivenSolution
 from .adapters.scipy_root import ScipyRoot
 from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
@@ -63,6 +64,7 @@ __all__ = [
     "Derivative",
     "FixedPointIteration",
     "FlatSolution",
+    "GivenSolution",
     "Globalisation",
     "Goal",
     "GraphError",

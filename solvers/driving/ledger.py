@@ -130,7 +130,7 @@ class Ledger:
             The systems with a small residual that the run itself has refused.
         """
         refused = np.zeros_like(ran)
-        kept = ran & (self.best_step > 0)
+        kept = ran & ((self.best_step > 0) | (outcome.z is self.z))
         self.steps = np.where(ran, before + outcome.steps, self.steps).astype(np.int64)
         self.best_step = np.where(kept, self.steps, self.best_step)
         self.reasons.update(outcome.reasons)

@@ -111,7 +111,7 @@ class Solution:
     counts: Counts
     trace: np.ndarray | None = None
     adjoints: list[Solution] = field(default_factory=list, repr=False)
-    aux: Any = None
+    aux: Any = field(default=None, repr=False)
 
     @property
     def converged(self) -> Tensor:
