@@ -1,5 +1,6 @@
 """Implicit functions in autograd: equations, the one derivative rule, gradient modes, the layer."""
 
+from .arrays.array_function import ArrayFunction
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation
 from .equations.capture import CapturedTensorError
@@ -30,6 +31,7 @@ from .surroundings.tracing import TracingError
 from .surroundings.writes import InPlaceError
 
 __all__ = [
+    "ArrayFunction",
     "Autocast",
     "CapturedTensorError",
     "ChangedFunctionWarning",

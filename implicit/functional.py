@@ -12,6 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from ..solvers import Callback, Solution, SolveError, Solver, Stopping
+from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
@@ -202,6 +203,8 @@ def solve_equation(
 ) -> Solution:
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
+    if isinstance(function, ArrayFunction):
+        function, described, settings = array_call(function, settings)
     if keywords:
         function, args = _with_keywords(function, args, keywords)
     refuse_tracing(described)

@@ -96,6 +96,8 @@ def pullback(
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
         try:
             outputs = function(*inputs)
+        except MissingDerivativeError:
+            raise
         except RuntimeError as error:
             _check_recordable(function, inputs, error)
             raise
