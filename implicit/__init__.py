@@ -3,6 +3,7 @@
 from .arrays.array_function import ArrayFunction
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation
+from .derivatives.given import WrongDerivativeError
 from .equations.capture import CapturedTensorError
 from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
@@ -56,6 +57,7 @@ __all__ = [
     "TapedGradient",
     "TracingError",
     "Unrolled",
+    "WrongDerivativeError",
     "fixed_point",
     "implicit_function",
     "package",

@@ -14,6 +14,7 @@ import torch.autograd.forward_ad as forward_ad
 from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
+from .derivatives.given import GivenDerivatives
 from .equations.differentiation import coarsest, constants, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
@@ -54,6 +55,9 @@ def root(
     callback: Callback | None = None,
     causal: bool = False,
     has_aux: bool = False,
+    jacobian: Callable[..., Any] | None = None,
+    sparsity: Any = None,
+    preconditioner: Callable[[Any], Any] | None = None,
     **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
@@ -86,6 +90,14 @@ def root(
             time, takes each sequence as one system.
         has_aux: `F` returns a pair, the residual and any pytree beside it. `Solution.aux` is that pytree
             at the solution, by one more evaluation; derivatives of its tensors go through `z` as well.
+        jacobian: Gives `∂F/∂z` at `(z, *args)` for solvers, in place of autograd: a tensor or array
+            `(*batch, n, n)` for `n` unknowns of a system in their flattened order, a sparse matrix of SciPy
+            or PyTorch for one system, or a pair of functions `v ↦ J v` and `u ↦ Jᵀ u` of tensors like `z`.
+            Derivatives of the solution go on from autograd.
+        sparsity: The places of `∂F/∂z` of every system, as a matrix with an entry at each: sparse, or a
+            tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian.
+        preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
+            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods.
         keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
@@ -97,6 +109,8 @@ def root(
             equations meets a nonlinear one.
         ValueError: Shapes do not fit, `z0` is not finite, an option is out of range.
         CapturedTensorError: `F` closes over a tensor whose derivative would be lost.
+        WrongDerivativeError: `jacobian`, `sparsity` or `preconditioner` is wrong at the first point where it
+            is used, by one product of autograd.
         InPlaceError: `F` changes an argument in place.
         TracingError: Operations are being traced (`torch.func.linearize`, `make_fx`, `torch.export`).
 
@@ -111,7 +125,7 @@ def root(
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal, has_aux,
+        causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
     )  # fmt: skip
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
@@ -132,6 +146,9 @@ def fixed_point(
     callback: Callback | None = None,
     causal: bool = False,
     has_aux: bool = False,
+    jacobian: Callable[..., Any] | None = None,
+    sparsity: Any = None,
+    preconditioner: Callable[[Any], Any] | None = None,
     **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
@@ -151,6 +168,9 @@ def fixed_point(
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
         has_aux: `f` returns a pair, the next iterate and what is to be `Solution.aux`; see `root`.
+        jacobian: Gives `∂f/∂z`; see `root`.
+        sparsity: The places of `∂f/∂z`; see `root`.
+        preconditioner: Approximates `(1 − ∂f/∂z)⁻¹`; see `root`.
         keywords: Arguments of `f` by name; see `root`.
 
     Returns:
@@ -161,6 +181,7 @@ def fixed_point(
         TypeError: See `root`.
         ValueError: See `root`.
         CapturedTensorError: See `root`.
+        WrongDerivativeError: See `root`.
         InPlaceError: See `root`.
         TracingError: See `root`.
 
@@ -175,7 +196,7 @@ def fixed_point(
     settings = Settings(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal, has_aux,
+        causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
@@ -322,6 +343,9 @@ def _call(
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
         identified=given.identity if identity is None else lambda: identity,
+        derivatives=None
+        if settings.derivatives is None
+        else given.derivatives(settings.derivatives),
     )
     return Call(
         equation,

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
+from .derivatives.given import GivenDerivatives
 from .equations.capture import levels
 from .equations.differentiation import transforming
 from .functional import solve_equation
@@ -52,6 +53,9 @@ class ImplicitLayer(nn.Module):
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
         has_aux: `f` returns a pair, its value and any pytree beside it, and the layer returns a pair, the
             solution and that pytree at the solution; see `root`.
+        jacobian: Gives `∂f/∂z` from `(z, *inputs, **keywords)`; see `root`.
+        sparsity: The places of `∂f/∂z`; see `root`.
+        preconditioner: Approximates the inverse Jacobian; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
@@ -97,6 +101,9 @@ class ImplicitLayer(nn.Module):
         callback: Callback | None = None,
         causal: bool = False,
         has_aux: bool = False,
+        jacobian: Callable[..., Any] | None = None,
+        sparsity: Any = None,
+        preconditioner: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -107,7 +114,7 @@ class ImplicitLayer(nn.Module):
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
             None if batched_args is None else tuple(batched_args), trace, callback,
-            causal, has_aux,
+            causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
         )  # fmt: skip
         self._solution: Solution | None = None
 

@@ -163,9 +163,12 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     if call.gradient.keeps_inverse and record.order == 0:
         record.ends = EndStates()
     record.batch_shape = tuple(layout.batch_shape)
+    solver = call.solver
+    if equation.derivatives is not None:
+        solver = equation.derivatives.solver(solver, layout, z)
     result = solve(
         problem,
-        call.solver,
+        solver,
         z,
         call.stopping,
         residual=value - z if equation.form == "fixed_point" else -value,
@@ -180,7 +183,7 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     kept = layout.narrows or equation.causal or call.solver.judges_start
     free = record.ends is None and not kept
     if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
-        result = refined(problem, call.solver, result)
+        result = refined(problem, solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
     if record.order == 0:

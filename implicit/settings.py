@@ -18,6 +18,7 @@ from ..solvers import (
     WholeSolver,
 )
 from ..solvers.interface.problem import FORMS, Form
+from .derivatives.given import GivenDerivatives
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
 from .surroundings.failure import POLICIES, FailurePolicy
 
@@ -41,6 +42,7 @@ class Settings:
     callback: Callback | None = None
     causal: bool = False
     has_aux: bool = False
+    derivatives: GivenDerivatives | None = None
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -60,12 +62,19 @@ class Settings:
         check_truth("has_aux", self.has_aux)
         if self.causal:
             self._check_causal()
+        if self.derivatives is not None:
+            self.derivatives.check_solver(self.chosen_solver)
 
     def _check_causal(self) -> None:
         if self.batch_dims < 1:
             raise ValueError(
                 "causal=True needs time steps that are systems: batch_dims=1 for z of shape "
                 f"(time, ...), 2 for (batch, time, ...); got batch_dims={self.batch_dims}"
+            )
+        if self.derivatives is not None:
+            raise ValueError(
+                "causal=True couples its systems, the time steps: leave jacobian, sparsity and "
+                "preconditioner out"
             )
         if self.linear:
             raise ValueError("a linear causal equation is one system for its solver: causal=False")
@@ -95,6 +104,8 @@ class Settings:
         solver = self._adapted[0]
         if solver is not None:
             return solver
+        if self.derivatives is not None:
+            return self.derivatives.default_solver(self.linear)
         if self.linear:
             return GMRES()
         if self.form == "fixed_point":

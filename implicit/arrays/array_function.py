@@ -137,7 +137,8 @@ def array_call(
             "at the solution"
         )
     chosen = settings.solver
-    if chosen is None and settings.form == "root" and not settings.linear:
+    cheapest = settings.form == "root" and not settings.linear and settings.derivatives is None
+    if chosen is None and cheapest:
         settings = replace(settings, solver=Polyalgorithm(_members(function), remember=False))
     return BoundArrayFunction(function, settings.batch_dims), described, settings
 

@@ -53,6 +53,8 @@ def flat_problem(
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
     )
+    if equation.derivatives is not None:
+        problem = equation.derivatives.applied(problem, layout, args)
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):
         return problem

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...solvers import SolveError
+from ..derivatives.calling import CallDerivatives
+from ..derivatives.given import GivenDerivatives
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
 from ..equations.differentiation import Product, coarsest, constants, transforming
 from ..equations.exchange import Substitute, exchanged
@@ -19,7 +21,7 @@ from ..equations.layout import Leaves
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .auxiliary import parts_of
-from .keywords import WithKeywords
+from .keywords import WithKeywords, called
 from .kinds import RAGGED, is_ragged
 from .module import PureModule
 from .purity import differs, note_of_change
@@ -207,6 +209,26 @@ class UserFunction:
         tensors = iter(found)
         leaves = [next(tensors) if leaf is None else leaf for leaf in others[0]]
         return tree_unflatten(leaves, others[1])
+
+    def derivatives(self, given: GivenDerivatives) -> CallDerivatives:
+        """The derivatives that were given for this function."""
+        jacobian = given.jacobian
+        pure = isinstance(self.function, PureModule)
+        names = getattr(self.function, "keywords" if pure else "names", ())
+
+        def at(args: Leaves) -> Callable[[Leaves], Any]:
+            filled = self._tree.fill(args[: len(self.tensors)])
+            filled = filled[:-2] if pure else filled  # Without parameters and buffers.
+            assert jacobian is not None  # for the type checker
+
+            def of_leaves(z: Leaves) -> Any:
+                return self.replay.run(lambda: called(jacobian, self.build(z), filled, names))
+
+            return of_leaves
+
+        return CallDerivatives(
+            given, self.described, None if jacobian is None else at, self.build, self._value
+        )
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.
