@@ -90,7 +90,8 @@ class ArrayFunction(Options):
         unknown, spec = tree_flatten(z)
         tree, tensors = Tree.of(args)
         self._check_derivatives(tuple(unknown), tensors)
-        called = Called(self, describe(self.function), batch_dims, len(unknown), spec, tree)
+        named = describe(self.function)
+        called = Called(self.function, self.typical, named, batch_dims, len(unknown), spec, tree)
         value = ArrayCall.apply(called, *unknown, *tensors)
         return tree_unflatten(list(value), spec)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,16 +22,14 @@ from ..equations.layout import Layout, Leaves
 from ..surroundings.arguments import Tree
 from .finite_differences import blocks
 
-if TYPE_CHECKING:
-    from .array_function import ArrayFunction
-
 
 @dataclass(frozen=True)
 class Called:
     """One call: the function, and the structure of its arguments.
 
     Attributes:
-        given: The function of arrays with its options.
+        function: The function of arrays.
+        typical: The size of a number below which steps of differences get no smaller.
         described: Its name in messages.
         batch_dims: Leading axes of the unknown that index independent systems.
         leaves: The number of tensors of the unknown, the first ones of a call.
@@ -39,7 +37,8 @@ class Called:
         tree: The structure of the other arguments.
     """
 
-    given: ArrayFunction
+    function: Callable[..., Any]
+    typical: float
     described: str
     batch_dims: int
     leaves: int
@@ -51,7 +50,7 @@ class Called:
         unknown = tensors[: self.leaves]
         arrays = [_array(leaf) for leaf in unknown]
         args = tree_map_only(Tensor, _array, self.tree.fill(tensors[self.leaves :]))
-        found, spec = tree_flatten(self.given.function(tree_unflatten(arrays, self.spec), *args))
+        found, spec = tree_flatten(self.function(tree_unflatten(arrays, self.spec), *args))
         if spec != self.spec:
             raise TypeError(
                 f"{self.described} must return arrays in the structure of z0, {self.spec}, but "
@@ -94,7 +93,7 @@ class Called:
             return values.flatten(self.value(tuple(moved)))
 
         at = layout.flatten(tuple(tensors[i] for i in own))
-        return blocks(function, at, self.given.typical)
+        return blocks(function, at, self.typical)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
