@@ -35,7 +35,7 @@ from .graphs.shortcut import adjoint
 from .outcome import CallOutcome, Record, Solved
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
-from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.failure import FailurePolicy, check_start, handle_failure, with_edges_named
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.tracing import refuse_tracing
@@ -186,6 +186,8 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         result = refined(problem, solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
+    if asking.on_failure != "accept" and (result.status != Status.CONVERGED).any():
+        result = with_edges_named(problem, result)
     if record.order == 0:
         norms = result.residual_norm
         if layout.narrows:

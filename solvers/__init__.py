@@ -21,7 +21,15 @@ from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.compiled_systems import CompilationError, CompiledSystems
 from .interface.goal import Callback, Goal
 from .interface.problem import Derivative, Linearization, Problem
-from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
+from .interface.solution import (
+    Counts,
+    DomainError,
+    FlatSolution,
+    Solution,
+    SolveError,
+    SolveWarning,
+    Status,
+)
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
@@ -62,6 +70,7 @@ __all__ = [
     "Counts",
     "DenseLU",
     "Derivative",
+    "DomainError",
     "FixedPointIteration",
     "FlatSolution",
     "GivenSolution",

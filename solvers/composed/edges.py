@@ -1,4 +1,4 @@
-"""Starts at which a derivative is not finite, as that of `|z|^1.85` at zero by automatic differentiation."""
+"""Points at which a derivative is not finite, as that of `|z|^1.85` at zero by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,32 @@ _DISTANCE = 1e-3
 
 
 def at_edge(problem: Problem, z: Tensor) -> np.ndarray:
-    """The systems with a residual that is finite at `z` and a Jacobian that is not; one product."""
+    """The systems of a nonlinear problem with a residual that is finite at `z` and a Jacobian that is not."""
+    finite, residual = _products(problem, z)
+    if residual is None:
+        return np.zeros(z.shape[0], dtype=bool)
+    edge = torch.isfinite(residual).all(dim=1) & ~finite
+    return np.asarray(edge.detach().cpu().numpy())
+
+
+def derivative_not_finite(problem: Problem, z: Tensor) -> np.ndarray:
+    """The systems whose Jacobian, or operator, has a product with ones at `z` that is not finite."""
+    return np.asarray(~_products(problem, z)[0].detach().cpu().numpy())
+
+
+def _products(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A mask of systems whose products with the Jacobian are finite, and the residual where it is known.
+
+    Both products are taken: of `torch.where` over a branch that has no finite derivative one is finite, the
+    other is not.
+    """
+    ones = torch.ones_like(z)
     try:
         linearization = problem.linearization(z)
-        product = linearization.jvp(torch.ones_like(z))
+        products = torch.cat((linearization.jvp(ones), linearization.vjp(ones)), dim=1)
     except NoDerivativeError:
-        return np.zeros(z.shape[0], dtype=bool)
-    residual = linearization.residual
-    assert residual is not None  # for the type checker: the problem is not linear
-    edge = torch.isfinite(residual).all(dim=1) & ~torch.isfinite(product).all(dim=1)
-    return np.asarray(edge.detach().cpu().numpy())
+        return torch.ones_like(z[:, 0], dtype=torch.bool), None
+    return torch.isfinite(products).all(dim=1), linearization.residual
 
 
 def beside(z: Tensor) -> Tensor:

@@ -197,3 +197,20 @@ class SolveError(RuntimeError):
 
 class SolveWarning(UserWarning):
     """Some system of a batch was not solved and the failure policy is `"warn"`."""
+
+
+class DomainError(ValueError):
+    """Raise it in a function that has no value at a point: a solver then takes another point.
+
+    Any exception does the same but for errors of the program (`TypeError`, `AttributeError`, shapes that do
+    not fit, ...); this one says that it is meant. At the start it ends the call.
+
+    Examples:
+        >>> import math, torch, implicitly
+        >>> def F(z):
+        ...     if z.item() <= 0:
+        ...         raise implicitly.DomainError("the logarithm needs z > 0")
+        ...     return z.log() + 0.1 * z
+        >>> bool(implicitly.root(F, torch.tensor(20.0)).converged)
+        True
+    """
