@@ -8,14 +8,11 @@ from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any
 
-import torch
-import torch.autograd.forward_ad as forward_ad
-
 from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
 from .derivatives.given import GivenDerivatives
-from .equations.differentiation import coarsest, constants, transforming
+from .equations.differentiation import coarsest, constants, transforming, wanted
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
 from .equations.hooks import without_hooks
@@ -37,6 +34,7 @@ from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.module import PureModule
 from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
+from .surroundings.watching import watching_of
 
 
 @outside_of_graphs
@@ -58,6 +56,8 @@ def root(
     jacobian: Callable[..., Any] | None = None,
     sparsity: Any = None,
     preconditioner: Callable[[Any], Any] | None = None,
+    progress: bool = False,
+    history: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
@@ -81,8 +81,8 @@ def root(
         batched_args: With `batch_dims=1`, for each argument, keyword arguments last, true if its first axis
             indexes the systems. Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `Solution.trace`.
-        callback: Called at every check with the step and the residual norms of all systems; a true
-            result ends the solve.
+        callback: Called at every check with a `Check` (step, residual norms, statuses, iterate), or, if it
+            takes two arguments, with the step and the norms; a true result ends the solve.
         causal: The systems along the last of the `batch_dims` axes are time steps, and each may depend
             on the ones before it. A solver's coefficients are then per time step, so that the future does
             not change the past at any iteration. A time step converges only once all before it have
@@ -98,6 +98,8 @@ def root(
             tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian.
         preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
             `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods.
+        progress: Write a line to standard error at the first check, and then twice a second at most.
+        history: Keep the iterates of all checks in `Solution.history`.
         keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
@@ -126,6 +128,7 @@ def root(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+        progress, history,
     )  # fmt: skip
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
@@ -149,6 +152,8 @@ def fixed_point(
     jacobian: Callable[..., Any] | None = None,
     sparsity: Any = None,
     preconditioner: Callable[[Any], Any] | None = None,
+    progress: bool = False,
+    history: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
@@ -171,6 +176,8 @@ def fixed_point(
         jacobian: Gives `∂f/∂z`; see `root`.
         sparsity: The places of `∂f/∂z`; see `root`.
         preconditioner: Approximates `(1 − ∂f/∂z)⁻¹`; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates; see `root`.
         keywords: Arguments of `f` by name; see `root`.
 
     Returns:
@@ -197,6 +204,7 @@ def fixed_point(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+        progress, history,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
@@ -249,10 +257,11 @@ def solve_equation(
         with without_hooks():
             first = given.evaluate_first()
         call = _call(given, settings, first.captured)
+        watching = watching_of(settings, described)
         asking = Asking(
             on_failure=settings.on_failure,
             trace=settings.trace,
-            callback=settings.callback,
+            callback=None if watching is None else watching.watcher,
             first=None if transforming() else tuple(leaf.detach() for leaf in first.value),
             precision=replay.autocast_dtype(given.start[0].device) or coarsest(first.value),
             build=given.build,
@@ -261,12 +270,17 @@ def solve_equation(
             outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
         except SolveError as error:
             given.note_changes(error, first, asking.precision)
+            if watching is not None:
+                error.solution = replace(error.solution, history=watching.history)
             raise
         with without_hooks():
             given.finish(outcome.value)
         if identity is not None and not (given.moves_buffers or replay.random):
             CAPTURED.note(identity, first.captured)
-        return _solution(given, asking.record, outcome)
+        solution = _solution(given, asking.record, outcome)
+    if watching is None or watching.history is None:
+        return solution
+    return replace(solution, history=watching.history)
 
 
 def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
@@ -291,7 +305,7 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     asking = Asking(
         record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
     )
-    if _wanted(args):
+    if wanted(args):
         outcome = call.solve(constants(given.start), args, asking)
     given.finish(outcome.value)
     if (
@@ -372,17 +386,8 @@ def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> 
     if not isinstance(call.gradient, TapedGradient):
         return call.solve(constants(start), args, asking)
     outcome = call.solve(constants(start), constants(args), asking)
-    if not _wanted((*start, *args)):
+    if not wanted((*start, *args)):
         return outcome
     recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
     with without_autocast():
         return outcome._replace(value=call.gradient.record(recording))
-
-
-def _wanted(tensors: Leaves) -> bool:
-    """True if a derivative with respect to one of `tensors` may be asked for."""
-    if transforming():
-        return True
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)

@@ -56,6 +56,8 @@ class ImplicitLayer(nn.Module):
         jacobian: Gives `∂f/∂z` from `(z, *inputs, **keywords)`; see `root`.
         sparsity: The places of `∂f/∂z`; see `root`.
         preconditioner: Approximates the inverse Jacobian; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates in `solution.history`; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
@@ -104,6 +106,8 @@ class ImplicitLayer(nn.Module):
         jacobian: Callable[..., Any] | None = None,
         sparsity: Any = None,
         preconditioner: Callable[[Any], Any] | None = None,
+        progress: bool = False,
+        history: bool = False,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -115,6 +119,7 @@ class ImplicitLayer(nn.Module):
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
             None if batched_args is None else tuple(batched_args), trace, callback,
             causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+            progress, history,
         )  # fmt: skip
         self._solution: Solution | None = None
 

@@ -17,13 +17,20 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..solvers import Callback, FlatSolution, Solver, Status, Stopping
+from ..solvers import FlatSolution, Solver, Status, Stopping
 from ..solvers.driving.driver import solve
 from ..solvers.driving.end_states import EndStates
+from ..solvers.interface.check import Watcher
 from ..solvers.interface.norms import rms
 from ..solvers.interface.problem import Problem
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
-from .equations.differentiation import coarsest, transforming, unwrap_dead, without_tangent
+from .equations.differentiation import (
+    coarsest,
+    constants,
+    transforming,
+    unwrap_dead,
+    without_tangent,
+)
 from .equations.equation import Equation
 from .equations.exchange import set_aside
 from .equations.flat import flat_problem
@@ -83,7 +90,7 @@ class Asking:
     record: Record = field(default_factory=Record)
     on_failure: FailurePolicy = "raise"
     trace: bool = False
-    callback: Callback | None = None
+    callback: Watcher | None = None
     first: Leaves | None = None
     from_zero: bool = False
     precision: torch.dtype | None = None
@@ -172,7 +179,7 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         z,
         call.stopping,
         residual=value - z if equation.form == "fixed_point" else -value,
-        callback=asking.callback,
+        callback=_watched(asking, layout),
         trace=asking.trace,
         ends=record.ends,
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
@@ -203,6 +210,16 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     )
     record.note(outcome)
     return outcome
+
+
+def _watched(asking: Asking, layout: Layout) -> Watcher | None:
+    """The callback of a call for flat iterates."""
+    watcher = asking.callback
+    if watcher is None:
+        return None
+    return Watcher(
+        lambda check: watcher(check.of(lambda z: asking.build(constants(layout.unflatten(z)))))
+    )
 
 
 def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutcome:

@@ -17,6 +17,7 @@ from ..solvers import (
     Stopping,
     WholeSolver,
 )
+from ..solvers.interface.check import Watcher
 from ..solvers.interface.problem import FORMS, Form
 from .derivatives.given import GivenDerivatives
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
@@ -43,6 +44,8 @@ class Settings:
     causal: bool = False
     has_aux: bool = False
     derivatives: GivenDerivatives | None = None
+    progress: bool = False
+    history: bool = False
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -59,7 +62,10 @@ class Settings:
                 f"got batch_dims={self.batch_dims}"
             )
         check_truth("causal", self.causal)
-        check_truth("has_aux", self.has_aux)
+        for name in ("has_aux", "progress", "history"):
+            check_truth(name, getattr(self, name))
+        if self.callback is not None:
+            Watcher.of(self.callback)  # Raises if it takes other arguments.
         if self.causal:
             self._check_causal()
         if self.derivatives is not None:
@@ -92,6 +98,11 @@ class Settings:
     @cached_property
     def _adapted(self) -> tuple[Solver | None, Stopping | None]:
         return self.chosen_gradient.adapt(self.form, self.solver, self.stopping)
+
+    @property
+    def watched(self) -> bool:
+        """True if checks of the solve are to be seen from outside."""
+        return self.callback is not None or self.progress or self.history
 
     @property
     def chosen_stopping(self) -> Stopping | None:

@@ -18,8 +18,9 @@ from .fixed_point.aitken import Aitken, Steffensen
 from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
+from .interface.check import Callback, Check
 from .interface.compiled_systems import CompilationError, CompiledSystems
-from .interface.goal import Callback, Goal
+from .interface.goal import Goal
 from .interface.problem import Derivative, Linearization, Problem
 from .interface.solution import (
     Counts,
@@ -64,6 +65,7 @@ __all__ = [
     "Broyden",
     "Callback",
     "CausalNewton",
+    "Check",
     "CompilationError",
     "Compiled",
     "CompiledSystems",

@@ -95,6 +95,7 @@ class Solution:
             have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
             leaves of `value`'s structure.
         aux: With `has_aux=True`, the auxiliary output of the function at `value`; else `None`.
+        history: With `history=True`, the detached iterates of all checks, in the structure of `value`.
 
     Examples:
         >>> import torch, implicitly
@@ -112,6 +113,7 @@ class Solution:
     trace: np.ndarray | None = None
     adjoints: list[Solution] = field(default_factory=list, repr=False)
     aux: Any = field(default=None, repr=False)
+    history: list[Any] | None = field(default=None, repr=False)
 
     @property
     def converged(self) -> Tensor:
@@ -144,6 +146,7 @@ class Solution:
             self.trace,
             self.adjoints,
             aux,
+            self.history,
         )
 
 
