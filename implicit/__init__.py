@@ -23,7 +23,8 @@ from .gradients import (
     TapedGradient,
     Unrolled,
 )
-from .graphs.graph_layer import GraphLayer, GraphSolution, package
+from .graphs.graph_layer import GraphLayer, package
+from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast

@@ -18,6 +18,7 @@ from .equations.differentiation import transforming
 from .functional import solve_equation
 from .gradients import Gradient
 from .graphs.prepared import PREPARED
+from .graphs.within import Graphs, in_one_graph, solved_within
 from .settings import Settings
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
@@ -32,7 +33,9 @@ class ImplicitLayer(nn.Module):
 
     Gradients reach the inputs, the parameters of `f` if it is a module, and leaf tensors that it closes
     over. Evaluations share one dropout mask per call; buffers that `f` changes (batch statistics) change
-    once per call, by the evaluation at the solution. Threads may share a layer.
+    once per call, by the evaluation at the solution. Threads may share a layer. Under
+    `torch.compile(model, fullgraph=True)` and `torch.export` it becomes a part of the graph, in which a
+    system that is not solved is NaN.
 
     Args:
         f: A function or module called as `f(z, *inputs, **keywords)`, returning the structure and shapes
@@ -121,9 +124,9 @@ class ImplicitLayer(nn.Module):
             causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
             progress, history,
         )  # fmt: skip
+        self.graphs = Graphs()
         self._solution: Solution | None = None
 
-    @outside_of_graphs
     def forward(self, *inputs: Any, z0: Any = None, **keywords: Any) -> Any:
         """The solution for the inputs of `f`, from a start.
 
@@ -132,8 +135,16 @@ class ImplicitLayer(nn.Module):
             z0: The start; `None` for the one that `init` gives.
             keywords: Arguments of `f` by name.
         """
+        if torch.compiler.is_compiling() and in_one_graph():
+            self._solution = None
+            start = self.start(*inputs, **keywords) if z0 is None else z0
+            return solved_within(self, start, inputs, keywords)
+        return self._solve(inputs, z0, keywords)
+
+    @outside_of_graphs
+    def _solve(self, inputs: tuple[Any, ...], z0: Any, keywords: dict[str, Any]) -> Any:
         if z0 is None:
-            z0 = self._start(inputs, keywords)
+            z0 = self.start(*inputs, **keywords)
         function = self.f.forward if isinstance(self.f, nn.Module) else self.f
         if keywords:
             check_keywords(describe(self.f), function, keywords, ("z0",))
@@ -157,7 +168,7 @@ class ImplicitLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # For copies and files.
-        return {**self.__dict__, "_solution": self.solution}
+        return {**self.__dict__, "_solution": self.solution, "graphs": Graphs()}
 
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
@@ -188,7 +199,8 @@ class ImplicitLayer(nn.Module):
             described,
         )
 
-    def _start(self, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def start(self, *inputs: Any, **keywords: Any) -> Any:
+        """The start for these inputs: what `init` gives, or zeros like the first."""
         if self.init is not None:
             return self.init(*inputs, **accepted(self.init, keywords))
         if not inputs:

@@ -18,6 +18,7 @@ from ...solvers.interface.traced import GraphError, Part, Trace
 from ..equations.differentiation import matrix, pullback
 from ..equations.equation import Equation
 from ..equations.layout import Layout, Leaves
+from ..surroundings.draws import refuse_in_graph
 
 _OWN = "implicitly."
 _REASONS = (
@@ -201,11 +202,7 @@ def _without_writes(graph: GraphModule, fakes: Leaves) -> GraphModule:
 def _refuse_random(equation: Equation, graph: GraphModule) -> None:
     for node in graph.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise GraphError(
-                f"{equation.described} draws random numbers (by {node.target}), which a graph would draw "
-                "anew in each iteration: call layer.eval(), draw them before the call and pass them as an "
-                "argument, or solve without Compiled, which repeats them"
-            )
+            refuse_in_graph(equation.described, node.target)
 
 
 def _lift(graph: GraphModule) -> Leaves:

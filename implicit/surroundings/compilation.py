@@ -1,7 +1,8 @@
 """Calls inside a model that `torch.compile` compiles: one graph break each, and nothing of them compiled.
 
-The number of iterations depends on values, so that no graph can hold a solve. Left to itself, the compiler
-breaks its graph dozens of times in the loop of the solver, and is slower than Python there.
+The number of iterations depends on values. Left to itself, the compiler breaks its graph dozens of times in
+the loop of the solver, and is slower than Python there. Where all must be one graph, `ImplicitLayer` gives it
+graphs of its own (`graphs/within.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _REASON = (
-    "the number of iterations of a solve depends on values, so no single graph can hold it: use "
-    "torch.compile without fullgraph=True, which breaks the graph at the call once, and compile the "
-    "function of the equation, torch.compile(f), for speed"
+    "the number of iterations of a solve depends on values: for fullgraph=True use an ImplicitLayer, which "
+    "becomes a part of the graph, or leave fullgraph=True out, which breaks the graph at the call once"
 )
 
 

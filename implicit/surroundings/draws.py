@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+
+from ...solvers.interface.traced import GraphError
 
 # Operations whose numbers depend on no tensor but by its shape, by their names without a trailing underscore.
 _PLAIN = {
@@ -108,3 +110,16 @@ def _name(func: Any) -> str:
     """The name of an operation, the same for its form in place."""
     name: str = func.overloadpacket.__name__
     return name.rstrip("_")
+
+
+def refuse_in_graph(described: str, operation: Any) -> NoReturn:
+    """Raise a `GraphError` for random numbers.
+
+    Raises:
+        GraphError: Always.
+    """
+    raise GraphError(
+        f"{described} draws random numbers (by {operation}), which a graph would draw anew in each "
+        "iteration: call layer.eval(), draw them before the call and pass them as an argument, or solve "
+        "without Compiled, which repeats them"
+    )

@@ -62,6 +62,12 @@ class PureModule:
         """True if the first evaluation changed a buffer."""
         return bool(self._before)
 
+    def held(self) -> Leaves:
+        """The tensors that the module holds now, in the order of parameters and buffers."""
+        return tuple(
+            self._slots[name][0][self._slots[name][1]] for name in (*self.parameters, *self.buffers)
+        )
+
     def identity(self) -> Identity:
         """The identity of the function between calls; parameters and buffers are arguments."""
         key = (type(self.module), self.module.training, self.keywords, tuple(self._before))

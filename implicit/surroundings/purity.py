@@ -7,6 +7,7 @@ and a backward pass has the value at the solution anyway.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def check_at_solution(
         norm = _norms(new - flat if form == "fixed_point" else new)
         size = _norms(flat) + _norms(new)
     eps = torch.finfo(solved.precision).eps
-    grown = norm > _GROWTH * (solved.norm + _ROUNDINGS * eps * (size + solved.norm))
+    grown = norm > most_residual(solved.norm, size, eps)
     if (grown & solved.converged).any():
         warnings.warn(
             f"{described} has another value at the solution in the derivative than at the end of the solve: "
@@ -79,6 +80,11 @@ def check_at_solution(
             ChangedFunctionWarning,
             stacklevel=level_of_caller(),
         )
+
+
+def most_residual(before: Any, size: Any, eps: float) -> Any:
+    """The largest residual of one function at a solution, from that at the end of the solve, and its size."""
+    return _GROWTH * (before + _ROUNDINGS * eps * (size + before))
 
 
 def _norms(rows: Tensor) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from ..equations.exchange import Substitute, active
 from ..equations.layout import Leaves
 from .autocast import Autocast
-from .draws import Draw, Recording, Repetition, repeating
+from .draws import Draw, Recording, Repetition, refuse_in_graph, repeating
 from .inference import OrdinaryCopies
 
 
@@ -122,6 +122,8 @@ class Replay:
                 stack.enter_context(self._recording)
                 result = function()
             elif self._draws:
+                if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+                    refuse_in_graph(self._described, self._draws[0].name)
                 stack.enter_context(Repetition(self._described, self._draws))
                 result = function()
             elif self.random:

@@ -45,7 +45,7 @@ def refuse_tracing(described: str) -> None:
             f"{described} cannot be solved while operations are traced (torch.func.linearize, make_fx, "
             "torch.export, fake tensors): the number of iterations depends on values, which a trace "
             "does not have. For products with the Jacobian use torch.func.jvp or torch.func.vjp, for "
-            "its matrix torch.func.jacrev"
+            "its matrix torch.func.jacrev; torch.export takes an ImplicitLayer"
         )
 
 

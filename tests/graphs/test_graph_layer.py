@@ -10,12 +10,14 @@ import pytest
 import torch
 from implicitly import (
     GMRES,
+    Aitken,
     Anderson,
     Compiled,
     Exact,
     FixedPointIteration,
     GraphLayer,
     ImplicitLayer,
+    JacobianFree,
     NeumannSeries,
     Newton,
     Status,
@@ -73,18 +75,22 @@ def test_a_second_derivative_through_a_graph_is_an_error_and_not_zero() -> None:
 
 def test_gradients_that_a_graph_does_not_have_are_an_error() -> None:
     x = torch.randn(3, 4, dtype=torch.float64)
-    graph = GraphLayer(ImplicitLayer(Cell(), solver=PLAIN), x)
-    with pytest.raises(TypeError, match="this graph has no gradients"):
+    graph = GraphLayer(ImplicitLayer(Cell(), solver=PLAIN, gradient=JacobianFree()), x)
+    with pytest.raises(
+        TypeError, match=r"gradient=JacobianFree\(\.\.\.\) has no gradients in a graph"
+    ):
         graph(x)
     with torch.no_grad():
         assert graph(x).shape == (3, 4)
     assert not graph.solve(x).value.requires_grad
 
 
-def test_layers_without_a_compiled_solver_are_refused() -> None:
+def test_layers_that_no_graph_can_hold_are_refused() -> None:
     x = torch.ones(3, 4).double()
-    with pytest.raises(TypeError, match="whose solver is Compiled"):
-        GraphLayer(ImplicitLayer(Cell()), x)
+    with pytest.raises(TypeError, match=r"Compiled\(solver\) takes one of"):
+        GraphLayer(ImplicitLayer(Cell(), solver=Aitken()), x)
+    with pytest.raises(TypeError, match="whose function is a module"):
+        GraphLayer(ImplicitLayer(torch.cos), x)
     with pytest.raises(TypeError, match="batch_dims=1"):
         GraphLayer(layer_of(Cell(), batch_dims=0), x)
 
@@ -105,7 +111,7 @@ def test_a_small_residual_far_from_a_root_is_not_called_solved() -> None:
     # The residual at 45 is 1e-10 of that at 1e5, and the root is at 1.516.
     assert solution.status.tolist() == [Status.STALLED, Status.CONVERGED]
     assert solution.value[1].item() == pytest.approx(1.5159802276928, rel=1e-10)
-    with pytest.raises(TypeError, match=r"roots with solver=Compiled\(Newton"):
+    with pytest.raises(TypeError, match=r"root is found in a graph by solver=Newton"):
         GraphLayer(ImplicitLayer(Cubic(), "root", solver=Compiled(Anderson())), x)
 
 
@@ -200,3 +206,13 @@ def test_compiled_code_leaves_its_inputs_and_the_neighbours_of_a_bad_system_alon
     wide = torch.randn(4, 6, dtype=torch.float64).mT  # Strides that are not those of the graph.
     check_gradient(layer, wide)
     check_gradient(layer, torch.randn(1, 4, dtype=torch.float64).expand(6, 4))
+
+
+def test_a_graph_has_the_tensors_that_its_module_holds_now() -> None:
+    cell = Cell()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    graph = GraphLayer(layer_of(cell), x)
+    cell.W.weight = nn.Parameter(0.5 * cell.W.weight.detach())
+    with torch.no_grad():
+        z = graph(x)
+        torch.testing.assert_close(cell(z, x), z, rtol=1e-9, atol=1e-9)
