@@ -257,7 +257,7 @@ def solve_equation(
         with without_hooks():
             first = given.evaluate_first()
         call = _call(given, settings, first.captured)
-        watching = watching_of(settings, described)
+        watching = watching_of(settings, described) if settings.watched else None
         asking = Asking(
             on_failure=settings.on_failure,
             trace=settings.trace,

@@ -179,7 +179,7 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         z,
         call.stopping,
         residual=value - z if equation.form == "fixed_point" else -value,
-        callback=_watched(asking, layout),
+        callback=None if asking.callback is None else _watched(asking.callback, asking, layout),
         trace=asking.trace,
         ends=record.ends,
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
@@ -212,11 +212,8 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     return outcome
 
 
-def _watched(asking: Asking, layout: Layout) -> Watcher | None:
+def _watched(watcher: Watcher, asking: Asking, layout: Layout) -> Watcher:
     """The callback of a call for flat iterates."""
-    watcher = asking.callback
-    if watcher is None:
-        return None
     return Watcher(
         lambda check: watcher(check.of(lambda z: asking.build(constants(layout.unflatten(z)))))
     )

@@ -62,8 +62,9 @@ class Settings:
                 f"got batch_dims={self.batch_dims}"
             )
         check_truth("causal", self.causal)
-        for name in ("has_aux", "progress", "history"):
-            check_truth(name, getattr(self, name))
+        if not (self.has_aux is False and self.progress is False and self.history is False):
+            for name in ("has_aux", "progress", "history"):
+                check_truth(name, getattr(self, name))
         if self.callback is not None:
             Watcher.of(self.callback)  # Raises if it takes other arguments.
         if self.causal:

@@ -64,8 +64,6 @@ class Watching:
         )
 
 
-def watching_of(settings: Settings, described: str) -> Watching | None:
-    """The watching that a call asks for, if any."""
-    if not settings.watched:
-        return None
+def watching_of(settings: Settings, described: str) -> Watching:
+    """The watching that a call asks for."""
     return Watching(described, settings.callback, settings.progress, settings.history)

@@ -95,7 +95,7 @@ def solve(
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
     outermost = tolerance is None and reference is None and ends is None
-    watcher = Watcher.of(callback)
+    watcher = None if callback is None else Watcher.of(callback)
     raised: dict[int, str] = {}
     if outermost:
         problem = guarded(problem, z, raised)
