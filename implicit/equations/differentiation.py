@@ -152,7 +152,8 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
             "a derivative is asked for, but the value of the function carries none, although it changes "
             "with its input: it is computed by NumPy, under torch.no_grad(), or was detached. Compute it by "
             "differentiable operations of PyTorch, give the derivative by a torch.autograd.Function, give a "
-            "function of NumPy arrays as an ArrayFunction, or choose a solver without derivatives (Anderson, Broyden, DFSANE) and take no gradients"
+            "function of NumPy arrays as an ArrayFunction, or choose a solver without derivatives (Anderson, "
+            "Broyden, DFSANE) and take no gradients"
         )
 
 

@@ -205,5 +205,8 @@ def test_compiled_solves(seeded):
         assert torch.allclose(square, 4 * x**2)
         (gradient,) = torch.autograd.grad(square.sum(), x)
         assert torch.allclose(gradient, 8 * x)
+    with torch.no_grad():
+        for _ in range(4):
+            assert torch.allclose(layer(x)[1], 4 * x**2)
     with pytest.raises(TypeError, match="a part of a graph without has_aux"):
         GraphLayer(layer, x)
