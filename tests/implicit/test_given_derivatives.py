@@ -111,8 +111,22 @@ def test_a_wrong_jacobian_is_named(wrong):
         root(skew, ZERO, X, jacobian=wrong)
 
 
-def test_a_right_jacobian_that_is_not_symmetric():
-    solution = root(skew, ZERO, X, jacobian=lambda z, x: dense(z, x) + SKEW)
+def skew_products(z, x):
+    matrix = dense(z, x) + SKEW
+    return lambda v: matrix @ v, lambda u: matrix.mT @ u
+
+
+@pytest.mark.parametrize(
+    "jacobian",
+    [
+        lambda z, x: dense(z, x) + SKEW,
+        lambda z, x: (dense(z, x) + SKEW).to_sparse(),
+        lambda z, x: sparse.csc_array((dense(z, x) + SKEW).numpy()),
+        skew_products,
+    ],
+)
+def test_a_right_jacobian_that_is_not_symmetric(jacobian):
+    solution = root(skew, ZERO, X, jacobian=jacobian)
     assert torch.allclose(solution.value, root(skew, ZERO, X).value)
 
 

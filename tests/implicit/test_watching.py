@@ -15,6 +15,7 @@ from implicitly import (
     LevenbergMarquardt,
     Newton,
     NewtonKrylov,
+    Polyalgorithm,
     ScipyRoot,
     SolveError,
     Status,
@@ -51,9 +52,7 @@ def test_a_check_has_the_iterate_whose_residual_it_shows(solver, separable):
     running = seen[0].status == Status.RUNNING
     for check in seen[:-1]:
         going = ~np.isnan(check.norms)
-        if not isinstance(
-            solver, (Homotopy, ScipyRoot)
-        ):  # Of these, norms are not those of iterates.
+        if not isinstance(solver, Homotopy):  # Its iterates are points of a path.
             residual = F(check.value, X).abs().numpy()
             np.testing.assert_allclose(residual[going], check.norms[going], rtol=1e-9, atol=1e-12)
         # What has ended has ended.
@@ -80,6 +79,19 @@ def test_iterates_have_the_structure_of_the_start_and_are_formed_when_asked_for(
     assert formed[0]["b"][0].dtype == torch.complex64
     assert torch.equal(formed[0]["a"], start["a"])
     assert torch.allclose(formed[-1]["a"], solution.value["a"], atol=1e-5)
+
+
+def test_members_of_a_polyalgorithm_are_one_solve():
+    """Full Newton steps on the arctangent converge from 0.5 and diverge from 5; damped ones converge."""
+    seen: list[Check] = []
+    both = Polyalgorithm((Newton(globalisation=None), LevenbergMarquardt()))
+    z0 = torch.tensor([0.5, 5.0], dtype=torch.float64)
+    solution = root(torch.atan, z0, batch_dims=1, solver=both, callback=seen.append)
+    assert solution.converged.all()
+    late = [check for check in seen if np.isnan(check.norms[0])]
+    assert {int(check.status[0]) for check in late} == {Status.CONVERGED}
+    steps = [check.step for check in seen]
+    assert steps == sorted(steps)
 
 
 def test_a_true_result_ends_the_solve_in_either_form():

@@ -189,7 +189,7 @@ def test_shapes_that_do_not_fit_end_the_call(broken):
         return z**2 - 2 if len(calls) < 3 else broken(z)
 
     with pytest.raises(RuntimeError) as raised:
-        im.root(later, torch.ones(4, dtype=F64))
+        im.root(later, torch.ones(4, dtype=F64), solver=im.Broyden())
     assert not isinstance(raised.value, im.SolveError)
 
 
