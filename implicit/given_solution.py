@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
@@ -148,7 +149,8 @@ class _Asked:
             return leaf.detach()
         like = tuple(tensor for tensor in like if tensor.is_floating_point() or tensor.is_complex())
         try:
-            tensor = torch.as_tensor(leaf, device=like[0].device if like else None)
+            # By way of an array: PyTorch makes a tensor in single precision of a number.
+            tensor = torch.as_tensor(np.asarray(leaf), device=like[0].device if like else None)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"{self.described} must be a tensor, an array, a number or a pytree of them, but holds "

@@ -200,6 +200,15 @@ def test_leaves_that_the_equation_closes_over_get_gradients():
     assert a.grad.item() == pytest.approx(0.25)
 
 
+def test_a_number_keeps_its_digits():
+    x = torch.tensor(2.0, dtype=torch.float64)
+    for answer in (2.0**0.5, np.float64(2.0**0.5), np.array(2.0**0.5)):
+        solution = implicit_function(lambda z, x: z * z - x)(lambda x, answer=answer: answer)(x)
+        assert solution.value.item() == 2.0**0.5
+        alone = implicit_function(lambda z: z * z - 2)(lambda answer=answer: answer)()
+        assert alone.value.dtype == torch.float64
+
+
 def test_an_answer_that_is_an_argument_or_has_a_graph():
     x = X.clone().requires_grad_()
     for answer in (lambda x: x, lambda x: x * 1.0):
