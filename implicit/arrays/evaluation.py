@@ -98,6 +98,10 @@ class Called:
 
 def _array(tensor: Tensor) -> np.ndarray:
     """The array of a tensor, in memory of its own."""
+    if tensor.dtype == torch.bfloat16:
+        raise TypeError(
+            "a function of arrays takes no bfloat16, which NumPy has not: convert by float()"
+        )
     array: np.ndarray = tensor.detach().cpu().numpy()
     return array.copy()
 

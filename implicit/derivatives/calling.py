@@ -105,7 +105,8 @@ class CallDerivatives:
                 value, derivative = linearize(z)
             else:
                 value = problem.function(z)
-                found = jacobian(layout.unflatten(z))
+                # Copies, since the caller's function may write to them.
+                found = jacobian(tuple(leaf.clone() for leaf in layout.unflatten(z)))
                 derivative = derivative_of(
                     self._described, found, z, layout, self._build, self._leaves_of
                 )

@@ -49,11 +49,10 @@ class Watching:
         return self._watcher is not None and self._watcher(check)
 
     def _write(self, check: Check) -> None:
-        now = time.monotonic()
-        if now < self._next:
+        now, running = time.monotonic(), check.status == Status.RUNNING
+        if now < self._next and running.any():
             return
         self._next = now + _BETWEEN
-        running = check.status == Status.RUNNING
         largest = np.nanmax(check.norms[running], initial=0.0) if running.any() else 0.0
         solved, batch = int((check.status == Status.CONVERGED).sum()), len(check.status)
         print(

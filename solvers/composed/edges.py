@@ -17,7 +17,7 @@ _DISTANCE = 1e-3
 
 def at_edge(problem: Problem, z: Tensor) -> np.ndarray:
     """The systems of a nonlinear problem with a residual that is finite at `z` and a Jacobian that is not."""
-    finite, residual = _products(problem, z)
+    finite, residual = _product(problem, z)
     if residual is None:
         return np.zeros(z.shape[0], dtype=bool)
     edge = torch.isfinite(residual).all(dim=1) & ~finite
@@ -25,23 +25,23 @@ def at_edge(problem: Problem, z: Tensor) -> np.ndarray:
 
 
 def derivative_not_finite(problem: Problem, z: Tensor) -> np.ndarray:
-    """The systems whose Jacobian, or operator, has a product with ones at `z` that is not finite."""
-    return np.asarray(~_products(problem, z)[0].detach().cpu().numpy())
+    """The systems whose Jacobian, or operator, is not finite at `z`, as far as a product shows it."""
+    return np.asarray(~_product(problem, z)[0].detach().cpu().numpy())
 
 
-def _products(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A mask of systems whose products with the Jacobian are finite, and the residual where it is known.
+def _product(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A mask of systems whose product with the Jacobian is finite, and the residual where it is known.
 
-    Both products are taken: of `torch.where` over a branch that has no finite derivative one is finite, the
-    other is not.
+    The product with a Jacobian is that of the transpose, as backward passes take it: of `torch.where` over a
+    branch that has no finite derivative that one is not finite, and the other is.
     """
     ones = torch.ones_like(z)
     try:
         linearization = problem.linearization(z)
-        products = torch.cat((linearization.jvp(ones), linearization.vjp(ones)), dim=1)
+        product = linearization.jvp(ones) if problem.linear else linearization.vjp(ones)
     except NoDerivativeError:
         return torch.ones_like(z[:, 0], dtype=torch.bool), None
-    return torch.isfinite(products).all(dim=1), linearization.residual
+    return torch.isfinite(product).all(dim=1), linearization.residual
 
 
 def beside(z: Tensor) -> Tensor:

@@ -217,11 +217,12 @@ def test_wrong_values_are_named():
         (lambda z: "text", TypeError, "must return arrays of numbers"),
         (lambda z: z + 1j, TypeError, "must return real arrays"),
         (lambda z: (z, z), TypeError, "in the structure of z0"),
+        (lambda z: z, TypeError, "takes no bfloat16"),
         (lambda z: z[:1], ValueError, "must return the shape of its unknown"),
     ]
     for function, kind, words in cases:
         with pytest.raises(kind, match=words):
-            root(ArrayFunction(function), START)
+            root(ArrayFunction(function), START.bfloat16() if "bfloat16" in words else START)
     with pytest.raises(TypeError, match="function must be callable"):
         ArrayFunction(3)
     with pytest.raises(ValueError, match="jacobian must be"):

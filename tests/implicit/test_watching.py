@@ -167,6 +167,7 @@ def test_progress_is_written_but_not_too_often(capfd):
     lines = capfd.readouterr().err.splitlines()
     assert 1 <= len(lines) <= 3
     assert "slow: step 0, largest residual 9.80e+01, 0 of 3 systems solved" in lines[0]
+    assert lines[-1].endswith("3 of 3 systems solved")
     root(F, torch.ones_like(X), X)
     assert capfd.readouterr().err == ""
 
