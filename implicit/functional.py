@@ -12,7 +12,7 @@ from ..solvers import Callback, Solution, SolveError, Solver, Stopping
 from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
 from .derivatives.given import GivenDerivatives
-from .equations.differentiation import coarsest, constants, transforming, wanted
+from .equations.differentiation import coarsest, constants, derivative_wanted, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
 from .equations.hooks import without_hooks
@@ -306,7 +306,7 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
     asking = Asking(
         record, settings.on_failure, precision=found.precision, outcome=outcome, build=given.build
     )
-    if wanted(args):
+    if derivative_wanted(args):
         outcome = call.solve(constants(given.start), args, asking)
     given.finish(outcome.value)
     if (
@@ -387,7 +387,7 @@ def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> 
     if not isinstance(call.gradient, TapedGradient):
         return call.solve(constants(start), args, asking)
     outcome = call.solve(constants(start), constants(args), asking)
-    if not wanted((*start, *args)):
+    if not derivative_wanted((*start, *args)):
         return outcome
     recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
     with without_autocast():

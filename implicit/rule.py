@@ -26,7 +26,7 @@ from ..solvers.interface.problem import Problem
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
 from .equations.differentiation import (
     coarsest,
-    constants,
+    derivative_wanted,
     transforming,
     unwrap_dead,
     without_tangent,
@@ -46,6 +46,7 @@ from .surroundings.failure import FailurePolicy, check_start, handle_failure, wi
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.tracing import refuse_tracing
+from .surroundings.watching import flat_watcher
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Call:
 
     def solve(self, z0: Leaves, args: Leaves, asking: Asking) -> CallOutcome:
         """The differentiable solution, with status, residual norm and steps of each system."""
+        if not derivative_wanted((*z0, *args)):
+            with torch.no_grad():
+                return _solved(self, asking, z0, args)
         return CallOutcome.of(_Root.apply(self, asking, *z0, *args), self.leaves)
 
 
@@ -153,6 +157,19 @@ def _derivative(
     return call.gradient.solve_linear(_LinearSolve(call, asking, equation, packed.flat))
 
 
+def _solved(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
+    """The outcome if it is known already, or a solve on plain tensors."""
+    outcome = asking.outcome
+    if outcome is None:
+        with without_autocast(), without_hooks():
+            outcome = _solve(call, asking, z0, args)
+    # An output must not be an input, and a solve may return its start.
+    value = tuple(
+        leaf.clone() if any(_share(leaf, start) for start in z0) else leaf for leaf in outcome.value
+    )
+    return outcome._replace(value=value)
+
+
 def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     """Solve on plain tensors."""
     equation, record = call.equation, asking.record
@@ -179,7 +196,7 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         z,
         call.stopping,
         residual=value - z if equation.form == "fixed_point" else -value,
-        callback=None if asking.callback is None else _watched(asking.callback, asking, layout),
+        callback=flat_watcher(asking.callback, asking.build, layout) if asking.callback else None,
         trace=asking.trace,
         ends=record.ends,
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
@@ -210,13 +227,6 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     )
     record.note(outcome)
     return outcome
-
-
-def _watched(watcher: Watcher, asking: Asking, layout: Layout) -> Watcher:
-    """The callback of a call for flat iterates."""
-    return Watcher(
-        lambda check: watcher(check.of(lambda z: asking.build(constants(layout.unflatten(z)))))
-    )
 
 
 def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutcome:
@@ -307,16 +317,8 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        outcome = asking.outcome
-        if outcome is None:
-            with without_autocast(), without_hooks():
-                outcome = _solve(call, asking, z0, args)
-        # An output must not be an input, and a solve may return its start.
-        value = (
-            leaf.clone() if any(_share(leaf, start) for start in z0) else leaf
-            for leaf in outcome.value
-        )
-        return (*value, *outcome[1:])
+        outcome = _solved(call, asking, z0, args)
+        return (*outcome.value, *outcome[1:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

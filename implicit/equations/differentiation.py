@@ -36,13 +36,15 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-def wanted(tensors: Leaves) -> bool:
+def derivative_wanted(tensors: Leaves) -> bool:
     """True if a derivative with respect to one of `tensors` may be asked for."""
     if transforming():
         return True
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
 
 
 def unwrap_dead(tensor: Tensor) -> Tensor:

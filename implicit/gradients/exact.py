@@ -18,8 +18,9 @@ class Exact(ImplicitGradient):
     whether or not the iteration contracts. `Solution.adjoints` has the residual norms of the linear solves.
 
     Attributes:
-        solver: Solver of the adjoint and tangent equations, linear or not. `None` for `GMRES()` and, where
-            that fails, factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
+        solver: Solver of the adjoint and tangent equations, linear or not. `None` for `GMRES()`, after a
+            Neumann series of fixed points while its terms shrink fast, and, where it fails, factors of dense
+            or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
             `stopping` limits its steps; for `DenseLU()` if the systems are small (`NumbaEquation`).
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -99,9 +100,14 @@ class Unknown:
                 )
         return Unknown(spec, names), tuple(leaves)
 
+    @cached_property
+    def _single(self) -> bool:
+        """True for one tensor, in no structure."""
+        return self.spec.is_leaf()
+
     def build(self, leaves: Leaves) -> Any:
         """The pytree with these leaves."""
-        if self.spec.is_leaf():
+        if self._single:
             return leaves[0]
         return tree_unflatten(list(leaves), self.spec)
 
@@ -112,7 +118,9 @@ class Unknown:
             TypeError: Its structure or dtype is wrong.
             ValueError: Its shapes are not those of `z`.
         """
-        if self.spec.is_leaf() and isinstance(value, Tensor):
+        if self._single and _plainly_like(value, z[0]):
+            return (value,)
+        if self._single and isinstance(value, Tensor):
             found, spec = [value], self.spec
         else:
             found, spec = tree_flatten(value)
@@ -159,6 +167,18 @@ class Unknown:
         if at.is_complex() and not leaf.is_complex():
             return leaf.to(leaf.dtype.to_complex())
         return leaf
+
+
+def _plainly_like(value: Any, z: Tensor) -> bool:
+    """True for an ordinary dense tensor of the dtype, shape and device of `z`."""
+    return (
+        type(value) is Tensor
+        and not value.is_nested
+        and value.layout is torch.strided
+        and value.shape == z.shape
+        and value.dtype == z.dtype
+        and value.device == z.device
+    )
 
 
 def _has_derivatives(leaf: Tensor) -> bool:

@@ -12,6 +12,8 @@ from ..equations.identity import Identity
 
 def called(function: Callable[..., Any], z: Any, args: Sequence[Any], names: Sequence[str]) -> Any:
     """`function(z, ...)` with the last of `args` by their `names`."""
+    if not names:
+        return function(z, *args)
     positional = len(args) - len(names)
     return function(z, *args[:positional], **dict(zip(names, args[positional:], strict=True)))
 

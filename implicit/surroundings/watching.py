@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 from ...solvers import Check, Status
 from ...solvers.interface.check import Callback, Watcher
+from ..equations.differentiation import constants
+from ..equations.layout import Layout, Leaves
 from ..settings import Settings
 
 # Seconds between two lines.
@@ -66,3 +69,8 @@ class Watching:
 def watching_of(settings: Settings, described: str) -> Watching:
     """The watching that a call asks for."""
     return Watching(described, settings.callback, settings.progress, settings.history)
+
+
+def flat_watcher(watcher: Watcher, build: Callable[[Leaves], Any], layout: Layout) -> Watcher:
+    """The watcher for flat iterates, which `build` puts in the structure of the unknown."""
+    return Watcher(lambda check: watcher(check.of(lambda z: build(constants(layout.unflatten(z))))))

@@ -12,6 +12,7 @@ the next evaluation, has its values copied.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class Lending:
         self._returned: list[Leaves] = []
         self._memory: set[int] = set()
         self._looks = _FIRST
+        self._settled = False
+        """All that the first evaluations can show has been seen: the function does not write."""
 
     def run(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
         """`function(z)`, without changes to `z`, and with values that no later evaluation changes.
@@ -59,6 +62,17 @@ class Lending:
             InPlaceError: The function writes to its unknown, but did not at its first evaluation, or writes
                 past autograd.
         """
+        if self._settled and len(z) == 1 and not transforming():
+            (leaf,) = z
+            count = leaf._version
+            value = function(z)
+            if leaf._version != count:
+                self._refuse_later()
+            if len(value) != 1:  # Tensors of an auxiliary output.
+                return self._own(value)
+            (own,) = value
+            fresh = type(own) is Tensor and own.untyped_storage().data_ptr() not in self._memory
+            return value if fresh and self._memory else self._own(value)
         if self.records and not transforming():
             return self._recorded(function, z)
         # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.
@@ -79,11 +93,15 @@ class Lending:
         if self.writes is None:
             self.writes = wrote
         elif wrote and not self.writes:
-            raise InPlaceError(
-                f"{self._described} changes its unknown in place in some evaluations, but did not in "
-                "the first; use operations that make new tensors (z = z * a, not z *= a or z.mul_(a))"
-            )
+            self._refuse_later()
+        self._settled = not (self._looks or self.writes or self.records)
         return self._own(value)
+
+    def _refuse_later(self) -> NoReturn:
+        raise InPlaceError(
+            f"{self._described} changes its unknown in place in some evaluations, but did not in the first; "
+            "use operations that make new tensors (z = z * a, not z *= a or z.mul_(a))"
+        )
 
     def _own(self, value: Leaves) -> Leaves:
         """The value, copied if its memory is that of an earlier value."""

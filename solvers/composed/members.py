@@ -8,6 +8,7 @@ from ..interface.solver import Solver
 from ..linear.bicgstab import BiCGStab
 from ..linear.dense_lu import DenseLU
 from ..linear.gmres import GMRES
+from ..linear.neumann_series import NeumannSeries
 from ..linear.sparse_lu import SparseLU
 from ..newton.levenberg_marquardt import LevenbergMarquardt
 from ..newton.newton import Newton
@@ -27,11 +28,18 @@ _MOST_UNKNOWNS, _MOST_ENTRIES = 2048, 2**23
 _FEW_UNKNOWNS = 64
 # Limits on sparse Jacobians. Beyond, their factors may need gigabytes, for unknowns in space.
 _MOST_SPARSE, _MOST_SPARSE_ENTRIES = 2**16, 2**20
+# While terms of a Neumann series shrink at least so fast, it needs few products more than a Krylov space,
+# whose bookkeeping costs more than a product.
+_FAST_TERMS = 0.5
+# A Krylov space of so many unknowns is exhausted before the series ends.
+_FEW_FOR_SERIES = 32
 # Krylov solves in a row that may fail before a member with factors takes over.
 _MOST_SHORT_SOLVES = 10
 
 
-def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, ...]:
+def default_members(
+    batch: int, n: int, linear: bool = False, fixed_point: bool = False
+) -> tuple[Solver, ...]:
     """The members of `Polyalgorithm()` for `batch` systems of `n` unknowns.
 
     Dense Jacobians need `batch · n²` numbers. They are used up to 2²³ numbers (64 MiB in float64) and
@@ -46,7 +54,8 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     The order is: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
-    Scalar equations also try `Bracketing`.
+    Scalar equations also try `Bracketing`. Linear fixed points, as adjoints of fixed points are, begin with
+    the Neumann series, from 33 unknowns on, while its terms are at most half as large each time.
 
     Examples:
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
@@ -61,7 +70,10 @@ def default_members(batch: int, n: int, linear: bool = False) -> tuple[Solver, .
     dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
     sparse = n <= _MOST_SPARSE and batch * n <= _MOST_SPARSE_ENTRIES
     if linear:
-        return (GMRES(), DenseLU() if dense else SparseLU() if sparse else BiCGStab())
+        krylov_first = (GMRES(), DenseLU() if dense else SparseLU() if sparse else BiCGStab())
+        if fixed_point and n > _FEW_FOR_SERIES:
+            return (NeumannSeries(below=_FAST_TERMS), *krylov_first)
+        return krylov_first
     krylov = NewtonKrylov(max_short_solves=_MOST_SHORT_SOLVES)
     if not dense:
         within, full = NewtonKrylov(globalisation=TrustRegion()), NewtonKrylov(globalisation=None)

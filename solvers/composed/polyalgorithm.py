@@ -136,7 +136,9 @@ class Polyalgorithm(WholeSolver):
     def _order(self, problem: Problem, z: Tensor) -> tuple[Solver, ...]:
         members = self.members
         if members is None:
-            members = default_members(z.shape[0], z.shape[1], problem.linear)
+            members = default_members(
+                z.shape[0], z.shape[1], problem.linear, problem.form == "fixed_point"
+            )
         first = self.winner.member
         if self.remember and first in members:
             return (first, *(member for member in members if member != first))
@@ -222,7 +224,8 @@ class _Relay:
         else:
             self.solved[index] += int(solved.sum())
         gave_up = result.status != Status.MAX_STEPS
-        self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
+        if not self._problem.linear:
+            self._leave_edges(open_ & ~self._held & gave_up & (result.best_step == 0))
         if result.trace is not None:
             # The first check of a later member repeats the last one of the member before.
             ledger.trace.extend(result.trace[1 if ledger.trace else 0 :])

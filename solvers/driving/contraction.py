@@ -40,9 +40,9 @@ class Contraction:
         self._before: tuple[Tensor, Reading, np.ndarray | None] | None = None
         self._now: tuple[Tensor, Reading, np.ndarray | None] | None = None
 
-    def look(self, state: Any, reading: Reading, rows: np.ndarray | None) -> None:
-        """Take note of a look at the systems `rows`."""
-        self._before, self._now = self._now, (state.z, reading, rows)
+    def look(self, z: Tensor, reading: Reading, rows: np.ndarray | None) -> None:
+        """Take note of a look at the iterates `z` of the systems `rows`."""
+        self._before, self._now = self._now, (z, reading, rows)
 
     def restart(self) -> None:
         """Forget the looks before: the solver begins anew."""

@@ -27,6 +27,7 @@ from ..interface.solution import FlatSolution, Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
+from . import plain_run
 from .end_states import EndStates
 from .ledger import Ledger
 from .limits import ResidualLimits
@@ -145,6 +146,8 @@ def _run_steps(
     ledger, active = monitor.ledger, monitor.active
     check_every = stopping.check_every or (1 if z.device.type == "cpu" else 4)
     state = solver.init(problem, z, residual)
+    # Looks of steps that the driver takes by itself are not seen by anybody else.
+    plainly = check_every == 1 and not ledger.watched and z.device.type == "cpu"
     step = total = 0
     while True:
         last = monitor.limited(step)
@@ -167,6 +170,10 @@ def _run_steps(
                 continue
             if changed:
                 state = active.thin_out(state)
+        plain = solver.plain_steps(active.problem, state) if plainly and monitor.all_run else None
+        if plain is not None:
+            state, step = plain_run.run(plain, state.z, state.residual, monitor, step)
+            continue
         state = solver.step(active.problem, state)
         step, total = step + 1, total + 1
 

@@ -32,7 +32,7 @@ from .progress import (
     in_order,
     verdict,
 )
-from .reading import Reading, read
+from .reading import Reading, plain_reading, read
 from .rounding import RoundingCheck, due
 
 
@@ -117,7 +117,7 @@ class Monitor:
             self._begun_at = self._begin(reading)
         contraction = self._contraction
         if contraction is not None:
-            contraction.look(state, reading, self.active.rows)
+            contraction.look(state.z, reading, self.active.rows)
         if not limited and self._fast.advances(reading):
             self._fast.postponed = step, None if self._solver.lazy_iterate else state.z, reading
             return False
@@ -162,6 +162,19 @@ class Monitor:
             explained = self._in_order(self.rounding.explained(doubted), running)
             codes, ended = np.where(explained, CONVERGED, codes), ended | explained
         return self._end(ended, codes[ended], own[ended])
+
+    def read_plainly(self, z: Tensor, residual: Tensor) -> Reading:
+        """The norms at a point while all systems run; none of zero or infinity is refined."""
+        return plain_reading(z, residual, self._tolerance.relative_to_iterate, self._first)
+
+    def passes(self, z: Tensor, reading: Reading, step: int) -> bool:
+        """Take note of a look at which every system goes on; false if it needs more than that."""
+        if self.limited(step) or not self._fast.advances(reading):
+            return False
+        if self._contraction is not None:
+            self._contraction.look(z, reading, None)
+        self._fast.postponed = step, z, reading
+        return True
 
     def _begin(self, reading: Reading) -> np.ndarray:
         """Take tolerances from the first look; the size of the start or of its residual."""

@@ -49,6 +49,18 @@ def read(
     return Reading(host[0], reference, codes)
 
 
+def plain_reading(
+    z: Tensor, residual: Tensor, relative_to_iterate: bool, first: np.ndarray | None
+) -> Reading:
+    """The same for all systems of an iterate and its residual, with norms as they are."""
+    norm = torch.linalg.vector_norm(residual, dim=1)
+    if not relative_to_iterate:
+        host: np.ndarray = norm.detach().cpu().numpy()
+        return Reading(host, host if first is None else first, None)
+    both = torch.stack((norm, torch.linalg.vector_norm(z, dim=1))).detach().cpu().numpy()
+    return Reading(both[0], both[1], None)
+
+
 def _in_range(residual: Tensor) -> np.ndarray:
     """Norms in float64 without under- or overflow of the squares, by the largest entry of each system."""
     rows = residual.detach().double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from ...options.options import is_integer, is_number, is_positive
 from ..compiled.anderson_step import AndersonArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
+from ..interface.plain import PlainSteps, Point
 from ..interface.problem import Problem
 from ..interface.scale import first_step_length
 from ..interface.solver import Solver
@@ -218,9 +219,28 @@ class Anderson(Solver):
             return torch.add(z, residual, alpha=self.mixing)
         return torch.addcmul(z, mixing, residual)
 
+    def plain_steps(self, problem: Problem, state: AndersonState | PlainState) -> PlainSteps | None:
+        if not isinstance(state, PlainState) or not bool(state.fast.all()):
+            return None
+        start = state
+
+        def advance(z: Tensor, residual: Tensor) -> Point:
+            z = self._plain(z, residual, start.mixing)
+            return z, problem.residual(z)
+
+        def reached(before: Point, now: Point, taken: int) -> PlainState:
+            size = torch.linalg.vector_norm(before[1], dim=1, keepdim=True)
+            earlier = replace(start, z=before[0], residual=before[1], size=size)
+            return self._after(replace(earlier, count=start.count + taken - 1), *now)
+
+        return PlainSteps(advance, self.plain_below, reached)
+
     def _plain_step(self, problem: Problem, state: PlainState) -> PlainState:
         z = self._plain(state.z, state.residual, state.mixing)
-        residual = problem.residual(z)
+        return self._after(state, z, problem.residual(z))
+
+    def _after(self, state: PlainState, z: Tensor, residual: Tensor) -> PlainState:
+        """The state after a plain step to `z`."""
         size = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
         growth = size / state.size
         fast = state.fast & ~(growth > self.plain_below)

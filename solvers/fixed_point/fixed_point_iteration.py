@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...options.options import is_positive
+from ..interface.plain import PlainSteps, Point
 from ..interface.problem import Problem
 from ..interface.solver import Solver
 
@@ -55,6 +56,13 @@ class FixedPointIteration(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> FixedPointState:
         return FixedPointState(z, residual)
+
+    def plain_steps(self, problem: Problem, state: FixedPointState) -> PlainSteps:
+        def advance(z: Tensor, residual: Tensor) -> Point:
+            z = z.add(residual, alpha=self.damping)
+            return z, problem.residual(z)
+
+        return PlainSteps(advance, None, lambda _, now, __: FixedPointState(*now))
 
     def step(self, problem: Problem, state: FixedPointState) -> FixedPointState:
         z = state.z.add(state.residual, alpha=self.damping)

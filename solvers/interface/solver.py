@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...options.options import Options
 from .goal import Goal
+from .plain import PlainSteps
 from .problem import Problem
 
 
@@ -79,6 +80,10 @@ class Solver(Options, ABC):
     def most_patience(self) -> float:
         """Steps without progress after which the method makes none, if fewer than `Stopping.patience`."""
         return math.inf
+
+    def plain_steps(self, problem: Problem, state: Any) -> PlainSteps | None:
+        """The next steps, if they are plain ones that the driver may take by itself; else `None`."""
+        return None
 
     @abstractmethod
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> Any:

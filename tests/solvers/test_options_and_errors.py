@@ -14,6 +14,7 @@ from implicitly import (
     Anderson,
     BiCGStab,
     Broyden,
+    DenseLU,
     Exact,
     FixedPointIteration,
     LevenbergMarquardt,
@@ -72,14 +73,15 @@ def test_an_unknown_option_names_the_nearest_valid_one(
 
 
 def test_a_solver_without_options_says_so() -> None:
-    with pytest.raises(TypeError, match="NeumannSeries has no option 'terms'.*none"):
-        NeumannSeries(terms=3)
+    with pytest.raises(TypeError, match="DenseLU has no option 'terms'.*none"):
+        DenseLU(terms=3)
 
 
 OUT_OF_RANGE: list[tuple[Any, str, list[Any]]] = [
     (Anderson, "memory", [0, -1, 2.5, "5", None]),
     (Anderson, "mixing", [0.0, -0.5, math.nan, math.inf, "1"]),
     (Anderson, "kind", ["III", 2, None]),
+    (NeumannSeries, "below", [0.0, -0.5, math.nan, "1"]),
     (Anderson, "regularisation", [0.0, -1e-8, math.nan, math.inf]),
     (Anderson, "restart", [0, -3, 2.5]),
     (Anderson, "safeguard", [0.5, math.nan, -1.0]),
