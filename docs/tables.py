@@ -16,6 +16,8 @@ FAMILIES = {
     "fixed_point": "Fixed-point iterations",
     "quasi_newton": "Quasi-Newton methods",
     "newton": "Newton's method and its relatives",
+    "least_squares": "Least squares",
+    "minimisation": "Minimisation",
     "scalar": "Scalar equations",
     "composed": "Solvers made of solvers",
     "causal": "Recurrences and causal equations",
@@ -23,6 +25,7 @@ FAMILIES = {
     "compiled": "Compiled code",
     "adapters": "Other libraries",
 }
+FINDS = {"least_squares": "least squares", "minimisation": "minima, least squares"}
 BEGIN, END = "<!-- solvers: written by docs/tables.py -->", "<!-- end of solvers -->"
 INTERFACE = ROOT / "docs/reference/interface.txt"
 
@@ -50,7 +53,8 @@ def table() -> str:
     for kinds in by_family().values():
         for kind in kinds:
             if issubclass(kind, Solver) and kind.suits:
-                finds = "linear equations" if kind.linear_only else "fixed points, roots"
+                equations = "linear equations" if kind.linear_only else "fixed points, roots"
+                finds = FINDS.get(family_of(kind), equations)
                 rows.append(f"| `{kind.__name__}` | {finds} | {kind.needs} | {kind.suits} |")
     return "\n".join(rows)
 

@@ -10,10 +10,12 @@ from .functional import fixed_point, root
 from .given_solution import implicit_function
 from .gradients import (
     Exact,
+    GaussNewtonApproximation,
     Gradient,
     ImplicitGradient,
     JacobianFree,
     LinearSolve,
+    MinimumNorm,
     Neumann,
     Phantom,
     ReconstructionError,
@@ -26,6 +28,18 @@ from .gradients import (
 from .graphs.graph_layer import GraphLayer, package
 from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
+from .optimality import (
+    onto_ball,
+    onto_box,
+    onto_simplex,
+    projected_gradient,
+    proximal_gradient,
+    sinkhorn,
+    soft_threshold,
+    transport_plan,
+)
+from .optimisation import least_squares, minimise
+from .programmes import QuadraticProgramme, quadratic_programme
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -39,6 +53,7 @@ __all__ = [
     "ChangedFunctionWarning",
     "ComplexStepError",
     "Exact",
+    "GaussNewtonApproximation",
     "Gradient",
     "GraphLayer",
     "GraphSolution",
@@ -47,10 +62,12 @@ __all__ = [
     "InPlaceError",
     "JacobianFree",
     "LinearSolve",
+    "MinimumNorm",
     "MissingDerivativeError",
     "Neumann",
     "NumbaEquation",
     "Phantom",
+    "QuadraticProgramme",
     "ReconstructionError",
     "Recording",
     "ReuseInverse",
@@ -61,7 +78,18 @@ __all__ = [
     "WrongDerivativeError",
     "fixed_point",
     "implicit_function",
+    "least_squares",
+    "minimise",
+    "onto_ball",
+    "onto_box",
+    "onto_simplex",
     "package",
+    "projected_gradient",
+    "proximal_gradient",
+    "quadratic_programme",
     "recurrence",
     "root",
+    "sinkhorn",
+    "soft_threshold",
+    "transport_plan",
 ]

@@ -24,6 +24,7 @@ from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .outcome import CallOutcome, Record
 from .rule import Asking, Call
 from .settings import Settings
+from .stationarity import Stationarity
 from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.autocast import without_autocast
@@ -236,7 +237,7 @@ def solve_equation(
     if isinstance(function, ArrayFunction):
         function, described, settings = array_call(function, settings)
     if keywords:
-        function, args = _with_keywords(function, args, keywords)
+        function, args = with_keywords(function, args, keywords)
     refuse_tracing(described)
     identity = None
     # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
@@ -331,7 +332,7 @@ def _solution(given: UserFunction, record: Record, outcome: CallOutcome) -> Solu
     return replace(solution, aux=given.auxiliary(outcome.value))
 
 
-def _with_keywords(
+def with_keywords(
     function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The function with its keyword arguments as the last of its arguments."""
@@ -361,6 +362,9 @@ def _call(
         derivatives=None
         if settings.derivatives is None
         else given.derivatives(settings.derivatives),
+        objective=function.form(given.bind_objective)
+        if isinstance(function, Stationarity)
+        else None,
     )
     return Call(
         equation,

@@ -25,7 +25,7 @@ from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
 from .surroundings.kinds import in_the_way
-from .surroundings.module import PureModule, check_devices, initialise
+from .surroundings.module import PureModule, initialise
 
 
 class ImplicitLayer(nn.Module):
@@ -177,11 +177,13 @@ class ImplicitLayer(nn.Module):
             known = PREPARED.solved(module, z0, inputs, self.settings)
             if known is not None:
                 return known
+        pure = PureModule(module, tuple(keywords))
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
         if start:
-            check_devices(module, start[0])
-        initialise(module, z0, inputs, keywords)
-        pure = PureModule(module, tuple(keywords))
+            pure.check_devices(start[0])
+        if pure.is_lazy:
+            initialise(module, z0, inputs, keywords)
+            pure = PureModule(module, tuple(keywords))
         settings = self.settings
         if settings.batched_args is not None:
             # Keep the same solver object from call to call: it may remember.

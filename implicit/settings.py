@@ -25,6 +25,7 @@ from .surroundings.failure import POLICIES, FailurePolicy
 
 # Where plain steps multiply the residual by at most this, an extrapolation saves hardly an evaluation.
 _FAST = 0.7
+_EXACT = Exact()
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Settings:
     @property
     def chosen_gradient(self) -> ImplicitGradient | TapedGradient:
         """The gradient mode asked for, or `Exact()`."""
-        return cast("ImplicitGradient | TapedGradient", self.gradient or Exact())
+        return cast("ImplicitGradient | TapedGradient", self.gradient or _EXACT)
 
 
 def _instance(argument: str, value: object, kind: type, example: str) -> None:

@@ -14,10 +14,11 @@ class Options:
     """Base class of frozen dataclasses of options; an error about an unknown one has the nearest name."""
 
     def __new__(cls, *args: Any, **options: Any) -> Options:
-        valid = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
-        for name in options:
-            if name not in valid:
-                raise TypeError(_unknown(cls.__name__, name, valid))
+        if options:
+            valid = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+            for name in options:
+                if name not in valid:
+                    raise TypeError(_unknown(cls.__name__, name, valid))
         return super().__new__(cls)
 
 

@@ -5,7 +5,7 @@
 (`roots`).
 """
 
-from . import applications, classical, generators
+from . import applications, classical, generators, least_squares
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 
@@ -17,6 +17,7 @@ __all__ = [
     "classical",
     "generators",
     "get",
+    "least_squares",
     "names",
     "register",
     "tags",

@@ -20,8 +20,11 @@ from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
 from .interface.check import Callback, Check
 from .interface.compiled_systems import CompilationError, CompiledSystems
+from .interface.derivative import Derivative
 from .interface.goal import Goal
-from .interface.problem import Derivative, Linearization, Problem
+from .interface.loss import Arctan, Cauchy, Huber, Loss, SoftL1
+from .interface.objective import Objective
+from .interface.problem import Linearization, Problem
 from .interface.solution import (
     Counts,
     DomainError,
@@ -34,6 +37,7 @@ from .interface.solution import (
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
+from .least_squares.gauss_newton import GaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -42,6 +46,9 @@ from .linear.gmres import GMRES
 from .linear.lsmr import LSMR
 from .linear.neumann_series import NeumannSeries
 from .linear.sparse_lu import KnownPattern, SparseLU
+from .minimisation.descent import LBFGS, GradientDescent
+from .minimisation.krylov_region import NewtonCG
+from .minimisation.newton_trust_region import NewtonTrustRegion
 from .newton.globalisation import Globalisation
 from .newton.levenberg_marquardt import LevenbergMarquardt
 from .newton.line_search import LineSearch, NonmonotoneLineSearch
@@ -57,13 +64,16 @@ __all__ = [
     "CG",
     "DFSANE",
     "GMRES",
+    "LBFGS",
     "LSMR",
     "Aitken",
     "Anderson",
+    "Arctan",
     "BiCGStab",
     "Bracketing",
     "Broyden",
     "Callback",
+    "Cauchy",
     "CausalNewton",
     "Check",
     "CompilationError",
@@ -75,21 +85,28 @@ __all__ = [
     "DomainError",
     "FixedPointIteration",
     "FlatSolution",
+    "GaussNewton",
     "GivenSolution",
     "Globalisation",
     "Goal",
+    "GradientDescent",
     "GraphError",
     "Homotopy",
+    "Huber",
     "KnownPattern",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",
+    "Loss",
     "NeumannSeries",
     "Newton",
+    "NewtonCG",
     "NewtonKrylov",
+    "NewtonTrustRegion",
     "NonmonotoneLineSearch",
     "NotCompiledWarning",
     "NumbaRoot",
+    "Objective",
     "Polyalgorithm",
     "Problem",
     "PseudoTransient",
@@ -97,6 +114,7 @@ __all__ = [
     "RunOutcome",
     "ScipyRoot",
     "ScipyRootScalar",
+    "SoftL1",
     "Solution",
     "SolveError",
     "SolveWarning",

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...solvers import Problem, Solver
 from ...solvers.interface.compiled_systems import NoDerivativeError
+from ...solvers.interface.derivative import Derivative
 from ...solvers.interface.golden import golden_signs
-from ...solvers.interface.problem import Derivative
 from ..equations.layout import Layout, Leaves
 from .given import GivenDerivatives, WrongDerivativeError
 from .products import Coloured, derivative_of

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers.interface.problem import Derivative
+from ...solvers.interface.derivative import Derivative
 from ..equations.layout import Layout, Leaves
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from .differentiation import Product, pullback, pushforward, transforming, unwra
 from .exchange import Substitute
 from .identity import Identity
 from .layout import Leaves
+from .objectives import ObjectiveForm
 
 if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
@@ -185,6 +186,7 @@ class GivenEquation(Equation):
         compiled: The compiled form of the equation, if there is one.
         identified: Gives the identity of the function between calls; `None` if it has none.
         derivatives: The derivatives that the caller gives; under `vmap` there are those of autograd.
+        objective: The objective whose gradient the function is, if it is one.
     """
 
     given: Callable[[Leaves], Product]
@@ -199,14 +201,23 @@ class GivenEquation(Equation):
     causal: bool = False
     identified: Callable[[], Identity] | None = None
     derivatives: CallDerivatives | None = None
+    objective: ObjectiveForm | None = None
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
+        return self._filled(self.given, args)
+
+    def objective_at(self, args: Leaves) -> Product:
+        """The objective, or its residuals, as a function of `z` at these arguments."""
+        assert self.objective is not None  # for the type checker
+        return self._filled(self.objective.given, args)
+
+    def _filled(self, given: Callable[[Leaves], Product], args: Leaves) -> Product:
         if not self.captured:
-            return self.given(args)
+            return given(args)
         own, captured = args[: -len(self.captured)], args[-len(self.captured) :]
-        function = self.given(own)
-        if all(given is leaf for given, leaf in zip(captured, self.captured, strict=True)):
+        function = given(own)
+        if all(one is leaf for one, leaf in zip(captured, self.captured, strict=True)):
             return function
 
         def substituted(z: Leaves) -> Leaves:
@@ -251,13 +262,19 @@ class GivenEquation(Equation):
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         axes = tuple(0 if is_mapped else None for is_mapped in mapped)
 
-        def given(args: Leaves) -> Product:
-            return lambda z: torch.vmap(
-                self.evaluate, in_dims=((0,) * len(z), axes), randomness=randomness
-            )(z, args)
+        def over_axis(evaluate: Callable[[Leaves, Leaves], Leaves]) -> Callable[[Leaves], Product]:
+            return lambda args: (
+                lambda z: torch.vmap(
+                    evaluate, in_dims=((0,) * len(z), axes), randomness=randomness
+                )(z, args)
+            )
+
+        objective = self.objective
+        if objective is not None:
+            objective = objective.with_given(over_axis(lambda z, args: self.objective_at(args)(z)))
 
         return _MappedEquation(
-            given=given,
+            given=over_axis(self.evaluate),
             form=self.form,
             batch_dims=self.batch_dims + 1,
             captured=self.captured,
@@ -266,6 +283,7 @@ class GivenEquation(Equation):
             compiled=None if self.compiled is None else self.compiled.vmapped(axes),
             causal=self.causal,
             identified=lambda: self.identity() + Identity(("vmap", axes, randomness)),
+            objective=objective,
         )
 
 
@@ -277,5 +295,5 @@ class _MappedEquation(GivenEquation):
     def traceable(self) -> bool:
         return False
 
-    def at(self, args: Leaves) -> Product:
-        return self.given(args)
+    def _filled(self, given: Callable[[Leaves], Product], args: Leaves) -> Product:
+        return given(args)

@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...solvers.interface.problem import Derivative, Problem
+from ...solvers.interface.derivative import Derivative
+from ...solvers.interface.problem import Problem
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
 from .differentiation import (
@@ -22,6 +23,7 @@ from .differentiation import (
 )
 from .equation import Equation, GivenEquation
 from .layout import Layout, Leaves
+from .objectives import flat_objective
 
 
 def flat_problem(
@@ -55,6 +57,9 @@ def flat_problem(
     )
     if equation.derivatives is not None:
         problem = equation.derivatives.applied(problem, layout, args)
+    if isinstance(equation, GivenEquation) and equation.objective is not None:
+        at_args = equation.objective_at(args)
+        problem.objective = flat_objective(equation.objective, at_args, layout, problem.counts)
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):
         return problem
@@ -65,7 +70,10 @@ def flat_problem(
             for arg, is_batched in zip(args, batched, strict=True)
         )
         smaller = flat_problem(equation, layout.restricted(len(index)), some, precision)
-        return replace(smaller, counts=problem.counts, restrict=None)
+        objective = smaller.objective
+        if objective is not None:
+            objective = replace(objective, counts=problem.counts)
+        return replace(smaller, counts=problem.counts, restrict=None, objective=objective)
 
     return replace(problem, restrict=restrict)
 

@@ -1,6 +1,7 @@
 """Gradient modes: exact derivatives of a solution by default, and approximations that say so."""
 
 from .exact import Exact
+from .least_squares import GaussNewtonApproximation, MinimumNorm
 from .mode import Gradient, ImplicitGradient, LinearSolve, Recording, TapedGradient
 from .phantom import Phantom
 from .reuse_inverse import ReuseInverse
@@ -10,10 +11,12 @@ from .unrolled import Unrolled
 
 __all__ = [
     "Exact",
+    "GaussNewtonApproximation",
     "Gradient",
     "ImplicitGradient",
     "JacobianFree",
     "LinearSolve",
+    "MinimumNorm",
     "Neumann",
     "Phantom",
     "ReconstructionError",

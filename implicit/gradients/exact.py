@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...solvers import GMRES, Compiled, DenseLU, Polyalgorithm, Solver, Stopping
+from ...solvers import GMRES, Compiled, DenseLU, Polyalgorithm, SolveError, Solver, Stopping
 from ..equations.layout import Leaves
 from .mode import ImplicitGradient, LinearSolve
+
+_SINGULAR = (
+    "No derivative exists where the Jacobian is singular, as where the solution is one of many: "
+    "gradient=MinimumNorm() then gives the smallest that keeps the equation true."
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class Exact(ImplicitGradient):
 
     def solve_linear(self, linear: LinearSolve) -> Leaves:
         small = linear.equation.small(linear.equation.constant(linear.args))
-        return linear.solve(self.solver or self._default(small), self.stopping)
+        try:
+            return linear.solve(self.solver or self._default(small), self.stopping)
+        except SolveError as error:
+            error.args = (f"{error}\n{_SINGULAR}", *error.args[1:])
+            raise
 
     def _default(self, small: bool) -> Solver:
         if small:

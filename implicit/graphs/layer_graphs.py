@@ -18,6 +18,7 @@ from ...solvers.graph.loop import Asked
 from ...solvers.graph.methods import method_of
 from ...solvers.graph.run import loop_of, rule_numbers
 from ...solvers.interface.solver import Solver
+from ...solvers.interface.stopping import DEFAULTS
 from ..equations.derived import AdjointEquation, Packed
 from ..equations.equation import GivenEquation
 from ..equations.layout import Layout, Leaves
@@ -58,7 +59,7 @@ def _adjoint_solver(settings: Settings) -> tuple[Solver, Stopping] | None:
     if type(solver) is Compiled:
         solver = solver.solver
     method_of(solver)
-    return solver, gradient.stopping or Stopping()
+    return solver, gradient.stopping or DEFAULTS
 
 
 class GraphSolution(NamedTuple):
@@ -121,7 +122,7 @@ class LayerGraphs(nn.Module):
         equation = GivenEquation(given.bind, settings.form, 1, described=given.described)
         layout = Layout.of(given.start, 1)
         example = Example(layout, tuple(t.detach() for t in given.tensors), given.start[0].device)
-        self._rule = settings.chosen_stopping or Stopping()
+        self._rule = settings.chosen_stopping or DEFAULTS
         self._solver, self._form = solver, settings.form
         self._mode = type(settings.chosen_gradient).__name__
         self._accepts = settings.on_failure == "accept"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...solvers import Solution, Stopping
 from ...solvers.graph.loop import Asked
 from ...solvers.graph.run import CompiledLoop
+from ...solvers.interface.stopping import DEFAULTS
 from ...solvers.interface.traced import TracedEquation
 from ..equations.capture import captured_leaves, graph_clock
 from ..equations.differentiation import transforming
@@ -233,7 +234,7 @@ def prepared_by(
     given, parameters = tensors[:inputs], tensors[inputs:]
     if not _ordinary((*start, *given)) or len({id(t) for t in tensors}) < len(tensors):
         return
-    rule = stopping or Stopping()
+    rule = stopping or DEFAULTS
     z = found.layout.flatten(start)
     asked = loop.asked_plainly(rule, z, found.layout.dtype)
     constants = traced.inputs[len(tensors) + len(captured) :]

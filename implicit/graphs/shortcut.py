@@ -24,6 +24,7 @@ from ...solvers.graph.methods import method_of
 from ...solvers.graph.run import CompiledLoop, Run, loop_key
 from ...solvers.interface.norms import rms_unit
 from ...solvers.interface.solver import Solver
+from ...solvers.interface.stopping import DEFAULTS
 from ...solvers.interface.tolerance import threshold
 from ...solvers.interface.traced import Part, TracedEquation
 from ..equations.derived import AdjointEquation, Packed
@@ -115,7 +116,7 @@ def straight(
     equation: Equation, solver: Solver, stopping: Stopping | None, start: Leaves, args: Leaves
 ) -> Straight | None:
     """The fixed point of an equation by its compiled graph; `None` if that does not solve every system."""
-    rule = stopping or Stopping()
+    rule = stopping or DEFAULTS
     layout = Layout.of(start, equation.batch_dims)
     if layout.narrows or not _only_steps(rule) or layout.systems == 0:
         return None
@@ -160,7 +161,7 @@ def adjoint(
     Returns:
         The outcome of the adjoint, its work, the value of the function at the solution, and the gradients.
     """
-    rule = stopping or Stopping()
+    rule = stopping or DEFAULTS
     derived = AdjointEquation(equation, len(z))
     layout = Layout.of(z, equation.batch_dims)
     if layout.narrows or not _only_steps(rule) or layout.systems == 0:

@@ -19,7 +19,7 @@ from torch.utils._pytree import (
 
 from ..equations.layout import Leaves
 from .kinds import RAGGED, in_the_way, is_masked, is_ragged
-from .records import opened
+from .records import opened, opened_flat
 
 
 def is_argument(leaf: Any) -> bool:
@@ -48,7 +48,7 @@ class Tree:
         Raises:
             TypeError: A tensor is of a kind that PyTorch does not differentiate here.
         """
-        leaves, spec = tree_flatten(opened(tree))
+        leaves, spec = opened_flat(tree)
         positions = tuple(i for i, leaf in enumerate(leaves) if is_argument(leaf))
         tensors = tuple(leaves[i] for i in positions)
         for tensor in tensors:

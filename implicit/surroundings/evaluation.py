@@ -20,6 +20,7 @@ from ..equations.differentiation import Product, coarsest, constants, transformi
 from ..equations.exchange import Substitute, exchanged
 from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
+from ..stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
 from .auxiliary import parts_of
@@ -85,18 +86,28 @@ class UserFunction:
 
     def bind(self, args: Leaves) -> Product:
         """The function of the unknown's leaves for these tensors among the arguments."""
-        return self._bound(args, self._residual if self.has_aux else self._value)
+        return self._bound(self.function, args, self._residual if self.has_aux else self._value)
+
+    def bind_objective(self, args: Leaves) -> Product:
+        """The objective, or its residuals, whose gradient the function is."""
+        assert isinstance(self.function, Stationarity)  # for the type checker
+        return self._bound(self.function.parts, args, lambda value, z: (value,))
 
     def _residual(self, value: Any, z: Leaves) -> Leaves:
         return self._value(parts_of(self.described, value)[0], z)
 
-    def _bound(self, args: Leaves, taken: Callable[[Any, Leaves], Leaves]) -> Product:
-        """The part of the function's value that `taken` takes, given `z`."""
+    def _bound(
+        self,
+        function: Callable[..., Any],
+        args: Leaves,
+        taken: Callable[[Any, Leaves], Leaves],
+    ) -> Product:
+        """The part of the value of `function` that `taken` takes, given `z`."""
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
             try:
-                value = self.replay.run(lambda: self.function(self._unknown.build(z), *filled))
+                value = self.replay.run(lambda: function(self._unknown.build(z), *filled))
             except (RuntimeError, NotImplementedError) as error:
                 explain_transforms(self.described, error)
                 raise
@@ -206,7 +217,7 @@ class UserFunction:
             others[:] = [[None if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec]
             return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
-        found = self._bound(self.tensors, tensors_of)(z)
+        found = self._bound(self.function, self.tensors, tensors_of)(z)
         # A function that differentiates itself was given a leaf of its own in place of a constant.
         if self._lending.recorded and not any(leaf.requires_grad for leaf in z):
             found = constants(found)

@@ -37,6 +37,8 @@ _ADVICE = {
     Status.LINEAR_SOLVE_FAILED: "the Jacobian may be singular there: use another linear solver or start",
     Status.DISCONTINUITY: "check the equation for a pole or a jump inside of the bracket, and give a bracket "
     "without one",
+    Status.NOT_A_MINIMUM: "start elsewhere, off the points at which the gradient vanishes by symmetry",
+    Status.UNBOUNDED: "check the sign of the objective, and bound it from below",
     Status.NO_SIGN_CHANGE: "give Bracketing(lower=..., upper=...) whose ends have residuals of different "
     "signs and hold the start, or use a solver that needs no bracket",
 }

@@ -62,6 +62,24 @@ class PureModule:
         """True if the first evaluation changed a buffer."""
         return bool(self._before)
 
+    @property
+    def is_lazy(self) -> bool:
+        """True if a parameter or buffer has no shape yet."""
+        return any(map(is_lazy, (*self.parameters.values(), *self.buffers.values())))
+
+    def check_devices(self, z: Tensor) -> None:
+        """Raise a `ValueError` if a parameter or buffer is on another device than the unknown."""
+        for kind, tensors in (("parameter", self.parameters), ("buffer", self.buffers)):
+            for name, tensor in tensors.items():
+                # PyTorch accepts a scalar tensor on the CPU with tensors of any device.
+                apart = tensor.device != z.device
+                if apart and not (tensor.ndim == 0 and tensor.device.type == "cpu"):
+                    raise ValueError(
+                        f"{kind} {name!r} of {type(self.module).__name__} is on {tensor.device}, but the "
+                        f"unknown z0 is on {z.device}; move the layer, layer.to({str(z.device)!r}), or "
+                        "its inputs"
+                    )
+
     def held(self) -> Leaves:
         """The tensors that the module holds now, in the order of parameters and buffers."""
         return tuple(
@@ -153,8 +171,6 @@ def initialise(
 
     It is made in evaluation mode, so that it changes no statistics and draws no masks.
     """
-    if not any(map(is_lazy, (*module.parameters(), *module.buffers()))):
-        return
     training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -199,17 +215,3 @@ class Scripted:
                 "evaluation, and a solve needs many: call layer.eval(), or give the module itself for "
                 "torch.jit.script(module)"
             )
-
-
-def check_devices(module: nn.Module, z: Tensor) -> None:
-    """Raise a `ValueError` if a parameter or buffer is on another device than the unknown."""
-    named = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
-    for kind, tensors in named.items():
-        for name, tensor in tensors:
-            # PyTorch accepts a scalar tensor on the CPU with tensors of any device.
-            if tensor.device != z.device and not (tensor.ndim == 0 and tensor.device.type == "cpu"):
-                raise ValueError(
-                    f"{kind} {name!r} of {type(module).__name__} is on {tensor.device}, but the "
-                    f"unknown z0 is on {z.device}; move the layer, layer.to({str(z.device)!r}), or "
-                    "its inputs"
-                )

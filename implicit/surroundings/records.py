@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import (
     Context,
+    TreeSpec,
     register_pytree_node,
     tree_flatten,
     tree_leaves,
@@ -43,10 +44,16 @@ def opened(tree: Any) -> Any:
 
     `tree_unflatten` gives instances again: copies with other fields, made without their `__init__`.
     """
+    return tree_unflatten(*opened_flat(tree))
+
+
+def opened_flat(tree: Any) -> tuple[list[Any], TreeSpec]:
+    """The leaves and the structure of `opened(tree)`."""
     leaves, spec = tree_flatten(tree)
     if not any(map(_is_instance, leaves)):
-        return tree
-    return tree_unflatten([_opened(leaf) if _is_instance(leaf) else leaf for leaf in leaves], spec)
+        return leaves, spec
+    opened = [_opened(leaf) if _is_instance(leaf) else leaf for leaf in leaves]
+    return tree_flatten(tree_unflatten(opened, spec))
 
 
 def _is_instance(leaf: Any) -> bool:

@@ -34,6 +34,7 @@ from ...solvers import (
 from ...solvers.driving.driver import solve
 from ...solvers.interface.norms import rms
 from ...solvers.interface.problem import Problem
+from ...solvers.interface.stopping import DEFAULTS
 
 _HALF = (torch.float16, torch.bfloat16)
 # Of a fixed point the residual shall fall to this fraction of a unit of rounding of the iterate.
@@ -50,7 +51,7 @@ _SCATTER = 2.5
 
 def refines(problem: Problem, stopping: Stopping | None) -> bool:
     """True at the default tolerance, without limits, where a function computes in half precision."""
-    rule = stopping or Stopping()
+    rule = stopping or DEFAULTS
     given = not rule.is_default or rule.atol is not None or rule.limited
     return problem.precision in _HALF and not given
 

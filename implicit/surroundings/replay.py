@@ -58,6 +58,7 @@ class Replay:
     def __init__(self, described: str, *trees: Any, known: bool = False) -> None:
         self._described = described
         # Devices of the unknown, the first tree, suffice where no numbers are drawn.
+        trees = trees if torch.cuda.is_initialized() else ()
         leaves = tree_leaves(trees[:1] if known else trees)
         devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
         self._inference = torch.is_inference_mode_enabled()

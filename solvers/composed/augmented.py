@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..interface.problem import Derivative, Linearization, Problem
+from ..interface.derivative import Derivative
+from ..interface.problem import Linearization, Problem
 
 Kind = Literal["newton", "fixed_point"]
 KINDS = ("newton", "fixed_point")

@@ -232,7 +232,7 @@ class _Relay:
 
     def _leave_edges(self, unmoved: np.ndarray) -> None:
         """Start beside a point at which the Jacobian of a system is not finite, though its value is."""
-        if self._nudged or not unmoved.any():
+        if self._nudged or self._problem.linear or not unmoved.any():
             return
         self._nudged = True
         sharp = unmoved & at_edge(self._problem, self._start)

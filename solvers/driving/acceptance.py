@@ -30,6 +30,7 @@ from .estimate import Estimate, estimated
 from .false_zeros import FALSE_ZERO, false_zeros
 from .ledger import Ledger
 from .limits import ResidualLimits
+from .minima import dense_is_possible, estimated_minimum
 from .progress import CONVERGED, MAX_STEPS, STALLED
 
 # The relative error of an unknown that is accepted at the default tolerance of each dtype; in half
@@ -312,6 +313,11 @@ class Acceptance:
         # The value is rounded, whatever the equation says.
         ledger.error = np.maximum(ledger.error, self._eps)
         asked = (stuck | explained) & ~self._settled
+        if (
+            self._active.whole.objective is not None
+        ):  # Its gradient at the start may be as small as rounding.
+            ended = (ledger.status == STALLED) | (ledger.status == MAX_STEPS)
+            asked |= ended & ~self._settled & np.isfinite(ledger.norm)
         if self._limits is not None:
             asked = self._within_limits(asked)
         if not asked.any():
@@ -360,7 +366,10 @@ class Acceptance:
         self._size = torch.maximum(self._size.abs(), problem.size(z))
         which = torch.from_numpy(claimed).to(z.device)
         try:
-            estimate = estimated(problem, z, self._size, self._demand.xtol, which)
+            if problem.objective is not None and dense_is_possible(z):
+                estimate = estimated_minimum(problem, z, self._size, self._demand.xtol)
+            else:
+                estimate = estimated(problem, z, self._size, self._demand.xtol, which)
         except NoDerivativeError:  # Then nothing is known of the error.
             self._possible = False
             return None

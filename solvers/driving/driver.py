@@ -25,12 +25,13 @@ from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.solution import FlatSolution, Status
 from ..interface.solver import RunOutcome, Solver, WholeSolver
-from ..interface.stopping import Stopping
+from ..interface.stopping import DEFAULTS, Stopping
 from ..interface.tolerance import Budget, Tolerance
 from . import plain_run
 from .end_states import EndStates
 from .ledger import Ledger
 from .limits import ResidualLimits
+from .minima import check_minima
 from .monitor import Monitor
 from .scaling import Units
 from .trials import guarded
@@ -90,7 +91,7 @@ def solve(
             f"{type(solver).__name__} solves linear equations only, and this equation is not known "
             "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
         )
-    stopping = stopping or Stopping()
+    stopping = stopping or DEFAULTS
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
         residual = problem.residual(z)
@@ -104,7 +105,7 @@ def solve(
     if units is not None:
         problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
         watcher, stopping = units.watcher(watcher), units.stopping(stopping, z)
-    ledger = Ledger(z, callback=watcher, trace=trace)
+    ledger, start = Ledger(z, callback=watcher, trace=trace), z
     limits = ResidualLimits.of(stopping, z)
     if tolerance is None:
         typical = None if limits is None else limits.typical()
@@ -127,6 +128,8 @@ def solve(
     else:
         _run_steps(problem, solver, z, residual, monitor, stopping, ends)
     monitor.acceptance.reconsider(monitor.rounding.within())
+    if problem.objective is not None:
+        check_minima(monitor.active.restore(), ledger, start)
     for system, why in raised.items():
         ledger.reasons.setdefault(system, why)
     solution = ledger.solution(problem.counts)

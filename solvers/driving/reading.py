@@ -41,7 +41,8 @@ def read(
         parts.append(end_status.to(norm.dtype))
     stacked = torch.stack(parts)
     host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
-    if own is None and state.z.shape[1] > 0 and not np.all((host[0] > 0) & (host[0] < np.inf)):
+    extreme = own is None and not np.all((host[0] > 0) & (host[0] < np.inf))
+    if extreme and bool(state.residual.any()):
         host = np.concatenate((_in_range(state.residual)[None], host[1:]))
     host = active.spread(host)
     reference = host[1] if relative_to_iterate else host[0] if first is None else first

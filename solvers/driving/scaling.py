@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..interface.check import Check, Watcher
-from ..interface.problem import Derivative, Problem
+from ..interface.derivative import Derivative
+from ..interface.problem import Problem
 from ..interface.solution import FlatSolution
 from ..interface.stopping import Stopping
 from .limits import ResidualLimits
@@ -42,15 +43,17 @@ class Units:
     def of(problem: Problem, z: Tensor, residual: Tensor) -> Units | None:
         """Units for systems that begin far out; `None` where none does.
 
-        Compiled systems keep theirs.
+        Compiled systems keep theirs, and so do objectives, whose minimisers have units of their own.
         """
-        if z.numel() == 0 or z.dtype not in _RANGES or problem.compiled is not None:
+        if problem.compiled is not None or problem.objective is not None:
+            return None
+        if z.numel() == 0 or z.dtype not in _RANGES:
             return None
         size, start = _largest(residual), _largest(z)
         together = problem.linear or problem.form == "fixed_point"
         if together:
             size = torch.maximum(size, start)
-        if _inside(size) and (together or _inside(start)):
+        if _inside(size if together else torch.stack((size, start))):
             return None
         equation = _unit(size)
         return Units(equation, equation if together else _unit(start))
@@ -146,10 +149,9 @@ def _largest(rows: Tensor) -> Tensor:
 def _inside(size: Tensor) -> bool:
     """True if no product of four numbers of these sizes leaves the range of their dtype."""
     low, high = _RANGES[size.dtype]
-    least, most = (bound.item() for bound in torch.aminmax(size))
-    if least == 0:  # A start at zero, or a system that is solved there.
-        least = torch.where(size > 0, size, high).amin().item()
-    return low < least and most < high
+    sizes = size.cpu().double().numpy()  # In the range of every dtype.
+    # A start at zero, or a system that is solved there.
+    return bool(((sizes == 0) | ((sizes > low) & (sizes < high))).all())
 
 
 def _unit(size: Tensor) -> Tensor:

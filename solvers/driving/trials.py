@@ -17,7 +17,9 @@ from types import CodeType
 import torch
 from torch import Tensor
 
-from ..interface.problem import Derivative, Problem
+from ..interface.derivative import Derivative
+from ..interface.objective import Objective
+from ..interface.problem import Problem
 from ..interface.solution import DomainError, SolveError
 
 _PACKAGE = __name__.partition(".")[0]
@@ -65,7 +67,28 @@ class Trials:
             function=self._value,
             linearize=None if linearize is None else self._linearized,
             restrict=None if restrict is None else self._restricted,
+            objective=self._objective(),
         )
+
+    def _objective(self) -> Objective | None:
+        objective = self._problem.objective
+        if objective is None:
+            return None
+        return replace(objective, function=lambda z: self._parts(objective, z))
+
+    def _parts(self, objective: Objective, z: Tensor) -> Tensor:
+        """Values or residuals of an objective, NaN for systems that raise."""
+        try:
+            return objective.function(z)
+        except Exception as error:
+            if not of_a_point(error):
+                raise
+            raises = torch.isnan(self._value(z)).all(dim=1)
+            if not bool(raises.any()):
+                raise
+            column = raises.unsqueeze(1)
+            parts = objective.function(torch.where(column, self._good, z))
+            return torch.where(column if parts.dim() == 2 else raises, torch.nan, parts)
 
     def _restricted(self, rows: Tensor) -> Problem:
         assert self._problem.restrict is not None  # for the type checker

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .compiled_systems import CompiledSystems
+from .derivative import Derivative
+from .objective import Objective
 from .solution import Counts
 from .traced import Part, TracedEquation
 
 Form = Literal["fixed_point", "root"]
 FORMS = ("fixed_point", "root")
-
-
-class Derivative(Protocol):
-    """The derivative of `function` at one point; every tensor is `(batch, n)`.
-
-    It may have an attribute `columns`: the number of products that `jacobian` takes, if not `n`.
-    """
-
-    def jvp(self, v: Tensor) -> Tensor: ...
-
-    def vjp(self, u: Tensor) -> Tensor: ...
-
-    def jacobian(self, like: Tensor) -> Tensor:
-        """All Jacobians, `(batch, n, n)`, in the dtype and on the device of `like`, `(batch, n)`."""
-        ...
 
 
 @dataclass
@@ -55,6 +42,7 @@ class Problem:
         precision: The dtype in which `function` computes, when coarser than the iterates' dtype.
         sizes: Gives the size of each unknown, `(batch, n)`; `None` for absolute values. Of the two parts of
             a complex number it is the modulus.
+        objective: The function whose gradient `function` is; `None` for an equation that is no gradient.
         counts: Work done so far.
 
     Examples:
@@ -74,6 +62,7 @@ class Problem:
     graph: Callable[[Part, Tensor], TracedEquation] | None = None
     precision: torch.dtype | None = None
     sizes: Callable[[Tensor], Tensor] | None = None
+    objective: Objective | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 

@@ -29,6 +29,8 @@ class Status(IntEnum):
     LINEAR_SOLVE_FAILED = 6
     NO_SIGN_CHANGE = 7
     DISCONTINUITY = 8
+    NOT_A_MINIMUM = 9
+    UNBOUNDED = 10
 
     @property
     def message(self) -> str:
@@ -45,6 +47,8 @@ _MESSAGES = {
     Status.LINEAR_SOLVE_FAILED: "the linear equation of a step could not be solved",
     Status.NO_SIGN_CHANGE: "no bracket over which the residual changes its sign",
     Status.DISCONTINUITY: "the residual changes its sign at a pole or a jump, without a root",
+    Status.NOT_A_MINIMUM: "the gradient vanishes at a saddle point or a maximum",
+    Status.UNBOUNDED: "the objective falls without bound",
 }
 
 

@@ -146,3 +146,7 @@ def _limits(given: Any) -> float | tuple[float, ...] | None:
     if not flat or not all(is_number(limit, 0) for limit in flat):
         raise ValueError(fault)
     return tuple(flat)
+
+
+DEFAULTS = Stopping()
+"""The rule where none is given."""

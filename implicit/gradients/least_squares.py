@@ -1,0 +1,133 @@
+"""Derivatives of minimisers whose Hessian is singular, or is left out in part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..equations.derived import DerivedEquation
+from ..equations.differentiation import Product, matrix, pullback, transposed
+from ..equations.equation import GivenEquation
+from ..equations.layout import Layout, Leaves
+from .mode import ImplicitGradient, LinearSolve
+
+# Singular values below so many times n roundings of the largest are zero.
+_RANK_UNITS = 8
+
+
+@dataclass(frozen=True)
+class MinimumNorm(ImplicitGradient):
+    """Of all derivatives that keep the equation true, the one of minimum norm: `ż = −J⁺ Ḟ`.
+
+    For an equation whose Jacobian is singular, as of least squares with fewer residuals than unknowns, the
+    solution is one of many and has no derivative of its own. The pseudo-inverse gives the smallest one; the
+    part of a cotangent that only moves along the solutions counts as zero. Where the Jacobian is regular this
+    is the implicit function theorem. The dense matrix is formed. Higher derivatives are those of the
+    pseudo-inverse, as long as the rank does not change (Golub & Pereyra 1973).
+
+    Source: Golub & Pereyra 1973; Golub & Van Loan 2013, section 5.5.
+
+    Examples:
+        >>> import torch, implicitly
+        >>> b = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+        >>> r = lambda z, b: z.sum().reshape(1) - b
+        >>> z0 = torch.zeros(2, dtype=torch.float64)
+        >>> z = implicitly.least_squares(r, z0, b, gradient=implicitly.MinimumNorm()).value
+        >>> z[0].backward()
+        >>> round(b.grad.item(), 6)
+        0.5
+    """
+
+    exact: ClassVar[bool] = True
+
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        equation, args = linear.equation, linear.args
+        constant = equation.constant(args)
+        layout = Layout.of(constant, equation.batch_dims)
+        operator = equation.bind(args).operator
+        assert operator is not None  # for the type checker: derived equations are affine
+        matrices = matrix(_on_flat(operator, layout), layout.flatten(constant))
+        if equation.form == "fixed_point":
+            matrices = matrices - torch.eye(matrices.shape[-1], dtype=matrices.dtype).to(matrices)
+        inverse = _pseudo_inverse(matrices)
+        return layout.unflatten(-_times(inverse, layout.flatten(constant)))
+
+
+@dataclass(frozen=True)
+class GaussNewtonApproximation(ImplicitGradient):
+    """Approximate: the Hessian of least squares without the curvature of the residuals, `Jᵀ w J`.
+
+    The derivative of the minimiser is exact where the residuals vanish or are linear; else its relative error
+    is of the size of `‖Σ r ∇²r‖ / ‖Jᵀ J‖`. It needs no second derivatives in the linear solve, and its
+    matrix is never indefinite. A deficient rank gives the derivative of minimum norm.
+
+    Raises:
+        TypeError: The call is not one of `least_squares`.
+
+    Source: Gould, Fernando, Cherian, Anderson, Santa Cruz & Guo 2016, section 3 (the exact derivative that
+    this simplifies); Nocedal & Wright 2006, section 10.3.
+
+    Examples:
+        >>> GaussNewtonApproximation()
+        GaussNewtonApproximation()
+    """
+
+    def solve_linear(self, linear: LinearSolve) -> Leaves:
+        equation, args = linear.equation, linear.args
+        parent = equation.parent
+        if not isinstance(parent, GivenEquation) or parent.objective is None:
+            raise TypeError(_NO_RESIDUALS)
+        if not parent.objective.residuals:
+            raise TypeError(_NO_RESIDUALS)
+        constant = equation.constant(args)
+        layout = Layout.of(constant, equation.batch_dims)
+        inverse = _pseudo_inverse(_weighted_jacobians(parent, equation, args, layout))
+        flat = layout.flatten(constant)
+        return layout.unflatten(-_times(inverse, _times(inverse.mT, flat)))
+
+
+_NO_RESIDUALS = (
+    "gradient=GaussNewtonApproximation() needs the residuals of least_squares, and this equation has none: "
+    "leave gradient out for the exact derivative"
+)
+
+
+def _weighted_jacobians(
+    parent: GivenEquation, equation: DerivedEquation, args: Leaves, layout: Layout
+) -> Tensor:
+    """`√w J` at the solution, `(batch, m, n)`, differentiable."""
+    assert parent.objective is not None  # for the type checker
+    z, own = args[: equation.leaves], args[2 * equation.leaves :]
+    function, loss = parent.objective_at(own), parent.objective.loss
+
+    def residual(flat: Tensor) -> Leaves:
+        value = function(layout.unflatten(flat))[0]
+        return (value.reshape(layout.systems, -1).to(layout.dtype),)
+
+    flat = layout.flatten(z)
+    (value,), back = pullback(residual, (flat,))
+    if value.shape[1] <= flat.shape[1]:
+        jacobian = matrix(lambda u: back((u,))[0], value).mT
+    else:
+        forward = transposed(back, (value,))
+        jacobian = matrix(lambda v: forward((v,))[0], flat)
+    if loss is None:
+        return jacobian
+    return loss.weight_of(value).sqrt().unsqueeze(2) * jacobian
+
+
+def _on_flat(product: Product, layout: Layout):  # type: ignore[no-untyped-def]
+    return lambda flat: layout.flatten(product(layout.unflatten(flat)))
+
+
+def _pseudo_inverse(matrices: Tensor) -> Tensor:
+    largest = max(matrices.shape[-2:])
+    rtol = _RANK_UNITS * largest * torch.finfo(matrices.dtype).eps
+    return torch.linalg.pinv(matrices, rtol=rtol)
+
+
+def _times(matrices: Tensor, rows: Tensor) -> Tensor:
+    return torch.einsum("bij,bj->bi", matrices, rows)

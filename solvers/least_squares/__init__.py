@@ -1,0 +1,1 @@
+"""Least squares: Gauss–Newton models with trust regions, dense and by products."""

@@ -1,0 +1,1 @@
+"""Minimisers: trust regions on dense and on large Hessians, limited-memory BFGS, gradient descent."""
