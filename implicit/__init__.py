@@ -1,10 +1,13 @@
 """Implicit functions in autograd: equations, the one derivative rule, gradient modes, the layer."""
 
+from .arrays.array_function import ArrayFunction
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation
+from .derivatives.given import WrongDerivativeError
 from .equations.capture import CapturedTensorError
 from .equations.differentiation import MissingDerivativeError
 from .functional import fixed_point, root
+from .given_solution import implicit_function
 from .gradients import (
     Exact,
     GaussNewtonApproximation,
@@ -44,6 +47,7 @@ from .surroundings.tracing import TracingError
 from .surroundings.writes import InPlaceError
 
 __all__ = [
+    "ArrayFunction",
     "Autocast",
     "CapturedTensorError",
     "ChangedFunctionWarning",
@@ -71,7 +75,9 @@ __all__ = [
     "TapedGradient",
     "TracingError",
     "Unrolled",
+    "WrongDerivativeError",
     "fixed_point",
+    "implicit_function",
     "least_squares",
     "minimise",
     "onto_ball",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any
 
 from ..solvers import Callback, Solution, SolveError, Solver, Stopping
+from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
-from .equations.differentiation import coarsest, constants, transforming
+from .derivatives.given import GivenDerivatives
+from .equations.differentiation import coarsest, constants, derivative_wanted, transforming
 from .equations.equation import Equation, GivenEquation
 from .equations.exchange import set_aside
 from .equations.hooks import without_hooks
@@ -21,7 +23,7 @@ from .graphs.prepared import prepared_by
 from .graphs.shortcut import CAPTURED, by_graph, inner, straight
 from .optimisation.stationarity import Stationarity
 from .outcome import CallOutcome, Record
-from .rule import Asking, Call, derivative_wanted
+from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
@@ -33,6 +35,7 @@ from .surroundings.keywords import WithKeywords, check_keywords
 from .surroundings.module import PureModule
 from .surroundings.replay import Replay
 from .surroundings.tracing import refuse_tracing
+from .surroundings.watching import watching_of
 
 
 @outside_of_graphs
@@ -50,6 +53,12 @@ def root(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    has_aux: bool = False,
+    jacobian: Callable[..., Any] | None = None,
+    sparsity: Any = None,
+    preconditioner: Callable[[Any], Any] | None = None,
+    progress: bool = False,
+    history: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
@@ -73,13 +82,26 @@ def root(
         batched_args: With `batch_dims=1`, for each argument, keyword arguments last, true if its first axis
             indexes the systems. Systems that have ended are then dropped from the evaluation.
         trace: Record the residual norms of every check in `Solution.trace`.
-        callback: Called at every check with the step and the residual norms of all systems; a true
-            result ends the solve.
+        callback: Called at every check with a `Check` (step, residual norms, statuses, iterate), or, if it
+            takes two arguments, with the step and the norms; a true result ends the solve.
         causal: The systems along the last of the `batch_dims` axes are time steps, and each may depend
             on the ones before it. A solver's coefficients are then per time step, so that the future does
             not change the past at any iteration. A time step converges only once all before it have
             ended, so that its residual is that of the value returned. The adjoint, which runs against
             time, takes each sequence as one system.
+        has_aux: `F` returns a pair, the residual and any pytree beside it. `Solution.aux` is that pytree
+            at the solution, by one more evaluation; derivatives of its tensors go through `z` as well.
+        jacobian: Gives `∂F/∂z` at `(z, *args)` for solvers, in place of autograd: a tensor or array
+            `(*batch, n, n)` for `n` unknowns of a system in their flattened order, a sparse matrix of SciPy
+            or PyTorch for one system, or a pair of functions `v ↦ J v` and `u ↦ Jᵀ u` of tensors like `z`.
+            Derivatives of the solution go on from autograd.
+        sparsity: The places of `∂F/∂z` of every system, as a matrix with an entry at each: sparse, or a
+            tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian.
+        preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
+            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods.
+        progress: Write a line to standard error at the first check, then twice a second at most, and once
+            all systems have ended.
+        history: Keep the iterates of all checks in `Solution.history`.
         keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
@@ -91,6 +113,8 @@ def root(
             equations meets a nonlinear one.
         ValueError: Shapes do not fit, `z0` is not finite, an option is out of range.
         CapturedTensorError: `F` closes over a tensor whose derivative would be lost.
+        WrongDerivativeError: `jacobian`, `sparsity` or `preconditioner` is wrong at the first point where it
+            is used, by one product of autograd.
         InPlaceError: `F` changes an argument in place.
         TracingError: Operations are being traced (`torch.func.linearize`, `make_fx`, `torch.export`).
 
@@ -105,7 +129,8 @@ def root(
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal,
+        causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+        progress, history,
     )  # fmt: skip
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
@@ -125,6 +150,12 @@ def fixed_point(
     trace: bool = False,
     callback: Callback | None = None,
     causal: bool = False,
+    has_aux: bool = False,
+    jacobian: Callable[..., Any] | None = None,
+    sparsity: Any = None,
+    preconditioner: Callable[[Any], Any] | None = None,
+    progress: bool = False,
+    history: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
@@ -143,6 +174,12 @@ def fixed_point(
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        has_aux: `f` returns a pair, the next iterate and what is to be `Solution.aux`; see `root`.
+        jacobian: Gives `∂f/∂z`; see `root`.
+        sparsity: The places of `∂f/∂z`; see `root`.
+        preconditioner: Approximates `(1 − ∂f/∂z)⁻¹`; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates; see `root`.
         keywords: Arguments of `f` by name; see `root`.
 
     Returns:
@@ -153,6 +190,7 @@ def fixed_point(
         TypeError: See `root`.
         ValueError: See `root`.
         CapturedTensorError: See `root`.
+        WrongDerivativeError: See `root`.
         InPlaceError: See `root`.
         TracingError: See `root`.
 
@@ -167,7 +205,8 @@ def fixed_point(
     settings = Settings(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
-        causal,
+        causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+        progress, history,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
@@ -195,6 +234,8 @@ def solve_equation(
 ) -> Solution:
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
+    if isinstance(function, ArrayFunction):
+        function, described, settings = array_call(function, settings)
     if keywords:
         function, args = with_keywords(function, args, keywords)
     refuse_tracing(described)
@@ -202,22 +243,27 @@ def solve_equation(
     # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
     if by_graph(settings):
         replay = Replay(described, z0, args, known=True)
-        known = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+        known = UserFunction(
+            function, described, z0, args, settings.batch_dims, replay, settings.has_aux
+        )
         with inference.left(), set_aside():
             identity = known.identity()
             solution = _straight(known, settings, identity)
         if solution is not None:
             return solution
     replay = Replay(described, z0, args)
-    given = UserFunction(function, described, z0, args, settings.batch_dims, replay)
+    given = UserFunction(
+        function, described, z0, args, settings.batch_dims, replay, settings.has_aux
+    )
     with inference.left(), set_aside():
         with without_hooks():
             first = given.evaluate_first()
         call = _call(given, settings, first.captured)
+        watching = watching_of(settings, described) if settings.watched else None
         asking = Asking(
             on_failure=settings.on_failure,
             trace=settings.trace,
-            callback=settings.callback,
+            callback=None if watching is None else watching.watcher,
             first=None if transforming() else tuple(leaf.detach() for leaf in first.value),
             precision=replay.autocast_dtype(given.start[0].device) or coarsest(first.value),
             build=given.build,
@@ -226,12 +272,17 @@ def solve_equation(
             outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
         except SolveError as error:
             given.note_changes(error, first, asking.precision)
+            if watching is not None:
+                error.solution = replace(error.solution, history=watching.history)
             raise
         with without_hooks():
             given.finish(outcome.value)
         if identity is not None and not (given.moves_buffers or replay.random):
             CAPTURED.note(identity, first.captured)
-        return asking.record.solution(given.build(outcome.value), outcome)
+        solution = _solution(given, asking.record, outcome)
+    if watching is None or watching.history is None:
+        return solution
+    return replace(solution, history=watching.history)
 
 
 def _straight(given: UserFunction, settings: Settings, identity: Identity) -> Solution | None:
@@ -263,13 +314,22 @@ def _straight(given: UserFunction, settings: Settings, identity: Identity) -> So
         isinstance(given.function, PureModule)
         and given.takes_tensors
         and not given.function.keywords
+        and not given.has_aux
     ):
         module, parameters = given.function.module, len(given.function.parameters)
         prepared_by(
             module, settings, call, captured, given.tensors, found, settings.chosen_stopping, given.start,
             len(given.tensors) - parameters,
         )  # fmt: skip
-    return record.solution(given.build(outcome.value), outcome)
+    return _solution(given, record, outcome)
+
+
+def _solution(given: UserFunction, record: Record, outcome: CallOutcome) -> Solution:
+    """The solution of a call, with its auxiliary output if it has one."""
+    solution = record.solution(given.build(outcome.value), outcome)
+    if not given.has_aux:
+        return solution
+    return replace(solution, aux=given.auxiliary(outcome.value))
 
 
 def with_keywords(
@@ -299,6 +359,9 @@ def _call(
         compiled=function.form if isinstance(function, NumbaEquation) else None,
         causal=settings.causal,
         identified=given.identity if identity is None else lambda: identity,
+        derivatives=None
+        if settings.derivatives is None
+        else given.derivatives(settings.derivatives),
         objective=function.form(given.bind_objective)
         if isinstance(function, Stationarity)
         else None,

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
+from .derivatives.given import GivenDerivatives
 from .equations.capture import levels
 from .equations.differentiation import transforming
 from .functional import solve_equation
@@ -53,13 +54,20 @@ class ImplicitLayer(nn.Module):
         trace: Record the residual norms of every check in `solution.trace`.
         callback: Called at every check; see `root`.
         causal: The systems along the last batch axis are time steps of a causal equation; see `root`.
+        has_aux: `f` returns a pair, its value and any pytree beside it, and the layer returns a pair, the
+            solution and that pytree at the solution; see `root`.
+        jacobian: Gives `∂f/∂z` from `(z, *inputs, **keywords)`; see `root`.
+        sparsity: The places of `∂f/∂z`; see `root`.
+        preconditioner: Approximates the inverse Jacobian; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates in `solution.history`; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
             the backward pass.
 
     Shape:
-        Output: as the start, by default that of the first input.
+        Output: as the start, by default that of the first input; with `has_aux` the first of a pair.
 
     Raises:
         TypeError: `f` is not callable, or an option has the wrong type.
@@ -97,6 +105,12 @@ class ImplicitLayer(nn.Module):
         trace: bool = False,
         callback: Callback | None = None,
         causal: bool = False,
+        has_aux: bool = False,
+        jacobian: Callable[..., Any] | None = None,
+        sparsity: Any = None,
+        preconditioner: Callable[[Any], Any] | None = None,
+        progress: bool = False,
+        history: bool = False,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -107,7 +121,8 @@ class ImplicitLayer(nn.Module):
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
             None if batched_args is None else tuple(batched_args), trace, callback,
-            causal,
+            causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
+            progress, history,
         )  # fmt: skip
         self.graphs = Graphs()
         self._solution: Solution | None = None
@@ -138,7 +153,7 @@ class ImplicitLayer(nn.Module):
         else:
             solution = solve_equation(self.f, z0, inputs, self.settings, keywords=keywords)
         self._solution = solution.detach()
-        return solution.value
+        return (solution.value, solution.aux) if self.settings.has_aux else solution.value
 
     @property
     def solution(self) -> Solution | None:
@@ -229,7 +244,8 @@ def _unwrapped(solution: Solution) -> Solution:
         *_, innermost = levels(tensor)
         return innermost
 
-    leaves = [leaf for leaf in tree_leaves(solution.value) if isinstance(leaf, Tensor)]
+    given = (solution.value, solution.aux)
+    leaves = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
     if all(inner(leaf) is leaf for leaf in (solution.status, *leaves)):
         return solution
     solution.adjoints[:] = map(_unwrapped, solution.adjoints)
@@ -240,4 +256,5 @@ def _unwrapped(solution: Solution) -> Solution:
         residual_norm=inner(solution.residual_norm),
         steps=inner(solution.steps),
         error=inner(solution.error),
+        aux=tree_map_only(Tensor, inner, solution.aux),
     )

@@ -17,13 +17,20 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..solvers import Callback, FlatSolution, Solver, Status, Stopping
+from ..solvers import FlatSolution, Solver, Status, Stopping
 from ..solvers.driving.driver import solve
 from ..solvers.driving.end_states import EndStates
+from ..solvers.interface.check import Watcher
 from ..solvers.interface.norms import rms
 from ..solvers.interface.problem import Problem
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
-from .equations.differentiation import coarsest, transforming, unwrap_dead, without_tangent
+from .equations.differentiation import (
+    coarsest,
+    derivative_wanted,
+    transforming,
+    unwrap_dead,
+    without_tangent,
+)
 from .equations.equation import Equation
 from .equations.exchange import set_aside
 from .equations.flat import flat_problem
@@ -35,10 +42,11 @@ from .graphs.shortcut import adjoint
 from .outcome import CallOutcome, Record, Solved
 from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
-from .surroundings.failure import FailurePolicy, check_start, handle_failure
+from .surroundings.failure import FailurePolicy, check_start, handle_failure, with_edges_named
 from .surroundings.purity import check_at_solution
 from .surroundings.refinement import refined, refines
 from .surroundings.tracing import refuse_tracing
+from .surroundings.watching import flat_watcher
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Asking:
     record: Record = field(default_factory=Record)
     on_failure: FailurePolicy = "raise"
     trace: bool = False
-    callback: Callback | None = None
+    callback: Watcher | None = None
     first: Leaves | None = None
     from_zero: bool = False
     precision: torch.dtype | None = None
@@ -149,17 +157,6 @@ def _derivative(
     return call.gradient.solve_linear(_LinearSolve(call, asking, equation, packed.flat))
 
 
-def derivative_wanted(tensors: Leaves) -> bool:
-    """True if a derivative with respect to one of `tensors` may be asked for."""
-    if transforming():
-        return True
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    return forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
-    )
-
-
 def _solved(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     """The outcome if it is known already, or a solve on plain tensors."""
     outcome = asking.outcome
@@ -190,24 +187,31 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     if call.gradient.keeps_inverse and record.order == 0:
         record.ends = EndStates()
     record.batch_shape = tuple(layout.batch_shape)
+    solver = call.solver
+    if equation.derivatives is not None:
+        solver = equation.derivatives.solver(solver, layout, z)
     result = solve(
         problem,
-        call.solver,
+        solver,
         z,
         call.stopping,
         residual=value - z if equation.form == "fixed_point" else -value,
-        callback=asking.callback,
+        callback=flat_watcher(asking.callback, asking.build, layout) if asking.callback else None,
         trace=asking.trace,
         ends=record.ends,
         sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
     )
-    check_start(equation.described, z, result.status, result.steps)
+    if not call.solver.judges_start:
+        check_start(equation.described, z, result.status, result.steps)
     # Modes that follow the steps of the solver, and causal equations, keep its own last iterate.
-    free = record.ends is None and not (layout.narrows or equation.causal)
+    kept = layout.narrows or equation.causal or call.solver.judges_start
+    free = record.ends is None and not kept
     if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
-        result = refined(problem, call.solver, result)
+        result = refined(problem, solver, result)
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
     outcome = _outcome(problem, layout, result)
+    if asking.on_failure != "accept" and (result.status != Status.CONVERGED).any():
+        result = with_edges_named(problem, result)
     if record.order == 0:
         norms = result.residual_norm
         if layout.narrows:

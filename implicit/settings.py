@@ -17,7 +17,9 @@ from ..solvers import (
     Stopping,
     WholeSolver,
 )
+from ..solvers.interface.check import Watcher
 from ..solvers.interface.problem import FORMS, Form
+from .derivatives.given import GivenDerivatives
 from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
 from .surroundings.failure import POLICIES, FailurePolicy
 
@@ -41,6 +43,10 @@ class Settings:
     trace: bool = False
     callback: Callback | None = None
     causal: bool = False
+    has_aux: bool = False
+    derivatives: GivenDerivatives | None = None
+    progress: bool = False
+    history: bool = False
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -57,14 +63,26 @@ class Settings:
                 f"got batch_dims={self.batch_dims}"
             )
         check_truth("causal", self.causal)
+        if not (self.has_aux is False and self.progress is False and self.history is False):
+            for name in ("has_aux", "progress", "history"):
+                check_truth(name, getattr(self, name))
+        if self.callback is not None:
+            Watcher.of(self.callback)  # Raises if it takes other arguments.
         if self.causal:
             self._check_causal()
+        if self.derivatives is not None:
+            self.derivatives.check_solver(self.chosen_solver)
 
     def _check_causal(self) -> None:
         if self.batch_dims < 1:
             raise ValueError(
                 "causal=True needs time steps that are systems: batch_dims=1 for z of shape "
                 f"(time, ...), 2 for (batch, time, ...); got batch_dims={self.batch_dims}"
+            )
+        if self.derivatives is not None:
+            raise ValueError(
+                "causal=True couples its systems, the time steps: leave jacobian, sparsity and "
+                "preconditioner out"
             )
         if self.linear:
             raise ValueError("a linear causal equation is one system for its solver: causal=False")
@@ -84,6 +102,11 @@ class Settings:
         return self.chosen_gradient.adapt(self.form, self.solver, self.stopping)
 
     @property
+    def watched(self) -> bool:
+        """True if checks of the solve are to be seen from outside."""
+        return self.callback is not None or self.progress or self.history
+
+    @property
     def chosen_stopping(self) -> Stopping | None:
         """The stopping rule asked for, adapted by the gradient mode."""
         return self._adapted[1]
@@ -94,6 +117,8 @@ class Settings:
         solver = self._adapted[0]
         if solver is not None:
             return solver
+        if self.derivatives is not None:
+            return self.derivatives.default_solver(self.linear)
         if self.linear:
             return GMRES()
         if self.form == "fixed_point":

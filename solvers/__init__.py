@@ -4,6 +4,7 @@ A solver is a frozen dataclass of options with an update rule; `solve` drives it
 independent systems given as a `Problem`. Nothing here knows of autograd.
 """
 
+from .adapters.given import GivenSolution
 from .adapters.scipy_root import ScipyRoot
 from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
@@ -17,13 +18,22 @@ from .fixed_point.aitken import Aitken, Steffensen
 from .fixed_point.anderson import Anderson
 from .fixed_point.fixed_point_iteration import FixedPointIteration
 from .fixed_point.reversible_iteration import ReversibleIteration
+from .interface.check import Callback, Check
 from .interface.compiled_systems import CompilationError, CompiledSystems
 from .interface.derivative import Derivative
-from .interface.goal import Callback, Goal
+from .interface.goal import Goal
 from .interface.loss import Arctan, Cauchy, Huber, Loss, SoftL1
 from .interface.objective import Objective
 from .interface.problem import Linearization, Problem
-from .interface.solution import Counts, FlatSolution, Solution, SolveError, SolveWarning, Status
+from .interface.solution import (
+    Counts,
+    DomainError,
+    FlatSolution,
+    Solution,
+    SolveError,
+    SolveWarning,
+    Status,
+)
 from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
@@ -65,15 +75,18 @@ __all__ = [
     "Callback",
     "Cauchy",
     "CausalNewton",
+    "Check",
     "CompilationError",
     "Compiled",
     "CompiledSystems",
     "Counts",
     "DenseLU",
     "Derivative",
+    "DomainError",
     "FixedPointIteration",
     "FlatSolution",
     "GaussNewton",
+    "GivenSolution",
     "Globalisation",
     "Goal",
     "GradientDescent",

@@ -76,3 +76,13 @@ def test_a_mistake_in_a_backward_pass_is_found_named_and_mended(printed):
     assert sum("likely cause: the Jacobian is not transposed" in line for line in lines) == 2
     assert lines[-2] == "mended: CORRECT"
     assert numbers(lines[-1])[0] < 1e-7
+
+
+def test_a_simulator_in_numpy_has_a_gradient(printed):
+    alone, differences, exact = printed("numpy_simulator.py")
+    voltages = {re.search(r"v = ([\d.]+)", line)[1] for line in (alone, differences, exact)}
+    assert len(voltages) == 1
+    # Central differences lose a third of the digits, and the curvature of the diode some more.
+    assert numbers(differences)[-1] < 1e-6
+    # The answer is known to a rounding of v, which the diode multiplies by v / v_T.
+    assert numbers(exact)[-1] < 1e-12

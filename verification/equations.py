@@ -32,13 +32,25 @@ def residual_of(layer: object) -> Residual | None:
     """The residual of a layer whose equation this package knows."""
     if not isinstance(layer, ImplicitLayer):
         return None
-    if layer.settings.form == "root":
-        return layer.f
+    function, is_root = layer.f, layer.settings.form == "root"
+    if is_root and not layer.settings.has_aux:
+        return function
 
     def fixed_point_residual(z: Any, *inputs: Any) -> Any:
-        return tree_map(lambda f, z: f - z, layer.f(z, *inputs), z)
+        return tree_map(_less, function(z, *inputs), z)
 
-    return fixed_point_residual
+    def of_both(output: Any, *inputs: Any) -> Any:
+        """The residual for a solution together with an auxiliary output `a`, which has `A(z) − a = 0`."""
+        z, aux = output
+        value, found = function(z, *inputs)
+        return value if is_root else tree_map(_less, value, z), tree_map(_less, found, aux)
+
+    return of_both if layer.settings.has_aux else fixed_point_residual
+
+
+def _less(value: Any, output: Any) -> Any:
+    """`value − output`; an output that is no tensor with derivatives has no equation."""
+    return value - output if isinstance(output, Tensor) and differentiable(output) else output
 
 
 class KnownEquation:

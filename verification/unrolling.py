@@ -66,9 +66,11 @@ def unrolled(layer: ImplicitLayer, depth: int) -> Callable[..., Any]:
             z = layer.init(*inputs)
         else:
             z = tree_map_only(Tensor, torch.zeros_like, inputs[0])
+        has_aux = layer.settings.has_aux
         for _ in range(depth):
-            z = layer.f(z, *inputs)
-        return z
+            value = layer.f(z, *inputs)
+            z = value[0] if has_aux else value
+        return (z, layer.f(z, *inputs)[1]) if has_aux else z
 
     return network
 

@@ -36,6 +36,17 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def derivative_wanted(tensors: Leaves) -> bool:
+    """True if a derivative with respect to one of `tensors` may be asked for."""
+    if transforming():
+        return True
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
+
+
 def unwrap_dead(tensor: Tensor) -> Tensor:
     """The tensor inside wrappers of `torch.func` transforms that have ended.
 
@@ -96,6 +107,8 @@ def pullback(
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
         try:
             outputs = function(*inputs)
+        except MissingDerivativeError:
+            raise
         except RuntimeError as error:
             _check_recordable(function, inputs, error)
             raise
@@ -140,8 +153,9 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
         raise MissingDerivativeError(
             "a derivative is asked for, but the value of the function carries none, although it changes "
             "with its input: it is computed by NumPy, under torch.no_grad(), or was detached. Compute it by "
-            "differentiable operations of PyTorch, give the derivative by a torch.autograd.Function, or "
-            "choose a solver without derivatives (Anderson, Broyden, DFSANE) and take no gradients"
+            "differentiable operations of PyTorch, give the derivative by a torch.autograd.Function, give a "
+            "function of NumPy arrays as an ArrayFunction, or choose a solver without derivatives (Anderson, "
+            "Broyden, DFSANE) and take no gradients"
         )
 
 

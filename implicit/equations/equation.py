@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from .exchange import Substitute
 from .identity import Identity
 from .layout import Leaves
 from .objectives import ObjectiveForm
+
+if TYPE_CHECKING:
+    from ..derivatives.calling import CallDerivatives
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Equation(ABC):
     batched_prefix: int
     causal: bool = False
     """The systems along the last batch axis are time steps; each depends on the ones before it."""
+    derivatives: CallDerivatives | None = None
+    """The derivatives that the caller gives, if any."""
 
     @abstractmethod
     def evaluate(self, z: Leaves, args: Leaves) -> Leaves:
@@ -179,6 +185,7 @@ class GivenEquation(Equation):
             dropped; `None` if that is unknown or impossible.
         compiled: The compiled form of the equation, if there is one.
         identified: Gives the identity of the function between calls; `None` if it has none.
+        derivatives: The derivatives that the caller gives; under `vmap` there are those of autograd.
         objective: The objective whose gradient the function is, if it is one.
     """
 
@@ -193,6 +200,7 @@ class GivenEquation(Equation):
     compiled: CompiledForm | None = None
     causal: bool = False
     identified: Callable[[], Identity] | None = None
+    derivatives: CallDerivatives | None = None
     objective: ObjectiveForm | None = None
 
     def at(self, args: Leaves) -> Product:

@@ -55,6 +55,8 @@ def flat_problem(
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
     )
+    if equation.derivatives is not None:
+        problem = equation.derivatives.applied(problem, layout, args)
     if isinstance(equation, GivenEquation) and equation.objective is not None:
         at_args = equation.objective_at(args)
         problem.objective = flat_objective(equation.objective, at_args, layout, problem.counts)

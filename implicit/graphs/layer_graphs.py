@@ -112,6 +112,12 @@ class LayerGraphs(nn.Module):
                 "a layer becomes a part of a graph with batch_dims=1 and without causal=True, got "
                 f"batch_dims={settings.batch_dims}, causal={settings.causal}"
             )
+        if settings.has_aux or settings.derivatives is not None or settings.watched:
+            raise TypeError(
+                "a layer becomes a part of a graph without has_aux, jacobian, sparsity, preconditioner, "
+                "callback, progress and history, which a graph has not: leave them out, or compile without "
+                "fullgraph=True"
+            )
         _check(given)
         equation = GivenEquation(given.bind, settings.form, 1, described=given.described)
         layout = Layout.of(given.start, 1)

@@ -213,9 +213,7 @@ def inner(solver: Solver | None) -> Solver | None:
 def by_graph(settings: Settings) -> bool:
     """True if a call with these settings may go straight to a compiled graph."""
     gradient = settings.chosen_gradient
-    asks_more = (
-        settings.trace or settings.callback is not None or settings.linear or settings.causal
-    )
+    asks_more = settings.trace or settings.watched or settings.linear or settings.causal
     return (
         inner(settings.chosen_solver) is not None
         and settings.form == "fixed_point"

@@ -125,8 +125,10 @@ class Unknown:
         else:
             found, spec = tree_flatten(value)
         if spec != self.spec:
+            pair = type(value) is tuple and len(value) == 2
             raise TypeError(
                 f"{described} must return the structure of z0, {self.spec}, but returned {spec}"
+                + ("; has_aux=True if the second is an auxiliary output" if pair else "")
             )
         for position, (name, leaf, at) in enumerate(zip(self.names, found, z, strict=True)):
             if not isinstance(leaf, Tensor) or leaf.dtype != at.dtype:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...solvers import SolveError
+from ..derivatives.calling import CallDerivatives
+from ..derivatives.given import GivenDerivatives
 from ..equations.capture import captured_leaves, check_mapped, graph_clock
 from ..equations.differentiation import Product, coarsest, constants, transforming
 from ..equations.exchange import Substitute, exchanged
@@ -19,7 +23,8 @@ from ..equations.layout import Leaves
 from ..optimisation.stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
-from .keywords import WithKeywords
+from .auxiliary import parts_of
+from .keywords import WithKeywords, called
 from .kinds import RAGGED, is_ragged
 from .module import PureModule
 from .purity import differs, note_of_change
@@ -40,6 +45,7 @@ class UserFunction:
         start: The leaves of `z0`.
         tensors: The tensors among the arguments.
         replay: Evaluates it in the surroundings of the call.
+        has_aux: It returns a pair, of which the second is not part of the equation.
     """
 
     def __init__(
@@ -50,9 +56,13 @@ class UserFunction:
         args: tuple[Any, ...],
         batch_dims: int,
         replay: Replay,
+        has_aux: bool = False,
     ) -> None:
         self.function, self.described, self.replay = function, described, replay
+        self.has_aux = has_aux
         self._unknown, start = Unknown.of(z0, batch_dims)
+        # Python calls a partial faster than a method that calls another.
+        self._value = partial(self._unknown.leaves_of, described)
         self._args = args
         self._tree, tensors = Tree.of(args)
         own = exchanged(tensors)
@@ -76,22 +86,23 @@ class UserFunction:
 
     def bind(self, args: Leaves) -> Product:
         """The function of the unknown's leaves for these tensors among the arguments."""
-        unknown = self._unknown
-        return self._bound(
-            self.function, args, lambda value, z: unknown.leaves_of(self.described, value, z)
-        )
+        return self._bound(self.function, args, self._residual if self.has_aux else self._value)
 
     def bind_objective(self, args: Leaves) -> Product:
         """The objective, or its residuals, whose gradient the function is."""
         assert isinstance(self.function, Stationarity)  # for the type checker
         return self._bound(self.function.parts, args, lambda value, z: (value,))
 
+    def _residual(self, value: Any, z: Leaves) -> Leaves:
+        return self._value(parts_of(self.described, value)[0], z)
+
     def _bound(
         self,
         function: Callable[..., Any],
         args: Leaves,
-        checked: Callable[[Any, Leaves], Leaves],
+        taken: Callable[[Any, Leaves], Leaves],
     ) -> Product:
+        """The part of the value of `function` that `taken` takes, given `z`."""
         filled = self._tree.fill(args)
 
         def of_leaves(z: Leaves) -> Leaves:
@@ -100,7 +111,7 @@ class UserFunction:
             except (RuntimeError, NotImplementedError) as error:
                 explain_transforms(self.described, error)
                 raise
-            return checked(value, z)
+            return taken(value, z)
 
         if self._exchanged:
             return lambda z: self._lending.run(self._in_place(of_leaves, args), z)
@@ -196,6 +207,43 @@ class UserFunction:
         )
         own = set(map(id, self.tensors))
         return FirstEvaluation(value, tuple(leaf for leaf in found if id(leaf) not in own))
+
+    def auxiliary(self, z: Leaves) -> Any:
+        """The auxiliary output at a solution, by one evaluation, differentiable if `z` is."""
+        others: list[Any] = []
+
+        def tensors_of(value: Any, _: Leaves) -> Leaves:
+            leaves, spec = tree_flatten(parts_of(self.described, value)[1])
+            others[:] = [[None if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec]
+            return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+        found = self._bound(self.function, self.tensors, tensors_of)(z)
+        # A function that differentiates itself was given a leaf of its own in place of a constant.
+        if self._lending.recorded and not any(leaf.requires_grad for leaf in z):
+            found = constants(found)
+        tensors = iter(found)
+        leaves = [next(tensors) if leaf is None else leaf for leaf in others[0]]
+        return tree_unflatten(leaves, others[1])
+
+    def derivatives(self, given: GivenDerivatives) -> CallDerivatives:
+        """The derivatives that were given for this function."""
+        jacobian = given.jacobian
+        pure = isinstance(self.function, PureModule)
+        names = getattr(self.function, "keywords" if pure else "names", ())
+
+        def at(args: Leaves) -> Callable[[Leaves], Any]:
+            filled = self._tree.fill(args[: len(self.tensors)])
+            filled = filled[:-2] if pure else filled  # Without parameters and buffers.
+            assert jacobian is not None  # for the type checker
+
+            def of_leaves(z: Leaves) -> Any:
+                return self.replay.run(lambda: called(jacobian, self.build(z), filled, names))
+
+            return of_leaves
+
+        return CallDerivatives(
+            given, self.described, None if jacobian is None else at, self.build, self._value
+        )
 
     def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.

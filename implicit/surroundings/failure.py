@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...solvers import FlatSolution, Solution, SolveError, Solver, SolveWarning, Status
+from ...solvers import FlatSolution, Problem, Solution, SolveError, Solver, SolveWarning, Status
+from ...solvers.composed.edges import derivative_not_finite
 
 FailurePolicy = Literal["raise", "warn", "accept"]
 POLICIES = ("raise", "warn", "accept")
 
 _LISTED = 5
+_EDGE = (
+    "the value is finite and its derivative in the unknown is not: an operation has a NaN or infinite one "
+    "there, as sqrt at 0, or in the branch of torch.where that is not taken"
+)
 _ADVICE = {
     Status.MAX_STEPS: "allow more steps (Stopping(max_steps=...)) or loosen the tolerance "
     "(Stopping(rtol=...)), or use a faster solver",
@@ -53,6 +59,18 @@ def check_start(described: str, z: Tensor, status: np.ndarray, steps: np.ndarray
             f"z0 must be finite, but the start of {described} has NaN or infinite entries in "
             f"{len(wrong)} of {len(status)} systems (first: system {wrong[0]})"
         )
+
+
+def with_edges_named(problem: Problem, result: FlatSolution) -> FlatSolution:
+    """The result, with a reason for failed systems with a finite residual whose derivative is not."""
+    problem.unpark()
+    suspects = (result.status != Status.CONVERGED) & np.isfinite(result.residual_norm)
+    edges = np.flatnonzero(suspects & derivative_not_finite(problem, result.z))
+    if len(edges) == 0:
+        return result
+    before = result.reasons
+    named = {i: f"{before[i]}; {_EDGE}" if i in before else _EDGE for i in edges.tolist()}
+    return replace(result, reasons={**before, **named})
 
 
 def handle_failure(

@@ -24,6 +24,11 @@ class WithKeywords:
     def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
         self._function, self._names = function, names
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the last arguments."""
+        return self._names
+
     def __call__(self, z: Any, *args: Any) -> Any:
         return called(self._function, z, args, self._names)
 

@@ -68,6 +68,8 @@ class Lending:
             value = function(z)
             if leaf._version != count:
                 self._refuse_later()
+            if len(value) != 1:  # Tensors of an auxiliary output.
+                return self._own(value)
             (own,) = value
             fresh = type(own) is Tensor and own.untyped_storage().data_ptr() not in self._memory
             return value if fresh and self._memory else self._own(value)

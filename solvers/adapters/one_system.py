@@ -180,9 +180,14 @@ class OneSystem:
             return
         ledger.norms = ledger.norms.copy()
         ledger.norms[self.index] = self._last_norm
-        if self.call(lambda: ledger.announce(self.steps)):
+        if self.call(lambda: ledger.announce(self.steps, self._iterates)):
             self.cancelled = True
             self.end(Status.MAX_STEPS)
+
+    def _iterates(self) -> Tensor:
+        """The last point of this system, beside the kept ones of the others."""
+        kept = self._ledger.z
+        return kept.index_copy(0, torch.tensor([self.index], device=kept.device), self._last[None])
 
     def end(self, status: Status) -> NoReturn:
         """End the library's run from inside."""

@@ -200,7 +200,7 @@ class _Run:
         settled, norm = read.cpu().numpy()
         running = self.ledger.running
         self.ledger.norms = np.where(running, norm, np.nan)
-        if self.ledger.announce(step):
+        if self.ledger.announce(step, lambda: self.z):
             self._end(running, Status.MAX_STEPS, step)
         self._end(settled == self.settled.shape[1], Status.CONVERGED, step)
         self.progress = self.progress.after(norm, step, excused=settled > self.most_settled)

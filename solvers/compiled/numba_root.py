@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ...options.options import is_integer
+from ..interface.check import Check
 from ..interface.compiled_systems import CompiledSystems, in_blocks
 from ..interface.goal import Goal
 from ..interface.problem import Problem
+from ..interface.solution import Status
 from ..interface.solver import RunOutcome, WholeSolver
 
 _UNLIMITED = 2**62
@@ -74,7 +76,7 @@ class NumbaRoot(WholeSolver):
                 "batch_dims=len(batch); for any other equation use Newton() or NewtonKrylov(), "
                 "for an adjoint DenseLU()"
             )
-        if goal.callback is not None and goal.callback(0, _norms(_float64(residual))):
+        if goal.callback is not None and goal.callback(_start(z, residual)):
             still = np.zeros(z.shape[0], dtype=np.int64)
             return RunOutcome(z, still, still)
         systems = problem.compiled()
@@ -106,6 +108,11 @@ class NumbaRoot(WholeSolver):
             return RunOutcome(value, status, steps)
         # The kernel leaves the residuals at the values in `residuals`.
         return RunOutcome(value, status, steps, residual_norm=_norms(residuals))
+
+
+def _start(z: Tensor, residual: Tensor) -> Check:
+    running = np.full(z.shape[0], int(Status.RUNNING), dtype=np.int8)
+    return Check(0, _norms(_float64(residual)), running, lambda: z)
 
 
 def _kernel(systems: CompiledSystems, form: str) -> Any:

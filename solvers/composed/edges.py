@@ -1,4 +1,4 @@
-"""Starts at which a derivative is not finite, as that of `|z|^1.85` at zero by automatic differentiation."""
+"""Points at which a derivative is not finite, as that of `|z|^1.85` at zero by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,32 @@ _DISTANCE = 1e-3
 
 
 def at_edge(problem: Problem, z: Tensor) -> np.ndarray:
-    """The systems with a residual that is finite at `z` and a Jacobian that is not; one product."""
+    """The systems of a nonlinear problem with a residual that is finite at `z` and a Jacobian that is not."""
+    finite, residual = _product(problem, z)
+    if residual is None:
+        return np.zeros(z.shape[0], dtype=bool)
+    edge = torch.isfinite(residual).all(dim=1) & ~finite
+    return np.asarray(edge.detach().cpu().numpy())
+
+
+def derivative_not_finite(problem: Problem, z: Tensor) -> np.ndarray:
+    """The systems whose Jacobian, or operator, is not finite at `z`, as far as a product shows it."""
+    return np.asarray(~_product(problem, z)[0].detach().cpu().numpy())
+
+
+def _product(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A mask of systems whose product with the Jacobian is finite, and the residual where it is known.
+
+    The product with a Jacobian is that of the transpose, as backward passes take it: of `torch.where` over a
+    branch that has no finite derivative that one is not finite, and the other is.
+    """
+    ones = torch.ones_like(z)
     try:
         linearization = problem.linearization(z)
-        product = linearization.jvp(torch.ones_like(z))
+        product = linearization.jvp(ones) if problem.linear else linearization.vjp(ones)
     except NoDerivativeError:
-        return np.zeros(z.shape[0], dtype=bool)
-    residual = linearization.residual
-    assert residual is not None  # for the type checker: the problem is not linear
-    edge = torch.isfinite(residual).all(dim=1) & ~torch.isfinite(product).all(dim=1)
-    return np.asarray(edge.detach().cpu().numpy())
+        return torch.ones_like(z[:, 0], dtype=torch.bool), None
+    return torch.isfinite(product).all(dim=1), linearization.residual
 
 
 def beside(z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..driving.driver import solve
 from ..driving.ledger import Ledger
 from ..driving.progress import FAR
+from ..interface.check import Check, Watcher
 from ..interface.goal import Goal
 from ..interface.norms import rms
 from ..interface.problem import Problem
@@ -203,7 +204,7 @@ class _Relay:
             residual=residual,
             tolerance=goal.tolerance,
             reference=self._reference,
-            callback=None if goal.callback is None else self._report,
+            callback=None if goal.callback is None else Watcher(self._report),
             trace=goal.trace,
             held=self._held if self._held.any() else None,
         )
@@ -261,11 +262,12 @@ class _Relay:
     def outcome(self) -> RunOutcome:
         return self._ledger.outcome(norms_known=True)
 
-    def _report(self, step: int, norms: np.ndarray) -> bool:
-        """The callback with steps counted over all members."""
-        if step == 0 and self.solved:
+    def _report(self, check: Check) -> bool:
+        """The callback with steps and statuses over all members."""
+        if check.step == 0 and self.solved:
             return False  # The last check of the member before.
         assert self._goal.callback is not None
-        self._last_step = self._steps_before + step
-        self._stopped = bool(self._goal.callback(self._last_step, norms))
+        self._last_step = self._steps_before + check.step
+        status = np.where(self._held, self._ledger.status, check.status)
+        self._stopped = self._goal.callback(replace(check, step=self._last_step, status=status))
         return self._stopped

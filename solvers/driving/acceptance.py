@@ -281,7 +281,8 @@ class Acceptance:
         self._distance = np.where(refused, distance, self._distance)
         self._refused |= refused
         spent = np.asarray(self._budget.spent(ledger.steps))
-        over = refused & (spent | ~closer | (not can_go_on) | lost)
+        # A residual of zero cannot fall further.
+        over = refused & (spent | ~closer | (not can_go_on) | lost | (ledger.norm == 0))
         ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):

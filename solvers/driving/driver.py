@@ -12,13 +12,15 @@ every `check_every` steps, in one read-back from the device, and does the bookke
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..interface.goal import Callback, Goal
+from ..interface.check import Callback, Watcher
+from ..interface.goal import Goal
 from ..interface.norms import rms_unit
 from ..interface.problem import Problem
 from ..interface.solution import FlatSolution, Status
@@ -44,7 +46,7 @@ def solve(
     residual: Tensor | None = None,
     tolerance: Tolerance | None = None,
     reference: Tensor | None = None,
-    callback: Callback | None = None,
+    callback: Callback | Watcher | None = None,
     trace: bool = False,
     held: np.ndarray | None = None,
     ends: EndStates | None = None,
@@ -62,8 +64,8 @@ def solve(
         reference: Residual norms (root-mean-square), `(batch,)`, that tolerances of roots and of
             linear equations are relative to, in place of those at `z`: for a solve which goes on
             from where another ended.
-        callback: Called at each check with the step and the residual norms of all systems; a true
-            result ends the solve (what has not converged gets `MAX_STEPS`).
+        callback: Called at each check with a `Check`, or with the step and the residual norms of all
+            systems; a true result ends the solve (what has not converged gets `MAX_STEPS`).
         trace: Record the residual norms of every check.
         held: Boolean, `(batch,)`: systems that take no part. They stay where they are, are dropped
             or parked like finished ones, and have the status `MAX_STEPS` after 0 steps.
@@ -95,14 +97,15 @@ def solve(
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
     outermost = tolerance is None and reference is None and ends is None
+    watcher = None if callback is None else Watcher.of(callback)
     raised: dict[int, str] = {}
     if outermost:
         problem = guarded(problem, z, raised)
     units = Units.of(problem, z, residual) if outermost else None
     if units is not None:
         problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
-        callback, stopping = units.callback(callback), units.stopping(stopping, z)
-    ledger, start = Ledger(z, callback=callback, trace=trace), z
+        watcher, stopping = units.watcher(watcher), units.stopping(stopping, z)
+    ledger, start = Ledger(z, callback=watcher, trace=trace), z
     limits = ResidualLimits.of(stopping, z)
     if tolerance is None:
         typical = None if limits is None else limits.typical()
@@ -119,7 +122,7 @@ def solve(
         goal = Goal.of(
             problem, stopping, z, residual,
             tolerance=tolerance, budget=budget, reference=reference,
-            callback=callback, trace=trace, held=held,
+            callback=watcher, trace=trace, held=held,
         )  # fmt: skip
         _run_whole(problem, solver, z, residual, goal, monitor)
     else:
@@ -157,7 +160,7 @@ def _run_steps(
             if ledger.watched:
                 monitor.settle()
                 ledger.record()
-                if ledger.announce(total):
+                if ledger.announce(total, partial(monitor.iterates, state)):
                     monitor.stop(state, step)
             if ends is not None:
                 before = np.ones_like(ledger.running) if running is None else running

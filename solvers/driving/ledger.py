@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..interface.goal import Callback
+from ..interface.check import Check, Watcher
 from ..interface.solution import Counts, FlatSolution, Status
 from ..interface.solver import RunOutcome
 
@@ -39,7 +40,7 @@ class Ledger:
         ([False, True, True], [4, 0, 0])
     """
 
-    def __init__(self, z: Tensor, *, callback: Callback | None = None, trace: bool = False) -> None:
+    def __init__(self, z: Tensor, *, callback: Watcher | None = None, trace: bool = False) -> None:
         batch = z.shape[0]
         self.z = z
         self.status = np.full(batch, _RUNNING, dtype=np.int8)
@@ -114,9 +115,17 @@ class Ledger:
         if self._traces:
             self.trace.append(self.norms)
 
-    def announce(self, step: int) -> bool:
-        """Show the `norms` of a look to the caller; true if the solve is to end."""
-        return self._callback is not None and bool(self._callback(step, self.norms))
+    def announce(self, step: int, iterate: Callable[[], Tensor] | None = None) -> bool:
+        """Show a look to the caller; true if the solve is to end.
+
+        Args:
+            step: The step.
+            iterate: Gives the iterates of all systems; `None` for those that are kept.
+        """
+        if self._callback is None:
+            return False
+        z = self.z
+        return self._callback(Check(step, self.norms, self.status.copy(), iterate or (lambda: z)))
 
     def take_over(self, outcome: RunOutcome, ran: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Steps, errors, trace and reasons of a run that had a ledger, or a library, of its own.
@@ -130,7 +139,7 @@ class Ledger:
             The systems with a small residual that the run itself has refused.
         """
         refused = np.zeros_like(ran)
-        kept = ran & (self.best_step > 0)
+        kept = ran & ((self.best_step > 0) | (outcome.z is self.z))
         self.steps = np.where(ran, before + outcome.steps, self.steps).astype(np.int64)
         self.best_step = np.where(kept, self.steps, self.best_step)
         self.reasons.update(outcome.reasons)

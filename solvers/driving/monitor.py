@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..interface.norms import rms_unit
@@ -91,6 +92,14 @@ class Monitor:
     def all_run(self) -> bool:
         """True while no system has ended."""
         return self._fast.open
+
+    def iterates(self, state: Any) -> Tensor:
+        """The iterates of all systems: those of a state where systems run, else those that are kept."""
+        kept, rows, z = self.ledger.z, self.active.rows, state.z.detach()
+        if rows is not None:
+            z = kept.index_copy(0, torch.from_numpy(rows).to(kept.device), z)
+        running = torch.from_numpy(self.ledger.running).to(kept.device)
+        return torch.where(running.unsqueeze(1), z, kept)
 
     def limited(self, step: int) -> bool:
         """True if some running system may take no step after this one."""

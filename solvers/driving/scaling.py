@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..interface.check import Check, Watcher
 from ..interface.derivative import Derivative
-from ..interface.goal import Callback
 from ..interface.problem import Problem
 from ..interface.solution import FlatSolution
 from ..interface.stopping import Stopping
@@ -98,12 +98,17 @@ class Units:
             return stopping
         return replace(stopping, atol_residual=limits.largest * self.equation)  # type: ignore[arg-type]
 
-    def callback(self, callback: Callback | None) -> Callback | None:
-        """The caller's callback, which sees norms in the caller's units."""
-        if callback is None:
+    def watcher(self, watcher: Watcher | None) -> Watcher | None:
+        """The caller's callback, which sees norms and iterates in the caller's units."""
+        if watcher is None:
             return None
         unit = _host(self.equation)
-        return lambda step, norms: callback(step, norms / unit)
+
+        def watch(check: Check) -> bool:
+            own = check.of(lambda z: z / self.unknown)
+            return watcher(replace(own, norms=check.norms / unit))
+
+        return Watcher(watch)
 
     def back(self, solution: FlatSolution) -> FlatSolution:
         """A solution of the scaled systems in the units of the caller."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..interface.derivative import Derivative
 from ..interface.objective import Objective
 from ..interface.problem import Problem
+from ..interface.solution import DomainError, SolveError
 
 _PACKAGE = __name__.partition(".")[0]
 # Errors of the program, not of a point. Assertions are made to be seen.
@@ -34,6 +35,11 @@ _OF_THE_PROGRAM = (
     torch.OutOfMemoryError,
     TimeoutError,
 )
+# Parts of the messages of PyTorch and NumPy for shapes, dtypes and devices that do not fit.
+_THAT_DO_NOT_FIT = (
+    "size of tensor", "Sizes of tensors", "shapes cannot be multiplied", "invalid for input of size",
+    "could not be broadcast", "not aligned", "same dtype", "expected scalar type", "on the same device",
+)  # fmt: skip
 # Modules that end an evaluation by an exception of their own: a checkpoint that has recomputed enough, a
 # compiler that gives up. Their caller waits for it.
 _THAT_INTERRUPT = ("torch.utils.checkpoint", "torch._dynamo", "torch._subclasses", "torch.fx")
@@ -136,10 +142,17 @@ class Trials:
 def of_a_point(error: Exception) -> bool:
     """True if another point may be without the error.
 
-    Errors of the program and of this package pass, and so do exceptions by which others interrupt an
-    evaluation: handlers of signals, and parts of PyTorch.
+    A `DomainError` says so, and an equation inside the function that is not solved there is one too. Errors
+    of the program and of this package pass, among them shapes that do not fit, and so do exceptions by which
+    others interrupt an evaluation: handlers of signals, and parts of PyTorch.
     """
+    if isinstance(error, (DomainError, SolveError)):
+        return True
     if isinstance(error, _OF_THE_PROGRAM):
+        return False
+    if isinstance(error, (RuntimeError, ValueError)) and any(
+        words in str(error) for words in _THAT_DO_NOT_FIT
+    ):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not frames:

@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Derivative(Protocol):
-    """The derivative of `function` at one point; every tensor is `(batch, n)`."""
+    """The derivative of `function` at one point; every tensor is `(batch, n)`.
+
+    It may have an attribute `columns`: the number of products that `jacobian` takes, if not `n`.
+    """
 
     def jvp(self, v: Tensor) -> Tensor: ...
 

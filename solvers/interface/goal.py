@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .check import Watcher
 from .norms import rms
 from .problem import Problem
 from .stopping import Stopping
 from .tolerance import Budget, Tolerance, threshold
-
-Callback = Callable[[int, np.ndarray], bool | None]
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Goal:
             the iterate.
         budget: Limits on the solver's own steps and on evaluations.
         stopping: The rule that these come from.
-        callback: To be called with the step and the residual norms of all systems; a true result
-            ends the solve.
+        callback: To be called with a `Check`; a true result ends the solve.
         trace: The residual norms of every check are asked for.
         held: Boolean, `(batch,)`: systems that take no part; `None` for none.
 
@@ -45,7 +42,7 @@ class Goal:
     reference: Tensor | None
     budget: Budget
     stopping: Stopping
-    callback: Callback | None = None
+    callback: Watcher | None = None
     trace: bool = False
     held: np.ndarray | None = None
 

@@ -171,8 +171,8 @@ class Linearization:
         return product - u if self.problem.form == "fixed_point" else -product
 
     def jacobian(self, like: Tensor) -> Tensor:
-        """All of `J`, `(batch, n, n)`; counted as `n` JVPs."""
-        self.problem.counts.jvps += like.shape[1]
+        """All of `J`, `(batch, n, n)`; counted as `n` JVPs, or as the derivative's `columns`."""
+        self.problem.counts.jvps += getattr(self.derivative, "columns", like.shape[1])
         matrix = self.derivative.jacobian(like)
         if self.problem.form == "root":
             return -matrix

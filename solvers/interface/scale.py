@@ -21,10 +21,24 @@ def first_step_length(problem: Problem, z: Tensor, residual: Tensor) -> Tensor |
         return None
     try:
         linearization = problem.linearization(z)
-    except NoDerivativeError:  # A step along the residual is all that is left.
-        return torch.ones_like(residual[:, :1])
+    except NoDerivativeError:  # A difference along the residual is all that is left.
+        return _by_difference(problem, z, residual)
     # Of a linear problem the operator is at hand, and the transpose still to be made.
     product = linearization.jvp(residual) if problem.linear else linearization.vjp(residual)
+    return _length(residual, product)
+
+
+def _by_difference(problem: Problem, z: Tensor, residual: Tensor) -> Tensor:
+    """The same with `J r` for `Jᵀr`, by one evaluation a little along the residual."""
+    sizes = (torch.linalg.vector_norm(one, dim=1, keepdim=True) for one in (z, residual))
+    size, length = sizes
+    ratio = torch.where((size > 0) & (length > 0), size / length, torch.ones_like(size))
+    part = problem.eps(z) ** 0.5 * ratio
+    return _length(residual, (problem.residual(z + part * residual) - residual) / part)
+
+
+def _length(residual: Tensor, product: Tensor) -> Tensor:
+    """The length from the product of the residual with `J` or its transpose."""
     length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
     change = torch.linalg.vector_norm(product, dim=1, keepdim=True)
     uphill = (residual * product).sum(dim=1, keepdim=True) > 0

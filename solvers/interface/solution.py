@@ -98,6 +98,8 @@ class Solution:
         adjoints: Solutions of the adjoint (or tangent) equations that derivatives of `value`
             have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
             leaves of `value`'s structure.
+        aux: With `has_aux=True`, the auxiliary output of the function at `value`; else `None`.
+        history: With `history=True`, the detached iterates of all checks, in the structure of `value`.
 
     Examples:
         >>> import torch, implicitly
@@ -114,6 +116,8 @@ class Solution:
     counts: Counts
     trace: np.ndarray | None = None
     adjoints: list[Solution] = field(default_factory=list, repr=False)
+    aux: Any = field(default=None, repr=False)
+    history: list[Any] | None = field(default=None, repr=False)
 
     @property
     def converged(self) -> Tensor:
@@ -126,13 +130,16 @@ class Solution:
         return self.counts.evaluations
 
     def detach(self) -> Solution:
-        """The same solution with `value` detached from the autograd graph."""
+        """The same solution with `value` and `aux` detached from the autograd graph."""
         from torch.utils._pytree import tree_map_only
 
         if isinstance(self.value, torch.Tensor):
             value = self.value.detach()
         else:
             value = tree_map_only(torch.Tensor, torch.Tensor.detach, self.value)
+        aux = self.aux
+        if aux is not None:
+            aux = tree_map_only(torch.Tensor, torch.Tensor.detach, aux)
         return Solution(
             value,
             self.status,
@@ -142,6 +149,8 @@ class Solution:
             self.counts,
             self.trace,
             self.adjoints,
+            aux,
+            self.history,
         )
 
 
@@ -195,3 +204,20 @@ class SolveError(RuntimeError):
 
 class SolveWarning(UserWarning):
     """Some system of a batch was not solved and the failure policy is `"warn"`."""
+
+
+class DomainError(ValueError):
+    """Raise it in a function that has no value at a point: a solver then takes another point.
+
+    Any exception does the same but for errors of the program (`TypeError`, `AttributeError`, shapes that do
+    not fit, ...); this one says that it is meant. At the start it ends the call.
+
+    Examples:
+        >>> import math, torch, implicitly
+        >>> def F(z):
+        ...     if z.item() <= 0:
+        ...         raise implicitly.DomainError("the logarithm needs z > 0")
+        ...     return z.log() + 0.1 * z
+        >>> bool(implicitly.root(F, torch.tensor(20.0)).converged)
+        True
+    """

@@ -53,6 +53,7 @@ class Solver(Options, ABC):
             (GMRES); the driver reads `z` only when a system ends.
         ends_itself: The solver knows when it can do no more (`state.end_status`), and steps in which the
             residual does not fall are no sign of it.
+        judges_start: The start is an answer to be judged: it may be anything, and is left as it is.
         has_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
             approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
@@ -64,6 +65,7 @@ class Solver(Options, ABC):
     confirm_residual: ClassVar[bool] = False
     lazy_iterate: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
+    judges_start: ClassVar[bool] = False
     has_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
     needs: ClassVar[str] = "evaluations"

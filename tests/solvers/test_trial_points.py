@@ -148,3 +148,69 @@ def test_a_function_that_runs_out_of_time_ends_the_solve():
 
     with pytest.raises(TimeoutError):
         im.root(late, torch.ones(2, dtype=F64), solver=im.Broyden(), on_failure="accept")
+
+
+def test_a_domain_error_says_that_it_is_meant():
+    def log(z):
+        if bool((z <= 0).any()):
+            raise im.DomainError("not positive")
+        return torch.log(z) + 0.1 * z
+
+    solution = im.root(log, torch.tensor([20.0, 1.0], dtype=F64), batch_dims=1)
+    torch.testing.assert_close(solution.value.log(), -0.1 * solution.value)
+    with pytest.raises(im.DomainError, match="not positive"):
+        im.root(log, torch.tensor([-1.0], dtype=F64))
+
+
+def test_an_equation_inside_that_is_not_solved_refuses_the_point():
+    def outer(z, x):
+        start = torch.ones_like(z)
+        inner = im.root(lambda y, z: y**2 - z, start, z, batch_dims=1, solver=im.Newton())
+        return inner.value + z + x
+
+    # √z + z = 1 or 2; Newton's first step from 20 is to negative z, where y² = z has no root.
+    x = torch.tensor([-1.0, -2.0], dtype=F64, requires_grad=True)
+    z = im.root(outer, torch.full((2,), 20.0, dtype=F64), x, batch_dims=1).value
+    root = (torch.tensor([5.0, 9.0], dtype=F64).sqrt() - 1) / 2
+    torch.testing.assert_close(z, root**2, rtol=1e-8, atol=0)
+    (slope,) = torch.autograd.grad(z.sum(), x)
+    torch.testing.assert_close(slope, -1 / (1 + 0.5 / root), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda z: z + torch.ones(3), lambda z: z @ torch.ones(2, 5).double(), lambda z: z.reshape(7)],
+)
+def test_shapes_that_do_not_fit_end_the_call(broken):
+    calls = []
+
+    def later(z):
+        calls.append(1)
+        return broken(z) if len(calls) == 3 else z**2 - 2
+
+    with pytest.raises(RuntimeError) as raised:
+        im.root(later, torch.ones(4, dtype=F64), solver=im.Broyden())
+    assert not isinstance(raised.value, im.SolveError)
+
+
+@every_solver
+def test_a_derivative_that_is_not_finite_where_the_value_is_is_named(solver):
+    def root_of_one_side(z):  # The derivative of the branch that is not taken is NaN.
+        return torch.where(z > 0, torch.sqrt(z), 0 * z) + z + 1
+
+    with pytest.raises(
+        im.SolveError, match="the value is finite and its derivative in the unknown is"
+    ):
+        im.root(root_of_one_side, torch.tensor([-0.5], dtype=F64), solver=solver)
+
+
+def test_the_same_in_a_gradient():
+    def f(z, x):
+        return 0.5 * torch.where(z > 0, torch.sqrt(z), 0 * z) + x
+
+    x = torch.tensor([-1.0], dtype=F64, requires_grad=True)
+    z = im.fixed_point(f, torch.zeros_like(x), x).value
+    with pytest.raises(
+        im.SolveError, match=r"the adjoint of .*(\n.*)*its derivative in the unknown is"
+    ):
+        z.sum().backward()

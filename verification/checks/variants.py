@@ -251,9 +251,8 @@ def start_of_the_iteration(session: Session) -> list[Evidence]:
     generator = session.generator(8)
 
     # Near the solution, so that the same one of several solutions is found.
-    start = tree_map(
-        lambda leaf: moved_at_random(leaf.detach(), _OTHER_START, generator), session.tape.whole
-    )
+    found = session.tape.whole[0] if layer.settings.has_aux else session.tape.whole
+    start = tree_map(lambda leaf: moved_at_random(leaf.detach(), _OTHER_START, generator), found)
     moved.init = lambda *inputs: start
     _, tape = session.subject.like(moved)
     if distance_of(session.tape.values, tape.values) > _INDEPENDENT:

@@ -1,0 +1,1 @@
+"""Derivatives that the caller gives: Jacobians, their patterns, preconditioners."""
