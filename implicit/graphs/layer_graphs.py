@@ -6,13 +6,14 @@ takes it for a solution; `solve` has the statuses.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from ...solvers import GMRES, Compiled, Newton, Status, Stopping
+from ...solvers import GMRES, Compiled, FixedPointIteration, Newton, Status, Stopping
 from ...solvers.graph.building import loop_graph
 from ...solvers.graph.loop import Asked
 from ...solvers.graph.methods import method_of
@@ -27,6 +28,8 @@ from ..settings import Settings
 from ..surroundings.evaluation import UserFunction
 from .tracing import Example, Sizes, trace, trace_product
 
+# So many plain steps come first; 0.7 to this power is the tolerance in single precision.
+_PLAIN_STEPS = 40
 _CONVERGED, _STALLED = int(Status.CONVERGED), float(Status.STALLED)
 
 
@@ -48,6 +51,16 @@ def graph_solver(settings: Settings) -> Solver:
             f"far a root is; a small residual does not. Got {solver!r}"
         )
     return solver
+
+
+def _begins_plainly(settings: Settings) -> bool:
+    """True for the default of fixed points, whose plain steps are a loop of their own.
+
+    A loop has no branches: one of Anderson's method would take its steps in full, of whatever kind they are.
+    """
+    rule = settings.chosen_stopping or DEFAULTS
+    default = settings.form == "fixed_point" and settings.solver is None
+    return default and rule.max_steps is None
 
 
 def _adjoint_solver(settings: Settings) -> tuple[Solver, Stopping] | None:
@@ -128,6 +141,12 @@ class LayerGraphs(nn.Module):
         self._accepts = settings.on_failure == "accept"
         self._solve, solve_constants = _loop(equation, solver, example, layout)
         self._constants(("solve", solve_constants))
+        self._plain: GraphModule | None = None
+        if _begins_plainly(settings):
+            self._plain_solver = FixedPointIteration()
+            self._plain_rule = replace(self._rule, max_steps=_PLAIN_STEPS)
+            self._plain, constants = _loop(equation, self._plain_solver, example, layout)
+            self._constants(("plain", constants))
         self._adjoint: GraphModule | None = None
         if adjoint is not None:
             self._adjoint_solver, self._adjoint_rule = adjoint
@@ -168,12 +187,39 @@ class LayerGraphs(nn.Module):
 
     def solve(self, start: Tensor, args: Leaves) -> GraphSolution:
         """The end of a solve, without derivatives: those through a loop of a graph are wrong."""
+        if self._plain is None:
+            return self._end(self._solve, "solve", self._solver, self._rule, start, args)
+        plain = self._end(self._plain, "plain", self._plain_solver, self._plain_rule, start, args)
+        done = plain.status == _CONVERGED
+        rows = done.reshape(-1, *(1,) * (start.ndim - 1))
+        start = torch.where(rows, plain.value, start)
+        rest = self._end(self._solve, "solve", self._solver, self._rule, start, args, done)
+        return GraphSolution(
+            torch.where(rows, plain.value, rest.value),
+            torch.where(done, plain.status, rest.status),
+            plain.steps + torch.where(done, 0, rest.steps),
+            torch.where(done, plain.residual_norm, rest.residual_norm),
+        )
+
+    def _end(
+        self,
+        graph: GraphModule,
+        name: str,
+        solver: Solver,
+        rule: Stopping,
+        start: Tensor,
+        args: Leaves,
+        held: Tensor | None = None,
+    ) -> GraphSolution:
+        """The end of one loop, in which the systems `held` take no part."""
         shape = start.shape
         z = start.reshape(shape[0], -1).contiguous()
-        asked = _asked(z, self._rule, self._solver, self._solver.linear_only)
+        asked = _asked(z, rule, solver, solver.linear_only)
+        if held is not None:
+            asked = asked._replace(held=held)
         ones = z.new_ones(z.shape[0], 1)
-        found, systems, _ = self._solve(
-            z, z, ones, *asked, *(a.contiguous() for a in args), *self._of("solve")
+        found, systems, _ = graph(
+            z, z, ones, *asked, *(a.contiguous() for a in args), *self._of(name)
         )
         status, steps, _, norm, error = systems.unbind()
         # No driver examines a claim of which nothing is known.

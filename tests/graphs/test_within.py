@@ -65,6 +65,7 @@ def test_a_default_layer_becomes_a_part_of_one_graph_with_its_gradient() -> None
     torch.testing.assert_close(weight, expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.long
 def test_the_graph_is_made_anew_for_whatever_the_function_depends_on() -> None:
     cell = Scaled()
     compiled = whole(im.ImplicitLayer(cell, solver=im.FixedPointIteration()))
@@ -165,3 +166,16 @@ def test_random_numbers_are_refused_in_a_graph_and_after_one() -> None:
         whole(im.ImplicitLayer(Dropping()))(torch.ones(3, 4, dtype=D))
     with pytest.raises(im.GraphError, match="draws random numbers"):
         im.ImplicitLayer(Dropping(), solver=im.Compiled(im.Anderson()))(torch.ones(3, 4, dtype=D))
+
+
+def test_systems_that_plain_steps_do_not_solve_are_accelerated_in_the_same_graph() -> None:
+    class Affine(nn.Module):
+        def forward(self, z: Tensor, slope: Tensor) -> Tensor:
+            return slope * z + 1
+
+    slopes = torch.tensor([[0.3, 0.2], [-1.5, 0.1], [0.97, -0.4]], dtype=D)
+    solution = im.GraphLayer(im.ImplicitLayer(Affine()), slopes).solve(slopes)
+    assert solution.status.tolist() == [im.Status.CONVERGED] * 3
+    torch.testing.assert_close(solution.value, 1 / (1 - slopes), rtol=1e-7, atol=0)
+    # Forty plain steps come first.
+    assert solution.steps[0] < 40 < min(solution.steps[1:].tolist())

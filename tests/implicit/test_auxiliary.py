@@ -169,7 +169,7 @@ def test_a_layer_returns_a_pair_of_one_mask_and_moves_buffers_once(seeded):
     assert x.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("form", ["fixed_point", "root"])
+@pytest.mark.parametrize("form", ["fixed_point", pytest.param("root", marks=pytest.mark.long)])
 def test_a_layer_is_verified(form, seeded):
     class Counted(torch.nn.Module):
         """A contraction, or its residual, with a number of no derivative in the auxiliary output."""

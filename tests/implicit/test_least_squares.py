@@ -83,7 +83,9 @@ def test_solvers_by_products_find_the_same_minimum(solver: im.Solver) -> None:
     torch.testing.assert_close(z, fitted(Y), rtol=1e-7, atol=0.0)
 
 
-@pytest.mark.parametrize("loss", [None, *LOSSES.values()])
+@pytest.mark.parametrize(
+    "loss", [None, *(pytest.param(loss, marks=pytest.mark.long) for loss in LOSSES.values())]
+)
 def test_the_derivative_is_that_of_a_polished_minimiser(loss: im.Loss | None) -> None:
     y = Y.clone().requires_grad_()
     mine = torch.func.jacrev(lambda y: fitted(y, loss=loss))(Y)

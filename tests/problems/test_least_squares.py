@@ -81,7 +81,11 @@ def test_every_problem_is_solved_from_its_start_to_a_minimum_of_the_literature(n
     assert is_minimum(problem, scipy_value(problem, "lm", 5000))
 
 
-@pytest.mark.parametrize("name", [p.name for p in collection.all() if p.unique])
+UNIQUE = [p.name for p in collection.all() if p.unique]
+MOST = [pytest.param(name, marks=pytest.mark.long) for name in UNIQUE[4:]]
+
+
+@pytest.mark.parametrize("name", [*UNIQUE[:4], *MOST])
 def test_derivatives_are_differences_of_polished_minimisers(name: str) -> None:
     problem = collection.get(name)
     z = im.least_squares(problem.residual, problem.start()).value
