@@ -27,7 +27,7 @@ from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
-from .false_zeros import FALSE_ZERO, false_zeros
+from .false_zeros import FALSE_ZERO, false_zeros, flat_zeros
 from .ledger import Ledger
 from .limits import ResidualLimits
 from .minima import dense_is_possible, estimated_minimum
@@ -272,7 +272,9 @@ class Acceptance:
             accepted |= unsolved | (slow & (error <= _SLACK * demand.xtol))
         refused = claimed & ~accepted
         ledger.error = np.where(claimed, stated, ledger.error)
-        lost = claimed & zero & ~(error <= demand.xtol)
+        lost = claimed & zero
+        if lost.any():
+            lost &= ~(error <= demand.xtol) | flat_zeros(self._active.whole, self._start, ledger.z)
         if lost.any():
             lost &= false_zeros(self._active.whole, self._start, ledger.z)
         refused |= lost

@@ -25,6 +25,19 @@ def false_zeros(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
     return np.asarray(_underflows(problem, start, z) | _far(problem, start, z))
 
 
+def flat_zeros(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
+    """The systems far from their start with a residual of zero at `z` and half way to it as well.
+
+    A slope there is what rounding leaves of one, and tells no root.
+    """
+    size = start.abs().amax(dim=1).clamp_min(1.0)
+    far = z.abs().amax(dim=1) > _far_out(problem, z) * size
+    if not bool(far.any()):
+        return np.zeros(z.shape[0], dtype=bool)
+    half = (problem.residual((start + z) / 2) == 0).all(dim=1)
+    return np.asarray((far & half).cpu().numpy())
+
+
 def _underflows(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
     """The systems with a residual of zero at `z` that falls out of the range of its dtype on the way there.
 
@@ -47,6 +60,10 @@ def _far(problem: Problem, start: Tensor, z: Tensor) -> np.ndarray:
     """The systems that ran off, to where `√(1 + z²) − z` and its slope are rounded to zero."""
     step = first_step(problem, start, problem.residual(start))
     size = torch.maximum(start.abs(), step.abs()).amax(dim=1)
-    # Beyond the root of the inverse rounding, terms of the size of z² hide those of size one.
-    far = min(FAR, 0.1 / problem.eps(z) ** 0.5)
-    return np.asarray((z.abs().amax(dim=1) > far * size).detach().cpu().numpy())
+    far = z.abs().amax(dim=1) > _far_out(problem, z) * size
+    return np.asarray(far.detach().cpu().numpy())
+
+
+def _far_out(problem: Problem, z: Tensor) -> float:
+    """Beyond so many sizes of the start, terms of the size of z² hide those of size one."""
+    return float(min(FAR, 0.1 / problem.eps(z) ** 0.5))

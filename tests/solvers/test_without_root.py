@@ -42,6 +42,13 @@ TWO = {
 }
 
 
+def test_a_slope_that_rounding_leaves_far_out_tells_no_root():
+    # There 1 + z² is z², and the quotient of its root and z rounds to beside one.
+    z0 = torch.tensor([0.7], dtype=torch.float64)
+    found = im.root(ONE["√(1 + x²) − x"], z0, solver=im.Anderson(kind="I"), on_failure="accept")
+    assert not found.converged.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize(
