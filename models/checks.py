@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..options.options import is_integer, is_number
+from ..options.options import check_integer, is_number
 from .depth import Equilibrium, Stacked, WeightTied
 
 
@@ -13,8 +13,7 @@ def check_sizes(options: object, *names: str) -> None:
     """Raise a `ValueError` unless all these attributes are integers ≥ 1."""
     for name in names:
         value = getattr(options, name)
-        if not is_integer(value, 1):
-            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+        check_integer(name, value, 1)
 
 
 def check_rates(options: object, *names: str) -> None:

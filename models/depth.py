@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..implicit import Exact, Gradient
-from ..options.options import Options, check_truth, is_integer, one_of
+from ..options.options import Options, check_integer, check_truth, is_integer, one_of
 from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping, WholeSolver
 
 OnFailure = Literal["raise", "warn", "accept"]
@@ -157,5 +157,4 @@ def number_of_cells(depth: Depth) -> int:
 
 def check_depth(argument: str, value: object) -> None:
     """Raise a `ValueError` unless `value` is an integer ≥ 1."""
-    if not is_integer(value, 1):
-        raise ValueError(f"{argument} must be an integer ≥ 1, got {value!r}")
+    check_integer(argument, value, 1)

@@ -66,6 +66,12 @@ def is_integer(value: object, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
+def check_integer(argument: str, value: object, least: int) -> None:
+    """Raise a `ValueError` that names `argument` unless `value` is an integer ≥ `least`."""
+    if not is_integer(value, least):
+        raise ValueError(f"{argument} must be an integer ≥ {least}, got {value!r}")
+
+
 def is_number(value: object, least: float) -> bool:
     """True for a finite number ≥ `least`; a truth value does not count as one."""
     if isinstance(value, bool) or not isinstance(value, Real):

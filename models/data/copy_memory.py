@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...options.options import Options, is_integer
+from ...options.options import Options, check_integer
 
 BLANK, DELIMITER = 0, 9
 SYMBOLS = 10
@@ -40,8 +40,7 @@ class CopyMemory(Options):
     delay: int
 
     def __post_init__(self) -> None:
-        if not is_integer(self.delay, 1):
-            raise ValueError(f"delay must be an integer ≥ 1, got {self.delay!r}")
+        check_integer("delay", self.delay, 1)
 
     @property
     def length(self) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 
 
 class Segment(NamedTuple):
@@ -40,8 +40,7 @@ class Segments:
 
     def __init__(self, codes: Tensor, batch: int, length: int) -> None:
         for name, value in (("batch", batch), ("length", length)):
-            if not is_integer(value, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+            check_integer(name, value, 1)
         each = len(codes) // batch
         if each < 2:
             raise ValueError(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...options.options import Options, is_integer, one_of
+from ...options.options import Options, check_integer, one_of
 from ..checks import check_sizes
 from ..data import (
     CopyMemory,
@@ -271,8 +271,7 @@ class CopyMemoryTask(Data):
     def __post_init__(self) -> None:
         CopyMemory(self.delay)
         check_sizes(self, "training", "test", "easier_delay")
-        if not is_integer(self.easier, 0):
-            raise ValueError(f"easier must be an integer ≥ 0, got {self.easier!r}")
+        check_integer("easier", self.easier, 0)
 
     def open(self, batch: int, length: int, seed: int) -> Batches:
         if batch > self.training:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...options.options import Options, is_integer, is_number, is_positive
+from ...options.options import Options, check_integer, is_integer, is_number, is_positive
 
 
 class OptimiserSettings(Options, ABC):
@@ -196,5 +196,4 @@ def _check_decay(decay: object) -> None:
 
 
 def _check_warm_up(warm_up: object) -> None:
-    if not is_integer(warm_up, 0):
-        raise ValueError(f"warm_up must be an integer ≥ 0, got {warm_up!r}")
+    check_integer("warm_up", warm_up, 0)

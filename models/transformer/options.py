@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...options.options import Options, check_truth, is_integer, one_of
+from ...options.options import Options, check_integer, check_truth, one_of
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
 from ..depth import Depth, Equilibrium
 from ..vocabulary.adaptive import check_cutoffs
@@ -74,8 +74,7 @@ class TransformerOptions(Options):
         check_sizes(self, "per_head", "inside")
         check_kind_of_depth(self.depth)
         one_of("norm", self.norm, ("post", "pre"))
-        if not is_integer(self.memory, 0):
-            raise ValueError(f"memory must be an integer ≥ 0, got {self.memory!r}")
+        check_integer("memory", self.memory, 0)
         if self.memory >= self.positions:
             raise ValueError(
                 f"memory must leave room for tokens among the positions: got memory={self.memory}, "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_number
+from ...options.options import check_integer, is_number
 from ...solvers.interface.golden import golden_sequence
 from ..problem import Device, Root, TestProblem
 
@@ -37,8 +37,7 @@ class Kepler(TestProblem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_integer(self.count, 1):
-            raise ValueError(f"count must be an integer ≥ 1, got {self.count!r}")
+        check_integer("count", self.count, 1)
         largest = self.largest_eccentricity
         if not (is_number(largest, 0) and largest < 1):
             raise ValueError(f"largest_eccentricity must be in [0, 1), got {largest!r}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_positive
+from ...options.options import check_integer, is_positive
 from .generated import Array, Generated, orthogonal
 
 
@@ -64,8 +64,7 @@ class UnequalContractions(Generated):
         return (self.count,)
 
     def check(self) -> None:
-        if not is_integer(self.count, 1):
-            raise ValueError(f"count must be an integer ≥ 1, got {self.count!r}")
+        check_integer("count", self.count, 1)
         if not (is_positive(self.easiest) and is_positive(self.hardest)):
             raise ValueError(
                 f"easiest and hardest must be numbers > 0, got {self.easiest!r} and {self.hardest!r}"

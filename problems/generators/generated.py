@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from ...solvers.interface.problem import Form
 from ..problem import Device, Root, TestProblem
 
@@ -39,8 +39,7 @@ class Generated(TestProblem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_integer(self.seed, 0):
-            raise ValueError(f"seed must be an integer ≥ 0, got {self.seed!r}")
+        check_integer("seed", self.seed, 0)
         self.check()
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_number, one_of
+from ...options.options import check_integer, is_number, one_of
 from ..driving.ledger import Ledger
 from ..driving.progress import REREAD_MARGIN, Progress
 from ..driving.rounding import TIME_STEP_UNITS
@@ -96,8 +96,7 @@ class CausalNewton(WholeSolver):
     default_max_steps: ClassVar[int] = 200
 
     def __post_init__(self) -> None:
-        if not is_integer(self.block, 1):
-            raise ValueError(f"block must be an integer ≥ 1, got {self.block!r}")
+        check_integer("block", self.block, 1)
         one_of("time", self.time, ("first", "last"))
         one_of("jacobian", self.jacobian, ("full", "diagonal"))
         if not (is_number(self.damping, 0) and self.damping <= 1):

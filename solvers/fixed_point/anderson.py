@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ...options.options import is_integer, is_number, is_positive
+from ...options.options import check_integer, is_integer, is_number, is_positive
 from ..compiled.anderson_step import AndersonArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
 from ..interface.plain import PlainSteps, Point
@@ -148,8 +148,7 @@ class Anderson(Solver):
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
-        if not is_integer(self.memory, 1):
-            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        check_integer("memory", self.memory, 1)
         if not is_positive(self.mixing):
             raise ValueError(f"mixing must be a positive number, got {self.mixing!r}")
         if self.kind not in ("I", "II"):

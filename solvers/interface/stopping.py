@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...options.options import Options, is_integer, is_number
+from ...options.options import Options, check_integer, is_integer, is_number
 
 DEFAULT_RTOL = {
     torch.float64: 1e-10,
@@ -103,8 +103,7 @@ class Stopping(Options):
             raise ValueError(f"max_seconds must be a number ≥ 0 or None, got {self.max_seconds!r}")
         if self.check_every is not None and not is_integer(self.check_every, 1):
             raise ValueError(f"check_every must be an integer ≥ 1, got {self.check_every!r}")
-        if not is_integer(self.patience, 1):
-            raise ValueError(f"patience must be an integer ≥ 1, got {self.patience!r}")
+        check_integer("patience", self.patience, 1)
         if not (isinstance(self.divergence, Real) and self.divergence > 1):
             raise ValueError(f"divergence must be a number > 1, got {self.divergence!r}")
 

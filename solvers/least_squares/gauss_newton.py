@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...options.options import check_truth, is_integer, one_of
+from ...options.options import check_integer, check_truth, one_of
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
@@ -77,8 +77,7 @@ class GaussNewton(Solver):
     def __post_init__(self) -> None:
         one_of("steps", self.steps, tuple(_PATHS))
         check_truth("second_order", self.second_order)
-        if not is_integer(self.max_trials, 1):
-            raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
+        check_integer("max_trials", self.max_trials, 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
         return RegionState.of(problem, z, residual)

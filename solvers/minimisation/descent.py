@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
@@ -113,9 +113,7 @@ class LBFGS(Solver):
 
     def __post_init__(self) -> None:
         for name in ("memory", "max_trials"):
-            number = getattr(self, name)
-            if not is_integer(number, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+            check_integer(name, getattr(self, name), 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DescentState:
         return _start(problem, z, residual, 1, self.memory)
@@ -169,9 +167,7 @@ class GradientDescent(Solver):
 
     def __post_init__(self) -> None:
         for name in ("memory", "max_trials"):
-            number = getattr(self, name)
-            if not is_integer(number, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+            check_integer(name, getattr(self, name), 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DescentState:
         return _start(problem, z, residual, self.memory, 1)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer, is_integer
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
@@ -73,8 +73,7 @@ class NewtonCG(Solver):
             raise ValueError(
                 f"max_iterations must be an integer ≥ 1 or None, got {self.max_iterations!r}"
             )
-        if not is_integer(self.max_trials, 1):
-            raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
+        check_integer("max_trials", self.max_trials, 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
         state = RegionState.of(problem, z, residual)

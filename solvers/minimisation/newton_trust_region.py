@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from ..interface.problem import Problem
 from ..interface.solver import Solver
 from .region import Quadratic, RegionState, advance
@@ -53,8 +53,7 @@ class NewtonTrustRegion(Solver):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if not is_integer(self.max_trials, 1):
-            raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
+        check_integer("max_trials", self.max_trials, 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
         return RegionState.of(problem, z, residual)

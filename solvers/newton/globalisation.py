@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...options.options import Options, check_truth, is_integer
+from ...options.options import Options, check_integer, check_truth
 from ..interface.problem import Problem
 
 # Steps that gain less than a thousandth in all, after which a damped method or one with a trust region is at
@@ -127,8 +127,7 @@ class Globalisation(Options, ABC):
     balance: bool = False
 
     def __post_init__(self) -> None:
-        if not is_integer(self.max_trials, 1):
-            raise ValueError(f"max_trials must be an integer ≥ 1, got {self.max_trials!r}")
+        check_integer("max_trials", self.max_trials, 1)
         check_truth("balance", self.balance)
 
     def begin(self, start: Point) -> Any:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import check_truth, is_integer, is_positive
+from ...options.options import check_integer, check_truth, is_positive
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
@@ -93,9 +93,7 @@ class LevenbergMarquardt(Solver):
             raise ValueError(f"first_damping must be a number > 0, got {self.first_damping!r}")
         check_truth("balance", self.balance)
         for name in ("memory", "max_trials"):
-            number = getattr(self, name)
-            if not is_integer(number, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1, got {number!r}")
+            check_integer(name, getattr(self, name), 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> LevenbergMarquardtState:
         point = Point.of(z, residual)

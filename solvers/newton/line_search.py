@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from .globalisation import Advance, Evaluate, Globalisation, Model, Point, first_norms, next_norms
 from .parabola import SUFFICIENT_DECREASE, trusted
 
@@ -81,8 +81,7 @@ class NonmonotoneLineSearch(Globalisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_integer(self.memory, 1):
-            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        check_integer("memory", self.memory, 1)
 
     def begin(self, start: Point) -> Tensor:
         return first_norms(start.norm, self.memory)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_positive
+from ...options.options import check_integer, is_integer, is_positive
 from ..driving.driver import solve
 from ..interface.problem import Linearization, Problem
 from ..interface.solution import Status
@@ -103,8 +103,7 @@ class NewtonKrylov(Solver):
             raise ValueError(f"first_forcing must be in (0, 1), got {self.first_forcing!r}")
         check_globalisation(self.globalisation)
         limit = self.max_linear_steps
-        if not is_integer(limit, 1):
-            raise ValueError(f"max_linear_steps must be an integer ≥ 1, got {limit!r}")
+        check_integer("max_linear_steps", limit, 1)
         for name in ("max_short_solves", "linear_budget"):
             most = getattr(self, name)
             if most is not None and not is_integer(most, 1):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from .globalisation import (
     Advance,
     Evaluate,
@@ -77,8 +77,7 @@ class TrustRegion(Globalisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_integer(self.memory, 1):
-            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        check_integer("memory", self.memory, 1)
 
     def begin(self, start: Point) -> TrustRegionMemory:
         unknown = torch.full_like(start.norm, torch.nan)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_number
+from ...options.options import check_integer, is_number
 from ..compiled.broyden_step import BroydenArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
 from ..interface.problem import Problem
@@ -140,8 +140,7 @@ class Broyden(Solver):
     has_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not is_integer(self.memory, 1):
-            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        check_integer("memory", self.memory, 1)
         if self.kind not in ("good", "bad"):
             raise ValueError(f"kind must be 'good' or 'bad', got {self.kind!r}")
         if not is_number(self.growth, 0):

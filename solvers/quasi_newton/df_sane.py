@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_positive
+from ...options.options import check_integer, is_positive
 from ..interface.problem import Problem
 from ..interface.scale import first_length
 from ..interface.solver import Solver
@@ -86,8 +86,7 @@ class DFSANE(Solver):
     default_max_steps: ClassVar[int] = 2000
 
     def __post_init__(self) -> None:
-        if not is_integer(self.memory, 1):
-            raise ValueError(f"memory must be an integer ≥ 1, got {self.memory!r}")
+        check_integer("memory", self.memory, 1)
         if not is_positive(self.allowance):
             raise ValueError(f"allowance must be a positive number, got {self.allowance!r}")
 

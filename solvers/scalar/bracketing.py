@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_integer
 from ..interface.per_system import as_numbers, for_systems
 from ..interface.problem import Problem
 from ..interface.scale import first_step_length
@@ -95,8 +95,7 @@ class Bracketing(Solver):
     __hash__ = object.__hash__
 
     def __post_init__(self) -> None:
-        if not is_integer(self.max_search, 1):
-            raise ValueError(f"max_search must be an integer ≥ 1, got {self.max_search!r}")
+        check_integer("max_search", self.max_search, 1)
         if self.lower is None and self.upper is None:
             return
         if self.lower is None or self.upper is None:
