@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -167,10 +166,7 @@ class UserFunction:
 
     def _first(self) -> Leaves:
         """The value at the start; the function may differentiate with respect to its unknown."""
-        # Where no derivative can follow, a module need not be given other parameters than its own.
-        plain = not (torch.is_grad_enabled() or transforming() or forward_ad._current_level >= 0)
-        own = self.tensors if plain else constants(self.tensors)
-        function, start = self.bind(own), constants(self.start)
+        function, start = self.bind(constants(self.tensors)), constants(self.start)
         try:
             return function(start)
         except RuntimeError as error:

@@ -387,3 +387,16 @@ def test_a_warning_points_at_the_line_of_the_user():
         z.sum().backward()
     for warned in (of_function, of_layer, of_backward):
         assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_function_that_records_gradients_itself_is_solved_without_them():
+    class Recording(Cell):
+        def forward(self, z, x):
+            with torch.enable_grad():
+                return super().forward(z, x)
+
+    cell, x = Recording(), X.new_ones(2, 3).requires_grad_() / 2
+    with torch.no_grad():
+        z = im.ImplicitLayer(cell)(x)
+        torch.testing.assert_close(cell(z, x).detach(), z, rtol=1e-8, atol=1e-8)
+    assert not z.requires_grad
