@@ -165,11 +165,12 @@ def _outside_of_tracing() -> Iterator[None]:
 
 def _with_values(arg: Any) -> Any:
     """A tensor with values in place of one that is traced; any other argument as it is."""
-    if not isinstance(arg, Tensor) or type(arg) in (Tensor, nn.Parameter):
-        return arg.detach().requires_grad_(arg.requires_grad) if isinstance(arg, Tensor) else arg
-    sizes = tuple(int(size) for size in arg.shape)
+    if not isinstance(arg, Tensor):
+        return arg
+    if type(arg) in (Tensor, nn.Parameter):
+        return arg.detach().requires_grad_(arg.requires_grad)
+    sizes = tuple(map(int, arg.shape))
     made = torch.zeros(sizes, dtype=arg.dtype, device=arg.device)
-    if made.is_floating_point() or made.is_complex():
-        made.uniform_() if made.is_floating_point() else None
-        made.requires_grad_(arg.requires_grad)
-    return made
+    if made.is_floating_point():
+        made.uniform_()
+    return made.requires_grad_(arg.requires_grad)

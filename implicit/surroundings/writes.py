@@ -63,16 +63,11 @@ class Lending:
                 past autograd.
         """
         if self._settled and len(z) == 1 and not transforming():
-            (leaf,) = z
-            count = leaf._version
+            count = z[0]._version
             value = function(z)
-            if leaf._version != count:
+            if z[0]._version != count:
                 self._refuse_later()
-            if len(value) != 1:  # Tensors of an auxiliary output.
-                return self._own(value)
-            (own,) = value
-            fresh = type(own) is Tensor and own.untyped_storage().data_ptr() not in self._memory
-            return value if fresh and self._memory else self._own(value)
+            return self._own(value)
         if self.records and not transforming():
             return self._recorded(function, z)
         # A copy of a tensor that requires gradients is no leaf, which compiled functions notice.

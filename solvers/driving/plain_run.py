@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..interface.plain import PlainSteps
@@ -28,7 +27,7 @@ def run(
         The state of the solver after the last step, which has not been looked at yet, and its number.
     """
     now, first = (z, residual), step
-    norm = _norms(residual)
+    norm = monitor.read_plainly(z, residual).norm
     while True:
         before, earlier = now, norm
         now, step = plain.advance(*before), step + 1
@@ -37,8 +36,3 @@ def run(
         slow = plain.slowest is not None and np.any(norm > plain.slowest * earlier)
         if slow or not monitor.passes(now[0], reading, step):
             return plain.state(before, now, step - first), step
-
-
-def _norms(residual: Tensor) -> np.ndarray:
-    norms: np.ndarray = torch.linalg.vector_norm(residual, dim=1).detach().cpu().numpy()
-    return norms
