@@ -12,8 +12,7 @@ from .depth import Equilibrium, Stacked, WeightTied
 def check_sizes(options: object, *names: str) -> None:
     """Raise a `ValueError` unless all these attributes are integers ≥ 1."""
     for name in names:
-        value = getattr(options, name)
-        check_integer(name, value, 1)
+        check_integer(name, getattr(options, name), 1)
 
 
 def check_rates(options: object, *names: str) -> None:

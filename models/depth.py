@@ -118,7 +118,7 @@ class WeightTied(Options):
     depth: int
 
     def __post_init__(self) -> None:
-        check_depth("depth", self.depth)
+        check_integer("depth", self.depth, 1)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Stacked(Options):
     depth: int
 
     def __post_init__(self) -> None:
-        check_depth("depth", self.depth)
+        check_integer("depth", self.depth, 1)
 
 
 Depth = Equilibrium | WeightTied | Stacked
@@ -153,8 +153,3 @@ def number_of_cells(depth: Depth) -> int:
         (4, 1)
     """
     return depth.depth if isinstance(depth, Stacked) else 1
-
-
-def check_depth(argument: str, value: object) -> None:
-    """Raise a `ValueError` unless `value` is an integer ≥ 1."""
-    check_integer(argument, value, 1)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..options.options import check_integer
 from .cell import Cell, Pass
 from .checks import check_tokens
-from .depth import Depth, check_depth, number_of_cells
+from .depth import Depth, number_of_cells
 from .memory import Memory
 from .output import Output
 from .states import Given, find
@@ -170,7 +171,7 @@ class SequenceModel(nn.Module, ABC):
         Raises:
             ValueError: `steps` or `temperature` is out of range; else see `forward`.
         """
-        check_depth("steps", steps)
+        check_integer("steps", steps, 1)
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature must be a finite number ≥ 0, got {temperature!r}")
         was_training, tokens, start = self.training, prompt, None

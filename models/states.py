@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..implicit import Autocast, Exact, Gradient, fixed_point
+from ..options.options import check_integer
 from ..solvers import Stopping
 from .cell import Pass
-from .depth import Depth, Equilibrium, Stacked, check_depth
+from .depth import Depth, Equilibrium, Stacked
 from .memory import Memory
 from .output import Piece
 
@@ -97,7 +98,7 @@ def _solve(how: Equilibrium, part: Pass, z: Tensor, given: Given) -> Found:
 
 def _unroll(part: Pass, z: Tensor, given: Given, layers: int | None) -> Found:
     """The states after a number of layers that share their weights."""
-    check_depth("depth", layers)
+    check_integer("depth", layers, 1)
     inputs = part.inputs(given.injection, given.memory.states[0], given.memory.inputs)
     function = _filled(part.cell.map, part.weights, inputs, z.device)
     for _ in range(int(layers or 0)):
