@@ -164,6 +164,11 @@ def next_norms(norms: Tensor, norm: Tensor) -> Tensor:
     return torch.cat((norm.unsqueeze(1), norms[:, :-1]), dim=1)
 
 
+def unmoved(start: Point, trial: Point) -> Tensor:
+    """The systems whose trial is their start to the last digit, `(batch,)`: no shorter step is another."""
+    return (trial.z == start.z).all(dim=1)
+
+
 def units(lengths: Tensor | None, like: Tensor) -> Tensor:
     """Norms of rows or columns as units, positive, `(batch, n)`; ones where they are not known.
 

@@ -20,6 +20,7 @@ from .globalisation import (
     next_norms,
     settled_systems,
     units,
+    unmoved,
 )
 from .newton import dense_model
 from .parabola import SUFFICIENT_DECREASE
@@ -120,22 +121,22 @@ class LevenbergMarquardt(Solver):
         scaled = weighted / scale.unsqueeze(1)
         accepted = settled_systems(problem, start.norm)
         allowance, share = norms.amax(dim=1), start.norm / first_norm
-        damping, point = state.damping, start
+        damping, point, over = state.damping, start, accepted
         growth = torch.full_like(damping, _FIRST_GROWTH)
         for _ in range(self.max_trials):
             move = _damped_step(scaled, model.residual, damping * share) / scale
-            z = torch.where(accepted.unsqueeze(1), point.z, start.z + move)
+            z = torch.where(over.unsqueeze(1), point.z, start.z + move)
             trial = Point.of(z, problem.residual(z), weights)
             promised = promised_decrease(model, model.jvp(move))
             ratio = decrease(allowance, trial.norm, start.norm) / promised
-            good = ~accepted & (ratio >= SUFFICIENT_DECREASE)
+            good = ~over & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
             smaller = torch.where(ratio >= _GOOD_RATIO, damping / _CUT, damping)
             following = torch.where(good, smaller, damping * growth)
-            damping = torch.where(accepted, damping, following)
+            damping = torch.where(over, damping, following)
             growth = growth * _GROWTH_OF_GROWTH
-            accepted = accepted | good
-            if bool(accepted.all()):
+            accepted, over = accepted | good, over | good | unmoved(start, trial)
+            if bool(over.all()):
                 break
         end_status = torch.where(accepted, 0, int(Status.STALLED))
         norms = next_norms(norms, point.norm)

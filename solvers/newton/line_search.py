@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from ...options.options import check_integer
-from .globalisation import Advance, Evaluate, Globalisation, Model, Point, first_norms, next_norms
+from .globalisation import (
+    Advance,
+    Evaluate,
+    Globalisation,
+    Model,
+    Point,
+    first_norms,
+    next_norms,
+    unmoved,
+)
 from .parabola import SUFFICIENT_DECREASE, trusted
 
 
@@ -104,17 +113,17 @@ def _backtrack(
 ) -> tuple[Point, Tensor]:
     """The first point along `step` whose norm is enough below `reference`, and which systems have one."""
     length = torch.ones_like(start.norm)
-    best, accepted = start, settled
+    best, accepted, over = start, settled, settled
     for _ in range(options.max_trials):
         trial_z = start.z + length.unsqueeze(1) * step
-        trial = evaluate(torch.where(accepted.unsqueeze(1), best.z, trial_z))
+        trial = evaluate(torch.where(over.unsqueeze(1), best.z, trial_z))
         low = trial.norm <= reference - SUFFICIENT_DECREASE * length * start.norm
-        good = ~accepted & low
+        good = ~over & low
         best = best.or_else(good, trial)
-        accepted = accepted | good
-        if bool(accepted.all()):
+        accepted, over = accepted | good, over | good | unmoved(start, trial)
+        if bool(over.all()):
             break
         ratio = trial.norm / start.norm
         cut = 1.0 / (ratio**2 - 1.0 + 2.0 * length) * length
-        length = torch.where(accepted, length, length * trusted(cut))
+        length = torch.where(over, length, length * trusted(cut))
     return best, accepted

@@ -19,6 +19,7 @@ from .globalisation import (
     first_norms,
     next_norms,
     units,
+    unmoved,
 )
 from .parabola import SUFFICIENT_DECREASE, trusted
 
@@ -98,23 +99,23 @@ class TrustRegion(Globalisation):
         cauchy: _Leg | None = None
         radius = torch.where(memory.radius.isnan(), newton.length, memory.radius)
         allowance = memory.norms.amax(dim=1)
-        point, accepted = start, settled
+        point, accepted, over = start, settled, settled
         for _ in range(self.max_trials):
-            if cauchy is None and bool((~accepted & (newton.length > radius)).any()):
+            if cauchy is None and bool((~over & (newton.length > radius)).any()):
                 cauchy = _steepest_descent(model, scale)
             leg = newton if cauchy is None else _within(radius, cauchy, newton, scale)
-            trial_z = torch.where(accepted.unsqueeze(1), point.z, start.z + leg.step)
+            trial_z = torch.where(over.unsqueeze(1), point.z, start.z + leg.step)
             trial = evaluate(trial_z)
             promised = promised_decrease(model, leg.change)
             ratio = decrease(allowance, trial.norm, start.norm) / promised
-            good = ~accepted & (ratio >= SUFFICIENT_DECREASE)
+            good = ~over & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
             following = _next_radius(
                 radius, leg, ratio, decrease(start.norm, trial.norm, start.norm), model
             )
-            radius = torch.where(accepted, radius, following)
-            accepted = accepted | good
-            if bool(accepted.all()):
+            radius = torch.where(over, radius, following)
+            accepted, over = accepted | good, over | good | unmoved(start, trial)
+            if bool(over.all()):
                 break
         norms = next_norms(memory.norms, point.norm)
         return Advance(point, accepted, TrustRegionMemory(radius, norms))

@@ -271,6 +271,24 @@ def test_a_search_that_fails_ends_the_solve_and_takes_no_step(solver: Any, kind:
     assert solution.trace[-1, 0] == solution.trace[-2, 0]
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *(Newton(globalisation=rule) for rule in RULES.values()),
+        LevenbergMarquardt(first_damping=1e-3),
+    ],
+    ids=[*RULES, "Levenberg-Marquardt"],
+)
+def test_no_trial_follows_one_that_is_the_start_to_the_last_digit(solver: Solver) -> None:
+    # √2 as it is rounded: the Newton step is a third of its last digit, and the residual one of two.
+    z0 = torch.tensor(2.0, dtype=torch.float64).sqrt()
+    solution = root(lambda z: z**2 - 2, z0, solver=solver)
+    assert bool(solution.converged)
+    assert solution.value.item() == z0.item()
+    # At the start, for the Jacobian, one trial or two, and four by which the claim is examined.
+    assert solution.counts.evaluations <= 8
+
+
 @every_rule
 def test_a_trial_that_is_not_finite_is_shortened(rule: Any) -> None:
     # From 3 the full step leads to a negative number: log(3) · 3 > 3.
