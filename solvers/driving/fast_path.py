@@ -24,6 +24,7 @@ class FastPath:
 
     Attributes:
         open: No system has ended.
+        reached: The systems whose norm has been at the rounding level at such a look; `None` for none.
         floor: The absolute tolerance, in the units of readings.
         postponed: The step, iterate and reading of that look; the iterate is `None` where the solver
             forms it on demand.
@@ -32,7 +33,9 @@ class FastPath:
     def __init__(self, tolerance: Tolerance, level: float, unit: float) -> None:
         self.open = len(tolerance.rtol) > 0
         self.postponed: tuple[int, Tensor | None, Reading] | None = None
-        self._least = _SAFETY * np.maximum(tolerance.rtol, level)
+        self.reached: np.ndarray | None = None
+        self._level, self._least = level, _SAFETY * np.asarray(tolerance.rtol)
+        self._plainly_above = np.maximum(self._least, _SAFETY * level)
         self.floor, self._unit = tolerance.atol / unit, unit
         self._most: Any = np.inf
 
@@ -40,11 +43,20 @@ class FastPath:
         """True if every system runs, made progress, and is above its tolerance."""
         if not self.open or reading.end_status is not None:
             return False
-        norm = reading.norm
-        ahead = (norm > self._least * reading.reference + self.floor) & (norm < self._most)
-        if np.count_nonzero(ahead) < len(ahead):
+        norm, reference = reading.norm, reading.reference
+        ahead = (norm > self._plainly_above * reference + self.floor) & (norm < self._most)
+        if np.count_nonzero(ahead) < len(ahead) and not self._near(norm, reference):
             return False
         self._most = SLOWEST_PROGRESS * norm
+        return True
+
+    def _near(self, norm: np.ndarray, reference: np.ndarray) -> bool:
+        """The same where norms are at the rounding level and above the tolerance."""
+        ahead = (norm > self._least * reference + self.floor) & (norm < self._most)
+        if not ahead.all():
+            return False
+        near = norm.astype(np.float64) <= self._level * reference.astype(np.float64)
+        self.reached = near if self.reached is None else self.reached | near
         return True
 
     def expect(self, norm: np.ndarray) -> None:

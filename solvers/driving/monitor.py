@@ -234,7 +234,10 @@ class Monitor:
         step, z, reading = self._fast.postponed
         self._fast.postponed = None
         norm, reference = self._scaled(reading)
-        self._progress = Progress(norm, norm, np.full(len(norm), step), self._progress.reached)
+        reached = self._progress.reached
+        if self._fast.reached is not None:
+            reached = reached | self._fast.reached
+        self._progress = Progress(norm, norm, np.full(len(norm), step), reached)
         self.ledger.norms = norm
         if z is not None:
             everyone = np.ones(len(norm), dtype=bool)

@@ -236,7 +236,10 @@ class Anderson(Solver):
 
     def _plain_step(self, problem: Problem, state: PlainState) -> PlainState:
         z = self._plain(state.z, state.residual, state.mixing)
-        return self._after(state, z, problem.residual(z))
+        following = self._after(state, z, problem.residual(z))
+        if problem.finished is not None:  # Those stay where they are, and take no extrapolation.
+            following.fast |= state.fast & problem.finished
+        return following
 
     def _after(self, state: PlainState, z: Tensor, residual: Tensor) -> PlainState:
         """The state after a plain step to `z`."""

@@ -11,6 +11,7 @@ import torch
 from implicitly import Anderson, FixedPointIteration, NeumannSeries, Status, Stopping
 from implicitly.solvers import FlatSolution, Problem, Solver, solve
 from implicitly.solvers.composed.members import default_members
+from implicitly.solvers.driving.monitor import Monitor
 from torch import Tensor
 
 F64 = torch.float64
@@ -85,6 +86,41 @@ def test_results_are_those_of_full_looks_to_the_last_bit(
         found = solve(make(A, b), solver, z, rule)
         expected = with_full_looks(make(A, b), solver, z, rule)
     check_same(found, expected)
+
+
+def test_full_looks_are_those_at_which_systems_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In float32 the last steps are at the rounding level and above the tolerance.
+    looks: list[int] = []
+    of_monitor = Monitor.look
+
+    def counting(self: Monitor, state: Any, step: int, **options: Any) -> bool:
+        looks.append(step)
+        return of_monitor(self, state, step, **options)
+
+    monkeypatch.setattr(Monitor, "look", counting)
+    A, b = contractions([0.3, 0.3], 6, torch.float32)
+    found = solve(curved(A, b), Anderson(plain_below=0.7), torch.zeros_like(b))
+    assert found.status.tolist() == [Status.CONVERGED] * 2
+    ends = sorted(set(found.steps.tolist()))
+    assert looks == [0, *range(ends[0], ends[-1] + 1)]
+
+
+def test_fast_systems_go_on_plainly_when_others_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    A, b = contractions([0.05, 0.3, 0.4], 6, F64)
+    expected = [
+        solve(curved(A[i : i + 1], b[i : i + 1]), Anderson(plain_below=0.7), torch.zeros(1, 6, dtype=F64))
+        for i in range(3)
+    ]  # fmt: skip
+
+    def extrapolating(self: Anderson, state: Any) -> Tensor:
+        raise AssertionError("an extrapolation, although every system that runs contracts fast")
+
+    monkeypatch.setattr(Anderson, "combination", extrapolating)
+    found = solve(curved(A, b), Anderson(plain_below=0.7), torch.zeros_like(b))
+    assert len(set(found.steps.tolist())) > 1
+    for i, alone in enumerate(expected):
+        assert torch.equal(found.z[i : i + 1], alone.z)
+        assert found.steps[i] == alone.steps[0]
 
 
 def test_systems_that_are_no_numbers_or_solved_at_once_end_a_run() -> None:
