@@ -57,6 +57,13 @@ class Layout:
             for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
         ]
 
+    @cached_property
+    def _single(self) -> tuple[int, int] | None:
+        """The shape of the flat tensor, if the unknown is one tensor of real numbers."""
+        if len(self.shapes) > 1 or self.has_complex:
+            return None
+        return self.systems, self.sizes[0]
+
     @property
     def narrows(self) -> bool:
         """True if conversion back to the leaves' dtypes loses digits."""
@@ -64,6 +71,8 @@ class Layout:
 
     def flatten(self, leaves: Leaves) -> Tensor:
         """The flat tensor of `leaves`, or of a value with their shapes."""
+        if self._single is not None:
+            return self._cast(leaves[0], self._single, self.dtype)
         if self.has_complex:
             leaves = tuple(map(_in_pairs, leaves))
         parts = [
@@ -74,6 +83,8 @@ class Layout:
 
     def unflatten(self, flat: Tensor) -> Leaves:
         """The leaves whose flat tensor is `flat`."""
+        if self._single is not None:
+            return (self._cast(flat, self.shapes[0], self.dtypes[0]),)
         parts = (flat,) if len(self.shapes) == 1 else flat.split(self.sizes, dim=1)
         if not self.has_complex:
             return tuple(map(self._cast, parts, self.shapes, self.dtypes))

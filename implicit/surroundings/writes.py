@@ -100,7 +100,14 @@ class Lending:
 
     def _own(self, value: Leaves) -> Leaves:
         """The value, copied if its memory is that of an earlier value."""
-        if transforming() or any(leaf.requires_grad or type(leaf) is not Tensor for leaf in value):
+        if transforming():
+            return value
+        if len(value) == 1 and len(self._returned) == _FIRST:  # As below, without loops.
+            (leaf,) = value
+            ordinary = type(leaf) is Tensor and not leaf.requires_grad
+            if ordinary and leaf.untyped_storage().data_ptr() not in self._memory:
+                return value
+        if any(leaf.requires_grad or type(leaf) is not Tensor for leaf in value):
             return value
         memory = {leaf.untyped_storage().data_ptr() for leaf in value}
         if len(self._returned) < _FIRST:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..interface.plain import PlainSteps
@@ -33,6 +32,6 @@ def run(
         now, step = plain.advance(*before), step + 1
         reading = monitor.read_plainly(*now)
         norm = reading.norm
-        slow = plain.slowest is not None and np.any(norm > plain.slowest * earlier)
+        slow = plain.slowest is not None and (norm > plain.slowest * earlier).any()
         if slow or not monitor.passes(now[0], reading, step):
             return plain.state(before, now, step - first), step
