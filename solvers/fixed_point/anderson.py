@@ -237,7 +237,7 @@ class Anderson(Solver):
     def _plain_step(self, problem: Problem, state: PlainState) -> PlainState:
         z = self._plain(state.z, state.residual, state.mixing)
         following = self._after(state, z, problem.residual(z))
-        if problem.finished is not None:  # Those stay where they are, and take no extrapolation.
+        if problem.finished is not None:  # A finished system stays where it is.
             following.fast |= state.fast & problem.finished
         return following
 

@@ -10,21 +10,21 @@ has the derivative zero, which autograd returns for it silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..differences import Slope, slope
 from ..evidence import Evidence
 from ..examined import ROUNDINGS
-from ..polish import PolishError, Root
-from ..real import inner, real, widened
+from ..real import real
 from ..rounding import RoundedOperations, rounded
 from ..session import NotExercisedError, Session
-from ..subject import LayerError, NoForwardModeError, Subject, Tape, Tensors
+from ..subject import LayerError, NoForwardModeError, Tape, Tensors
 from ..subject.forward_mode import pushforward_of_gradients
-from .measuring import TRUST, doubt_of, has_kink, shifted
+from .gradient_differences import SOLVES, differences, natural, probes_of, relative
+from .measuring import TRUST, doubt_of, has_kink
 
 NAME = "second order"
 _KINK = 1e-3
@@ -32,8 +32,6 @@ _KINK = 1e-3
 _ALL = -1
 """In place of a kind of direction: the probes of all slots."""
 _SAMPLES = 2
-SOLVES = 10.0
-"""Factor on the floor of first derivatives, since a second one takes several adjoint solves in sequence."""
 
 
 def label(output: str) -> str:
@@ -76,34 +74,32 @@ def forward_over_reverse(session: Session) -> list[Evidence]:
                 session.alone(s, direction),
                 session.only(o, session.probes[0][o]),
             )
-            try:
+
+            def number(tangents: Tensors = tangents, cotangents: Any = cotangents) -> float:
+                """`⟨p, H v⟩`."""
                 moved = pushforward_of_gradients(session.subject, tangents, cotangents)
+                return sum(
+                    float((p * real(g)).sum())
+                    for p, g, part in zip(probes, moved, session.slots, strict=True)
+                    if part.position is not None
+                )
+
+            try:
+                inner = number()
             except NoForwardModeError as error:
                 reason = str(error)
                 continue
-            # The number ⟨p, H v⟩, spread along v so that its form is that of a gradient.
-            inner = sum(
-                float((p * real(g)).sum())
-                for p, g, part in zip(probes, moved, session.slots, strict=True)
-                if part.position is not None
-            )
+            # Spread along v, so that its form is that of a gradient.
             along = real(direction)
             found.append(
                 _against_differences(
                     session, o, s, inner * along / along.square().sum(), along, "forward over reverse",
-                    inputs_only=True,
+                    inputs_only=True, noise=partial(_noise_of_tangents, session, inner, number),
                 )
             )  # fmt: skip
     if not found:
         raise NotExercisedError(f"the layer has no forward mode over its backward pass: {reason}")
     return found
-
-
-def probes_of(session: Session) -> Tensors:
-    """The fixed probes `p` of the gradients, one for each slot."""
-    return tuple(
-        session.direction(s, 3).to(slot.value.dtype) for s, slot in enumerate(session.slots)
-    )
 
 
 def second_derivatives(session: Session, o: int, s: int) -> float:
@@ -143,6 +139,20 @@ def _noise(session: Session, o: int, s: int, kind: int, direction: Tensor) -> fl
         return found
 
     return ROUNDINGS * float(session.once(("noise of H v", o, s, kind), change))
+
+
+def _noise_of_tangents(session: Session, own: float, number: Callable[[], float]) -> float:
+    """The same of `⟨p, H v⟩` by tangents, whose formulas cancel elsewhere than those of a second pass."""
+    if session.solver_is_known:
+        return 0.0
+    generator, found = session.generator(12), 0.0
+    for _ in range(_SAMPLES):
+        try:
+            with RoundedOperations(session.eps, generator):
+                found = max(found, abs(number() - own))
+        except NoForwardModeError:
+            continue
+    return ROUNDINGS * found
 
 
 def _twice(session: Session, o: int, probes: Sequence[Tensor], tape: Tape | None = None) -> Tensors:
@@ -205,16 +215,17 @@ def _against_differences(
     direction: Tensor,
     mode: str,
     inputs_only: bool = False,
+    noise: Callable[[], float] | None = None,
 ) -> Evidence:
     """Evidence on a derivative of `G` in one slot, from differences of `G` along a direction."""
     name = f"{NAME}, {mode}"
     output, slot = label(session.outputs[o]), session.slots[s].name
     try:
-        measured = _differences(session, o, s, inputs_only)
+        measured = differences(session, o, s, inputs_only)
     except ArithmeticError as error:
         return Evidence(name, output, slot, 0.0, 0.0, 0.0, unreliable=str(error))
     sees = float(measured.value[0])
-    sizes = (session.weighted(s, says), abs(sees), _natural(session, o, s))
+    sizes = (session.weighted(s, says), abs(sees), natural(session, o, s))
     scale = max(size for size in sizes if size == size)
     if measured.jump[0] > _KINK * scale or has_kink(session, o, s):
         return Evidence(
@@ -227,11 +238,13 @@ def _against_differences(
             unreliable="second derivatives overflow in this dtype; use layer.double()",
         )  # fmt: skip
     distance = abs(float((says * direction).sum()) - sees)
-    floor = _relative(session, o, s) * scale + TRUST * float(measured.error[0])
+    floor = relative(session, o, s) * scale + TRUST * float(measured.error[0])
     floor += session.gradient_noise(0, o, s) / session.size(s)
     doubt = 0.0
     if not distance <= floor:
         floor += _noise(session, o, s, _ALL, direction)
+    if noise is not None and not distance <= floor:
+        floor += noise()
     if not distance <= floor:
         doubt = TRUST * float(measured.doubt[0]) + doubt_of(session, s) * scale
     return Evidence(
@@ -248,7 +261,7 @@ def _against_differences(
 def _overflows(session: Session, o: int, s: int, says: Tensor) -> bool:
     """True if second derivatives are not finite since they exceed the largest number of the dtype."""
     largest = float(torch.finfo(session.precision(o, s)).max)
-    return not bool(torch.isfinite(says).all()) and _natural(session, o, s) ** 2 > largest
+    return not bool(torch.isfinite(says).all()) and natural(session, o, s) ** 2 > largest
 
 
 def _symmetry(session: Session, o: int, s: int) -> Evidence:
@@ -260,7 +273,7 @@ def _symmetry(session: Session, o: int, s: int) -> Evidence:
     if has_kink(session, o, s):
         raise NotExercisedError("the layer has a kink here")
     one, other = float((hp * real(v)).sum()), float((hv * real(p)).sum())
-    scale = max(session.weighted(s, hp), session.weighted(s, hv), _natural(session, o, s))
+    scale = max(session.weighted(s, hp), session.weighted(s, hv), natural(session, o, s))
     floor = SOLVES * session.relative_floor(o, s) * scale
     if not abs(one - other) <= floor:
         floor += _noise(session, o, s, 3, real(v)) + _noise(session, o, s, 0, real(p))
@@ -273,87 +286,6 @@ def _symmetry(session: Session, o: int, s: int) -> Evidence:
         lag=SOLVES * session.lag,
         reference=False,
     )  # fmt: skip
-
-
-def _differences(session: Session, o: int, s: int, inputs_only: bool) -> Slope:
-    """Differences of `G`, shared by both modes if all slots are inputs."""
-    left_out = inputs_only and any(slot.position is None for slot in session.slots)
-
-    def measured() -> Slope:
-        relative = _relative(session, o, s) / TRUST
-        sample = _sampler(session, o, s, left_out)
-        natural = np.array([_natural(session, o, s)])
-        return slope(sample, session.size(s), np.array([relative]), natural)
-
-    return session.once(("differences of G", o, s, left_out), measured)
-
-
-def _relative(session: Session, o: int, s: int) -> float:
-    return SOLVES * session.relative_floor(o, s)
-
-
-def _natural(session: Session, o: int, s: int) -> float:
-    """Typical size of second derivatives: the gradient changes over the size of a slot."""
-    sizes = (
-        max(session.weighted(i, g), session.gradient_noise(0, o, i))
-        for i, g in enumerate(session.gradients[0][o])
-    )
-    return max(sizes) / session.size(s)
-
-
-def _sampler(session: Session, o: int, s: int, inputs_only: bool) -> Callable[[float], np.ndarray]:
-    """`G` as a function of the step of one slot along a direction."""
-    probes = [
-        torch.zeros_like(probe) if inputs_only and slot.position is None else probe
-        for probe, slot in zip(probes_of(session), session.slots, strict=True)
-    ]
-    if session.residual is not None:
-        return _of_root(session, o, s, probes, session.roots[1])
-    subject = session.subject
-    if session.copy is not None and session.gradients_of_copy is not None:
-        subject = session.copy[0]
-    if session.tighten is not None:
-        subject = session.tightened.subjects[-1]
-    return _of_layer(session, o, s, probes, subject)
-
-
-def _of_root(
-    session: Session, o: int, s: int, probes: Sequence[Tensor], root: Root
-) -> Callable[[float], np.ndarray]:
-    equation, along = root.equation, widened(session.direction(s, 0))
-    w = session.cotangent(0, o)
-
-    def sample(t: float) -> np.ndarray:
-        values = shifted(equation.base, {s: along}, t)
-        try:
-            there = Root(equation, root.moved(values), session.generator(5), values)
-        except LayerError as error:
-            raise PolishError(str(error)) from error
-        return _inner(probes, there.gradient(w))
-
-    return sample
-
-
-def _of_layer(
-    session: Session, o: int, s: int, probes: Sequence[Tensor], subject: Subject
-) -> Callable[[float], np.ndarray]:
-    along = widened(session.direction(s, 0))
-    w = session.probes[0][o]
-    cotangents = session.only(o, w if subject is session.subject else widened(w))
-
-    def sample(t: float) -> np.ndarray:
-        values = shifted([slot.value for slot in subject.slots], {s: along}, t)
-        try:
-            return _inner(probes, subject.gradients(values, cotangents))
-        except LayerError as error:
-            raise ArithmeticError(str(error)) from error
-
-    return sample
-
-
-def _inner(probes: Sequence[Tensor], gradients: Sequence[Tensor]) -> np.ndarray:
-    pairs = zip(probes, gradients, strict=True)
-    return np.array([sum(inner(p, g) for p, g in pairs)])
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from ..fitting import Estimate, median_slope
 from ..real import real
 from ..session import NotExercisedError, Session
 from ..subject import LayerError
+from .gradient_differences import SOLVES
 from .measuring import Measured, columns_of, doubt_of, measured
-from .second_order import SOLVES, label, second_derivatives
+from .second_order import label, second_derivatives
 
 NAME = "Taylor remainders"
 _STEPS = np.geomspace(1e-5, 1e-1, 13)
