@@ -9,6 +9,29 @@ from typing import Any
 
 from ..equations.identity import Identity
 
+_RULE = "tolerances and limits are those of a rule: stopping=Stopping(rtol=1e-6, max_steps=100)"
+_ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            "tol", "tolerance", "xtol", "ftol", "gtol", "rtol", "atol", "f_tol", "x_tol", "eps", "thresh",
+            "threshold", "maxiter", "max_iter", "max_iters", "maxfev", "max_nfev", "max_steps", "steps",
+            "iterations", "n_iter", "num_iters", "f_max_iter", "max_evaluations", "patience",
+        ),
+        _RULE,
+    ),
+    **dict.fromkeys(
+        ("method", "algorithm", "backend"), "choose an algorithm by solver=Newton() or another solver"
+    ),
+    **dict.fromkeys(("jac", "fprime"), "give a Jacobian by jacobian="),
+    "options": "options are those of the solver, solver=Anderson(memory=5), and of stopping=Stopping(...)",
+    "x0": "the start is the second argument, z0",
+    "args": "arguments of the function follow the start: root(F, z0, x, y)",
+    **dict.fromkeys(("vmap", "batched", "batch_axes"), "say which leading axes index systems by batch_dims="),
+    "verbose": "progress=True writes lines while a solve runs",
+    "disp": "progress=True writes lines while a solve runs",
+}  # fmt: skip
+"""Options by the names that other libraries have for them, and where they are here."""
+
 
 def called(function: Callable[..., Any], z: Any, args: Sequence[Any], names: Sequence[str]) -> Any:
     """`function(z, ...)` with the last of `args` by their `names`."""
@@ -58,7 +81,10 @@ def check_keywords(
         near = difflib.get_close_matches(keyword, options, n=1, cutoff=0.75)
         if keyword in known or (takes_any and not near):
             continue
-        advice = f"did you mean {near[0]}?" if near else f"options are {', '.join(options)}"
+        if keyword in _ELSEWHERE:
+            advice = _ELSEWHERE[keyword]
+        else:
+            advice = f"did you mean {near[0]}?" if near else f"options are {', '.join(options)}"
         raise TypeError(
             f"got an unexpected keyword argument {keyword!r}, which is neither an option nor an argument of "
             f"{described}: {advice}"

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .showing import Systems, as_frame, as_html, described, drawn, has_numbers, in_a_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 
 class Status(IntEnum):
@@ -81,7 +87,7 @@ class Counts:
         return self.jvps + self.vjps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """The outcome of solving an equation for a batch of independent systems.
 
@@ -106,6 +112,8 @@ class Solution:
         >>> solution = implicitly.fixed_point(torch.cos, torch.tensor(1.0, dtype=torch.float64))
         >>> round(float(solution.value), 9), bool(solution.converged)
         (0.739085133, True)
+        >>> str(solution).startswith("Solution: solved after")
+        True
     """
 
     value: Any
@@ -115,9 +123,9 @@ class Solution:
     error: Tensor
     counts: Counts
     trace: np.ndarray | None = None
-    adjoints: list[Solution] = field(default_factory=list, repr=False)
-    aux: Any = field(default=None, repr=False)
-    history: list[Any] | None = field(default=None, repr=False)
+    adjoints: list[Solution] = field(default_factory=list)
+    aux: Any = None
+    history: list[Any] | None = None
 
     @property
     def converged(self) -> Tensor:
@@ -128,6 +136,56 @@ class Solution:
     def evaluations(self) -> int:
         """Evaluations of the equation, on the whole batch."""
         return self.counts.evaluations
+
+    def _systems(self) -> Systems:
+        codes, norms, errors, steps = (
+            part.detach().cpu().flatten()
+            for part in (self.status, self.residual_norm, self.error, self.steps)
+        )
+        ends = [Status(code).name for code in codes.tolist()]
+        return Systems(
+            ends, (codes == Status.CONVERGED).numpy(), norms.double().numpy(),
+            errors.double().numpy(), steps.numpy(), tuple(self.status.shape),
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        value = f"value: {described(self.value)}"
+        if not has_numbers(self.status):  # Inside of a transform or a trace.
+            return f"Solution: {value}"
+        work = f"{self.counts.evaluations} evaluations"
+        if self.counts.products:
+            work += f", {self.counts.products} products"
+        return f"Solution: {in_a_line(self._systems(), work)}; {value}"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self._systems() if has_numbers(self.status) else None)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each system: status, converged, residual norm, error and steps.
+
+        Raises:
+            ImportError: Pandas is missing (extra `studies`).
+
+        Examples:
+            >>> import torch, implicitly
+            >>> a = torch.tensor([2.0, 9.0], dtype=torch.float64)
+            >>> solution = implicitly.root(lambda z: z**2 - a, torch.ones_like(a), batch_dims=1)
+            >>> solution.to_pandas().status.tolist()
+            ['CONVERGED', 'CONVERGED']
+        """
+        return as_frame(self._systems())
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the residual norms of all checks, which a solve with `trace=True` keeps.
+
+        Args:
+            axes: Axes to draw in; `None` for a new figure.
+
+        Raises:
+            ValueError: The solve kept no trace.
+            ImportError: Matplotlib is missing (extra `figures`).
+        """
+        return drawn(self.trace, axes)
 
     def detach(self) -> Solution:
         """The same solution with `value` and `aux` detached from the autograd graph."""
