@@ -294,7 +294,8 @@ def _loop(
 ) -> tuple[GraphModule, Leaves]:
     """The graph of a whole solve, and the constants that are the last of its inputs."""
     linear = isinstance(equation, AdjointEquation)
-    make, part = loop_of(solver, equation.form, linear, layout.dtype)
+    # The graph is traced again and again, by whoever compiles or exports the model: few operations count.
+    make, part = loop_of(solver, equation.form, linear, layout.dtype, unrolled=False)
     made, constants = trace(equation, part, example, _symbols(example))
     graph, _ = loop_graph(make, made)
     return graph, constants

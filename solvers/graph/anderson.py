@@ -106,7 +106,7 @@ class GraphAnderson(Method):
         relative = 16 * rounding.eps if solver.regularisation is None else solver.regularisation
         identity = torch.eye(slots, dtype=rows.dtype, device=rows.device)
         here = _place(slots, state.count % slots)
-        if solver.kind == "II" and slots <= _MOST_UNROLLED:
+        if solver.kind == "II" and self.unrolled and slots <= _MOST_UNROLLED:
             active = (state.weights.squeeze(1) > 0) & ~here
             gram = torch.bmm(rows, rows.mT)
             right = -torch.where(here.reshape(1, 1, slots), gram, 0.0).sum(dim=2)

@@ -24,6 +24,8 @@ class Method(ABC):
 
     Attributes:
         solver: The solver.
+        unrolled: Small equations are eliminated entry by entry, hundreds of operations that a compiler makes
+            one loop of; else by one call of a library, which is traced faster.
 
     Class attributes:
         part: The part of an equation that the steps evaluate.
@@ -32,6 +34,7 @@ class Method(ABC):
     """
 
     solver: Any
+    unrolled: bool = True
     part: ClassVar[Part] = "function"
     evaluations: ClassVar[int] = 1
     lazy: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,10 +209,19 @@ def _compiled(
 
 
 def loop_of(
-    solver: Solver, form: Form, linear: bool, precision: torch.dtype
+    solver: Solver, form: Form, linear: bool, precision: torch.dtype, *, unrolled: bool = True
 ) -> tuple[Callable[[Cut], Loop], Part]:
-    """The loop of a solver for an equation that is to be cut, and the part of the equation that it takes."""
-    method, fine = method_of(solver), Demand.of(precision, Stopping()).is_fine
+    """The loop of a solver for an equation that is to be cut, and the part of the equation that it takes.
+
+    Args:
+        solver: The solver.
+        form: The form of the equation.
+        linear: The equation is linear.
+        precision: The dtype of residuals.
+        unrolled: Small equations within a step are eliminated entry by entry; see `Method`.
+    """
+    method = replace(method_of(solver), unrolled=unrolled)
+    fine = Demand.of(precision, Stopping()).is_fine
 
     def loop(equation: Cut) -> Loop:
         return Loop(
