@@ -131,7 +131,8 @@ def test_marked_tests_are_verified_with_the_effort_of_the_profile(pytester, prof
 def run_marked(pytester, suite, *options):
     """The output of pytest on a file of tests."""
     file = pytester.makepyfile(suite)
-    return pytester.runpytest_inprocess(
+    # In a process of its own: modules that are imported inside would be forgotten, and PyTorch loads them once.
+    return pytester.runpytest_subprocess(
         "-q", "-p", "implicitly.verification.pytest_plugin", "-p", "no:cacheprovider",
         "--strict-markers", *options, file,
     ).stdout.str()  # fmt: skip
