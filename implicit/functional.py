@@ -28,6 +28,7 @@ from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
 from .surroundings.autocast import without_autocast
+from .surroundings.closer import block
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import UserFunction
 from .surroundings.failure import FailurePolicy
@@ -234,6 +235,9 @@ def solve_equation(
 ) -> Solution:
     """Solve the equation of `function`, with arguments as in `root`."""
     described = described or describe(function)
+    around = block()
+    if around is not None:
+        settings = around.settings(settings, z0)
     if isinstance(function, ArrayFunction):
         function, described, settings = array_call(function, settings)
     if keywords:

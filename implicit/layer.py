@@ -21,6 +21,7 @@ from .graphs.prepared import PREPARED
 from .graphs.within import Graphs, in_one_graph, solved_within
 from .settings import Settings
 from .surroundings.arguments import describe
+from .surroundings.closer import block
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
 from .surroundings.keywords import accepted, check_keywords
@@ -173,7 +174,7 @@ class ImplicitLayer(nn.Module):
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Solution:
-        if not keywords:
+        if not keywords and block() is None:
             known = PREPARED.solved(module, z0, inputs, self.settings)
             if known is not None:
                 return known

@@ -12,12 +12,14 @@ from typing import Any, Literal
 import torch
 from torch.utils._pytree import tree_leaves
 
+from ..implicit.surroundings.closer import watched_solves
 from .checks import CORE, FULL_CHECKS
 from .checks.conduct import side_effects
 from .checks.finite_differences import reference_holds
 from .diagnosis import by_check, diagnose
 from .equations import residual_of
 from .evidence import Evidence
+from .inner_solves import closer_layer, settled
 from .localise import localised
 from .real import real
 from .report import LATER, NOT_EXAMINED, Finding, Report
@@ -60,7 +62,9 @@ def verify(
             the output; `z` has the structure of the output.
         tighten: For an iteration with an unknown equation. Called with a factor below 1, it returns the
             layer with its tolerance multiplied by it (or with as many more steps), on the same
-            parameters. Differences are then taken of ever tighter layers. It is not needed with `residual`.
+            parameters. Differences are then taken of ever tighter layers. It is not needed with `residual`,
+            nor for solves of this package inside of the layer, which are made more exactly where their
+            tolerance leaves a doubt.
         seed: Seed of all probes, and of the random state of every call of the layer.
         effort: `"fast"` for tests that run often; `"full"` for more probes, and derivatives of
             the gradient.
@@ -91,9 +95,21 @@ def verify(
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of 'fast', 'full', got {effort!r}")
     _refuse_inference(inputs)
-    subject = Subject(layer, inputs, seed, residual, TimeLimit(time_limit))
+    limit = TimeLimit(time_limit)
+    subject = Subject(layer, inputs, seed, residual, limit)
+    residual = residual or residual_of(layer)
     with undisturbed(layer, residual, tighten, list(subject.inputs.leaves)), _own_warnings():
-        return _examined(subject, residual or residual_of(layer), tighten, seed, effort)
+        with watched_solves() as inside:
+            report, session = _examined(subject, residual, tighten, seed, effort)
+        known = residual is not None or tighten is not None
+        doubtful = report.verdict in (Verdict.WRONG, Verdict.UNRELIABLE)
+        if known or inside.solves == 0 or session is None or not doubtful:
+            return report
+        subject = Subject(closer_layer(layer), inputs, seed, None, limit)
+        again, closer = _examined(subject, None, None, seed, effort)
+        if closer is None or len(closer.slots) != len(session.slots):
+            return report
+        return settled(report, session, again, closer)
 
 
 def _refuse_inference(inputs: Any) -> None:
@@ -124,7 +140,8 @@ def _examined(
     tighten: Tighten | None,
     seed: int,
     effort: Effort,
-) -> Report:
+) -> tuple[Report, Session | None]:
+    """The report, and the session behind it, if the layer can be called."""
     report = Report(
         layer=describe(subject.layer), findings=(), checks=(), not_exercised=(), notes=(),
         calls=0, effort=effort, seed=seed,
@@ -132,7 +149,7 @@ def _examined(
     try:
         tape = subject.discover()
     except LayerError as error:
-        return replace(report, notes=(str(error),), calls=subject.calls)
+        return replace(report, notes=(str(error),), calls=subject.calls), None
     full = effort == "full"
     session = Session(
         subject, tape, residual, tighten,
@@ -154,7 +171,7 @@ def _examined(
         ]
         ran, skipped = [], [(name, f"the output is {unusable}") for name in CORE]
     skipped = [*((what, NOT_EXAMINED) for what in subject.ignored), *skipped]
-    return replace(
+    report = replace(
         report,
         findings=_findings(session, evidence, effort),
         checks=tuple(ran),
@@ -162,6 +179,7 @@ def _examined(
         notes=(*session.notes, *(f"the layer warned: {text}" for text in sorted(subject.warnings))),
         calls=subject.calls,
     )
+    return report, session
 
 
 def _unusable(session: Session) -> str:

@@ -131,7 +131,7 @@ def test_marked_tests_are_verified_with_the_effort_of_the_profile(pytester, prof
 def run_marked(pytester, suite, *options):
     """The output of pytest on a file of tests."""
     file = pytester.makepyfile(suite)
-    # In a process of its own: modules that are imported inside would be forgotten, and PyTorch loads them once.
+    # In a process of its own: it forgets what is imported inside, and PyTorch loads a module once.
     return pytester.runpytest_subprocess(
         "-q", "-p", "implicitly.verification.pytest_plugin", "-p", "no:cacheprovider",
         "--strict-markers", *options, file,
