@@ -49,13 +49,17 @@ class Factors(Protocol):
 class Jacobian(Protocol):
     """The Jacobian `(F_z, F_λ)` at a point, `n × (n + 1)`."""
 
-    def bordered(self, rows: Tensor, columns: Tensor | None = None) -> Factors:
-        """Factors of the matrix with `rows`, `(k, n + 1)`, below, and `columns`, `(n, k − 1)`, beside."""
+    def bordered(self, rows: Tensor, scales: Tensor, columns: Tensor | None = None) -> Factors:
+        """Factors of the matrix with `rows`, `(k, n + 1)`, below, and `columns`, `(n, k − 1)`, beside.
+
+        Each column is factored times its entry of `scales`, `(n + 1,)`, and each row of the Jacobian in its
+        own unit, so that pivots do not depend on units.
+        """
         ...
 
     @property
-    def norm(self) -> float:
-        """The Frobenius norm."""
+    def norms(self) -> tuple[float, float]:
+        """The Frobenius norms of `F_z` and of `F_λ`."""
         ...
 
 
@@ -66,22 +70,56 @@ class Linearize(Protocol):
 
 
 @dataclass(frozen=True)
+class ScaledFactors:
+    """Factors of a matrix from those of the one whose first rows and columns are scaled."""
+
+    scaled: Factors
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def sign(self) -> int:
+        return self.scaled.sign
+
+    def solve(self, right: Tensor) -> Tensor:
+        return _times(self.columns, self.scaled.solve(_times(self.rows, right)))
+
+    def transposed(self, right: Tensor) -> Tensor:
+        return _times(self.rows, self.scaled.transposed(_times(self.columns, right)))
+
+
+def _times(scales: Tensor, vector: Tensor) -> Tensor:
+    """The first entries times their scales."""
+    return torch.cat((vector[: len(scales)] * scales, vector[len(scales) :]))
+
+
+def _units(sizes: Tensor) -> Tensor:
+    """Reciprocals of sizes, one where a size is zero or not finite."""
+    inverse = sizes.reciprocal()
+    return torch.where(torch.isfinite(inverse) & (sizes > 0), inverse, 1.0)
+
+
+@dataclass(frozen=True)
 class DenseJacobian:
     """A dense Jacobian, `(n, n + 1)`."""
 
     entries: Tensor
 
-    def bordered(self, rows: Tensor, columns: Tensor | None = None) -> Factors:
-        whole = torch.cat((self.entries, rows))
+    def bordered(self, rows: Tensor, scales: Tensor, columns: Tensor | None = None) -> Factors:
+        scaled = self.entries * scales
+        units = _units(scaled.abs().amax(dim=1))
+        whole = torch.cat((scaled * units.unsqueeze(1), rows * scales))
         if columns is not None:
             corner = rows.new_zeros(len(rows), columns.shape[1])
-            whole = torch.cat((whole, torch.cat((columns, corner))), dim=1)
+            beside = torch.cat((columns * units.unsqueeze(1), corner))
+            whole = torch.cat((whole, beside), dim=1)
         lu, pivots, _ = torch.linalg.lu_factor_ex(whole)
-        return DenseFactors(lu, pivots)
+        return ScaledFactors(DenseFactors(lu, pivots), units, scales)
 
     @property
-    def norm(self) -> float:
-        return float(torch.linalg.matrix_norm(self.entries))
+    def norms(self) -> tuple[float, float]:
+        lengths = torch.linalg.vector_norm(self.entries, dim=0)
+        return float(torch.linalg.vector_norm(lengths[:-1])), float(lengths[-1])
 
 
 @dataclass(frozen=True)
@@ -130,24 +168,28 @@ class SparseJacobian:
     entries: Any
     column: np.ndarray
 
-    def bordered(self, rows: Tensor, columns: Tensor | None = None) -> Factors:
+    def bordered(self, rows: Tensor, scales: Tensor, columns: Tensor | None = None) -> Factors:
         from scipy import sparse
         from scipy.sparse.linalg import splu
 
-        below = rows.detach().cpu().numpy()
-        blocks = [[self.entries, self.column[:, None]], [below[:, :-1], below[:, -1:]]]
+        below, factors = (rows * scales).cpu().numpy(), scales.cpu().numpy()
+        scaled = sparse.hstack((self.entries, self.column[:, None])) @ sparse.diags(factors)
+        units = _units(torch.from_numpy(abs(scaled).max(axis=1).toarray().reshape(-1))).to(rows)
+        across = sparse.diags(units.cpu().numpy())
+        blocks = [[across @ scaled], [below]]
         if columns is not None:
-            blocks[0].append(columns.detach().cpu().numpy())
+            blocks[0].append(across @ columns.cpu().numpy())
             blocks[1].append(np.zeros((len(below), columns.shape[1]), dtype=below.dtype))
         whole = sparse.bmat(blocks, format="csc")
         try:
-            return SparseFactors(splu(whole))
+            found = SparseFactors(splu(whole))
         except RuntimeError:  # SuperLU raises it for a pivot that is zero.
-            return SparseFactors(None)
+            found = SparseFactors(None)
+        return ScaledFactors(found, units, scales)
 
     @property
-    def norm(self) -> float:
-        return float(np.hypot(np.linalg.norm(self.entries.data), np.linalg.norm(self.column)))
+    def norms(self) -> tuple[float, float]:
+        return float(np.linalg.norm(self.entries.data)), float(np.linalg.norm(self.column))
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ from .starting import first_tangent
 from .steps import StepLengths
 from .walk import CurvePoint, Walk
 
-# A tangent whose part along the parameter is below this is that of a fold.
-_VERTICAL = 1e-6
 _DIRECTIONS = ("increasing", "decreasing")
 
 
@@ -242,7 +240,7 @@ def units(n: int, w: Tensor, tangent: Tensor, limits: Limits, steps: StepLengths
     parameter = steps.parameter or (high - low if finite else max(1.0, abs(float(w[-1]))))
     rise, along = float(root_mean_square(tangent)), abs(float(tangent[-1]))
     # At a fold the tangent does not tell how far the unknown goes.
-    reach = rise / along * parameter if along > _VERTICAL * rise else 0.0
+    reach = rise / along * parameter if along > 0 else 0.0
     unknown = steps.unknown or max(float(root_mean_square(w)), reach) or 1.0
     return Metric.of(n, unknown, parameter, w)
 

@@ -70,7 +70,7 @@ class Corrector:
             right = torch.cat((value, (row * (w - target)).sum().unsqueeze(0)))
             if not bool(right.any()):
                 return Correction(w, True, self._contraction(lengths), sum(lengths[:1]))
-            move = jacobian.bordered(row.unsqueeze(0)).solve(right)
+            move = jacobian.bordered(row.unsqueeze(0), self.metric.scales).solve(right)
             length = float(self.metric.length(move))
             if not length < float("inf"):
                 reason = "the bordered matrix is singular, or the residual is not finite"

@@ -31,14 +31,19 @@ class Metric:
         return Metric(weights)
 
     @property
-    def unknown(self) -> float:
-        """The unit of the unknown."""
-        return float((self.weights[0] * (len(self.weights) - 1)) ** -0.5)
+    def scales(self) -> Tensor:
+        """The change of each entry that has the length one, `(n + 1,)`."""
+        return self.weights.rsqrt()
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """The units of the unknown, as a root mean square, and of the parameter."""
+        n = len(self.weights) - 1
+        return float(self.scales[0]) / n**0.5, float(self.scales[-1])
 
     def grown(self, unknown: float) -> Metric:
         """The metric with another unit of the unknown."""
-        n = len(self.weights) - 1
-        return Metric.of(n, unknown, float(self.weights[-1] ** -0.5), self.weights)
+        return Metric.of(len(self.weights) - 1, unknown, self.units[1], self.weights)
 
     def row(self, tangent: Tensor) -> Tensor:
         """The row that is orthogonal to the plane across `tangent`."""

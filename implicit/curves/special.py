@@ -189,7 +189,9 @@ class Search:
 
     def _broken(self, w: Tensor, left: Any, imperfection: Tensor) -> bool:
         """True if the curves only come near each other: the equation holds there but for an imperfection."""
-        size = self.walk.linearize(w)[1].norm * float(torch.linalg.vector_norm(w))
+        along_z, along_parameter = self.walk.linearize(w)[1].norms
+        unknown, parameter = self.walk.metric.units
+        size = along_z * unknown + along_parameter * parameter
         residual = float(imperfection.detach()) * self.equation.flat(left).detach()
         return float(torch.linalg.vector_norm(residual)) > _IMPERFECT * size
 
@@ -205,8 +207,9 @@ class Search:
         With two rows below and a column beside, the matrix is regular at a simple branch point.
         """
         _, jacobian = self.walk.linearize(w)
-        rows = torch.stack((self.walk.metric.row(tangent), spread(w)))
-        factors = jacobian.bordered(rows, column.unsqueeze(1))
+        metric = self.walk.metric
+        rows = torch.stack((metric.row(tangent), spread(w) / metric.scales))
+        factors = jacobian.bordered(rows, metric.scales, column.unsqueeze(1))
         units = torch.eye(len(w) + 1, dtype=w.dtype, device=w.device)
         left = factors.transposed(units[-1])[:-2]
         along, across = (factors.solve(units[i])[:-1] for i in (-2, -1))

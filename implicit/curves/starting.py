@@ -25,14 +25,21 @@ def first_tangent(corrector: Corrector, w: Tensor, way: float) -> Tensor | None:
     _, jacobian = found
     last = torch.zeros_like(w)
     last[-1] = 1
+    # In units in which both parts of the Jacobian are of one size.
+    scales = torch.ones_like(w)
+    along_z, along_parameter = jacobian.norms
+    if along_z > 0 and along_parameter > 0:
+        scales[-1] = along_z / along_parameter
     tangent = spread(w)
     for _ in range(_REFINEMENTS):
-        factors = jacobian.bordered(tangent.unsqueeze(0))
+        factors = jacobian.bordered((tangent / scales).unsqueeze(0), scales)
         if factors.sign == 0:
             return None
-        tangent = factors.solve(last)
+        tangent = factors.solve(last) / scales
         if not bool(torch.isfinite(tangent).all()):
             return None
         tangent = tangent / torch.linalg.vector_norm(tangent)
-    lead = tangent[-1] if abs(float(tangent[-1])) > _VERTICAL else tangent[tangent.abs().argmax()]
-    return tangent * float(torch.sign(lead)) * way
+    if abs(float(tangent[-1])) <= _VERTICAL:
+        tangent[-1] = 0
+    lead = tangent[-1] if tangent[-1] != 0 else tangent[tangent.abs().argmax()]
+    return scales * tangent * float(torch.sign(lead)) * way

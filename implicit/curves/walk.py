@@ -16,7 +16,7 @@ from .steps import StepLengths
 # A correction longer than this part of its step leads elsewhere.
 _FAR = 0.5
 # An unknown so many times as large as its unit gets another.
-_OUTGROWN = 4.0
+_OUTGROWN = 1.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Walk:
         found = self.corrector.linearized(w)
         if isinstance(found, str):
             return found
-        factors = found[1].bordered(self.metric.row(towards).unsqueeze(0))
+        factors = found[1].bordered(self.metric.row(towards).unsqueeze(0), self.metric.scales)
         last = torch.zeros_like(w)
         last[-1] = 1
         tangent = factors.solve(last)
@@ -91,7 +91,7 @@ class Walk:
     def grown(self, point: CurvePoint) -> tuple[Walk, CurvePoint]:
         """The walk and the point in larger units, once the unknown is much larger than its unit."""
         size = float(root_mean_square(point.w))
-        if not self.grows or size <= _OUTGROWN * self.metric.unknown:
+        if not self.grows or size <= _OUTGROWN * self.metric.units[0]:
             return self, point
         metric = self.metric.grown(size)
         walk = replace(self, corrector=replace(self.corrector, metric=metric))
