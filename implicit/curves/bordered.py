@@ -27,6 +27,8 @@ from .equation import CurveEquation
 
 # A pivot below this many roundings of the largest makes a matrix singular.
 _PIVOT_UNITS = 16
+# Up to so many unknowns, the parameter included, products one by one take less time than together.
+_FEW = 4
 
 
 class Factors(Protocol):
@@ -151,6 +153,9 @@ class DenseLinearize:
     equation: CurveEquation
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Jacobian]:
+        if len(w) <= _FEW:
+            return self._row_by_row(w)
+
         # A last row of zeros makes the map square.
         def square(points: Tensor) -> tuple[Tensor]:
             (point,) = points
@@ -159,6 +164,11 @@ class DenseLinearize:
         (value,), back = pullback(square, (w.unsqueeze(0),))
         (columns,) = matrix(lambda u: back((u,))[0], w.unsqueeze(0))
         return value.detach()[0, :-1], DenseJacobian(columns.mT[:-1])
+
+    def _row_by_row(self, w: Tensor) -> tuple[Tensor, Jacobian]:
+        (value,), back = pullback(lambda w: (self.equation.at(w),), (w,))
+        units = torch.eye(len(value), dtype=w.dtype, device=w.device)
+        return value.detach(), DenseJacobian(torch.stack([back((unit,))[0] for unit in units]))
 
 
 @dataclass(frozen=True)

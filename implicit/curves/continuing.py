@@ -29,6 +29,8 @@ from .starting import first_tangent
 from .steps import StepLengths
 from .walk import CurvePoint, Walk
 
+# An unknown is zero below this part of its size at the given start.
+_NOTHING = 1e-8
 _DIRECTIONS = ("increasing", "decreasing")
 
 
@@ -117,16 +119,17 @@ def continuation(
     low, high = limits.parameter
     if not low <= float(at.detach()) <= high:
         raise ValueError(f"parameter must be in bounds, [{low}, {high}], got {float(at)}")
-    start = corrected_start(equation, equation.flat(z0).detach(), at.detach(), solver)
+    flat = equation.flat(z0).detach()
+    start = corrected_start(equation, flat, at.detach(), solver)
     way = 1.0 if direction == "increasing" else -1.0
     # Special points are differentiable, where the caller records; the curve itself is not.
     recording = torch.is_grad_enabled()
     with torch.no_grad():
         following, trace = _followed(
-            equation, start, at.detach(), limits, steps or StepLengths(), special, sparsity,
+            equation, flat, start, at.detach(), limits, steps or StepLengths(), special, sparsity,
             solver, gradient, way, recording,
         )  # fmt: skip
-    moved = (start[0] - equation.flat(z0).detach()).abs().max().item()
+    moved = (start[0] - flat).abs().max().item()
     curve = Curve.of(following, trace, moved)
     refuse(curve.status, curve.reason, curve, on_failure, equation.described)
     return curve
@@ -187,6 +190,7 @@ _ADVICE = {
 
 def _followed(
     equation: CurveEquation,
+    flat: Tensor,
     start: tuple[Tensor, str],
     parameter: Tensor,
     limits: Limits,
@@ -198,13 +202,14 @@ def _followed(
     way: float,
     recording: bool,
 ) -> tuple[Following, Trace]:
-    """The curve from a corrected start, in the direction in which the parameter goes by `way`."""
+    """The curve from the start `flat`, corrected, on which the parameter goes by `way`."""
     z, failure = start
     w = torch.cat((z, parameter.reshape(1)))
+    given = float(flat.square().mean().sqrt())
     linearize = linearization(equation.constant(), sparsity)
     plain = Metric.of(equation.n, 1.0, 1.0, z)
     tangent = None if failure else first_tangent(Corrector(linearize, plain), w, way)
-    metric = plain if tangent is None else units(equation.n, w, tangent, limits, steps)
+    metric = plain if tangent is None else units(w, tangent, limits, steps, given)
     walk = Walk(Corrector(linearize, metric), steps, steps.unknown is None)
     search = Search(equation, walk, solver, gradient, recording) if special else None
     following = Following(equation, walk, search, limits, solver, gradient)
@@ -233,16 +238,21 @@ def linearization(equation: CurveEquation, sparsity: Any) -> Linearize:
     return SparseLinearize(equation, pattern)
 
 
-def units(n: int, w: Tensor, tangent: Tensor, limits: Limits, steps: StepLengths) -> Metric:
-    """The units of a curve at its start, where the rule for steps has none."""
+def units(w: Tensor, tangent: Tensor, limits: Limits, steps: StepLengths, given: float) -> Metric:
+    """The units of a curve at its start, where the rule for steps has none.
+
+    An unknown that is next to nothing beside the size of the `given` start is zero, and has the unit of that.
+    """
     low, high = limits.parameter
     finite = math.isfinite(high - low)
     parameter = steps.parameter or (high - low if finite else max(1.0, abs(float(w[-1]))))
     rise, along = float(root_mean_square(tangent)), abs(float(tangent[-1]))
     # At a fold the tangent does not tell how far the unknown goes.
     reach = rise / along * parameter if along > 0 else 0.0
-    unknown = steps.unknown or max(float(root_mean_square(w)), reach) or 1.0
-    return Metric.of(n, unknown, parameter, w)
+    size = float(root_mean_square(w))
+    size = size if size > _NOTHING * given else given
+    unknown = steps.unknown or max(size, reach) or 1.0
+    return Metric.of(len(w) - 1, unknown, parameter, w)
 
 
 def _interval(name: str, value: Any) -> tuple[float, float]:

@@ -124,12 +124,13 @@ def several_roots(
     equation = CurveEquation.of(lambda z, _, *args: F(z, *args), z0, args)
     equation = replace(equation, described=CurveEquation.of(F, z0, args).described)
     deflated = _Deflated(equation, power, unit, solver, stopping)
-    found: list[Tensor] = []
-    reasons = []
-    for number, start in enumerate((z0, *starts)):
+    for number, start in enumerate(starts):
         other = CurveEquation.of(F, start, args)
         if (other.spec, other.shapes) != (equation.spec, equation.shapes):
-            raise ValueError(f"starts[{number - 1}] must have the structure and the shapes of z0")
+            raise ValueError(f"starts[{number}] must have the structure and the shapes of z0")
+    found: list[Tensor] = []
+    reasons = []
+    for start in (z0, *starts):
         reasons.append(deflated.search(equation.flat(start).detach(), found, max_roots))
     solutions = [_polished(equation, z, stopping, gradient) for z in found]
     rows = [equation.flat(solution.value) for solution in solutions]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ...options.options import check_integer, is_number
 from ...solvers import Bracketing, Solution, Stopping
+from ..equations.differentiation import pullback
 from ..functional import root
 from ..gradients import Gradient
 from ..surroundings.arguments import describe
@@ -150,13 +151,8 @@ class _Scalar:
 
     def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`F` and `F'`."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            value = self(z)
-            (slope,) = torch.autograd.grad(
-                value.sum(), z, allow_unused=True, materialize_grads=True
-            )
-        return value.detach(), slope
+        (value,), back = pullback(lambda z: (self(z),), (z,))
+        return value.detach(), back((torch.ones_like(value),))[0]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from .walk import CurvePoint, Walk
 Kind = Literal["fold", "branch"]
 
 # The part of a step to which test functions locate a point before it is solved for.
-_NEAR = 2.0**-7
+_NEAR = 2.0**-5
 # Points of two kinds within this part of a step are one.
 _SAME = 0.05
 # A solution farther away than so many steps is another point.

@@ -116,9 +116,8 @@ def sweep(
     equation = CurveEquation.of(F, z0, args)
     values = _row(equation, parameters)
     rule = steps or StepLengths()
-    first, failure = corrected_start(
-        equation, equation.flat(z0).detach(), values[0].detach(), solver
-    )
+    flat = equation.flat(z0).detach()
+    first, failure = corrected_start(equation, flat, values[0].detach(), solver)
     recording = torch.is_grad_enabled()
     low, high = values.detach().min().item(), values.detach().max().item()
     reach = Limits((low, high), points=max_points, at_folds=True)
@@ -127,7 +126,9 @@ def sweep(
         found = course.result([], values, CurveStatus.NOT_A_ROOT, failure)
     else:
         with torch.no_grad():
-            starts, status, reason = course.starts(first, values.detach())
+            starts, status, reason = course.starts(
+                first, values.detach(), float(flat.square().mean().sqrt())
+            )
         found = course.result(starts, values, status, reason)
     refuse(found.status, found.reason, found, on_failure, equation.described, complete=True)
     return found
@@ -153,7 +154,9 @@ class _Course:
         self._following = Following(equation, walk, search, limits, solver, gradient)
         self._special: list[SpecialPoint] = []
 
-    def starts(self, z: Tensor, values: Tensor) -> tuple[list[Tensor], CurveStatus, str]:
+    def starts(
+        self, z: Tensor, values: Tensor, size: float
+    ) -> tuple[list[Tensor], CurveStatus, str]:
         """The unknowns at the values that the branch reaches, and how it ended."""
         found = [z]
         w = torch.cat((z, values[:1]))
@@ -164,7 +167,7 @@ class _Course:
                 CurveStatus.SINGULAR_START if len(values) > 1 else CurveStatus.COMPLETE,
                 "",
             )
-        self._set_units(w, tangent)
+        self._set_units(w, tangent, size)
         walk = self._following.walk
         point = walk.point(w, walk.metric.unit(tangent))
         length: float | None = None
@@ -178,9 +181,9 @@ class _Course:
             found.append(point.w[:-1])
         return found, CurveStatus.COMPLETE, ""
 
-    def _set_units(self, w: Tensor, tangent: Tensor) -> None:
+    def _set_units(self, w: Tensor, tangent: Tensor, size: float) -> None:
         given = self._following
-        metric = units(given.equation.n, w, tangent, given.limits, given.walk.rule)
+        metric = units(w, tangent, given.limits, given.walk.rule, size)
         walk = replace(given.walk, corrector=replace(given.walk.corrector, metric=metric))
         assert given.search is not None  # for the type checker
         self._following = replace(given, walk=walk, search=replace(given.search, walk=walk))
