@@ -27,6 +27,13 @@ from .equation import CurveEquation
 
 # A pivot below this many roundings of the largest makes a matrix singular.
 _PIVOT_UNITS = 16
+# A dense row and column come last, and pivots on the diagonal are kept where they are not too small: else
+# the factors of a sparse matrix with a border are dense.
+_ORDERED: dict[str, Any] = {
+    "permc_spec": "MMD_AT_PLUS_A",
+    "diag_pivot_thresh": 0.1,
+    "options": {"SymmetricMode": True},
+}
 # Up to so many unknowns, the parameter included, products one by one take less time than together.
 _FEW = 4
 
@@ -192,9 +199,9 @@ class SparseJacobian:
             blocks[1].append(np.zeros((len(below), columns.shape[1]), dtype=below.dtype))
         whole = sparse.bmat(blocks, format="csc")
         try:
-            found = SparseFactors(splu(whole))
+            found = SparseFactors(splu(whole, **_ORDERED), whole)
         except RuntimeError:  # SuperLU raises it for a pivot that is zero.
-            found = SparseFactors(None)
+            found = SparseFactors(None, whole)
         return ScaledFactors(found, units, scales)
 
     @property
@@ -207,6 +214,7 @@ class SparseFactors:
     """Factors of SuperLU; `None` where a pivot is zero."""
 
     factors: Any
+    matrix: Any
 
     @property
     def sign(self) -> int:
@@ -224,7 +232,11 @@ class SparseFactors:
     def _solved(self, right: Tensor, way: str) -> Tensor:
         if self.factors is None:
             return torch.full_like(right, torch.nan)
-        solved = self.factors.solve(right.detach().cpu().numpy(), trans=way)
+        given = right.detach().cpu().numpy()
+        matrix = self.matrix if way == "N" else self.matrix.T
+        solved = self.factors.solve(given, trans=way)
+        # One step of refinement makes up for pivots that are chosen for their sparsity.
+        solved = solved + self.factors.solve(given - matrix @ solved, trans=way)
         return torch.from_numpy(solved).to(right)
 
 

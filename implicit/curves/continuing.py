@@ -118,7 +118,7 @@ def continuation(
     )
     low, high = limits.parameter
     if not low <= float(at.detach()) <= high:
-        raise ValueError(f"parameter must be in bounds, [{low}, {high}], got {float(at)}")
+        raise ValueError(f"parameter must be in bounds, [{low}, {high}], got {at.item()}")
     flat = equation.flat(z0).detach()
     start = corrected_start(equation, flat, at.detach(), solver)
     way = 1.0 if direction == "increasing" else -1.0

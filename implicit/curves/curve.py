@@ -221,7 +221,7 @@ class Curve:
         for kind, mark in _MARKS.items():
             points = [point for point in self.special if point.kind == kind]
             if points:
-                across = [float(point.parameter) for point in points]
+                across = [point.parameter.item() for point in points]
                 up = [self._measured(point.z, measure) for point in points]
                 axes.plot(across, up, mark, color=line.get_color(), markerfacecolor="white")
         axes.set_xlabel("parameter")

@@ -20,8 +20,6 @@ _TURN, _ALONG, _SIDE = 0.6, 0.05, 0.1
 _BESIDE = 0.05
 # A fold is out of bounds by more than this part of them.
 _PAST = 1e-9
-# A step that is to reach a bound is longer than the tangent says by this factor.
-_OVER = 1.05
 # A special point so near to another of its kind is the same.
 _SAME = 1e-5
 
@@ -94,13 +92,6 @@ class Limits:
         low, high = self.parameter
         return value < low - _PAST * abs(low) or value > high + _PAST * abs(high)
 
-    def step(self, point: CurvePoint, length: float) -> float:
-        """A step of `length`, cut where the curve ends at a fold, so that none hides behind the bound."""
-        if not self.at_folds or point.slope == 0:
-            return length
-        bound = self.parameter[1] if point.slope > 0 else self.parameter[0]
-        return min(length, _OVER * abs((bound - float(point.w[-1])) / point.slope))
-
     def leaves(self, w: Tensor) -> bool:
         """True if an entry of the unknown is out of bounds."""
         low, high = self.unknown
@@ -160,7 +151,7 @@ def follow(
     while len(trace.points) < limits.points:
         walk, before = walk.grown(trace.points[-1])
         trace.points[-1] = before
-        step = walk.advance(before, limits.step(before, trace.length))
+        step = walk.advance(before, trace.length)
         if step.point is None:
             trace.status, trace.reason = CurveStatus.STEP_TOO_SMALL, step.reason
             return trace
@@ -199,7 +190,7 @@ def _found(
     before, index = trace.points[-1], len(trace.points) - 1
     special = search.between(before, ended[1], index, skip_fold=fresh)
     for point in special:
-        if point.kind == "fold" and limits.outside(float(point.parameter)):
+        if point.kind == "fold" and limits.outside(point.parameter.item()):
             return "the curve turns outside of the bounds within one step"
     trace.note(special, search)
     return ended

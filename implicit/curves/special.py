@@ -178,7 +178,7 @@ class Search:
         step = float(self.walk.metric.length(b.w - a.w))
         away = float(self.walk.metric.length(w - near.w))
         status, error = int(solution.status), float(solution.error)
-        broken = kind == "branch" and self._broken(w, vector, solution.value.imperfection)
+        broken = kind == "branch" and self._broken(a.w, vector, solution.value.imperfection)
         if status == Status.CONVERGED and away <= _AWAY * step and not broken:
             return SpecialPoint(kind, z, parameter, vector, index, status, error)
         if status == Status.CONVERGED:
@@ -188,7 +188,10 @@ class Search:
         return SpecialPoint(kind, z, near.w[-1], vector, index, status, float("nan"))
 
     def _broken(self, w: Tensor, left: Any, imperfection: Tensor) -> bool:
-        """True if the curves only come near each other: the equation holds there but for an imperfection."""
+        """True if the curves only come near each other: the equation holds there but for an imperfection.
+
+        Terms of the equation are measured at `w`, beside the branch point, where all of them may vanish.
+        """
         along_z, along_parameter = self.walk.linearize(w)[1].norms
         unknown, parameter = self.walk.metric.units
         size = along_z * unknown + along_parameter * parameter

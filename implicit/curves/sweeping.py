@@ -203,7 +203,7 @@ class _Course:
         self._special.extend(replace(special, index=index) for special in trace.special)
         reason = trace.reason
         if trace.status == CurveStatus.FOLD and trace.special:
-            reason = f"at the parameter {float(trace.special[-1].parameter):.8g}"
+            reason = f"at the parameter {trace.special[-1].parameter.item():.8g}"
         return trace.status, reason, trace.points[-1], trace.length
 
     def result(

@@ -20,7 +20,9 @@ from implicitly import (
     continuation,
     fold,
     problems,
+    root,
 )
+from implicitly.implicit.curves.walk import CurvePoint
 from implicitly.verification import verify
 from scipy import optimize
 from torch import Tensor
@@ -306,6 +308,26 @@ def test_curves_that_only_come_near_each_other_have_no_branch_point() -> None:
     # The unfolded pitchfork has its fold at p = 3 (h/2)^(2/3), on the curve that is not connected.
     apart = continuation(imperfect, number(-1.0), 1.0, bounds=(-1, 2), direction="decreasing")
     assert values(apart.folds) == pytest.approx([3 * (1e-3 / 2) ** (2 / 3)], rel=1e-7)
+
+
+def test_a_jump_between_two_curves_is_no_branch_point() -> None:
+    def imperfect(z: Tensor, p: Tensor) -> Tensor:
+        return pitchfork(z, p) + 1e-3
+
+    curve = continuation(imperfect, number(0.0), -0.3, bounds=(-0.3, 0.3))
+    walk, search = curve.following.walk, curve.following.search
+    other = root(imperfect, number(0.0), number(0.1)).value
+    tangent = curve.tangents[0]
+    with torch.no_grad():
+        before = walk.point(torch.stack((curve.z[0], curve.parameter[0])), tangent)
+        behind = walk.point(torch.stack((other, number(0.1))), tangent)
+        assert isinstance(before, CurvePoint)
+        assert isinstance(behind, CurvePoint)
+        assert before.sign == -behind.sign
+        assert search is not None
+        found = search.between(before, behind, 0)
+    assert [point.located for point in found] == [False]
+    assert found[0].directions == ()
 
 
 def test_a_point_without_another_tangent_cannot_be_branched_from() -> None:

@@ -58,6 +58,7 @@ def test_values_may_come_in_any_order_and_twice() -> None:
     parameters = [-1.0, 0.3, -4.0, 0.3, 0.3, -1.0]
     found = swept(parameters)
     assert found.z.tolist() == pytest.approx([lowest(p) for p in parameters], rel=1e-8)
+    assert found.special == ()
 
 
 def test_one_step_over_a_fold_does_not_reach_another_branch() -> None:
