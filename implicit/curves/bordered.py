@@ -27,6 +27,8 @@ from .equation import CurveEquation
 
 # A pivot below this many roundings of the largest makes a matrix singular.
 _PIVOT_UNITS = 16
+# A pattern that takes more products than this part of the unknowns is not sparse.
+_SPARSE_PART = 0.25
 # A dense row and column come last, and pivots on the diagonal are kept where they are not too small: else
 # the factors of a sparse matrix with a border are dense.
 _ORDERED: dict[str, Any] = {
@@ -241,14 +243,20 @@ class SparseFactors:
 
 
 class SparseLinearize:
-    """Sparse Jacobians, whose pattern is found once from products and examined at every point."""
+    """Sparse Jacobians, whose pattern is found once from products and examined at every point.
+
+    A Jacobian that turns out to be full is dense from then on.
+    """
 
     def __init__(self, equation: CurveEquation, pattern: Any = None) -> None:
         self._equation, self.pattern = equation, pattern
+        self._dense: DenseLinearize | None = None
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Jacobian]:
         from ...solvers.linear.sparse_pattern import find_pattern, noise_level, probe_vector
 
+        if self._dense is not None:
+            return self._dense(w)
         (value,), back = pullback(lambda w: (self._equation.at(w),), (w,))
         forward = transposed(back, (value,))
         n, dtype = len(w) - 1, w.new_empty(0, device="cpu").numpy().dtype
@@ -269,6 +277,9 @@ class SparseLinearize:
                     f"the Jacobian of {self._equation.described}, with {n} unknowns, is neither sparse "
                     "enough to be found from products nor finite: give sparsity=, or fewer unknowns"
                 )
+            if pattern.products > _SPARSE_PART * n:
+                self._dense = DenseLinearize(self._equation)
+                return self._dense(w)
             entries = pattern.entries(product, dtype)
         (column,) = product(np.zeros(n, dtype=dtype), 1.0)
         return value.detach(), SparseJacobian(pattern.matrix(entries[0]), column)

@@ -46,6 +46,7 @@ def continuation(
     unknown_bounds: tuple[float, float] = (-math.inf, math.inf),
     steps: StepLengths | None = None,
     special: bool = True,
+    hopf: bool = False,
     sparsity: Any = None,
     solver: Solver | None = None,
     gradient: Gradient | None = None,
@@ -72,6 +73,9 @@ def continuation(
         unknown_bounds: The least and the largest value of any entry of `z`; the curve ends beyond.
         steps: The rule for step lengths; `None` for `StepLengths()`.
         special: Find folds and branch points.
+        hopf: Find Hopf points too, at which steady states of `dz/dt = ± F` begin to oscillate: a pair of
+            complex eigenvalues of `∂F/∂z` crosses the imaginary axis. All eigenvalues are computed at every
+            point.
         sparsity: The places of `∂F/∂z`, see `root`. From 513 unknowns on they are found where they are not
             given.
         solver: Solver of the start, of special points and of `Curve.at`; `None` for the default of `root`,
@@ -108,6 +112,7 @@ def continuation(
     one_of("direction", direction, _DIRECTIONS)
     one_of("on_failure", on_failure, POLICIES)
     check_truth("special", special)
+    check_truth("hopf", hopf)
     check_integer("max_points", max_points, 1)
     if steps is not None and not isinstance(steps, StepLengths):
         raise TypeError(f"steps must be a StepLengths or None, got {steps!r}")
@@ -126,7 +131,7 @@ def continuation(
     recording = torch.is_grad_enabled()
     with torch.no_grad():
         following, trace = _followed(
-            equation, flat, start, at.detach(), limits, steps or StepLengths(), special, sparsity,
+            equation, flat, start, at.detach(), limits, steps or StepLengths(), special, hopf, sparsity,
             solver, gradient, way, recording,
         )  # fmt: skip
     moved = (start[0] - flat).abs().max().item()
@@ -196,6 +201,7 @@ def _followed(
     limits: Limits,
     steps: StepLengths,
     special: bool,
+    hopf: bool,
     sparsity: Any,
     solver: Solver | None,
     gradient: Gradient | None,
@@ -207,11 +213,16 @@ def _followed(
     w = torch.cat((z, parameter.reshape(1)))
     given = float(flat.square().mean().sqrt())
     linearize = linearization(equation.constant(), sparsity)
+    if hopf and not (special and isinstance(linearize, DenseLinearize)):
+        raise ValueError(
+            f"hopf=True needs special=True and dense matrices, of at most {MOST_DENSE} unknowns and without "
+            f"sparsity=; got {equation.n} unknowns"
+        )
     plain = Metric.of(equation.n, 1.0, 1.0, z)
     tangent = None if failure else first_tangent(Corrector(linearize, plain), w, way)
     metric = plain if tangent is None else units(w, tangent, limits, steps, given)
     walk = Walk(Corrector(linearize, metric), steps, steps.unknown is None)
-    search = Search(equation, walk, solver, gradient, recording) if special else None
+    search = Search(equation, walk, solver, gradient, recording, hopf) if special else None
     following = Following(equation, walk, search, limits, solver, gradient)
     if tangent is None:
         status = CurveStatus.NOT_A_ROOT if failure else CurveStatus.SINGULAR_START

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Halvings of a step beside a fold, until its ends tell the two solutions apart.
 _MOST_HALVINGS = 30
-_MARKS = {"fold": "o", "branch": "s"}
+_MARKS = {"fold": "o", "branch": "s", "hopf": "D"}
 
 
 class CurveError(RuntimeError):
@@ -119,6 +119,11 @@ class Curve:
     def branch_points(self) -> tuple[SpecialPoint, ...]:
         """The branch points among the special points."""
         return tuple(point for point in self.special if point.kind == "branch")
+
+    @property
+    def hopf_points(self) -> tuple[SpecialPoint, ...]:
+        """The Hopf points among the special points."""
+        return tuple(point for point in self.special if point.kind == "hopf")
 
     def __len__(self) -> int:
         return len(self.parameter)

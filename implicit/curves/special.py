@@ -20,10 +20,11 @@ from torch import Tensor
 from ...solvers import Solution, Solver, Status
 from ..gradients import Gradient
 from .equation import CurveEquation
-from .singular import solve_branch_point, solve_fold
+from .oscillation import critical_pair, growing_pairs
+from .singular import solve_branch_point, solve_fold, solve_hopf_point
 from .walk import CurvePoint, Walk
 
-Kind = Literal["fold", "branch"]
+Kind = Literal["fold", "branch", "hopf"]
 
 # The part of a step to which test functions locate a point before it is solved for.
 _NEAR = 2.0**-5
@@ -41,19 +42,21 @@ _FLAT = 1e-5
 
 @dataclass(frozen=True)
 class SpecialPoint:
-    """A fold or a branch point of a curve.
+    """A fold, a branch point or a Hopf point of a curve.
 
     Attributes:
-        kind: `"fold"` or `"branch"`.
+        kind: `"fold"`, `"branch"` or `"hopf"`.
         z: The unknown, in its structure; differentiable in the arguments of the curve.
         parameter: The value of the parameter, without axes; differentiable as well.
-        null: At a fold the right null vector of `∂F/∂z`; at a branch point the left one.
+        null: At a fold the right null vector of `∂F/∂z`; at a branch point the left one; at a Hopf point the
+            real part of the eigenvector.
         index: The point of the curve that comes before.
         status: The `Status` of the extended system, as an integer; where it is not `CONVERGED`, `z` and
             `parameter` are where test functions have put the point, and carry no derivative.
         error: Estimate of the relative error.
         directions: Flat tangents `(dz, dλ)` of the other curve through a branch point: one, or none where the
             branching equation is degenerate.
+        frequency: At a Hopf point the imaginary part `ω` of the eigenvalues `± i ω`; else `None`.
 
     Examples:
         >>> import torch, implicitly
@@ -72,6 +75,7 @@ class SpecialPoint:
     status: int
     error: float
     directions: tuple[Tensor, ...] = field(default=(), repr=False)
+    frequency: Tensor | None = None
 
     @property
     def located(self) -> bool:
@@ -88,6 +92,7 @@ class Search:
         walk: Steps along the curve.
         solver, gradient: Options of the extended systems.
         recording: True if autograd records their solutions.
+        hopf: Look for Hopf points.
     """
 
     equation: CurveEquation
@@ -95,6 +100,7 @@ class Search:
     solver: Solver | None = None
     gradient: Gradient | None = None
     recording: bool = True
+    hopf: bool = False
 
     def between(
         self, a: CurvePoint, b: CurvePoint, index: int, *, skip_fold: bool = False
@@ -110,6 +116,8 @@ class Search:
             part, near = self._bisected(a, b, lambda point: point.slope * a.slope > 0)
             if not (branches and abs(part - found[0][0]) <= _SAME):
                 found.append((part, self._fold(a, b, near, index)))
+        if self.hopf:
+            found += self._hopf_points(a, b, index)
         return [point for _, point in sorted(found, key=lambda pair: pair[0])]
 
     def at_start(self, start: CurvePoint) -> list[SpecialPoint]:
@@ -161,6 +169,28 @@ class Search:
         left = self.equation.flat(point.null).detach()
         directions = self._directions(flat, left, near.tangent)
         return replace(point, directions=directions)
+
+    def _hopf_points(
+        self, a: CurvePoint, b: CurvePoint, index: int
+    ) -> list[tuple[float, SpecialPoint]]:
+        """The Hopf point in a step over which the number of growing pairs of eigenvalues changes."""
+        growing = growing_pairs(self.walk, a.w)
+        if growing == growing_pairs(self.walk, b.w):
+            return []
+        part, near = self._bisected(
+            a, b, lambda point: growing_pairs(self.walk, point.w) == growing
+        )
+        critical = critical_pair(self.walk, near.w)
+        if critical is None:
+            return []
+        with torch.set_grad_enabled(self.recording):
+            solution = solve_hopf_point(
+                self.equation, near.w[:-1], near.w[-1], critical,
+                solver=self.solver, gradient=self.gradient, on_failure="accept",
+            )  # fmt: skip
+        point = self._special("hopf", solution, a, b, near, critical.real, index)
+        frequency = solution.value.frequency if point.located else critical.frequency
+        return [(part, replace(point, frequency=frequency))]
 
     def _special(
         self,

@@ -22,6 +22,8 @@ from implicitly import (
     problems,
     root,
 )
+from implicitly.implicit.curves.bordered import DenseJacobian, DenseLinearize, SparseLinearize
+from implicitly.implicit.curves.equation import CurveEquation
 from implicitly.implicit.curves.walk import CurvePoint
 from implicitly.verification import verify
 from scipy import optimize
@@ -142,6 +144,18 @@ def test_sparse_and_dense_matrices_give_the_same_curve() -> None:
     assert values(sparse.folds) == pytest.approx([discrete_fold(n)], rel=ACCEPTED)
 
 
+def test_a_jacobian_that_is_not_sparse_is_dense() -> None:
+    weights = torch.ones(40, 40, dtype=torch.float64) / 40 + torch.eye(40, dtype=torch.float64)
+    equation = CurveEquation.of(
+        lambda z, p: weights @ z - p * torch.exp(z), torch.zeros(40).double(), ()
+    )
+    w = torch.linspace(0, 1, 41, dtype=torch.float64)
+    (_, found), (_, expected) = SparseLinearize(equation)(w), DenseLinearize(equation)(w)
+    assert isinstance(found, DenseJacobian)
+    assert isinstance(expected, DenseJacobian)
+    torch.testing.assert_close(found.entries, expected.entries)
+
+
 def test_the_fold_in_two_dimensions_is_the_largest_parameter_that_scipy_finds() -> None:
     problem = problems.get("bratu")
     n, middle = 25, 12
@@ -239,7 +253,7 @@ def test_all_solutions_at_one_parameter_are_roots_with_derivatives() -> None:
     assert slope.item() == pytest.approx(1 / (3 * expected[2] ** 2 - 1), rel=1e-7)
 
 
-@pytest.mark.parametrize("below", [1e-3, 1e-7])
+@pytest.mark.parametrize("below", [0.03, 1e-3, 1e-7])
 def test_both_solutions_beside_a_fold_are_found_within_one_step(below: float) -> None:
     curve = s_curve()
     p = 2 / math.sqrt(27) - below
@@ -247,6 +261,19 @@ def test_both_solutions_beside_a_fold_are_found_within_one_step(below: float) ->
     found = [solution.value.item() for solution in curve.at(p)]
     # Beside a double root rounding of the equation moves a root by its square root.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("largest", [0.1, 0.2, 0.3])
+def test_no_solution_beside_a_fold_is_given_twice_where_the_fold_was_not_looked_for(
+    largest: float,
+) -> None:
+    steps = StepLengths(largest=largest, angle=0.6, contraction=0.5)
+    curve = s_curve(special=False, steps=steps)
+    rises = curve.parameter.diff()
+    tips = curve.parameter[1:-1][rises[1:] * rises[:-1] < 0].tolist()
+    for p in [share * tip for tip in tips for share in (0.999, 0.98, 0.95, 0.9)]:
+        found = [solution.value.item() for solution in curve.at(p)]
+        assert len({round(z, 6) for z in found}) == len(found)
 
 
 def test_points_of_a_curve_carry_no_derivative_and_do_not_record() -> None:
@@ -334,6 +361,52 @@ def test_a_point_without_another_tangent_cannot_be_branched_from() -> None:
     curve = s_curve()
     with pytest.raises(ValueError, match="must be a branch point with another tangent, got a fold"):
         curve.branch(curve.folds[0])
+
+
+# --- Hopf points -------------------------------------------------------------------------------------
+
+
+def brusselator(z: Tensor, b: Tensor, a: Tensor) -> Tensor:
+    """Steady at (a, b/a), with the eigenvalues ± i a for b = 1 + a²."""
+    x, y = z
+    return torch.stack((a - (b + 1) * x + x**2 * y, b * x - x**2 * y))
+
+
+def test_the_brusselator_begins_to_oscillate_where_its_closed_form_says() -> None:
+    def found(a: Tensor) -> Tensor:
+        z0 = torch.stack((a, 1 / a)).detach()
+        curve = continuation(brusselator, z0, 1.0, a, bounds=(0.5, 8.0), hopf=True)
+        (point,) = curve.special
+        assert (point.kind, point.located) == ("hopf", True)
+        assert point.frequency is not None
+        assert curve.hopf_points == (point,)
+        return torch.stack((point.parameter, point.frequency))
+
+    a = number(1.5).requires_grad_()
+    assert found(a).tolist() == pytest.approx([1 + 1.5**2, 1.5], rel=ACCEPTED)
+    (slope,) = torch.autograd.grad(found(a)[0], a)
+    assert slope.item() == pytest.approx(3.0, rel=1e-7)
+    assert gradcheck(found, (a,))
+
+
+def test_a_pair_that_meets_on_the_real_axis_is_no_hopf_point() -> None:
+    def meeting(z: Tensor, p: Tensor) -> Tensor:
+        # Eigenvalues 1 ± √p: complex and growing for p < 0, real for p > 0.
+        matrix = torch.stack((torch.stack((1 + 0 * p, p)), torch.stack((1 + 0 * p, 1 + 0 * p))))
+        return matrix @ z
+
+    curve = continuation(
+        meeting, torch.zeros(2, dtype=torch.float64), -0.5, bounds=(-0.5, 0.5), hopf=True
+    )
+    assert curve.special == ()
+
+
+def test_hopf_points_need_dense_matrices() -> None:
+    pattern = torch.eye(2)
+    with pytest.raises(ValueError, match="hopf=True needs special=True and dense matrices"):
+        continuation(
+            brusselator, torch.ones(2), 1.0, 1.0, bounds=(0, 2), hopf=True, sparsity=pattern
+        )
 
 
 # --- Ends ------------------------------------------------------------------------------------------
@@ -492,6 +565,18 @@ def test_steps_are_no_longer_than_the_largest_one() -> None:
     curve = s_curve(steps=StepLengths(first=0.01, largest=0.02))
     assert curve.arclength.diff().max().item() <= 0.02 * (1 + 1e-3)
     assert len(curve) > 2 * len(s_curve())
+
+
+@pytest.mark.parametrize("angle", [0.05, 0.2])
+def test_no_step_turns_by_more_than_twice_the_angle(angle: float) -> None:
+    def thin(z: Tensor, p: Tensor) -> Tensor:
+        return p**2 + 400 * z**2 - 1  # An ellipse whose ends have a radius of 1/400.
+
+    steps = StepLengths(angle=angle, unknown=1.0, parameter=1.0)
+    curve = continuation(thin, number(0.05), 0.0, bounds=(-2, 2), steps=steps)
+    cosines = (curve.tangents[1:] * curve.tangents[:-1]).sum(dim=1)
+    assert curve.status == CurveStatus.CLOSED
+    assert cosines.min().item() > math.cos(2 * angle)
 
 
 def test_a_table_has_a_row_for_each_point_and_a_figure_a_mark_for_each_special_point() -> None:
