@@ -201,9 +201,9 @@ class SparseJacobian:
             blocks[1].append(np.zeros((len(below), columns.shape[1]), dtype=below.dtype))
         whole = sparse.bmat(blocks, format="csc")
         try:
-            found = SparseFactors(splu(whole, **_ORDERED), whole)
+            found = SparseFactors(splu(whole, **_ORDERED))
         except RuntimeError:  # SuperLU raises it for a pivot that is zero.
-            found = SparseFactors(None, whole)
+            found = SparseFactors(None)
         return ScaledFactors(found, units, scales)
 
     @property
@@ -216,7 +216,6 @@ class SparseFactors:
     """Factors of SuperLU; `None` where a pivot is zero."""
 
     factors: Any
-    matrix: Any
 
     @property
     def sign(self) -> int:
@@ -234,11 +233,7 @@ class SparseFactors:
     def _solved(self, right: Tensor, way: str) -> Tensor:
         if self.factors is None:
             return torch.full_like(right, torch.nan)
-        given = right.detach().cpu().numpy()
-        matrix = self.matrix if way == "N" else self.matrix.T
-        solved = self.factors.solve(given, trans=way)
-        # One step of refinement makes up for pivots that are chosen for their sparsity.
-        solved = solved + self.factors.solve(given - matrix @ solved, trans=way)
+        solved = self.factors.solve(right.detach().cpu().numpy(), trans=way)
         return torch.from_numpy(solved).to(right)
 
 

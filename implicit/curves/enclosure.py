@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...options.options import check_integer, is_number
-from ...solvers import Bracketing, Solution, Stopping
+from ...solvers import Bracketing, GivenSolution, Solution, Stopping
 from ..equations.differentiation import pullback
 from ..functional import root
 from ..gradients import Gradient
@@ -253,14 +254,26 @@ def _solved(
     unresolved: Tensor,
     reason: str,
 ) -> Roots:
-    """The root in each bracket, with its derivatives."""
+    """The root in each bracket, with its derivatives; brackets in which rounding hides it are unresolved."""
     solutions: list[Solution] = []
+    hidden = []
+    solve = partial(
+        root, F, stopping=stopping, gradient=gradient, batch_dims=1, on_failure="accept"
+    )
     for low, high in brackets.tolist():
-        solver = Bracketing(lower=low, upper=high)
         start = brackets.new_tensor([(low + high) / 2])
-        solutions.append(
-            root(F, start, *args, solver=solver, stopping=stopping, gradient=gradient, batch_dims=1)
-        )
+        solver = Bracketing(lower=low, upper=high)
+        solution = solve(start, *args, solver=solver)
+        if not bool(solution.converged.all()):
+            # Beside a double root the bracket is so narrow that all of it is rounding: the value is judged.
+            found = solution.value.detach()
+            solution = solve(found, *args, solver=GivenSolution())
+        if bool(solution.converged.all()):
+            solutions.append(solution)
+        else:
+            hidden.append((low, high))
     values = [solution.value[0] for solution in solutions]
     z = torch.stack(values) if values else brackets.new_empty(0)
-    return Roots(z, tuple(solutions), complete, unresolved, (reason,))
+    if hidden:
+        unresolved = torch.cat((unresolved, brackets.new_tensor(hidden)))
+    return Roots(z, tuple(solutions), complete and not hidden, unresolved, (reason,))

@@ -20,6 +20,8 @@ _TURN, _ALONG, _SIDE = 0.6, 0.05, 0.1
 _BESIDE = 0.05
 # A fold is out of bounds by more than this part of them.
 _PAST = 1e-9
+# A step of this part of the first one is too short to lead to another curve.
+_SHORT = 0.1
 # A special point so near to another of its kind is the same.
 _SAME = 1e-5
 
@@ -184,7 +186,11 @@ def _found(
     *,
     fresh: bool,
 ) -> tuple[CurveStatus | None, CurvePoint] | str:
-    """Note the special points of a step that is taken; a fold out of bounds says that it is too long."""
+    """Note the special points of a step that is taken.
+
+    A fold out of bounds says that it was too long. So does a special point that cannot be solved for: the
+    step may have led to another curve. It is named all the same where shorter steps find it too.
+    """
     if search is None or isinstance(ended, str):
         return ended
     before, index = trace.points[-1], len(trace.points) - 1
@@ -192,6 +198,9 @@ def _found(
     for point in special:
         if point.kind == "fold" and limits.outside(point.parameter.item()):
             return "the curve turns outside of the bounds within one step"
+    length = float(search.walk.metric.length(ended[1].w - before.w))
+    if length > _SHORT * search.walk.rule.first and not all(point.located for point in special):
+        return "a special point within the step could not be solved for"
     trace.note(special, search)
     return ended
 

@@ -357,6 +357,25 @@ def test_a_jump_between_two_curves_is_no_branch_point() -> None:
     assert found[0].directions == ()
 
 
+def test_a_step_that_leads_to_another_curve_is_taken_again() -> None:
+    # A random cubic in three unknowns, where the default step passes from one curve to its neighbour.
+    drawn = torch.Generator().manual_seed(223)
+    n = int(torch.randint(1, 5, (1,), generator=drawn))
+    shapes = ((n, n), (n, n, n), (n, n), (n,))
+    A, B, C, d = (torch.randn(shape, generator=drawn, dtype=torch.float64) for shape in shapes)
+
+    def system(z: Tensor, p: Tensor) -> Tensor:
+        quadratic = 0.7 * torch.einsum("ijk,j,k->i", B, z, z)
+        return A @ z + quadratic + 0.5 * C @ z**3 + p * d - 0.3 * p * z
+
+    z0 = torch.zeros(n, dtype=torch.float64)
+    curve = continuation(system, z0, 0.0, bounds=(-3, 3))
+    shorter = StepLengths(first=0.01, largest=0.02)
+    expected = continuation(system, z0, 0.0, bounds=(-3, 3), steps=shorter)
+    assert curve.status == expected.status == CurveStatus.CLOSED
+    assert values(curve.special) == pytest.approx(values(expected.special), rel=1e-7)
+
+
 def test_a_point_without_another_tangent_cannot_be_branched_from() -> None:
     curve = s_curve()
     with pytest.raises(ValueError, match="must be a branch point with another tangent, got a fold"):

@@ -167,6 +167,25 @@ def test_roots_at_ends_and_at_points_of_division_count_once(lower: float) -> Non
     assert len(all_roots(lambda z: z, -1, 1, samples=3)) == 1
 
 
+def test_roots_so_near_each_other_that_their_brackets_are_rounding_are_accepted() -> None:
+    coefficients = [
+        1.0, 2.244247387940957, -3.996800752699158, -17.673041281244334, -22.1612786200839,
+        -12.922319793560513, -3.541158274619553, -0.35855054725280344,
+    ]  # fmt: skip
+
+    def polynomial(z: Tensor) -> Tensor:
+        value = torch.zeros_like(z)
+        for c in coefficients:
+            value = value * z + c
+        return value
+
+    found = np.roots(coefficients)
+    expected = np.sort(found[np.abs(found.imag) < 1e-9].real)
+    roots = all_roots(polynomial, -3, 3, curvature=20152.0)
+    assert roots.complete
+    np.testing.assert_allclose(roots.z.tolist(), expected, rtol=1e-6)
+
+
 def test_scalar_roots_have_derivatives_of_first_and_second_order() -> None:
     def roots(a: Tensor) -> Tensor:
         return all_roots(lambda z, a: torch.sin(a * z), 1.0, 7.0, a, curvature=4.0).z
