@@ -23,6 +23,7 @@ from .curve import Curve, CurveError, CurveWarning, Following
 from .equation import CurveEquation
 from .following import CurveStatus, Limits, Trace, follow
 from .metric import Metric, root_mean_square
+from .modes import outside_of_inference
 from .singular import MOST_DENSE, solver_of
 from .special import Search
 from .starting import first_tangent
@@ -35,6 +36,7 @@ _DIRECTIONS = ("increasing", "decreasing")
 
 
 @outside_of_graphs
+@outside_of_inference
 def continuation(
     F: Callable[..., Any],
     z0: Any,

@@ -17,6 +17,7 @@ from ..functional import root
 from ..gradients import Gradient
 from .equation import CurveEquation
 from .following import CurveStatus, Limits, Trace, follow
+from .modes import outside_of_inference
 from .singular import solver_of
 from .special import Search, SpecialPoint
 from .walk import CurvePoint, Walk
@@ -128,6 +129,7 @@ class Curve:
     def __len__(self) -> int:
         return len(self.parameter)
 
+    @outside_of_inference
     def at(self, parameter: Any) -> tuple[Solution, ...]:
         """All solutions of the curve at one value of the parameter, in the order of the curve.
 
@@ -157,6 +159,7 @@ class Curve:
         last = self.status == CurveStatus.CLOSED and b.arclength == float(self.arclength[-1])
         return last and torch.equal(start, first)
 
+    @outside_of_inference
     def branch(self, point: SpecialPoint) -> tuple[Curve, Curve]:
         """The other curve through a branch point, followed in both directions, with the options of this one.
 

@@ -26,6 +26,7 @@ from ..functional import root
 from ..gradients import Gradient
 from ..surroundings.compilation import outside_of_graphs
 from .equation import CurveEquation
+from .modes import outside_of_inference
 from .singular import MOST_DENSE
 from .special import spread
 
@@ -64,6 +65,7 @@ class Roots:
 
 
 @outside_of_graphs
+@outside_of_inference
 def several_roots(
     F: Callable[..., Any],
     z0: Any,

@@ -32,6 +32,7 @@ from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from .deflation import Roots
 from .equation import CurveEquation
+from .modes import outside_of_inference
 
 # Pieces narrower than this part of the interval are not halved any more.
 _NARROWEST = 2.0**-30
@@ -42,6 +43,7 @@ _ROUNDING_UNITS = 64
 
 
 @outside_of_graphs
+@outside_of_inference
 def all_roots(
     F: Callable[..., Tensor],
     lower: float,

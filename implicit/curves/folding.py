@@ -18,11 +18,13 @@ from .continuing import linearization
 from .corrector import Corrector
 from .equation import CurveEquation
 from .metric import Metric
+from .modes import outside_of_inference
 from .singular import solve_fold
 from .starting import first_tangent
 
 
 @outside_of_graphs
+@outside_of_inference
 def fold(
     F: Callable[..., Any],
     z0: Any,

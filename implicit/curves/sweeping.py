@@ -21,6 +21,7 @@ from .curve import Following, solution_at
 from .equation import CurveEquation
 from .following import CurveStatus, Limits, follow
 from .metric import Metric
+from .modes import outside_of_inference
 from .special import Search, SpecialPoint
 from .starting import first_tangent
 from .steps import StepLengths
@@ -61,6 +62,7 @@ class Sweep:
 
 
 @outside_of_graphs
+@outside_of_inference
 def sweep(
     F: Callable[..., Any],
     z0: Any,

@@ -613,6 +613,22 @@ def test_a_table_has_a_row_for_each_point_and_a_figure_a_mark_for_each_special_p
     pyplot.close(axes.figure)
 
 
+def test_curves_sweeps_and_roots_are_the_same_in_inference_mode() -> None:
+    def found() -> list[float]:
+        b = number(1.0)
+        curve = continuation(lambda z, p: cubic(z, p, b), number(-2.0), -6.0, bounds=(-6, 6))
+        swept = implicitly.sweep(cubic, number(-1.5), [0.0, 0.2])
+        roots = implicitly.several_roots(lambda z: z**2 - 4, number(1.0))
+        scalar = implicitly.all_roots(torch.sin, 1.0, 10.0, curvature=1.0)
+        at = [solution.value.item() for solution in curve.at(number(0.1))]
+        turn = fold(cubic, number(-0.5), 0.3, b).value.parameter.item()
+        return [*values(curve.folds), *swept.z, *roots.z, *scalar.z, *at, turn]
+
+    expected = found()
+    with torch.inference_mode():
+        assert found() == expected
+
+
 # --- Bad input -------------------------------------------------------------------------------------
 
 
