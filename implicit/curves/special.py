@@ -47,7 +47,9 @@ class SpecialPoint:
     Attributes:
         kind: `"fold"`, `"branch"` or `"hopf"`.
         z: The unknown, in its structure; differentiable in the arguments of the curve.
-        parameter: The value of the parameter, without axes; differentiable as well.
+        parameter: The value of the parameter, without axes; differentiable as well. The derivative of a
+            branch point is that of the equation with the imperfection that keeps it, which is none where a
+            symmetry does.
         null: At a fold the right null vector of `∂F/∂z`; at a branch point the left one; at a Hopf point the
             real part of the eigenvector.
         index: The point of the curve that comes before.
