@@ -3,6 +3,16 @@
 from .arrays.array_function import ArrayFunction
 from .compiled.compiled_map import ComplexStepError
 from .compiled.numba_equation import NumbaEquation
+from .curves.continuing import continuation
+from .curves.curve import Curve, CurveError, CurveWarning
+from .curves.deflation import Roots, several_roots
+from .curves.enclosure import all_roots
+from .curves.folding import fold
+from .curves.following import CurveStatus
+from .curves.singular import Fold
+from .curves.special import SpecialPoint
+from .curves.steps import StepLengths
+from .curves.sweeping import Sweep, sweep
 from .derivatives.given import WrongDerivativeError
 from .equations.capture import CapturedTensorError
 from .equations.differentiation import MissingDerivativeError
@@ -52,7 +62,12 @@ __all__ = [
     "CapturedTensorError",
     "ChangedFunctionWarning",
     "ComplexStepError",
+    "Curve",
+    "CurveError",
+    "CurveStatus",
+    "CurveWarning",
     "Exact",
+    "Fold",
     "GaussNewtonApproximation",
     "Gradient",
     "GraphLayer",
@@ -72,11 +87,18 @@ __all__ = [
     "Recording",
     "ReuseInverse",
     "Reversible",
+    "Roots",
+    "SpecialPoint",
+    "StepLengths",
+    "Sweep",
     "TapedGradient",
     "TracingError",
     "Unrolled",
     "WrongDerivativeError",
+    "all_roots",
+    "continuation",
     "fixed_point",
+    "fold",
     "implicit_function",
     "least_squares",
     "minimise",
@@ -89,7 +111,9 @@ __all__ = [
     "quadratic_programme",
     "recurrence",
     "root",
+    "several_roots",
     "sinkhorn",
     "soft_threshold",
+    "sweep",
     "transport_plan",
 ]

@@ -5,16 +5,19 @@
 (`roots`).
 """
 
-from . import applications, classical, generators, least_squares
+from . import applications, classical, curves, generators, least_squares
+from .curves import CurveProblem
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 
 __all__ = [
+    "CurveProblem",
     "Root",
     "TestProblem",
     "all",
     "applications",
     "classical",
+    "curves",
     "generators",
     "get",
     "least_squares",

@@ -86,3 +86,14 @@ def test_a_simulator_in_numpy_has_a_gradient(printed):
     assert numbers(differences)[-1] < 1e-6
     # The answer is known to a rounding of v, which the diode multiplies by v / v_T.
     assert numbers(exact)[-1] < 1e-12
+
+
+def test_the_rod_buckles_at_eigenvalues_and_its_load_follows_perturbation_theory(printed):
+    straight, *points, branches, slopes = printed("bifurcation_diagram.py")
+    assert straight.startswith("straight rod: BOUND")
+    assert len(points) == 2
+    # Branch points are accepted at an estimated error of 1e-8.
+    assert all(numbers(line)[-1] < 1e-8 for line in points)
+    assert branches == "branches: ['BOUND', 'BOUND', 'BOUND', 'BOUND']"
+    exact, perturbed = numbers(slopes)
+    assert abs(exact - perturbed) < 1e-5
