@@ -20,7 +20,7 @@ def builder():
     """The modules that build the gallery's pages."""
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(ROOT / "docs" / "gallery"))
-        names = ("scripts", "notebook")
+        names = ("scripts", "notebook", "build")
         yield {name: __import__(name) for name in names}
         for name in names:
             del sys.modules[name]
@@ -97,6 +97,30 @@ def test_a_notebook_is_valid_to_nbformat(builder):
     for script in builder["scripts"].scripts():
         text = builder["notebook"].notebook(script, "1.0\n", b"\x89PNG")
         nbformat.validate(nbformat.reads(text, as_version=4))
+
+
+def test_a_script_is_run_once_for_each_of_its_versions(builder, tmp_path, monkeypatch):
+    build = builder["build"]
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    monkeypatch.setattr(build, "BUILD", tmp_path)
+    path = tmp_path / "tiny.py"
+    source = '"""Tiny.\n\nText.\n"""\n\nprint(1.5)\nopen("tiny.png", "wb").write(b"PNG")\n'
+    path.write_text(source, encoding="utf-8")
+    script = builder["scripts"].read(path)
+    assert not build.is_built(script)
+    assert build.build(script).startswith("tiny: ")
+    assert build.is_built(script)
+    page = (tmp_path / "tiny.md").read_text(encoding="utf-8")
+    assert page.startswith("# Tiny\n\nText.\n\n![Tiny](tiny.png)")
+    assert "```text\n1.5\n```" in page
+    cells = json.loads((tmp_path / "tiny.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert cells[-1]["outputs"][0]["text"] == ["1.5\n"]
+
+    path.write_text(source + "1 / 0\n", encoding="utf-8")
+    assert not build.is_built(script)
+    with pytest.raises(RuntimeError, match=r"tiny\.py failed:\n(.|\n)*ZeroDivisionError"):
+        build.build(script)
+    assert not build.is_built(script)
 
 
 def test_a_script_without_a_text_is_an_error(builder, tmp_path):
