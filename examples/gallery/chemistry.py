@@ -1,4 +1,4 @@
-"""Chemical equilibrium with uncertain constants: second-order propagation beside Monte Carlo.
+"""Chemical equilibrium with uncertain constants: three orders of derivatives beside Monte Carlo.
 
 Steam reforming turns methane and steam into hydrogen. The amounts of five gases are implicit: three
 balances of atoms and two laws of mass action, with the equilibrium constants of Xu & Froment (1989).

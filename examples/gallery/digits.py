@@ -8,7 +8,7 @@ iterations. Training asks for a relative residual of 1e-2.
 Beside it stand the same cell unrolled for eight steps, and a plain residual network, the cell applied
 once, of as many parameters. The plain network is the simpler method: it is the fastest here by far, and
 on these digits of Alpaydin & Kaynak (1998, as shipped by scikit-learn) the accuracies differ by little
-more than chance. The equilibrium keeps one iterate for its gradient where the unrolled network keeps
+more than chance. For its gradient the equilibrium keeps one application of the cell, the unrolled network
 eight.
 """
 

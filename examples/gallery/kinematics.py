@@ -1,9 +1,10 @@
 """Inverse kinematics of a robot arm for four thousand poses at once.
 
 Joint angles are implicit in the pose of the hand: position and orientation as a function of six angles
-must equal the target. The wrist of this arm is offset, so that its axes do not meet and no closed form is
-known (with a spherical wrist there is one, Pieper 1968, and it should be used). `root` with
-`batch_dims=1` solves each pose as a system of its own, from a guess within 0.3 of the angles.
+must equal the target. The wrist of this arm is offset, so that its axes do not meet and the closed form
+for spherical wrists (Pieper 1968), which is the simpler method for an arm that has one, does not apply.
+`root` with `batch_dims=1` solves each pose as a system of its own, from a guess within 0.3 of the angles;
+`batched_args` lets it drop the poses that are solved.
 
 The derivative `∂q/∂pose` is the inverse of the arm's Jacobian and gives Yoshikawa's manipulability
 (1985), here checked by the Jacobian itself. The same implicit function has the derivative in the arm's
@@ -44,8 +45,8 @@ def miss(q: Tensor, position: Tensor, frame: Tensor, length: Tensor, error: Tens
     turn = turned @ frame.mT  # the identity at the target
     skew = [turn[..., i, k] - turn[..., k, i] for i, k in ((2, 1), (0, 2), (1, 0))]
     trace = turn.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
-    tangent = torch.stack(skew, dim=-1) / (1 + trace)  # of half the angle, along the axis
-    return torch.cat((at - position, tangent), dim=-1) - error
+    turned_by = 2 * torch.stack(skew, dim=-1) / (1 + trace)  # 2 tan(angle / 2), along the axis
+    return torch.cat((at - position, turned_by), dim=-1) - error
 
 
 def draw(pose: Pose, manipulability: Tensor, turn: Tensor) -> Figure:

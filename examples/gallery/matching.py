@@ -74,6 +74,9 @@ def main() -> Figure:
     print(f"correlation of the first traits {correlation(A):.3f} ± {(g @ covariance @ g).sqrt():.3f}, "
           f"true {correlation(TRUTH):.3f}")  # fmt: skip
 
+    steps = 1e-5 * torch.eye(4, dtype=torch.float64).reshape(4, 2, 2)
+    around = torch.stack([correlation(A + step) - correlation(A - step) for step in steps])
+    print(f"its derivative and central differences: {(g - around / 2e-5).abs().max():.1e} apart")
     ordered = plan(A, *data)[x[:, 0].argsort()][:, y[:, 0].argsort()]
     return draw(ordered, A, deviation)
 

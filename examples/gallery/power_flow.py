@@ -2,13 +2,14 @@
 
 The nine-bus grid of Anderson & Fouad (1977, figure 2.18) has three generators, three loads and nine
 lines. Its state, angles and magnitudes of the voltages, is implicit: the power that flows into each bus
-must be the one given there. `root` solves these 14 equations with its default, a Newton method; the
+must be the one given there. `root` solves these 14 equations, by Newton's method to begin with; the
 unknown is a dictionary of tensors.
 
-One call of `torch.func.jacrev` gives `∂V/∂P`, the volts at each bus for each megawatt at another, through
-one factored adjoint equation. One nested call gives the curvature along a growing load: the second-order
-forecast follows the bending voltage where the first order is a straight line. A single power flow needs
-no derivative, and any load-flow program does it; the matrix and the curvature are what is new here.
+One call of `torch.func.jacrev` gives `∂V/∂P`, how each voltage answers to power at each bus, and one
+nested call the curvature along a growing load: the second-order forecast follows the bending voltage
+where the first order is a straight line. Load-flow programs solve the equations as well, and can give the
+matrix from the Jacobian that they have factored; here nothing had to be derived for it, nor for the
+curvature.
 """
 
 import implicitly
@@ -25,6 +26,7 @@ LINES = [
 ]  # fmt: skip
 GENERATORS = torch.tensor([1.04, 1.025, 1.025], dtype=torch.float64)  # buses 1 to 3 hold these
 ACTIVE = torch.tensor([1.63, 0.85, 0, -1.25, -0.9, 0, -1.0, 0], dtype=torch.float64)  # 2 to 9
+TEXTBOOK = (1.026, 0.996, 1.013, 1.026, 1.016, 1.032)  # voltages, figure 2.19
 REACTIVE = torch.tensor([0, -0.5, -0.3, 0, -0.35, 0], dtype=torch.float64)  # buses 4 to 9
 
 
@@ -73,7 +75,8 @@ def draw(
 def main() -> Figure:
     slack = injected(state(ACTIVE))[0]
     print(f"bus 1 generates {100 * slack.real:.1f} MW (textbook: 71.6)")
-    print(f"voltage of bus 5: {state(ACTIVE)['voltage'][1]:.4f} (textbook: 0.996)")
+    print("voltages of buses 4 to 9:", *(f"{v:.3f}" for v in state(ACTIVE)["voltage"]))
+    print("those of the textbook:   ", *TEXTBOOK)
     sensitivity = torch.func.jacrev(lambda P: state(P)["voltage"])(ACTIVE)
     steps = 1e-5 * torch.eye(8, dtype=torch.float64)
     around = [state(ACTIVE + s)["voltage"] - state(ACTIVE - s)["voltage"] for s in steps]
