@@ -229,3 +229,13 @@ def test_the_rate_law_is_learnt_in_few_implicit_steps(printed):
     assert steps[0] <= 10
     assert steps[1] == 1
     assert explicit[-1] > 1000
+
+
+@pytest.mark.long
+def test_volatilities_are_those_of_brentq_and_errors_those_of_rounding(printed):
+    options, derivative, brentq, explained = map(numbers, printed("volatility.py"))
+    assert options[0] == 10_000
+    assert derivative[0] < 1e-7
+    # Volatilities are asked for to 1e-8, and so is their derivative.
+    assert brentq[-1] < 1e-7
+    assert explained[0] == 100
