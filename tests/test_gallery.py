@@ -130,7 +130,6 @@ def test_a_script_without_a_text_is_an_error(builder, tmp_path):
         builder["scripts"].read(path)
 
 
-@pytest.mark.long
 def test_the_power_flow_is_that_of_the_textbook_and_its_derivatives_are_right(printed):
     slack, voltages, textbook, sensitivity, forecast = printed("power_flow.py")
     # The textbook prints three digits.
@@ -154,7 +153,6 @@ def test_every_pose_is_reached_and_the_derivative_is_the_inverse_jacobian(printe
     assert numbers(determinants)[-1] < 1e-12
 
 
-@pytest.mark.long
 def test_derivatives_of_three_orders_give_the_moments_of_monte_carlo(printed):
     apart, first, third, sample, error = map(numbers, printed("chemistry.py"))
     assert apart[0] < 1e-9
@@ -164,7 +162,6 @@ def test_derivatives_of_three_orders_give_the_moments_of_monte_carlo(printed):
     assert abs(third[1] - sample[1]) < abs(first[1] - sample[1])
 
 
-@pytest.mark.long
 def test_parameters_of_the_market_are_found_within_their_errors(printed):
     misfit, apart, _, error = map(numbers, printed("market.py"))
     # 180 prices and 8 parameters: the mean square is 172 / 180 with a deviation of 0.11.
@@ -174,7 +171,6 @@ def test_parameters_of_the_market_are_found_within_their_errors(printed):
     assert error[0] < 3.5
 
 
-@pytest.mark.long
 def test_preferences_are_found_within_their_errors(printed):
     gradient, fit, forecast, derivative = map(numbers, printed("matching.py"))
     assert gradient[0] < 1e-8
@@ -231,7 +227,6 @@ def test_the_rate_law_is_learnt_in_few_implicit_steps(printed):
     assert explicit[-1] > 1000
 
 
-@pytest.mark.long
 def test_volatilities_are_those_of_brentq_and_errors_those_of_rounding(printed):
     options, derivative, brentq, explained = map(numbers, printed("volatility.py"))
     assert options[0] == 10_000
