@@ -3,13 +3,13 @@
 The features of an 8 × 8 image are implicit, `z = f(z, x)`, with the residual cell of the tutorial of
 Kolter, Duvenaud & Johnson (2020): two convolutions with group normalisation. `ImplicitLayer` finds them
 by Anderson's method for each image on its own terms, and differentiates the equilibrium instead of the
-iterations. Training asks for a relative residual of 1e-2.
+iterations. Training asks for a relative residual of 1e-3; with 1e-2 one seed of four ended at 94.5 %.
 
 Beside it stand the same cell unrolled for eight steps, and a plain residual network, the cell applied
-once, of as many parameters. The plain network is the simpler method: it is the fastest here by far, and
-on these digits of Alpaydin & Kaynak (1998, as shipped by scikit-learn) the accuracies differ by little
-more than chance. For its gradient the equilibrium keeps one application of the cell, the unrolled network
-eight.
+once, of as many parameters. On these digits of Alpaydin & Kaynak (1998, as shipped by scikit-learn) the
+unrolled network is the simpler method and the better one: over the seeds 0 to 3 its mean accuracy is 99.0
+%, beside 98.4 % at equilibrium and 98.0 % plain, in an eighth of the time of the equilibrium. For its
+gradient the equilibrium keeps one application of the cell, the unrolled network eight.
 """
 
 import time
@@ -55,8 +55,8 @@ class Repeated(nn.Module):
 
 
 def equilibrium() -> implicitly.ImplicitLayer:
-    loose = implicitly.Stopping(rtol=None, rtol_residual=1e-2, max_steps=30)
-    gradient = implicitly.Exact(stopping=implicitly.Stopping(rtol=1e-2, max_steps=30))
+    loose = implicitly.Stopping(rtol=None, rtol_residual=1e-3, max_steps=50)
+    gradient = implicitly.Exact(stopping=implicitly.Stopping(rtol=1e-3, max_steps=50))
     return implicitly.ImplicitLayer(Cell(), stopping=loose, gradient=gradient, on_failure="accept")
 
 
