@@ -210,11 +210,12 @@ def test_digits_are_told_apart_at_equilibrium(printed):
 
 
 @pytest.mark.long
-def test_penalties_of_their_own_help_where_columns_are_noise(printed):
+def test_penalties_of_their_own_fit_the_folds_and_serve_new_people_no_worse(printed):
     noisy, alone, validated = map(numbers, printed("penalties.py"))
-    assert noisy[-1] < noisy[-2]
+    assert validated[-1] < 0.8 * validated[-2]
+    # The square root of 2 / 142 is the relative deviation of a mean of 142 squares.
+    assert noisy[-1] < noisy[-2] * (1 + (2 / 142) ** 0.5)
     assert alone[-1] == pytest.approx(alone[-2], rel=0.05)
-    assert validated[-1] < validated[-2]
 
 
 @pytest.mark.long

@@ -6,10 +6,12 @@ n + λ ⊙ w = 0`, and `root` solves for the eight folds of a cross-validation i
 gradients. Adam descends the cross-validated error in all 110 penalties; the hypergradient costs one more
 linear solve.
 
-A simpler method comes first: one common penalty, from a grid. It starts the descent, and without the
-noise columns it does as well, as the second line shows. With them it must shrink everything alike, while
-penalties of their own switch columns off. The cross-validated error itself becomes too good to be
-believed: only people who took no part in it, here 142, can tell.
+A simpler method comes first: one common penalty, from a grid. It starts the descent, and serves as well:
+over the seeds 0 to 3 the mean error on people who took no part is 0.61 with the common penalty and 0.59
+with one for each feature, better in two and worse in two; without the noise columns the two are the same
+to a hundredth. The cross-validated error meanwhile falls from 0.62 to 0.43. The gradient finds the
+minimum that it is asked for, but 110 penalties fit the folds themselves: a criterion with so many
+parameters needs data, or a prior, of its own.
 """
 
 import implicitly
