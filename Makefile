@@ -60,7 +60,9 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@echo "== Installing the documentation tools"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs,gallery]'
+	@echo "== Running the scripts of the gallery that have changed (a few minutes the first time)"
+	@$(BIN)/python docs/gallery/build.py $(JOBS)
 	@# Links to what belongs to the package alone: through one to the root, tools find the environment too.
 	@rm -rf build/package && mkdir -p build/package/implicitly
 	@for part in __init__.py py.typed options files implicit solvers problems verification models studies cli; do \

@@ -99,7 +99,8 @@ def root(
         sparsity: The places of `∂F/∂z` of every system, as a matrix with an entry at each: sparse, or a
             tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian.
         preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
-            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods.
+            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods. It serves the solve alone: an adjoint
+            takes its own, as in `Exact(solver=GMRES(preconditioner=...))`.
         progress: Write a line to standard error at the first check, then twice a second at most, and once
             all systems have ended.
         history: Keep the iterates of all checks in `Solution.history`.
