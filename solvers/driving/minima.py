@@ -70,10 +70,7 @@ def dense_is_possible(z: Tensor) -> bool:
 
 def estimated_minimum(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Estimate:
     """The missing step of minimum norm at `z`, from Hessians; see `estimated`."""
-    linearization = problem.linearization(z)
-    assert linearization.residual is not None  # for the type checker: the problem is not linear
-    residual = linearization.residual.detach()
-    hessian = -linearization.jacobian(z).detach()
+    residual, hessian = _reduced_derivatives(problem, z)
     n, eps = z.shape[1], problem.eps(z)
     size, entries = problem.size(z), hessian.abs()
     terms = product(entries, size) + _rounded_terms(problem, z)
@@ -103,6 +100,19 @@ def estimated_minimum(problem: Problem, z: Tensor, first: Tensor, xtol: float) -
         residual,
         (rounding / typical).amax(dim=1).to(z.dtype),
     )
+
+
+def _reduced_derivatives(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the projected gradient, and the Hessian with the identity for unknowns that bounds hold back."""
+    linearization = (problem.unreduced or problem).linearization(z)
+    assert linearization.residual is not None  # for the type checker: the problem is not linear
+    residual = linearization.residual.detach()
+    hessian = -linearization.jacobian(z).detach()
+    if problem.box is None:
+        return residual, hessian
+    held = problem.box.held(z, -residual)
+    hessian = torch.where(held.unsqueeze(1) | held.unsqueeze(2), 0.0, hessian)
+    return -problem.box.reduced(z, -residual), hessian + torch.diag_embed(held.to(z.dtype))
 
 
 def _rounded_terms(problem: Problem, z: Tensor) -> Tensor:
@@ -165,7 +175,7 @@ def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor
     n, eps = z.shape[1], problem.eps(z)
     if not dense_is_possible(z):
         return curvature_by_products(problem, z)
-    hessian = -problem.linearization(z).jacobian(z).detach()
+    hessian = _reduced_derivatives(problem, z)[1]
     scale, scaled = equilibrated(hessian)
     finite = torch.isfinite(scaled).all(dim=(1, 2))
     values, basis = torch.linalg.eigh(torch.where(finite.reshape(-1, 1, 1), scaled, 0.0))

@@ -54,6 +54,7 @@ class Solver(Options, ABC):
         ends_itself: The solver knows when it can do no more (`state.end_status`), and steps in which the
             residual does not fall are no sign of it.
         judges_start: The start is an answer to be judged: it may be anything, and is left as it is.
+        keeps_bounds: Its iterates and trial points stay within `Problem.box`.
         has_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
             approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
@@ -66,6 +67,7 @@ class Solver(Options, ABC):
     lazy_iterate: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
     judges_start: ClassVar[bool] = False
+    keeps_bounds: ClassVar[bool] = False
     has_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
     needs: ClassVar[str] = "evaluations"
