@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ...solvers.interface.box import onto, reduced
+from ..arrays.array_function import BoundArrayFunction
 from ..settings import Settings
 from .stationarity import Stationarity
 
@@ -59,7 +60,10 @@ class Bounded:
     def unreduced(self, z: Any, *args: Any) -> Any:
         """The value between the bounds."""
         *own, lower, upper = args
-        return self.function(tree_map(onto, z, lower, upper), *own)
+        inside = tree_map(onto, z, lower, upper)
+        if isinstance(self.function, BoundArrayFunction):
+            return self.function.within(inside, (lower, upper), *own)
+        return self.function(inside, *own)
 
     def parts(self, z: Any, *args: Any) -> Tensor:
         """The residuals or the objective between the bounds, see `Stationarity`."""
