@@ -5,7 +5,7 @@
 (`roots`).
 """
 
-from . import applications, classical, generators, least_squares
+from . import applications, bounded, classical, generators, least_squares
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
 
@@ -14,6 +14,7 @@ __all__ = [
     "TestProblem",
     "all",
     "applications",
+    "bounded",
     "classical",
     "generators",
     "get",

@@ -197,20 +197,21 @@ class _Search:
 
 def _newton_step(local: Local) -> Tensor:
     """The scaled step; unknowns at a bound that it would leave through stay."""
-    y = solve_dense(local.matrix, -local.value)
+    # In twice the digits where there are more: rows and columns have many scales.
+    matrix, value = local.matrix.double(), local.value.double()
+    y = solve_dense(matrix, -value)
     if local.side is not None:
-        return y
+        return y.to(local.value.dtype)
     stays = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(_ROUNDS):
         out = (local.z <= local.box.lower) & (y < 0) | (local.z >= local.box.upper) & (y > 0)
         if not bool((out & ~stays).any()):
             break
         stays = stays | out
-        matrix = torch.where(stays.unsqueeze(1), 0.0, local.matrix)
         some = stays.any(dim=1, keepdim=True)
-        y = torch.where(some, solve_dense(matrix, -local.value), y)
+        y = torch.where(some, solve_dense(torch.where(stays.unsqueeze(1), 0.0, matrix), -value), y)
         y = torch.where(stays, 0.0, y)
-    return y
+    return y.to(local.value.dtype)
 
 
 def _near_bounds(local: Local, z: Tensor, widest: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,14 +226,15 @@ def _near_bounds(local: Local, z: Tensor, widest: Tensor, move: Tensor) -> tuple
 
 
 def _stopped(local: Local, search: _Search, move: Tensor, widest: Tensor) -> Tensor:
-    """The systems with a residual that falls hardly any more, and an unknown that would cross its bound."""
+    """The systems whose worst equation hardly improves, and with an unknown that would cross its bound."""
     if local.side is not None:
         return torch.zeros_like(search.accepted)
     down, up = _near_bounds(local, search.z, widest, move)
-    before = local.value.abs()
-    after = torch.where(search.moved.unsqueeze(1), (local.weights * search.value).abs(), before)
+    before = local.value.abs().amax(dim=1)
+    after = (local.weights * search.value).abs().amax(dim=1)
+    after = torch.where(search.moved, after, before)
     unsolved = after > torch.clamp(_FALLS * before, min=_LEFT)
-    return (down | up).any(dim=1) & unsolved.any(dim=1)
+    return (down | up).any(dim=1) & unsolved
 
 
 def _onto_bounds(local: Local, search: _Search, move: Tensor, widest: Tensor) -> None:
