@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ from .objectives import ObjectiveForm
 
 if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
+
+
+# Derivatives within bounds come from dense factors up to so many unknowns of a system.
+_DENSE_WITH_BOUNDS = 2048
 
 
 @dataclass(frozen=True)
@@ -264,6 +269,9 @@ class GivenEquation(Equation):
         return own + Identity((len(self.captured), self.linear), self.captured)
 
     def small(self, z: Leaves) -> bool:
+        if self.box is not None:  # Its solver forms dense matrices, and unknowns have many scales.
+            sizes = (math.prod(leaf.shape[self.batch_dims :]) for leaf in z)
+            return sum(sizes) <= _DENSE_WITH_BOUNDS
         if self.compiled is None:
             return False
         return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)

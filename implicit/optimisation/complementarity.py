@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...solvers import Callback, Solution, Solver, Stopping
-from ..functional import solve_equation
+from ..functional import solve_equation, with_keywords
 from ..gradients import Gradient
 from ..settings import Settings
 from ..surroundings.arguments import describe
@@ -97,7 +97,8 @@ def complementarity(
     described = describe(F)
     if keywords:
         check_keywords(described, F, keywords, _OPTIONS)
-    return solve_equation(Conditions(F), z0, args, settings, described, keywords)
+        F, args = with_keywords(F, args, keywords)
+    return solve_equation(Conditions(F), z0, args, settings, described)
 
 
 _OPTIONS = tuple(

@@ -23,7 +23,8 @@ def membrane(z: Tensor) -> Tensor:
 
 def _obstacle() -> tuple[float, ...]:
     """A parabola `0.2 − 4 (x − ½)²` at the nodes."""
-    return tuple(0.2 - 4 * (i / (_NODES + 1) - 0.5) ** 2 for i in range(1, _NODES + 1))
+    left = [0.2 - 4 * (i / (_NODES + 1) - 0.5) ** 2 for i in range(1, _NODES // 2 + 1)]
+    return (*left, *reversed(left))
 
 
 def _contact() -> tuple[float, ...]:

@@ -34,8 +34,38 @@ _STATIONARY, _BLOCKING = 1e-7, 1e-4
 _FALLS = 0.99
 # An equation with more than this part of its terms left is not solved.
 _LEFT = 1e-2
+# Whole steps that are taken without one that lowers the norm, in its own units, to this part of the least.
+_WHOLE_STEPS, _BETTER = 40, 0.9
+# From a norm below this on, relative to the terms of the equations, every step must lower it.
+_NEAR = 1e-3
+# Plain steps of a fixed point that are taken where Newton's steps end at no solution.
+_PLAIN_STEPS = 20
 # After so many steps in a row that a bound has stopped, it blocks the root.
 _STOPS = 5
+
+
+@dataclass
+class Watch:
+    """The start, which whole steps go back to where they lead nowhere.
+
+    Attributes:
+        z: The start, `(batch, n)`.
+        residual: The residual there.
+        norm: The least norm that an iterate had in its own units, `(batch,)`.
+        left: Whole steps that may still be taken; 0 where every step must lower the norm.
+    """
+
+    z: Tensor
+    residual: Tensor
+    norm: Tensor
+    left: Tensor
+
+    def seen(self, norm: Tensor) -> Watch:
+        """After a look at an iterate whose norm is given."""
+        better = (self.left > 0) & (norm < _BETTER * self.norm)
+        left = torch.where(better, float(_WHOLE_STEPS), self.left)
+        norm, left = torch.where(better, norm, self.norm), torch.where(norm < _NEAR, 0.0, left)
+        return Watch(self.z, self.residual, norm, left)
 
 
 @dataclass
@@ -48,6 +78,8 @@ class ProjectedState:
         end_status: `Status` codes of systems that can do no more.
         widest: The largest distance of each unknown to its nearer bound so far.
         stopped: Steps in a row that a bound has stopped.
+        plain: Plain steps of a fixed point that have been taken where Newton's led no further.
+        watch: The start, and whole steps that may follow before the solve goes back there.
     """
 
     z: Tensor
@@ -55,6 +87,8 @@ class ProjectedState:
     end_status: Tensor
     widest: Tensor
     stopped: Tensor
+    plain: Tensor
+    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -63,14 +97,21 @@ class ProjectedNewton(Solver):
 
     The step `p` of Newton's method is followed along the path `P(z + λ p)`, on which each unknown goes at
     most the part `fraction` of the way to its bound, by itself: an unknown that runs into a bound does not
-    shorten the step of the others, and logarithms stay finite. `λ` is halved until the norm of the
-    residual falls, by Armijo's rule, in units of the terms of each equation. An unknown at a bound that `p`
-    would take out stays there, and the equations of the others are solved.
+    shorten the step of the others, and logarithms stay finite. An unknown at a bound that `p` would take
+    out stays there, and the equations of the others are solved.
+
+    At first the whole step is taken, `λ = 1`, wherever it leads to finite values, since the way to a root
+    many orders of magnitude off leads over larger residuals. If the norm has found no new least value, in
+    units of the terms of each equation, for 40 steps, the solve goes back to its start. From then on, and
+    near a root, `λ` is halved until the norm falls, by Armijo's rule.
 
     Where no `λ` is accepted, the step is a damped Gauss–Newton step in the variables of Coleman and Li,
     which are scaled by the room that the gradient of the norm leaves to a bound. A system at which that
     scaled gradient vanishes, while the gradient itself does not, has the status `BLOCKED`: the norm is at a
     minimum on a bound, which is no root.
+
+    Where all of that ends at a point which is no fixed point, `fixed_point` goes on by a plain step
+    `z ← P(f(z))`, up to 20 times.
 
     Of complementarity problems (`complementarity`) steps are those of a semismooth Newton method, and
     unknowns go all of the way to their bounds.
@@ -84,8 +125,9 @@ class ProjectedNewton(Solver):
 
     Source: Bertsekas 1982 (projected Newton paths); Bellavia, Macconi & Morini 2003 (strictly feasible
     iterates, a fraction of the way to the bounds); Coleman & Li 1996 (the interior scaling); Kanzow,
-    Yamashita & Fukushima 2004 (Newton's step first, a safeguarded one where it fails); Hintermüller, Ito &
-    Kunisch 2003 (complementarity).
+    Yamashita & Fukushima 2004 (Newton's step first, a safeguarded one where it fails); Chamberlain, Powell,
+    Lemaréchal & Pedersen 1982 (the watchdog, by which relaxed steps go back); Hintermüller, Ito & Kunisch
+    2003 (complementarity).
 
     Examples:
         >>> import torch, implicitly
@@ -114,34 +156,55 @@ class ProjectedNewton(Solver):
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> ProjectedState:
         widest = box_of(problem, z).room(z)
         none = torch.zeros_like(z[:, 0])
-        return ProjectedState(z, residual, none, widest, none)
+        whole = 0 if problem.unreduced is not None else _WHOLE_STEPS
+        watch = Watch(z, residual, torch.full_like(none, torch.inf), none + whole)
+        return ProjectedState(z, residual, none, widest, none, none, watch)
 
     def step(self, problem: Problem, state: ProjectedState) -> ProjectedState:
         local = Local.of(problem, state.z)
-        search = _Search(problem, local, settled_systems(problem, local.norm), self.fraction)
-        move = _newton_step(local)
+        settled = settled_systems(problem, local.norm)
+        search = _Search(problem, local, settled, self.fraction)
+        move, watch = _newton_step(local), state.watch.seen(local.norm)
+        whole = (watch.left > 0) & ~settled
         solvable = torch.isfinite(move).all(dim=1) | search.accepted
         for trial in range(self.max_trials):
             length = 0.5**trial
-            search.attempt(length * move, (1 - _SUFFICIENT * length) * local.norm)
+            highest = (1 - _SUFFICIENT * length) * local.norm
+            search.attempt(
+                length * move, torch.where(whole, torch.finfo(highest.dtype).max, highest)
+            )
             if search.complete:
                 break
+        back = whole & ((watch.left == 1) | ~search.accepted | ~solvable)
+        search.accepted, solvable = search.accepted | back, solvable | back
         if local.side is None:
             _onto_bounds(local, search, move, state.widest)
         if not search.complete:
             _interior_steps(local, search)
         stopped = torch.where(_stopped(local, search, move, state.widest), state.stopped + 1, 0)
+        stopped = torch.where(whole, 0, stopped)
         blocked = _blocked(local, search) | (stopped >= _STOPS) | (~search.moved & (stopped > 0))
+        blocked = blocked & ~whole
+        ends = ~settled & (~search.accepted | blocked | ~solvable)
+        plain = ends & (state.plain < _PLAIN_STEPS) & (problem.form == "fixed_point")
+        if bool(plain.any()):
+            search.go(_plain_step(problem, search, local, plain), plain, torch.inf)
+            stopped = torch.where(plain, 0, stopped)
+        blocked, solvable = blocked & ~plain, solvable | plain
         end = torch.where(search.accepted, 0, int(Status.STALLED))
         end = torch.where(blocked, int(Status.BLOCKED), end)
         end = torch.where(solvable, end, int(Status.LINEAR_SOLVE_FAILED))
         residual = residual_of(problem, search.z, search.value)
-        moved = search.moved.unsqueeze(1)
+        moved, again = search.moved.unsqueeze(1), back.unsqueeze(1)
         residual = torch.where(moved, residual, state.residual)
-        widest = torch.maximum(state.widest, local.box.room(search.z))
+        residual = torch.where(again, watch.residual, residual)
+        z = torch.where(again, watch.z, search.z)
+        watch.left = torch.where(back, 0.0, (watch.left - 1).clamp(min=0.0))
+        widest = torch.maximum(state.widest, local.box.room(z))
         return ProjectedState(
-            search.z, residual, end.to(residual.dtype), widest, stopped.to(residual.dtype)
-        )
+            z, residual, end.to(residual.dtype), widest, stopped.to(residual.dtype),
+            state.plain + plain, watch,
+        )  # fmt: skip
 
 
 @dataclass
@@ -193,6 +256,13 @@ class _Search:
         self.value = torch.where(column, value, self.value)
         self.norm = torch.where(good, norm, self.norm)
         self.accepted, self.moved = self.accepted | good, self.moved | good
+
+
+def _plain_step(problem: Problem, search: _Search, local: Local, which: Tensor) -> Tensor:
+    """The points that one plain step `z ← P(f(z))` leads to, for the systems `which`."""
+    residual = -value_of(problem, search.z)
+    move = torch.where(which.unsqueeze(1) & torch.isfinite(residual), residual, 0.0)
+    return local.box.onto(search.z + move)
 
 
 def _newton_step(local: Local) -> Tensor:

@@ -157,6 +157,7 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
     least, direction, flat = _least_curvature(problem, z, start)
     verdicts = {SADDLE: least < 0, FLAT: flat}
     falls, rises = _beside(objective, z, start, direction)
+    verdicts[SADDLE] = verdicts[SADDLE] & (falls | ~_on_bounds(problem, z))
     # A large error is that of an unknown that goes to zero, slowly, as for z³: the Hessian vanishes there.
     degenerate = torch.from_numpy(ledger.error > _DEGENERATE).to(z.device) | (least <= 0)
     verdicts[SADDLE] = verdicts[SADDLE] | (falls & degenerate)
@@ -168,6 +169,14 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
         ledger.end(found, ends[why], ledger.steps[found])
         for system in np.flatnonzero(found):
             ledger.reasons[int(system)] = why
+
+
+def _on_bounds(problem: Problem, z: Tensor) -> Tensor:
+    """The systems with a bound that does not hold its unknown back: half of all directions lead outside."""
+    if problem.box is None or problem.unreduced is None:
+        return torch.zeros_like(z[:, 0], dtype=torch.bool)
+    on = problem.box.room(z) <= 0
+    return (on & ~problem.box.held(z, -problem.unreduced.residual(z))).any(dim=1)
 
 
 def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,8 @@ def onto(z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 def held(z: Tensor, lower: Tensor, upper: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """The unknowns that their lower bound, and those that their upper bound holds back."""
-    return (z <= lower) & (value > 0), (z >= upper) & (value < 0)
+    below = (z <= lower) & ((value > 0) | (lower == upper))
+    return below, (z >= upper) & (value < 0) & ~below
 
 
 def reduced(z: Tensor, lower: Tensor, upper: Tensor, value: Tensor) -> Tensor:
