@@ -217,6 +217,17 @@ def test_minima_have_the_projected_gradient_zero_and_saddles_are_told_from_them(
     assert not bool(fixed.bounds.one_sided)
 
 
+def test_curvature_that_leads_outside_of_the_bounds_alone_makes_no_saddle() -> None:
+    # The Hessian of a product is indefinite, and the product is least where both are zero.
+    corner = im.minimise(lambda z: z[0] * z[1], torch.zeros(2, dtype=D), bounds=(0.0, None))
+    assert names(corner) == ["CONVERGED"]
+    assert bool(corner.bounds.one_sided)
+    ridge = im.minimise(
+        lambda z: -z[0] * z[1], torch.zeros(2, dtype=D), bounds=(0.0, None), on_failure="accept"
+    )
+    assert names(ridge) == ["NOT_A_MINIMUM"]
+
+
 def test_other_solvers_say_that_they_keep_no_bounds() -> None:
     for call, solver in (
         (im.root, im.Newton()),
