@@ -78,7 +78,7 @@ def _small(multiplier: Tensor, first: Tensor, largest: Tensor) -> Tensor:
 
 def _over_systems(join: Any, over: Any, leaves: list[Tensor], batch_dims: int) -> Tensor:
     """One entry per system, over all unknowns of all leaves."""
-    flat = [leaf.reshape(*leaf.shape[:batch_dims], -1) for leaf in leaves if leaf.numel()]
+    flat = [leaf.reshape((*leaf.shape[:batch_dims], -1)) for leaf in leaves if leaf.numel()]
     if not flat:
         return leaves[0].new_zeros(leaves[0].shape[:batch_dims])
     found: Tensor = over(flat[0], dim=-1)
@@ -89,6 +89,5 @@ def _over_systems(join: Any, over: Any, leaves: list[Tensor], batch_dims: int) -
 
 def _beside(per_system: Tensor, leaf: Tensor) -> Tensor:
     """Entries of systems in a shape that broadcasts to a leaf."""
-    return per_system.reshape(*per_system.shape, *[1] * (leaf.dim() - per_system.dim())).to(
-        leaf.dtype
-    )
+    shape = (*per_system.shape, *[1] * (leaf.dim() - per_system.dim()))
+    return per_system.reshape(shape).to(leaf.dtype)

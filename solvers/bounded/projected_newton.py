@@ -170,10 +170,8 @@ class ProjectedNewton(Solver):
         for trial in range(self.max_trials):
             length = 0.5**trial
             highest = (1 - _SUFFICIENT * length) * local.norm
-            search.attempt(
-                length * move, torch.where(whole, torch.finfo(highest.dtype).max, highest)
-            )
-            if search.complete:
+            highest = torch.where(whole, torch.finfo(highest.dtype).max, highest)
+            if not search.attempt(length * move, highest) or search.complete:
                 break
         back = whole & ((watch.left == 1) | ~search.accepted | ~solvable)
         search.accepted, solvable = search.accepted | back, solvable | back
@@ -239,11 +237,18 @@ class _Search:
     def complete(self) -> bool:
         return bool(self.accepted.all())
 
-    def attempt(self, y: Tensor, highest: Any) -> None:
-        """Try a scaled step; it is accepted where it moves, to a norm of at most `highest`."""
+    def attempt(self, y: Tensor, highest: Any) -> bool:
+        """Try a scaled step; it is accepted where it moves, to a norm of at most `highest`.
+
+        False where it moves no system, so that no shorter one would.
+        """
         usable = torch.isfinite(y).all(dim=1) & ~self.accepted
         trial = self.local.towards(torch.where(usable.unsqueeze(1), y, 0.0), self.fraction)
-        self.go(trial, usable & (trial != self.local.z).any(dim=1), highest)
+        moves = usable & (trial != self.local.z).any(dim=1)
+        if not bool(moves.any()):
+            return False
+        self.go(trial, moves, highest)
+        return True
 
     def go(self, trial: Tensor, usable: Tensor, highest: Any) -> None:
         """Go to a point where the norm there is at most `highest`, for the systems `usable`."""

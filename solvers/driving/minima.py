@@ -253,6 +253,8 @@ def _underflows(problem: Problem, start: Tensor, z: Tensor) -> Tensor:
     """
     none = torch.zeros_like(z[:, 0], dtype=torch.bool)
     suspect = (problem.residual(z) == 0) & (z != start)
+    if problem.box is not None:  # On a bound it is zero by definition.
+        suspect &= problem.box.room(z) > 0
     if not bool(suspect.any()):
         return none
     suspect &= problem.residual(start) != 0

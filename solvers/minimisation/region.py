@@ -163,6 +163,8 @@ def advance(
         y = path(model.values, model.coefficients, radius, rank)
         trial, promised = _within(problem, state.z, model, y)
         trial = torch.where(accepted.unsqueeze(1), z, trial)
+        if problem.box is not None and torch.equal(trial, z):
+            break  # Bounds hold all of what is left, and shorter steps go nowhere either.
         reached = objective.value(trial)
         ratio = (state.value - reached) / promised
         good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)

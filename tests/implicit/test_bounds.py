@@ -82,6 +82,13 @@ def test_a_root_that_rounding_limits_is_examined_between_the_bounds_alone() -> N
     assert solution.value.item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_the_search_for_a_missing_derivative_stays_between_the_bounds() -> None:
+    # It moves the unknown, to see whether a value without a graph depends on it.
+    F = inside(lambda z: z.detach() - 2, 0.0, 3.0)
+    with pytest.raises(im.MissingDerivativeError):
+        im.root(F, torch.full((1,), 3.0, dtype=D), bounds=(0.0, 3.0))
+
+
 @pytest.mark.parametrize("solver", [None, im.NewtonTrustRegion()])
 def test_objectives_are_evaluated_between_the_bounds_alone(solver: im.Solver | None) -> None:
     objective = inside(lambda z: (z * torch.log(z) - z * X).sum() + z.sqrt().sum(), 0.0, 5.0)
@@ -326,6 +333,15 @@ def test_transforms_of_minimisers_on_bounds_agree_with_each_other() -> None:
              for e in torch.eye(2, dtype=D) for s in (1.0, -1.0)]  # fmt: skip
     differences = torch.stack([(moved[0] - moved[1]), (moved[2] - moved[3])]) / (2 * step)
     torch.testing.assert_close(hessian, differences, rtol=1e-5, atol=1e-7)
+
+
+def test_an_unknown_between_equal_bounds_does_not_move_with_arguments() -> None:
+    def fixed(x: Tensor) -> Tensor:
+        return im.minimise(lambda z, x: (z - x) ** 2, ones(1).sum(), x, bounds=(1.0, 1.0)).value
+
+    # Not even where the gradient that the bounds hold back is zero.
+    for x in (1.0, 2.0):
+        assert torch.func.grad(fixed)(torch.tensor(x, dtype=D)).item() == 0.0
 
 
 def test_a_bound_that_does_not_hold_its_unknown_back_is_said_to_be_one_sided() -> None:
