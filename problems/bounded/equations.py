@@ -15,10 +15,16 @@ _WATER, _CARBONIC, _BICARBONATE = 1e-14, 4.45e-7, 4.69e-11
 _PHOSPHORIC = (7.1e-3, 6.3e-8, 4.5e-13)
 
 
-def carbonate_phosphate(z: Tensor) -> Tensor:
+def carbonate_phosphate(
+    z: Tensor,
+    carbon: float = _CARBON,
+    phosphorus: float = _PHOSPHORUS,
+    chloride: float = _CHLORIDE,
+) -> Tensor:
     """Carbon dioxide, phosphoric and hydrochloric acid in water: six mass-action laws, two sums, the charge.
 
-    The unknowns are concentrations in mol/l: H⁺, OH⁻, CO₂, HCO₃⁻, CO₃²⁻, H₃PO₄, H₂PO₄⁻, HPO₄²⁻, PO₄³⁻.
+    The unknowns are concentrations in mol/l: H⁺, OH⁻, CO₂, HCO₃⁻, CO₃²⁻, H₃PO₄, H₂PO₄⁻, HPO₄²⁻, PO₄³⁻. The
+    sums are those of carbon and phosphorus; chloride below zero is sodium.
     """
     h, oh, c0, c1, c2, p0, p1, p2, p3 = z.unbind(-1)
     first, second, third = _PHOSPHORIC
@@ -30,9 +36,9 @@ def carbonate_phosphate(z: Tensor) -> Tensor:
             h * p1 - first * p0,
             h * p2 - second * p1,
             h * p3 - third * p2,
-            c0 + c1 + c2 - _CARBON,
-            p0 + p1 + p2 + p3 - _PHOSPHORUS,
-            h - _CHLORIDE - oh - c1 - 2 * c2 - p1 - 2 * p2 - 3 * p3,
+            c0 + c1 + c2 - carbon,
+            p0 + p1 + p2 + p3 - phosphorus,
+            h - chloride - oh - c1 - 2 * c2 - p1 - 2 * p2 - 3 * p3,
         ),
         dim=-1,
     )

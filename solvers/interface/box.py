@@ -71,10 +71,10 @@ class Box:
     def size(self, z: Tensor, largest: Tensor) -> Tensor:
         """The size by which an unknown that goes to zero is measured, from its largest one so far.
 
-        Between zero and a bound every power of ten matters: an unknown there is zero on the bound alone.
+        Beside a bound at zero every power of ten matters: an unknown there is zero on the bound alone.
         """
-        bounded = torch.isfinite(self.lower) | torch.isfinite(self.upper)
-        return torch.where(bounded & (z != 0), z.abs(), largest)
+        beside = self.room(z) <= z.abs()
+        return torch.where(beside & (z != 0), z.abs(), largest)
 
     def room(self, z: Tensor) -> Tensor:
         """The distance of each unknown to its nearer bound; infinite where it is free."""

@@ -12,6 +12,7 @@ import scipy.optimize
 import torch
 from implicitly.problems import bounded
 from implicitly.problems.bounded import BoundedProblem
+from implicitly.problems.bounded.equations import carbonate_phosphate
 from torch import Tensor
 
 D = torch.float64
@@ -100,6 +101,24 @@ def test_concentrations_over_sixteen_orders_of_magnitude_are_found_from_any_powe
     for power in (-8, -4, 0, 2, 4):
         solution = problem.solve(torch.full((9,), 10.0**power, dtype=D))
         assert distance(problem, solution.value) <= 1e-8
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32], ids=str)
+@pytest.mark.parametrize("power", [-8, -5, -1, 3])
+def test_concentrations_in_a_base_are_found_where_rounding_hides_the_small_ones(
+    dtype: torch.dtype, power: int
+) -> None:
+    def F(z: Tensor) -> Tensor:
+        return carbonate_phosphate(z, carbon=1e-5, phosphorus=1e-9, chloride=-1e-2)
+
+    solution = im.root(F, torch.full((9,), 10.0**power, dtype=dtype), bounds=(0.0, None))
+    # Sodium is balanced by hydroxide and carbonate, so that the mass-action laws give all of the others.
+    h = solution.value[0].double().item()
+    fraction = h**2 + 4.45e-7 * h + 4.45e-7 * 4.69e-11
+    carbonate = 1e-5 * 4.45e-7 * 4.69e-11 / fraction
+    assert solution.value[4].item() == pytest.approx(carbonate, rel=1e-7 if dtype == D else 1e-4)
+    charge = h + 1e-2 - 1e-14 / h - 1e-5 * 4.45e-7 * (h + 2 * 4.69e-11) / fraction
+    assert abs(charge) <= 3e-9 + 1e-2 * (1e-8 if dtype == D else 1e-4)
 
 
 def test_concentrations_have_exact_derivatives_in_constants_of_all_sizes() -> None:
