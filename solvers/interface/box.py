@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Beside a bound at zero an unknown is zero below this part of its largest size.
+_ZERO = 1e-30
+
 
 def onto(z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """The nearest point between the bounds; its derivative in `z` is one on the bounds too."""
@@ -71,10 +74,10 @@ class Box:
     def size(self, z: Tensor, largest: Tensor) -> Tensor:
         """The size by which an unknown that goes to zero is measured, from its largest one so far.
 
-        Beside a bound at zero every power of ten matters: an unknown there is zero on the bound alone.
+        Beside a bound at zero powers of ten matter: an unknown there is zero after thirty of them.
         """
         beside = self.room(z) <= z.abs()
-        return torch.where(beside & (z != 0), z.abs(), largest)
+        return torch.where(beside & (z.abs() > _ZERO * largest), z.abs(), largest)
 
     def room(self, z: Tensor) -> Tensor:
         """The distance of each unknown to its nearer bound; infinite where it is free."""

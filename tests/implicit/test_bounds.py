@@ -191,13 +191,26 @@ def test_a_root_on_a_bound_is_found_and_has_derivatives_of_one_side() -> None:
         return torch.stack((z[0] * (1 + z[1]) - x, z[1] - 2 + z[0]))
 
     solution = im.root(F, ones(2), torch.tensor(0.0, dtype=D), bounds=(0.0, None))
-    assert solution.value.tolist() == [0.0, 2.0]
+    assert solution.value.tolist() == [0.0, pytest.approx(2.0, rel=1e-8)]
     assert solution.bounds.active.tolist() == [-1, 0]
     assert bool(solution.bounds.one_sided)
     slope = torch.func.jacrev(lambda x: im.root(F, ones(2), x, bounds=(0.0, None)).value)(
         torch.tensor(0.0, dtype=D)
     )
     torch.testing.assert_close(slope, torch.tensor([1 / 3, -1 / 3], dtype=D))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_root_in_a_bound_is_found_there_although_it_is_multiple(power: int) -> None:
+    solution = im.root(lambda z: (z - 0.5) ** power, ones(1), bounds=(0.5, None))
+    assert solution.value.item() == pytest.approx(0.5, abs=1e-8)
+    solution = im.root(lambda z: z**power, ones(1), bounds=(0.0, None))
+    assert solution.value.item() <= 1e-30
+
+
+def test_a_root_between_the_bounds_is_not_left_for_one_on_them() -> None:
+    solution = im.root(lambda z: z * (z - 1), ones(1) * 3, bounds=(0.0, None))
+    assert solution.value.item() == pytest.approx(1.0, rel=1e-8)
 
 
 def test_a_fixed_point_is_found_between_its_bounds() -> None:
