@@ -10,6 +10,7 @@ import implicitly as im
 import numpy as np
 import pytest
 import torch
+from implicitly import problems
 from torch import Tensor
 
 D = torch.float64
@@ -170,6 +171,21 @@ def test_a_bound_that_keeps_the_residual_from_zero_is_no_convergence(
     assert names(solution) == ["BLOCKED"]
     with pytest.raises(im.SolveError, match="no root within the bounds is near"):
         im.root(F, z0, bounds=bounds)
+
+
+def test_an_unknown_that_is_blocked_is_on_its_bound() -> None:
+    solution = im.root(lambda z: z + 1, ones(1), bounds=(0.0, None), on_failure="accept")
+    assert solution.value.item() == 0.0
+    assert solution.bounds.active.item() == -1
+
+
+@pytest.mark.parametrize("name", ["boggs", "wood"])
+def test_interior_steps_go_on_where_newton_steps_lower_no_residual(name: str) -> None:
+    problem = problems.get(name)
+    start, root = 10 * problem.start(), problem.roots()[0].value
+    bounds = torch.minimum(start, root) - 1, torch.maximum(start, root) + 1
+    z = im.root(problem.function, start, bounds=bounds).value
+    assert problem.residual(z).abs().max() <= 1e-8
 
 
 def test_a_minimum_of_the_norm_between_the_bounds_is_not_said_to_be_blocked() -> None:

@@ -138,6 +138,11 @@ def test_concentrations_have_exact_derivatives_in_constants_of_all_sizes() -> No
     assert error <= 1e-8
 
 
+def test_unknowns_on_their_bounds_need_no_further_evaluations() -> None:
+    # Neither shorter steps nor a search for derivatives that vanish on the way: some 40 evaluations.
+    assert bounded.get("hock-schittkowski-4").solve().evaluations <= 20
+
+
 def test_the_obstacle_problem_is_the_same_as_an_equation_and_as_a_minimum() -> None:
     problem = bounded.get("obstacle")
 
