@@ -18,6 +18,7 @@ FAMILIES = {
     "newton": "Newton's method and its relatives",
     "least_squares": "Least squares",
     "minimisation": "Minimisation",
+    "bounded": "Equations with bounds",
     "scalar": "Scalar equations",
     "composed": "Solvers made of solvers",
     "causal": "Recurrences and causal equations",

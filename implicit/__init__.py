@@ -38,6 +38,8 @@ from .gradients import (
 from .graphs.graph_layer import GraphLayer, package
 from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
+from .optimisation.active_bounds import ActiveBounds
+from .optimisation.complementarity import complementarity, fischer_burmeister, minimum_map
 from .optimisation.minima import least_squares, minimise
 from .optimisation.optimality import (
     onto_ball,
@@ -57,6 +59,7 @@ from .surroundings.tracing import TracingError
 from .surroundings.writes import InPlaceError
 
 __all__ = [
+    "ActiveBounds",
     "ArrayFunction",
     "Autocast",
     "CapturedTensorError",
@@ -96,12 +99,15 @@ __all__ = [
     "Unrolled",
     "WrongDerivativeError",
     "all_roots",
+    "complementarity",
     "continuation",
+    "fischer_burmeister",
     "fixed_point",
     "fold",
     "implicit_function",
     "least_squares",
     "minimise",
+    "minimum_map",
     "onto_ball",
     "onto_box",
     "onto_simplex",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import is_
 from typing import Any
 
@@ -13,21 +13,23 @@ from .arrays.array_function import ArrayFunction, array_call
 from .compiled.numba_equation import NumbaEquation
 from .derivatives.given import GivenDerivatives
 from .equations.differentiation import coarsest, constants, derivative_wanted, transforming
-from .equations.equation import Equation, GivenEquation
+from .equations.equation import GivenEquation
 from .equations.exchange import set_aside
 from .equations.hooks import without_hooks
 from .equations.identity import Identity
 from .equations.layout import Leaves
-from .gradients import Gradient, TapedGradient
+from .gradients import Gradient
 from .graphs.prepared import prepared_by
 from .graphs.shortcut import CAPTURED, by_graph, inner, straight
-from .optimisation.stationarity import Stationarity
+from .optimisation.active_bounds import active_bounds
+from .optimisation.bounds import bounded_call
+from .optimisation.forms import box_of, objective_of
 from .outcome import CallOutcome, Record
+from .recorded import differentiable
 from .rule import Asking, Call
 from .settings import Settings
 from .surroundings import inference
 from .surroundings.arguments import describe
-from .surroundings.autocast import without_autocast
 from .surroundings.closer import block
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.evaluation import UserFunction
@@ -60,6 +62,7 @@ def root(
     preconditioner: Callable[[Any], Any] | None = None,
     progress: bool = False,
     history: bool = False,
+    bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
     """Solve `F(z, *args) = 0` for `z`, differentiably in every tensor of `args`.
@@ -104,6 +107,8 @@ def root(
         progress: Write a line to standard error at the first check, then twice a second at most, and once
             all systems have ended.
         history: Keep the iterates of all checks in `Solution.history`.
+        bounds: `(lower, upper)`, numbers, tensors that broadcast to `z`, or structures like it; `None` or
+            infinite where free. `F` is not evaluated outside; solved by `ProjectedNewton()`.
         keywords: Arguments of `F` by name, as those in `args`.
 
     Returns:
@@ -132,7 +137,7 @@ def root(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
-        progress, history,
+        progress, history, bounds,
     )  # fmt: skip
     return solve_equation(F, z0, args, settings, keywords=_checked(F, keywords))
 
@@ -158,6 +163,7 @@ def fixed_point(
     preconditioner: Callable[[Any], Any] | None = None,
     progress: bool = False,
     history: bool = False,
+    bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
     """Solve `z = f(z, *args)` for `z`, differentiably in every tensor of `args`.
@@ -182,6 +188,7 @@ def fixed_point(
         preconditioner: Approximates `(1 − ∂f/∂z)⁻¹`; see `root`.
         progress: Write lines of progress; see `root`.
         history: Keep iterates; see `root`.
+        bounds: Bounds on `z`; see `root`.
         keywords: Arguments of `f` by name; see `root`.
 
     Returns:
@@ -208,7 +215,7 @@ def fixed_point(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
         None if batched_args is None else tuple(batched_args), trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
-        progress, history,
+        progress, history, bounds,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
@@ -243,6 +250,8 @@ def solve_equation(
         function, described, settings = array_call(function, settings)
     if keywords:
         function, args = with_keywords(function, args, keywords)
+    if settings.bounds is not None:
+        function, args, settings = bounded_call(function, z0, args, settings)
     refuse_tracing(described)
     identity = None
     # Surroundings are recorded outside of the blocks, in which the modes of the caller are off.
@@ -274,7 +283,7 @@ def solve_equation(
             build=given.build,
         )
         try:
-            outcome = _differentiable(call, asking, given.start, (*given.tensors, *first.captured))
+            outcome = differentiable(call, asking, given.start, (*given.tensors, *first.captured))
         except SolveError as error:
             given.note_changes(error, first, asking.precision)
             if watching is not None:
@@ -285,6 +294,9 @@ def solve_equation(
         if identity is not None and not (given.moves_buffers or replay.random):
             CAPTURED.note(identity, first.captured)
         solution = _solution(given, asking.record, outcome)
+        if settings.bounds is not None:
+            at = active_bounds(given, outcome.value, settings.batch_dims)
+            solution = replace(solution, bounds=at)
     if watching is None or watching.history is None:
         return solution
     return replace(solution, history=watching.history)
@@ -367,9 +379,8 @@ def _call(
         derivatives=None
         if settings.derivatives is None
         else given.derivatives(settings.derivatives),
-        objective=function.form(given.bind_objective)
-        if isinstance(function, Stationarity)
-        else None,
+        objective=objective_of(given),
+        box=box_of(given),
     )
     return Call(
         equation,
@@ -378,26 +389,3 @@ def _call(
         settings.chosen_gradient,
         len(given.start),
     )
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """A solve whose iterations its gradient mode records."""
-
-    equation: Equation
-    solver: Solver
-    start: Leaves
-    args: Leaves
-    outcome: CallOutcome
-    record: Record
-
-
-def _differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> CallOutcome:
-    if not isinstance(call.gradient, TapedGradient):
-        return call.solve(constants(start), args, asking)
-    outcome = call.solve(constants(start), constants(args), asking)
-    if not derivative_wanted((*start, *args)):
-        return outcome
-    recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
-    with without_autocast():
-        return outcome._replace(value=call.gradient.record(recording))

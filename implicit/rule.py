@@ -23,6 +23,7 @@ from ..solvers.driving.end_states import EndStates
 from ..solvers.interface.check import Watcher
 from ..solvers.interface.norms import rms
 from ..solvers.interface.problem import Problem
+from .equations.boxes import check_box
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
 from .equations.differentiation import (
     coarsest,
@@ -184,6 +185,8 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     problem = flat_problem(equation, layout, args, precision)
     problem.counts.evaluations = evaluations
     z, value = layout.flatten(z0), layout.flatten(first)
+    if problem.box is not None:
+        check_box(problem.box, z, layout)
     if call.gradient.keeps_inverse and record.order == 0:
         record.ends = EndStates()
     record.batch_shape = tuple(layout.batch_shape)

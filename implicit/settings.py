@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 from ..options.options import check_truth, one_of
 from ..solvers import (
@@ -13,6 +13,7 @@ from ..solvers import (
     Callback,
     NewtonKrylov,
     Polyalgorithm,
+    ProjectedNewton,
     Solver,
     Stopping,
     WholeSolver,
@@ -47,6 +48,7 @@ class Settings:
     derivatives: GivenDerivatives | None = None
     progress: bool = False
     history: bool = False
+    bounds: Any = None
 
     def __post_init__(self) -> None:
         one_of("form", self.form, FORMS)
@@ -70,8 +72,21 @@ class Settings:
             Watcher.of(self.callback)  # Raises if it takes other arguments.
         if self.causal:
             self._check_causal()
+        if self.bounds is not None:
+            self._check_bounds()
         if self.derivatives is not None:
             self.derivatives.check_solver(self.chosen_solver)
+
+    def _check_bounds(self) -> None:
+        for name in ("linear", "causal"):
+            if getattr(self, name):
+                raise ValueError(f"{name}=True takes no bounds: leave {name} out, or bounds")
+        if not self.chosen_solver.keeps_bounds:
+            raise TypeError(
+                f"{type(self.chosen_solver).__name__} does not keep its iterates within bounds: leave solver "
+                "out, or give ProjectedNewton() to root and fixed_point, GaussNewton() to least_squares, "
+                "NewtonTrustRegion() to minimise"
+            )
 
     def _check_causal(self) -> None:
         if self.batch_dims < 1:
@@ -117,6 +132,8 @@ class Settings:
         solver = self._adapted[0]
         if solver is not None:
             return solver
+        if self.bounds is not None:
+            return ProjectedNewton()
         if self.derivatives is not None:
             return self.derivatives.default_solver(self.linear)
         if self.linear:

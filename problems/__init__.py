@@ -5,7 +5,7 @@
 (`roots`).
 """
 
-from . import applications, classical, curves, generators, least_squares
+from . import applications, bounded, classical, curves, generators, least_squares
 from .curves import CurveProblem
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
@@ -16,6 +16,7 @@ __all__ = [
     "TestProblem",
     "all",
     "applications",
+    "bounded",
     "classical",
     "curves",
     "generators",

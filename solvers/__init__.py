@@ -8,6 +8,7 @@ from .adapters.given import GivenSolution
 from .adapters.scipy_root import ScipyRoot
 from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
+from .bounded.projected_newton import ProjectedNewton
 from .causal.causal_newton import CausalNewton
 from .compiled.numba_root import NumbaRoot
 from .composed.compiled import Compiled, NotCompiledWarning
@@ -109,6 +110,7 @@ __all__ = [
     "Objective",
     "Polyalgorithm",
     "Problem",
+    "ProjectedNewton",
     "PseudoTransient",
     "ReversibleIteration",
     "RunOutcome",

@@ -18,7 +18,7 @@ from ...solvers import (
     Polyalgorithm,
     Solver,
 )
-from ..equations.differentiation import MissingDerivativeError
+from ..equations.differentiation import MissingDerivativeError, constants
 from ..equations.layout import Leaves
 from ..settings import Settings
 from ..surroundings.arguments import Tree, describe
@@ -85,14 +85,23 @@ class ArrayFunction(Options):
         """The value for tensors, as one coupled system."""
         return self.at(0, z, args)
 
-    def at(self, batch_dims: int, z: Any, args: tuple[Any, ...]) -> Any:
-        """The value for tensors, of which the first `batch_dims` axes of `z` index independent systems."""
+    def at(
+        self, batch_dims: int, z: Any, args: tuple[Any, ...], bounds: tuple[Any, Any] | None = None
+    ) -> Any:
+        """The value for tensors, of which the first `batch_dims` axes of `z` index independent systems.
+
+        With bounds like `z`, differences in it are between points that are between them.
+        """
         unknown, spec = tree_flatten(z)
         tree, tensors = Tree.of(args)
         self._check_derivatives(tuple(unknown), tensors)
         named = describe(self.function)
-        called = Called(self.function, self.typical, named, batch_dims, len(unknown), spec, tree)
-        value = ArrayCall.apply(called, *unknown, *tensors)
+        called = Called(
+            self.function, self.typical, named, batch_dims, len(unknown), spec, tree,
+            bounded=bounds is not None,
+        )  # fmt: skip
+        beside = () if bounds is None else constants(tuple(tree_flatten(bounds)[0]))
+        value = ArrayCall.apply(called, *unknown, *tensors, *beside)
         return tree_unflatten(list(value), spec)
 
     def _check_derivatives(self, unknown: Leaves, tensors: Leaves) -> None:
@@ -122,6 +131,10 @@ class BoundArrayFunction:
     def __call__(self, z: Any, *args: Any) -> Any:
         return self._function.at(self._batch_dims, z, args)
 
+    def within(self, z: Any, bounds: tuple[Any, Any], *args: Any) -> Any:
+        """The value between bounds, outside of which no difference looks."""
+        return self._function.at(self._batch_dims, z, args, bounds)
+
 
 def array_call(
     function: ArrayFunction, settings: Settings
@@ -139,7 +152,7 @@ def array_call(
         )
     chosen = settings.solver
     cheapest = settings.form == "root" and not settings.linear and settings.derivatives is None
-    if chosen is None and cheapest:
+    if chosen is None and cheapest and settings.bounds is None:
         settings = replace(settings, solver=Polyalgorithm(_members(function), remember=False))
     return BoundArrayFunction(function, settings.batch_dims), described, settings
 

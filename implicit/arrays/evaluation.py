@@ -35,6 +35,7 @@ class Called:
         leaves: The number of tensors of the unknown, the first ones of a call.
         spec: The structure of the unknown.
         tree: The structure of the other arguments.
+        bounded: The last tensors of a call are lower and upper bounds of the unknown.
     """
 
     function: Callable[..., Any]
@@ -44,12 +45,14 @@ class Called:
     leaves: int
     spec: TreeSpec
     tree: Tree
+    bounded: bool = False
 
     def value(self, tensors: Leaves) -> Leaves:
         """The leaves of the value at plain tensors, in the dtypes and on the device of the unknown."""
         unknown = tensors[: self.leaves]
         arrays = [_array(leaf) for leaf in unknown]
-        args = tree_map_only(Tensor, _array, self.tree.fill(tensors[self.leaves :]))
+        own = tensors[self.leaves : -2 * self.leaves if self.bounded else None]
+        args = tree_map_only(Tensor, _array, self.tree.fill(own))
         found, spec = tree_flatten(self.function(tree_unflatten(arrays, self.spec), *args))
         if spec != self.spec:
             raise TypeError(
@@ -93,7 +96,11 @@ class Called:
             return values.flatten(self.value(tuple(moved)))
 
         at = layout.flatten(tuple(tensors[i] for i in own))
-        return blocks(function, at, self.typical)
+        bounds = None
+        if self.bounded and position < self.leaves:
+            lower, upper = tensors[-2 * self.leaves : -self.leaves], tensors[-self.leaves :]
+            bounds = layout.flatten(lower), layout.flatten(upper)
+        return blocks(function, at, self.typical, bounds)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

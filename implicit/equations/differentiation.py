@@ -145,11 +145,10 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
     with torch.no_grad():
         # Copied, since a function may return the same tensor at each evaluation.
         before = tuple(output.clone() for output in outputs)
-        moved = function(*map(_moved, inputs))
-    if not all(
-        torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
-        for one, other in zip(moved, before, strict=True)
-    ):
+        # To both sides, of which one may lie outside of bounds.
+        moved = (function(*(_moved(tensor, side) for tensor in inputs)) for side in (_MOVE, -_MOVE))
+        same = all(_same(values, before) for values in moved)
+    if not same:
         raise MissingDerivativeError(
             "a derivative is asked for, but the value of the function carries none, although it changes "
             "with its input: it is computed by NumPy, under torch.no_grad(), or was detached. Compute it by "
@@ -159,9 +158,16 @@ def _check_constant(function: Function, inputs: Leaves, outputs: Leaves) -> None
         )
 
 
-def _moved(tensor: Tensor) -> Tensor:
+def _same(some: Leaves, others: Leaves) -> bool:
+    return all(
+        torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _moved(tensor: Tensor, by: float) -> Tensor:
     """Each entry changed, of a complex tensor in both parts."""
-    return tensor + (1.0 + tensor.abs()) * (_MOVE * (1 + 1j) if tensor.is_complex() else _MOVE)
+    return tensor + (1.0 + tensor.abs()) * (by * (1 + 1j) if tensor.is_complex() else by)
 
 
 def transposed(product: Product, outputs: Leaves) -> Product:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 
 from ...solvers.interface.compiled_systems import CompiledSystems
 from ...solvers.interface.problem import Form
+from .boxes import BoxForm
 from .capture import check_substituted
 from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
 from .exchange import Substitute
@@ -20,6 +22,10 @@ from .objectives import ObjectiveForm
 
 if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
+
+
+# Derivatives within bounds come from dense factors up to so many unknowns of a system.
+_DENSE_WITH_BOUNDS = 2048
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,7 @@ class GivenEquation(Equation):
         identified: Gives the identity of the function between calls; `None` if it has none.
         derivatives: The derivatives that the caller gives; under `vmap` there are those of autograd.
         objective: The objective whose gradient the function is, if it is one.
+        box: The bounds on the unknown, if it has any.
     """
 
     given: Callable[[Leaves], Product]
@@ -202,6 +209,7 @@ class GivenEquation(Equation):
     identified: Callable[[], Identity] | None = None
     derivatives: CallDerivatives | None = None
     objective: ObjectiveForm | None = None
+    box: BoxForm | None = None
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
@@ -211,6 +219,12 @@ class GivenEquation(Equation):
         """The objective, or its residuals, as a function of `z` at these arguments."""
         assert self.objective is not None  # for the type checker
         return self._filled(self.objective.given, args)
+
+    def unreduced_at(self, args: Leaves) -> Product:
+        """The function of `z` at these arguments before bounds reduce it."""
+        assert self.box is not None  # for the type checker
+        assert self.box.unreduced is not None  # for the type checker
+        return self._filled(self.box.unreduced, args)
 
     def _filled(self, given: Callable[[Leaves], Product], args: Leaves) -> Product:
         if not self.captured:
@@ -255,6 +269,9 @@ class GivenEquation(Equation):
         return own + Identity((len(self.captured), self.linear), self.captured)
 
     def small(self, z: Leaves) -> bool:
+        if self.box is not None:  # Its solver forms dense matrices, and unknowns have many scales.
+            sizes = (math.prod(leaf.shape[self.batch_dims :]) for leaf in z)
+            return sum(sizes) <= _DENSE_WITH_BOUNDS
         if self.compiled is None:
             return False
         return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
@@ -272,6 +289,9 @@ class GivenEquation(Equation):
         objective = self.objective
         if objective is not None:
             objective = objective.with_given(over_axis(lambda z, args: self.objective_at(args)(z)))
+        box = self.box
+        if box is not None and box.unreduced is not None:
+            box = box.with_unreduced(over_axis(lambda z, args: self.unreduced_at(args)(z)))
 
         return _MappedEquation(
             given=over_axis(self.evaluate),
@@ -284,6 +304,7 @@ class GivenEquation(Equation):
             causal=self.causal,
             identified=lambda: self.identity() + Identity(("vmap", axes, randomness)),
             objective=objective,
+            box=box,
         )
 
 

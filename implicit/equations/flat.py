@@ -32,13 +32,9 @@ def flat_problem(
     """The problem on `(batch, n)` tensors for given arguments."""
     bound = equation.bind(args)
     function = _on_flat(bound.function, layout)
+    linearize = _linearizing(function)
     operator = None if bound.operator is None else _on_flat(bound.operator, layout)
     transpose = None if bound.transpose is None else _on_flat(bound.transpose, layout)
-
-    def linearize(z: Tensor) -> tuple[Tensor, Derivative]:
-        (value,), back = pullback(lambda z: (function(z),), (z,))
-        derivative = _FlatDerivative(function, z, value, back)
-        return (value if torch.is_grad_enabled() else value.detach()), derivative
 
     compiled = equation.compiled if isinstance(equation, GivenEquation) else None
     if compiled is not None and layout.sizes != [compiled.n]:
@@ -60,6 +56,17 @@ def flat_problem(
     if isinstance(equation, GivenEquation) and equation.objective is not None:
         at_args = equation.objective_at(args)
         problem.objective = flat_objective(equation.objective, at_args, layout, problem.counts)
+    if isinstance(equation, GivenEquation) and equation.box is not None:
+        problem.box = equation.box.at(layout, args)
+        if equation.box.unreduced is not None:
+            unreduced = _on_flat(equation.unreduced_at(args), layout)
+            problem.unreduced = Problem(
+                unreduced,
+                "root",
+                _linearizing(unreduced),
+                precision=precision,
+                counts=problem.counts,
+            )
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):
         return problem
@@ -73,9 +80,27 @@ def flat_problem(
         objective = smaller.objective
         if objective is not None:
             objective = replace(objective, counts=problem.counts)
-        return replace(smaller, counts=problem.counts, restrict=None, objective=objective)
+        unreduced = smaller.unreduced
+        if unreduced is not None:
+            unreduced = replace(unreduced, counts=problem.counts)
+        return replace(
+            smaller, counts=problem.counts, restrict=None, objective=objective, unreduced=unreduced
+        )
 
     return replace(problem, restrict=restrict)
+
+
+def _linearizing(
+    function: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], tuple[Tensor, Derivative]]:
+    """The value of a function of flat tensors and its derivative at a point."""
+
+    def linearize(z: Tensor) -> tuple[Tensor, Derivative]:
+        (value,), back = pullback(lambda z: (function(z),), (z,))
+        derivative = _FlatDerivative(function, z, value, back)
+        return (value if torch.is_grad_enabled() else value.detach()), derivative
+
+    return linearize
 
 
 def _graph(

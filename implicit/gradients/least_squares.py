@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..equations.derived import DerivedEquation
+from ..equations.derived import AdjointEquation, DerivedEquation
 from ..equations.differentiation import Product, matrix, pullback, transposed
 from ..equations.equation import GivenEquation
 from ..equations.layout import Layout, Leaves
@@ -84,8 +84,12 @@ class GaussNewtonApproximation(ImplicitGradient):
             raise TypeError(_NO_RESIDUALS)
         constant = equation.constant(args)
         layout = Layout.of(constant, equation.batch_dims)
-        inverse = _pseudo_inverse(_weighted_jacobians(parent, equation, args, layout))
+        jacobian = _weighted_jacobians(parent, equation, args, layout)
         flat = layout.flatten(constant)
+        if parent.box is not None:
+            matrices = _with_bounds(parent, equation, args, layout, jacobian.mT @ jacobian)
+            return layout.unflatten(-_times(_pseudo_inverse(matrices), flat))
+        inverse = _pseudo_inverse(jacobian)
         return layout.unflatten(-_times(inverse, _times(inverse.mT, flat)))
 
 
@@ -117,6 +121,18 @@ def _weighted_jacobians(
     if loss is None:
         return jacobian
     return loss.weight_of(value).sqrt().unsqueeze(2) * jacobian
+
+
+def _with_bounds(
+    parent: GivenEquation, equation: DerivedEquation, args: Leaves, layout: Layout, hessian: Tensor
+) -> Tensor:
+    """The matrix of the derived equation: unknowns that a bound holds back keep to it."""
+    assert parent.box is not None  # for the type checker
+    z, own = args[: equation.leaves], args[2 * equation.leaves :]
+    gradient = layout.flatten(parent.unreduced_at(own)(z))
+    held = parent.box.at(layout, own).held(layout.flatten(z), gradient)
+    matrices = torch.where(held.unsqueeze(2), torch.diag_embed(torch.ones_like(gradient)), hessian)
+    return matrices.mT if isinstance(equation, AdjointEquation) else matrices
 
 
 def _on_flat(product: Product, layout: Layout):  # type: ignore[no-untyped-def]

@@ -43,6 +43,7 @@ def least_squares(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
     """Minimise `½ Σ r(z, *args)²` over `z`, differentiably in every tensor of `args`.
@@ -71,6 +72,9 @@ def least_squares(
         batched_args: True for each argument with one entry per problem; see `root`.
         trace: Record the norms of the gradient; see `root`.
         callback: Called at every check; see `root`.
+        bounds: `(lower, upper)` on `z`, as in `root`: a minimiser on a bound has a gradient that the bound
+            holds back, and its derivatives are those with the active bounds fixed. Solvers: `GaussNewton()`
+            and `NewtonTrustRegion()`.
         keywords: Arguments of `r` by name.
 
     Returns:
@@ -99,9 +103,17 @@ def least_squares(
     if loss is not None and not isinstance(loss, Loss):
         what = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
         raise TypeError(f"loss must be an instance such as Huber(scale=0.1), or None; got {what}")
-    default = GaussNewton() if _few(z0, batch_dims) else NewtonCG()
+    default = GaussNewton() if bounds is not None or _few(z0, batch_dims) else NewtonCG()
     settings = _settings(
-        solver or default, stopping, gradient, batch_dims, on_failure, batched_args, trace, callback
+        solver or default,
+        stopping,
+        gradient,
+        batch_dims,
+        on_failure,
+        batched_args,
+        trace,
+        callback,
+        bounds,
     )
     return _solved(r, z0, args, keywords, settings, residuals=True, loss=loss)
 
@@ -119,6 +131,7 @@ def minimise(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
     """Find a local minimiser of `objective(z, *args)` over `z`, differentiably in every tensor of `args`.
@@ -143,6 +156,7 @@ def minimise(
         batched_args: True for each argument with one entry per problem; see `root`.
         trace: Record the norms of the gradient; see `root`.
         callback: Called at every check; see `root`.
+        bounds: `(lower, upper)` on `z`; see `least_squares`. The solver: `NewtonTrustRegion()`.
         keywords: Arguments of `objective` by name.
 
     Returns:
@@ -165,9 +179,17 @@ def minimise(
         >>> round(z.item(), 6), round(x.grad.item(), 6)
         (1.259921, 0.209987)
     """
-    default = NewtonTrustRegion() if _few(z0, batch_dims) else NewtonCG()
+    default = NewtonTrustRegion() if bounds is not None or _few(z0, batch_dims) else NewtonCG()
     settings = _settings(
-        solver or default, stopping, gradient, batch_dims, on_failure, batched_args, trace, callback
+        solver or default,
+        stopping,
+        gradient,
+        batch_dims,
+        on_failure,
+        batched_args,
+        trace,
+        callback,
+        bounds,
     )
     return _solved(objective, z0, args, keywords, settings, residuals=False, loss=None)
 
@@ -186,6 +208,7 @@ def _settings(
     batched_args: Sequence[bool] | None,
     trace: bool,
     callback: Callback | None,
+    bounds: Any,
 ) -> Settings:
     if isinstance(gradient, TapedGradient):
         raise TypeError(
@@ -194,7 +217,7 @@ def _settings(
         )
     return Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, False,
-        None if batched_args is None else tuple(batched_args), trace, callback,
+        None if batched_args is None else tuple(batched_args), trace, callback, bounds=bounds,
     )  # fmt: skip
 
 

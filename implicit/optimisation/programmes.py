@@ -11,7 +11,6 @@ Source: Fischer 1992 (the function); Amos & Kolter 2017 (the layer); Nocedal & W
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from ...solvers import Solution
 from ..equations.differentiation import transforming
 from ..functional import root
+from .complementarity import fischer_burmeister
 
 # Negative eigenvalues of Q of so many roundings of the largest are rounding.
 _NEGATIVE_UNITS = 100
@@ -106,22 +106,8 @@ def _conditions(
 ) -> QuadraticProgramme:
     z, equality, inequality = unknown
     gradient = _times(Q, z) + q + _times(A.mT, equality) + _times(G.mT, inequality)
-    complementary = fischer(inequality, h - _times(G, z))
+    complementary = fischer_burmeister(inequality, h - _times(G, z))
     return QuadraticProgramme(gradient, _times(A, z) - b, complementary)
-
-
-def fischer(a: Tensor, b: Tensor) -> Tensor:
-    """`a + b − √(a² + b²)`: zero where both are ≥ 0 and one is zero. At `(0, 0)` it has the slope `1 − 1/√2`.
-
-    Examples:
-        >>> import torch
-        >>> fischer(torch.tensor([0.0, 3.0, -1.0]), torch.tensor([2.0, 0.0, 0.0])).tolist()
-        [0.0, 0.0, -2.0]
-    """
-    square = a * a + b * b
-    length = torch.where(square > 0, square, 1.0).sqrt()
-    smooth = (1 - 1 / math.sqrt(2)) * (a + b)
-    return torch.where(square > 0, a + b - length, smooth)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

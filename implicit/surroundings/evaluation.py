@@ -19,6 +19,7 @@ from ..equations.differentiation import Product, coarsest, constants, transformi
 from ..equations.exchange import Substitute, exchanged
 from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
+from ..optimisation.bounds import Bounded
 from ..optimisation.stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
@@ -89,8 +90,13 @@ class UserFunction:
 
     def bind_objective(self, args: Leaves) -> Product:
         """The objective, or its residuals, whose gradient the function is."""
-        assert isinstance(self.function, Stationarity)  # for the type checker
+        assert isinstance(self.function, (Stationarity, Bounded))  # for the type checker
         return self._bound(self.function.parts, args, lambda value, z: (value,))
+
+    def bind_unreduced(self, args: Leaves) -> Product:
+        """The function before bounds reduce it."""
+        assert isinstance(self.function, Bounded)  # for the type checker
+        return self._bound(self.function.unreduced, args, self._value)
 
     def _residual(self, value: Any, z: Leaves) -> Leaves:
         return self._value(parts_of(self.described, value)[0], z)

@@ -39,6 +39,8 @@ _ADVICE = {
     "without one",
     Status.NOT_A_MINIMUM: "start elsewhere, off the points at which the gradient vanishes by symmetry",
     Status.UNBOUNDED: "check the sign of the objective, and bound it from below",
+    Status.BLOCKED: "check that the problem has a root within the bounds, start elsewhere, or call "
+    "least_squares(bounds=...) for the point where the residual is least",
     Status.NO_SIGN_CHANGE: "give Bracketing(lower=..., upper=...) whose ends have residuals of different "
     "signs and hold the start, or use a solver that needs no bracket",
 }

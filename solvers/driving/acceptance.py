@@ -366,12 +366,14 @@ class Acceptance:
             return self._last[2]
         # An unknown that starts at zero is measured by where it has been since.
         self._size = torch.maximum(self._size.abs(), problem.size(z))
-        which = torch.from_numpy(claimed).to(z.device)
+        which, size = torch.from_numpy(claimed).to(z.device), self._size
+        if problem.box is not None:
+            size = problem.box.size(z, size)
         try:
             if problem.objective is not None and dense_is_possible(z):
-                estimate = estimated_minimum(problem, z, self._size, self._demand.xtol)
+                estimate = estimated_minimum(problem, z, size, self._demand.xtol)
             else:
-                estimate = estimated(problem, z, self._size, self._demand.xtol, which)
+                estimate = estimated(problem, z, size, self._demand.xtol, which)
         except NoDerivativeError:  # Then nothing is known of the error.
             self._possible = False
             return None

@@ -78,7 +78,8 @@ def solve(
         of exactly that iterate.
 
     Raises:
-        TypeError: A solver of linear equations meets a problem that is not linear.
+        TypeError: A solver of linear equations meets a problem that is not linear, or one that keeps no
+            bounds a problem with them.
 
     Examples:
         >>> from implicitly.solvers import FixedPointIteration, Problem, solve
@@ -90,6 +91,12 @@ def solve(
         raise TypeError(
             f"{type(solver).__name__} solves linear equations only, and this equation is not known "
             "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
+        )
+    if problem.box is not None and not solver.keeps_bounds:
+        raise TypeError(
+            f"{type(solver).__name__} does not keep its iterates within bounds: leave solver out, or give "
+            "ProjectedNewton() to root and fixed_point, GaussNewton() to least_squares, NewtonTrustRegion() "
+            "to minimise"
         )
     stopping = stopping or DEFAULTS
     problem.unpark()  # An earlier solve may have left systems parked.

@@ -70,10 +70,7 @@ def dense_is_possible(z: Tensor) -> bool:
 
 def estimated_minimum(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Estimate:
     """The missing step of minimum norm at `z`, from Hessians; see `estimated`."""
-    linearization = problem.linearization(z)
-    assert linearization.residual is not None  # for the type checker: the problem is not linear
-    residual = linearization.residual.detach()
-    hessian = -linearization.jacobian(z).detach()
+    residual, hessian = _reduced_derivatives(problem, z)
     n, eps = z.shape[1], problem.eps(z)
     size, entries = problem.size(z), hessian.abs()
     terms = product(entries, size) + _rounded_terms(problem, z)
@@ -103,6 +100,19 @@ def estimated_minimum(problem: Problem, z: Tensor, first: Tensor, xtol: float) -
         residual,
         (rounding / typical).amax(dim=1).to(z.dtype),
     )
+
+
+def _reduced_derivatives(problem: Problem, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the projected gradient, and the Hessian with the identity for unknowns that bounds hold back."""
+    linearization = (problem.unreduced or problem).linearization(z)
+    assert linearization.residual is not None  # for the type checker: the problem is not linear
+    residual = linearization.residual.detach()
+    hessian = -linearization.jacobian(z).detach()
+    if problem.box is None:
+        return residual, hessian
+    held = problem.box.held(z, -residual)
+    hessian = torch.where(held.unsqueeze(1) | held.unsqueeze(2), 0.0, hessian)
+    return -problem.box.reduced(z, -residual), hessian + torch.diag_embed(held.to(z.dtype))
 
 
 def _rounded_terms(problem: Problem, z: Tensor) -> Tensor:
@@ -147,6 +157,7 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
     least, direction, flat = _least_curvature(problem, z, start)
     verdicts = {SADDLE: least < 0, FLAT: flat}
     falls, rises = _beside(objective, z, start, direction)
+    verdicts[SADDLE] = verdicts[SADDLE] & (falls | ~_on_bounds(problem, z))
     # A large error is that of an unknown that goes to zero, slowly, as for z³: the Hessian vanishes there.
     degenerate = torch.from_numpy(ledger.error > _DEGENERATE).to(z.device) | (least <= 0)
     verdicts[SADDLE] = verdicts[SADDLE] | (falls & degenerate)
@@ -160,12 +171,20 @@ def check_minima(problem: Problem, ledger: Ledger, start: Tensor) -> None:
             ledger.reasons[int(system)] = why
 
 
+def _on_bounds(problem: Problem, z: Tensor) -> Tensor:
+    """The systems with a bound that does not hold its unknown back: half of all directions lead outside."""
+    if problem.box is None or problem.unreduced is None:
+        return torch.zeros_like(z[:, 0], dtype=torch.bool)
+    on = problem.box.room(z) <= 0
+    return (on & ~problem.box.held(z, -problem.unreduced.residual(z))).any(dim=1)
+
+
 def _least_curvature(problem: Problem, z: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The sign of the least eigenvalue of each system (0 at rounding), its direction, and zero Hessians."""
     n, eps = z.shape[1], problem.eps(z)
     if not dense_is_possible(z):
         return curvature_by_products(problem, z)
-    hessian = -problem.linearization(z).jacobian(z).detach()
+    hessian = _reduced_derivatives(problem, z)[1]
     scale, scaled = equilibrated(hessian)
     finite = torch.isfinite(scaled).all(dim=(1, 2))
     values, basis = torch.linalg.eigh(torch.where(finite.reshape(-1, 1, 1), scaled, 0.0))
@@ -234,6 +253,8 @@ def _underflows(problem: Problem, start: Tensor, z: Tensor) -> Tensor:
     """
     none = torch.zeros_like(z[:, 0], dtype=torch.bool)
     suspect = (problem.residual(z) == 0) & (z != start)
+    if problem.box is not None:  # On a bound it is zero by definition.
+        suspect &= problem.box.room(z) > 0
     if not bool(suspect.any()):
         return none
     suspect &= problem.residual(start) != 0

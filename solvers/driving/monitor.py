@@ -80,7 +80,8 @@ class Monitor:
             stopping, n, recursive=solver.confirm_residual, ends_itself=solver.ends_itself,
             most=solver.most_patience,
         )  # fmt: skip
-        if problem.objective is not None:  # While an objective falls, its gradient may grow.
+        # While an objective falls, its gradient may grow; between bounds nothing runs off.
+        if problem.objective is not None or problem.box is not None:
             self._rules = replace(self._rules, divergence=np.inf)
         self._fast = FastPath(tolerance, self.rounding.level, self._unit)
         self._budget, self._stopped = budget, False

@@ -43,9 +43,12 @@ class Units:
     def of(problem: Problem, z: Tensor, residual: Tensor) -> Units | None:
         """Units for systems that begin far out; `None` where none does.
 
-        Compiled systems keep theirs, and so do objectives, whose minimisers have units of their own.
+        Compiled systems keep theirs, and so do objectives and systems with bounds, whose solvers have units
+        of their own.
         """
         if problem.compiled is not None or problem.objective is not None:
+            return None
+        if problem.box is not None:
             return None
         if z.numel() == 0 or z.dtype not in _RANGES:
             return None

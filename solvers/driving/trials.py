@@ -68,7 +68,14 @@ class Trials:
             linearize=None if linearize is None else self._linearized,
             restrict=None if restrict is None else self._restricted,
             objective=self._objective(),
+            unreduced=self._unreduced(),
         )
+
+    def _unreduced(self) -> Problem | None:
+        problem = self._problem.unreduced
+        if problem is None:
+            return None
+        return Trials(problem, self._good, self.reasons, self._numbers).problem()
 
     def _objective(self) -> Objective | None:
         objective = self._problem.objective

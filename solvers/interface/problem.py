@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .box import Box
 from .compiled_systems import CompiledSystems
 from .derivative import Derivative
 from .objective import Objective
@@ -43,6 +44,9 @@ class Problem:
         sizes: Gives the size of each unknown, `(batch, n)`; `None` for absolute values. Of the two parts of
             a complex number it is the modulus.
         objective: The function whose gradient `function` is; `None` for an equation that is no gradient.
+        box: Bounds on the unknowns, outside of which nothing is evaluated; `None` where there are none.
+        unreduced: The equation that need not hold where a bound is active: `function` is its reduced equation
+            (`Box.reduced`). `None` where bounds leave the equation as it is.
         counts: Work done so far.
 
     Examples:
@@ -63,6 +67,8 @@ class Problem:
     precision: torch.dtype | None = None
     sizes: Callable[[Tensor], Tensor] | None = None
     objective: Objective | None = None
+    box: Box | None = None
+    unreduced: Problem | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 

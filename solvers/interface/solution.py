@@ -37,6 +37,7 @@ class Status(IntEnum):
     DISCONTINUITY = 8
     NOT_A_MINIMUM = 9
     UNBOUNDED = 10
+    BLOCKED = 11
 
     @property
     def message(self) -> str:
@@ -55,6 +56,7 @@ _MESSAGES = {
     Status.DISCONTINUITY: "the residual changes its sign at a pole or a jump, without a root",
     Status.NOT_A_MINIMUM: "the gradient vanishes at a saddle point or a maximum",
     Status.UNBOUNDED: "the objective falls without bound",
+    Status.BLOCKED: "a bound keeps the residual from falling to zero: no root within the bounds is near",
 }
 
 
@@ -105,6 +107,8 @@ class Solution:
             have solved: entry `k` is the newest of order `k + 1`. Their values are tuples of the
             leaves of `value`'s structure.
         aux: With `has_aux=True`, the auxiliary output of the function at `value`; else `None`.
+        bounds: With `bounds`, the ones on which `value` lies, and whether derivatives are one-sided there
+            (`ActiveBounds`); else `None`.
         history: With `history=True`, the detached iterates of all checks, in the structure of `value`.
 
     Examples:
@@ -126,6 +130,7 @@ class Solution:
     adjoints: list[Solution] = field(default_factory=list)
     aux: Any = None
     history: list[Any] | None = None
+    bounds: Any = None
 
     @property
     def converged(self) -> Tensor:
@@ -209,6 +214,7 @@ class Solution:
             self.adjoints,
             aux,
             self.history,
+            self.bounds,
         )
 
 

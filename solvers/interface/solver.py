@@ -50,10 +50,12 @@ class Solver(Options, ABC):
         confirm_residual: The state's residual comes from a recursion, which rounding may take away
             from the truth; the driver confirms convergence with an evaluation.
         lazy_iterate: `state.norm` never increases and `state.z` is formed each time it is read
-            (GMRES); the driver reads `z` only when a system ends.
+            (GMRES), or falls in units that change from step to step (ProjectedNewton); the driver reads `z`
+            only when a system ends.
         ends_itself: The solver knows when it can do no more (`state.end_status`), and steps in which the
             residual does not fall are no sign of it.
         judges_start: The start is an answer to be judged: it may be anything, and is left as it is.
+        keeps_bounds: Its iterates and trial points stay within `Problem.box`.
         has_inverse: Its states have `inverse(r)` and `inverse_transpose(r)`, products with an
             approximation of the inverse Jacobian.
         default_max_steps: The limit on steps where `Stopping.max_steps` is `None`.
@@ -66,6 +68,7 @@ class Solver(Options, ABC):
     lazy_iterate: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
     judges_start: ClassVar[bool] = False
+    keeps_bounds: ClassVar[bool] = False
     has_inverse: ClassVar[bool] = False
     default_max_steps: ClassVar[int] = 200
     needs: ClassVar[str] = "evaluations"

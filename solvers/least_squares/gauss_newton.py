@@ -13,6 +13,7 @@ from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
 from ..linear.rows import product
+from ..minimisation.held import free_part, hessian_at, without_held
 from ..minimisation.region import Path, Quadratic, RegionState, advance, objective_of
 from ..minimisation.subproblem import dogleg_step, optimal_step, straight_step
 
@@ -43,6 +44,8 @@ class GaussNewton(Solver):
     Near a minimiser with large residuals the model converges slowly or not at all. A step after one that did
     not quarter the gradient therefore has the whole Hessian of the objective as its model (`second_order`).
 
+    Within bounds the model is that of the unknowns which no bound holds back, and steps are projected.
+
     Attributes:
         steps: The step within a radius.
         second_order: Use the Hessian where the Gauss–Newton model converges slowly.
@@ -53,7 +56,7 @@ class GaussNewton(Solver):
         TypeError: `second_order` is not a truth value; used with `root`, `fixed_point` or `minimise`.
 
     Source: Levenberg 1944; Marquardt 1963; Moré 1978; Powell 1970; Dennis, Gay & Welsch 1981 (the choice
-    between the two models).
+    between the two models); Lin & Moré 1999 (bounds).
 
     Examples:
         >>> import torch, implicitly
@@ -72,6 +75,7 @@ class GaussNewton(Solver):
     needs: ClassVar[str] = "dense Jacobians"
     suits: ClassVar[str] = "least squares: the default for few unknowns"
     ends_itself: ClassVar[bool] = True
+    keeps_bounds: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
@@ -87,11 +91,12 @@ class GaussNewton(Solver):
         m, n = jacobian.shape[1:]
         lengths = torch.linalg.vector_norm(jacobian, dim=1)
         scale = _units(lengths, state.scale, same=m < n)
+        jacobian = without_held(problem, state.z, state.gradient, jacobian)
         rank = max(m, n) * problem.eps(state.z)
         model = _decomposed(jacobian, residual, scale, rank)
         if self.second_order and bool(state.slow.any()):
-            hessian = -problem.linearization(state.z).jacobian(state.z)
-            whole = Quadratic.of(hessian, -state.residual, scale)
+            hessian = hessian_at(problem, state.z)
+            whole = Quadratic.of(hessian, free_part(problem, state.z, state.gradient), scale)
             model = model.where(state.slow, whole)
         following = advance(problem, state, model, _PATHS[self.steps], self.max_trials, rank**2)
         stuck = (following.end_status == int(Status.STALLED)) & ~state.slow

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...options.options import check_integer
 from ..interface.problem import Problem
 from ..interface.solver import Solver
+from .held import free_part, hessian_at
 from .region import Quadratic, RegionState, advance
 from .subproblem import optimal_step
 
@@ -26,7 +27,8 @@ class NewtonTrustRegion(Solver):
 
     Along directions of negative curvature the step goes to the boundary, so that saddle points are left.
     The eigenvalues of the Hessian, in units of its diagonal, serve all radii of a step. A singular Hessian
-    has the step of minimum norm.
+    has the step of minimum norm. Within bounds the model is that of the unknowns which no bound holds back,
+    and steps are projected.
 
     Attributes:
         max_trials: Radii that one step tries, after which a system stalls.
@@ -35,7 +37,7 @@ class NewtonTrustRegion(Solver):
         ValueError: `max_trials` is not a positive integer.
         TypeError: Used with `root` or `fixed_point`.
 
-    Source: Moré & Sorensen 1983; Conn, Gould & Toint 2000, chapters 6 and 7.
+    Source: Moré & Sorensen 1983; Conn, Gould & Toint 2000, chapters 6 and 7; Lin & Moré 1999 (bounds).
 
     Examples:
         >>> import torch, implicitly
@@ -50,6 +52,7 @@ class NewtonTrustRegion(Solver):
     needs: ClassVar[str] = "dense Hessians"
     suits: ClassVar[str] = "minima: the default for few unknowns"
     ends_itself: ClassVar[bool] = True
+    keeps_bounds: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
@@ -59,9 +62,9 @@ class NewtonTrustRegion(Solver):
         return RegionState.of(problem, z, residual)
 
     def step(self, problem: Problem, state: RegionState) -> RegionState:
-        hessian = -problem.linearization(state.z).jacobian(state.z)
+        hessian = hessian_at(problem, state.z)
         scale = _units(hessian, state.scale)
-        model = Quadratic.of(hessian, -state.residual, scale)
+        model = Quadratic.of(hessian, free_part(problem, state.z, state.gradient), scale)
         rank = _RANK_UNITS * state.z.shape[1] * problem.eps(state.z)
         return advance(problem, state, model, optimal_step, self.max_trials, rank)
 

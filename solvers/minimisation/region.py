@@ -22,6 +22,7 @@ from ..interface.solution import Status
 from ..linear.rows import product
 from ..newton.globalisation import settled_systems
 from ..newton.parabola import SUFFICIENT_DECREASE
+from .held import gradient_at, residual_at
 
 Path = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """The step within a radius, from eigenvalues, coefficients of the gradient, radius and rank tolerance."""
@@ -67,6 +68,10 @@ class Quadratic(NamedTuple):
         """The step in `z` of a step `y` in the basis."""
         return product(self.basis, y) / self.scale
 
+    def along(self, step: Tensor) -> Tensor:
+        """The step in the basis of a step in `z`."""
+        return product(self.basis.mT, self.scale * step)
+
     def decrease(self, y: Tensor) -> Tensor:
         """The decrease that the model promises."""
         return -(self.coefficients * y + 0.5 * self.values * y * y).sum(dim=1)
@@ -92,7 +97,8 @@ class RegionState:
 
     Attributes:
         z: The iterate, `(batch, n)`.
-        residual: Minus the gradient there.
+        residual: Minus the gradient there, with bounds minus the projected gradient.
+        gradient: The gradient.
         value: The objective, `(batch,)`.
         radius: Of the next step, in scaled unknowns; NaN before the first.
         scale: The units of the unknowns so far.
@@ -104,6 +110,7 @@ class RegionState:
 
     z: Tensor
     residual: Tensor
+    gradient: Tensor
     value: Tensor
     radius: Tensor
     scale: Tensor
@@ -122,7 +129,8 @@ class RegionState:
         value = objective_of(problem).value(z)
         none = torch.zeros_like(value)
         return RegionState(
-            z, residual, value, torch.full_like(value, torch.nan), torch.zeros_like(z), none,
+            z, residual, gradient_at(problem, z, residual), value, torch.full_like(value, torch.nan),
+            torch.zeros_like(z), none,
             z.abs().amax(dim=1), value, none.bool(),
         )  # fmt: skip
 
@@ -148,13 +156,16 @@ def advance(
     objective = objective_of(problem)
     settled = settled_systems(problem, state.value)
     accepted, z, value = settled, state.z, state.value
-    residual, radius = state.residual, _first_radius(state, model)
+    residual, gradient, radius = state.residual, state.gradient, _first_radius(state, model)
     before = _norm(state.residual / model.scale)
     noise = noise_of(problem, state)
     for _ in range(trials):
         y = path(model.values, model.coefficients, radius, rank)
-        trial = torch.where(accepted.unsqueeze(1), z, state.z + model.move(y))
-        reached, promised = objective.value(trial), model.decrease(y)
+        trial, promised = _within(problem, state.z, model, y)
+        trial = torch.where(accepted.unsqueeze(1), z, trial)
+        if problem.box is not None and torch.equal(trial, z):
+            break  # Bounds hold all of what is left, and shorter steps go nowhere either.
+        reached = objective.value(trial)
         ratio = (state.value - reached) / promised
         good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
         good |= torch.isneginf(reached)
@@ -177,7 +188,8 @@ def advance(
             break
     moved = accepted & ~settled
     if bool(moved.any()):
-        residual = torch.where(moved.unsqueeze(1), problem.residual(z), residual)
+        gradient = torch.where(moved.unsqueeze(1), gradient_at(problem, z), gradient)
+        residual = torch.where(moved.unsqueeze(1), residual_at(problem, z, gradient), residual)
     first_size = state.first_size
     if bool(state.radius.isnan().any()):
         first_size = torch.maximum(first_size, (z - state.z).abs().amax(dim=1))
@@ -188,9 +200,18 @@ def advance(
     near = (state.value - value).abs() <= _NEAR * state.value.abs()
     slow = near & (_norm(residual / model.scale) > _POOR_RATIO * before)
     return replace(
-        state, z=z, residual=residual, value=value, radius=radius, scale=model.scale,
-        end_status=end.to(value.dtype), first_size=first_size, slow=slow,
+        state, z=z, residual=residual, gradient=gradient, value=value, radius=radius,
+        scale=model.scale, end_status=end.to(value.dtype), first_size=first_size, slow=slow,
     )  # fmt: skip
+
+
+def _within(problem: Problem, z: Tensor, model: Quadratic, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The point that a step leads to, within bounds, and the decrease that the model promises of it."""
+    trial = z + model.move(y)
+    if problem.box is None:
+        return trial, model.decrease(y)
+    trial = problem.box.onto(trial)
+    return trial, model.decrease(model.along(trial - z))
 
 
 def _first_radius(state: RegionState, model: Quadratic) -> Tensor:

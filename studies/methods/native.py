@@ -32,6 +32,7 @@ _SEVERITY = (
     Status.DISCONTINUITY,
     Status.NOT_A_MINIMUM,
     Status.UNBOUNDED,
+    Status.BLOCKED,
     Status.LINEAR_SOLVE_FAILED,
     Status.DIVERGED,
     Status.NON_FINITE,

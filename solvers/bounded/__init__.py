@@ -1,0 +1,1 @@
+"""Solvers of equations with bounds on the unknowns."""
