@@ -9,7 +9,7 @@ Source: Bai, Kolter & Koltun 2019, tables 1–3 and appendix; scripts in locusla
 from __future__ import annotations
 
 from ..implicit import Exact
-from ..solvers import Stopping
+from ..solvers import PrefixAnderson, Stopping
 from .depth import Equilibrium
 from .transformer import TransformerOptions
 from .trellisnet import TrellisNetOptions
@@ -24,7 +24,7 @@ def limited(forward: int, backward: int, subsequence: int | None = None) -> Equi
     """
     return Equilibrium(
         stopping=Stopping(rtol=0.1, rtol_residual=1e-3, max_steps=forward),
-        gradient=Exact(stopping=Stopping(rtol=1e-3, max_steps=backward)),
+        gradient=Exact(solver=PrefixAnderson(), stopping=Stopping(rtol=1e-3, max_steps=backward)),
         subsequence=subsequence,
         on_failure="accept",
     )

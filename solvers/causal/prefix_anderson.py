@@ -22,7 +22,7 @@ class PrefixState:
     z: Tensor
     residual: Tensor
     moves: Tensor
-    """Past `δz`, `(memory, sequences, T, unknowns)`; zero where there is none yet."""
+    """Past `δz`, `(sequences, T, memory, unknowns)`; zero where there is none yet."""
     changes: Tensor
     """Past `δr`, shaped like the moves."""
     count: int
@@ -102,31 +102,30 @@ class PrefixAnderson(Solver):
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> PrefixState:
         steps = _time(problem).split(z)
-        none = steps.new_zeros(self.memory, *steps.shape)
+        none = steps.new_zeros(*steps.shape[:2], self.memory, steps.shape[2])
         return PrefixState(z, residual, none, none.clone(), 0)
 
     def step(self, problem: Problem, state: PrefixState) -> PrefixState:
-        time = _time(problem)
-        move = state.residual
-        if state.count >= (1 if problem.linear else max(self.plain, 1)):
-            move = time.join(self._extrapolated(time, state))
-        z = problem.placed(state.z + move)
+        time, slot = _time(problem), state.count % self.memory
+        z = self._next(problem, time, state)
         residual = problem.residual(z)
-        slot = state.count % self.memory
         moves = _written(state.moves, slot, time.split(z), time.split(state.z))
         changes = _written(state.changes, slot, time.split(residual), time.split(state.residual))
         return replace(
             state, z=z, residual=residual, moves=moves, changes=changes, count=state.count + 1
         )
 
-    def _extrapolated(self, time: TimeSteps, state: PrefixState) -> Tensor:
-        """The move of each time step, `(sequences, T, unknowns)`."""
+    def _next(self, problem: Problem, time: TimeSteps, state: PrefixState) -> Tensor:
+        """The next iterate, `(batch, n)`."""
+        if state.count < (1 if problem.linear else max(self.plain, 1)):
+            return problem.placed(state.z + state.residual)
         residual = time.split(state.residual)
         gamma = self.coefficients(state.moves, state.changes, residual, reversed=time.reversed)
-        move = residual
-        for i in range(self.memory):
-            move = move - gamma[..., i, None] * (state.moves[i] + state.changes[i])
-        return move
+        steps = time.split(state.z) + residual
+        for i, weight in enumerate(gamma.unsqueeze(3).unbind(2)):
+            steps = torch.addcmul(steps, weight, state.moves[:, :, i], value=-1)
+            steps = torch.addcmul(steps, weight, state.changes[:, :, i], value=-1)
+        return problem.placed(time.join(steps))
 
     def coefficients(
         self, moves: Tensor, changes: Tensor, residual: Tensor, *, reversed: bool
@@ -134,23 +133,21 @@ class PrefixAnderson(Solver):
         """`γ` of each time step, `(sequences, T, memory)`; zero where its equations have no solution.
 
         Args:
-            moves: `ΔZ`, `(memory, sequences, T, unknowns)`.
+            moves: `ΔZ`, `(sequences, T, memory, unknowns)`.
             changes: `ΔR`, shaped like the moves.
             residual: `r`, `(sequences, T, unknowns)`.
             reversed: The sums run from the end of the sequence.
         """
-        squares = (changes * changes).sum(3)
-        if self.kind == "II":
-            gram, right = _products(changes, changes), _products(changes, residual[None])
-            length = squares
-        else:
-            gram, right = _products(moves, changes), _products(moves, residual[None])
-            length = (moves * moves).sum(3)
-        if self.kind == "I+II":
-            gram = gram - _products(changes, changes)
-            right = right - _products(changes, residual[None])
-            length = length + squares
-        columns, rows = (part.permute(1, 2, 0) for part in (squares, length))
+        column = residual.unsqueeze(3)
+        gram, right = changes @ changes.mT, changes @ column
+        columns = rows = gram.diagonal(dim1=2, dim2=3)
+        if self.kind != "II":
+            own, own_right = moves @ changes.mT, moves @ column
+            rows = (moves.unsqueeze(3) @ moves.unsqueeze(4)).flatten(2)
+            if self.kind == "I":
+                gram, right = own, own_right
+            else:
+                gram, right, rows = own - gram, own_right - right, rows + columns
         parts = gram.flatten(2), right.flatten(2), columns, rows
         sums = self._sums(torch.cat(parts, dim=2).double(), reversed)
         m = self.memory
@@ -184,11 +181,6 @@ def _time(problem: Problem) -> TimeSteps:
     return problem.time
 
 
-def _products(some: Tensor, others: Tensor) -> Tensor:
-    """Inner products of vectors `(m, sequences, T, unknowns)` at each time, `(sequences, T, m, m')`."""
-    return torch.einsum("istn,jstn->stij", some, others)
-
-
 def _reciprocal(squares: Tensor) -> Tensor:
     """One over the lengths, zero for vectors of zeros."""
     return torch.where(squares > 0, squares.clamp_min(0).rsqrt(), 0.0)
@@ -198,7 +190,7 @@ def _written(ring: Tensor, slot: int, now: Tensor, before: Tensor) -> Tensor:
     """The ring with a difference in one of its slots; in place, unless a graph has read it."""
     if torch.is_grad_enabled():
         ring = ring.clone()
-        ring[slot] = now - before
+        ring[:, :, slot] = now - before
     else:
-        torch.sub(now, before, out=ring[slot])
+        torch.sub(now, before, out=ring[:, :, slot])
     return ring
