@@ -115,8 +115,8 @@ class TrellisNetCell(Cell):
     def map(self, z: Tensor, weights: TrellisNetWeights, inputs: TrellisNetInputs) -> Tensor:
         """`f(z; x)`, `(batch, T, 2 · width)`; a function of its arguments alone."""
         width, kernel = self.options.width, self.options.kernel
-        before = torch.cat((inputs.history, z), dim=1)
-        h, c = before[..., :width], before[:, kernel - 2 : -1, width:]
+        h = torch.cat((inputs.history[..., :width], z[..., :width]), dim=1)
+        c = torch.cat((inputs.history[:, -1:, width:], z[:, :-1, width:]), dim=1)
         seen = windows(apply_mask(h, inputs.mask), kernel)
         # Gate by gate, which holds a quarter of what all at once would beside the gates' values.
         i, o, g, f = (
