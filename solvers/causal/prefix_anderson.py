@@ -108,9 +108,17 @@ class PrefixAnderson(Solver):
     def step(self, problem: Problem, state: PrefixState) -> PrefixState:
         time, slot = _time(problem), state.count % self.memory
         z = self._next(problem, time, state)
+        moves, changes = state.moves, state.changes
+        if torch.is_grad_enabled():
+            # The graph of this step keeps the tensors that it has read: write to copies.
+            moves, changes = moves.clone(), changes.clone()
+        move, change = moves[:, :, slot], changes[:, :, slot]
+        move.copy_(time.split(z)).sub_(time.split(state.z))
+        change.copy_(time.split(state.residual)).neg_()
+        # The old residual lives on in its slot: one vector less while the function is evaluated.
+        state.residual = state.z
         residual = problem.residual(z)
-        moves = _written(state.moves, slot, time.split(z), time.split(state.z))
-        changes = _written(state.changes, slot, time.split(residual), time.split(state.residual))
+        change.add_(time.split(residual))
         return replace(
             state, z=z, residual=residual, moves=moves, changes=changes, count=state.count + 1
         )
@@ -184,13 +192,3 @@ def _time(problem: Problem) -> TimeSteps:
 def _reciprocal(squares: Tensor) -> Tensor:
     """One over the lengths, zero for vectors of zeros."""
     return torch.where(squares > 0, squares.clamp_min(0).rsqrt(), 0.0)
-
-
-def _written(ring: Tensor, slot: int, now: Tensor, before: Tensor) -> Tensor:
-    """The ring with a difference in one of its slots; in place, unless a graph has read it."""
-    if torch.is_grad_enabled():
-        ring = ring.clone()
-        ring[:, :, slot] = now - before
-    else:
-        torch.sub(now, before, out=ring[:, :, slot])
-    return ring
