@@ -70,7 +70,8 @@ class PrefixAnderson(Solver):
         ...     before = torch.nn.functional.pad(z[:, :-1], (0, 0, 1, 0))
         ...     return x - torch.tanh(1.2 * z + 0.5 * before)
         >>> solution = implicitly.fixed_point(
-        ...     f, torch.zeros_like(x), x, solver=implicitly.PrefixAnderson(), batch_dims=2, causal=True
+        ...     f, torch.zeros_like(x), x, solver=implicitly.PrefixAnderson(), batch_dims=2, causal=True,
+        ...     stopping=implicitly.Stopping(rtol=1e-4),
         ... )
         >>> bool(solution.converged.all()), solution.evaluations < 40
         (True, True)
