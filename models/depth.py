@@ -31,7 +31,7 @@ class Equilibrium(Options):
         subsequence: Time steps of the pieces that long sequences are solved in; `None` for all at once.
             Each piece is the history of the next, and derivatives pass from piece to piece.
         checkpoint: In a pass with `depth=...`, to warm up, keep nothing of a layer but its state, and compute
-            it again in the backward pass: the step then holds little more than one at equilibrium.
+            it again in the backward pass, which makes the step half as long again.
         on_failure: `"raise"`, `"warn"` or `"accept"` for an unsolved system. `Output.solutions` has the
             status of all systems in any case.
         trace: True to record the residual norms of every iteration in the solutions.
