@@ -27,6 +27,7 @@ FAMILIES = {
     "adapters": "Other libraries",
 }
 FINDS = {"least_squares": "least squares", "minimisation": "minima, least squares"}
+FINDS_ALONE = {"PrefixAnderson": "fixed points"}
 BEGIN, END = "<!-- solvers: written by docs/tables.py -->", "<!-- end of solvers -->"
 INTERFACE = ROOT / "docs/reference/interface.txt"
 
@@ -55,7 +56,7 @@ def table() -> str:
         for kind in kinds:
             if issubclass(kind, Solver) and kind.suits:
                 equations = "linear equations" if kind.linear_only else "fixed points, roots"
-                finds = FINDS.get(family_of(kind), equations)
+                finds = FINDS_ALONE.get(kind.__name__, FINDS.get(family_of(kind), equations))
                 rows.append(f"| `{kind.__name__}` | {finds} | {kind.needs} | {kind.suits} |")
     return "\n".join(rows)
 

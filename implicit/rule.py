@@ -198,7 +198,7 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
         solver,
         z,
         call.stopping,
-        residual=value - z if equation.form == "fixed_point" else -value,
+        residual=_residual_at_start(equation, z, value, asking),
         callback=flat_watcher(asking.callback, asking.build, layout) if asking.callback else None,
         trace=asking.trace,
         ends=record.ends,
@@ -230,6 +230,13 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     )
     record.note(outcome)
     return outcome
+
+
+def _residual_at_start(equation: Equation, z: Tensor, value: Tensor, asking: Asking) -> Tensor:
+    """The residual at the start, without a copy of the constant where that is all of it."""
+    if equation.form == "root":
+        return -value
+    return value if asking.from_zero else value - z
 
 
 def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutcome:

@@ -107,7 +107,7 @@ class Settings:
             )
         if isinstance(self.chosen_solver, WholeSolver):
             raise TypeError(
-                f"causal=True needs a solver with steps (FixedPointIteration, Anderson, Broyden), and "
+                f"causal=True needs a solver with steps (PrefixAnderson, FixedPointIteration, Anderson), and "
                 f"{type(self.chosen_solver).__name__} runs whole. CausalNewton is causal without it: give "
                 "each sequence as one system"
             )

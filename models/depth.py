@@ -7,13 +7,11 @@ from typing import Literal, get_args
 
 from ..implicit import Exact, Gradient
 from ..options.options import Options, check_integer, check_truth, is_integer, one_of
-from ..solvers import CausalNewton, FixedPointIteration, Solver, Stopping, WholeSolver
+from ..solvers import CausalNewton, PrefixAnderson, Solver, Stopping, WholeSolver
 
 OnFailure = Literal["raise", "warn", "accept"]
-
-
-def _adjoint() -> Gradient:
-    return Exact(stopping=Stopping(rtol=1e-4, max_steps=200))
+# The rule of adjoints where no gradient mode is given.
+_ADJOINT = Stopping(rtol=1e-4, max_steps=200)
 
 
 @dataclass(frozen=True)
@@ -23,20 +21,24 @@ class Equilibrium(Options):
     Attributes:
         solver: The solver of the states.
         stopping: Its tolerances and limits.
-        gradient: The gradient mode.
+        gradient: The gradient mode; `None` for the exact one. The adjoint is then solved to 1e-4, with
+            `"token"` by `PrefixAnderson()`, whose memory does not grow with iterations, else by `GMRES()`.
         coefficients: `"token"`: every time step has its own step lengths and stopping, so that the past is
-            independent of the future at every iteration. `"sequence"`: a sequence is one system, as
+            independent of the future at every iteration; those of `PrefixAnderson` come from all time
+            steps up to it. `"sequence"`: a sequence is one system, as
             solvers that run whole need it (`CausalNewton`, which is causal nevertheless). With other
             solvers the past then depends on the future until all time steps have converged.
         subsequence: Time steps of the pieces that long sequences are solved in; `None` for all at once.
             Each piece is the history of the next, and derivatives pass from piece to piece.
+        checkpoint: In a pass with `depth=...`, to warm up, keep nothing of a layer but its state, and compute
+            it again in the backward pass, which makes the step half as long again.
         on_failure: `"raise"`, `"warn"` or `"accept"` for an unsolved system. `Output.solutions` has the
             status of all systems in any case.
         trace: True to record the residual norms of every iteration in the solutions.
 
     Raises:
         TypeError: An option has the wrong type, or the solver runs whole with `"token"`.
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or `PrefixAnderson` is to solve with `"sequence"`.
 
     Source: Bai, Kolter & Koltun 2019, section 3.
 
@@ -46,25 +48,31 @@ class Equilibrium(Options):
         'token'
     """
 
-    solver: Solver = field(default_factory=FixedPointIteration)
+    solver: Solver = field(default_factory=PrefixAnderson)
     stopping: Stopping = field(
         default_factory=lambda: Stopping(rtol=1e-2, rtol_residual=1e-4, max_steps=100)
     )
-    gradient: Gradient = field(default_factory=_adjoint)
+    gradient: Gradient | None = None
     coefficients: Literal["token", "sequence"] = "token"
     subsequence: int | None = None
+    checkpoint: bool = True
     on_failure: OnFailure = "warn"
     trace: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (("solver", Solver), ("stopping", Stopping), ("gradient", Gradient)):
+        for name, kind in (("solver", Solver), ("stopping", Stopping)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
                     f"{name} must be an instance of {kind.__name__}, got {getattr(self, name)!r}"
                 )
+        if not (self.gradient is None or isinstance(self.gradient, Gradient)):
+            raise TypeError(
+                f"gradient must be an instance of Gradient or None, got {self.gradient!r}"
+            )
         one_of("coefficients", self.coefficients, ("token", "sequence"))
         one_of("on_failure", self.on_failure, get_args(OnFailure))
         check_truth("trace", self.trace)
+        check_truth("checkpoint", self.checkpoint)
         if self.subsequence is not None and not is_integer(self.subsequence, 1):
             raise ValueError(
                 f"subsequence must be an integer ≥ 1 or None, got {self.subsequence!r}"
@@ -74,6 +82,19 @@ class Equilibrium(Options):
                 f"{type(self.solver).__name__} runs whole and has no coefficients per token: give "
                 'coefficients="sequence" with it'
             )
+        if self.coefficients == "sequence" and isinstance(self.solver, PrefixAnderson):
+            raise ValueError(
+                'PrefixAnderson, the default, needs coefficients="token"; with "sequence" give a solver '
+                "of whole sequences, such as Anderson() or CausalNewton(block=...)"
+            )
+
+    @property
+    def derivative(self) -> Gradient:
+        """The gradient mode, that of the default where none is given."""
+        if self.gradient is not None:
+            return self.gradient
+        solver = PrefixAnderson() if self.coefficients == "token" else None
+        return Exact(solver=solver, stopping=_ADJOINT)
 
 
 def by_scan(block: int, rtol: float = 1e-4) -> Equilibrium:
@@ -106,19 +127,25 @@ class WeightTied(Options):
 
     Attributes:
         depth: Number of applications of the cell.
+        checkpoint: Keep nothing of a layer but its state, and compute it again in the backward pass.
 
     Raises:
         ValueError: `depth` is not an integer ≥ 1.
+        TypeError: `checkpoint` is not a truth value.
+
+    Source: Chen et al. 2016, arXiv:1604.06174 (checkpoints).
 
     Examples:
-        >>> WeightTied(depth=8)
-        WeightTied(depth=8)
+        >>> WeightTied(depth=8).checkpoint
+        False
     """
 
     depth: int
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         check_integer("depth", self.depth, 1)
+        check_truth("checkpoint", self.checkpoint)
 
 
 @dataclass(frozen=True)

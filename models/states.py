@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..implicit import Autocast, Exact, Gradient, fixed_point
 from ..options.options import check_integer
 from ..solvers import Stopping
 from .cell import Pass
-from .depth import Depth, Equilibrium, Stacked
+from .depth import Depth, Equilibrium, Stacked, WeightTied
 from .memory import Memory
 from .output import Piece
 
@@ -61,7 +62,9 @@ def find(how: Depth, passes: list[Pass], z: Tensor, given: Given, depth: int | N
         return _stack(passes, z, given)
     if isinstance(how, Equilibrium) and depth is None:
         return _solve(how, passes[0], z, given)
-    return _unroll(passes[0], z, given, getattr(how, "depth", None) if depth is None else depth)
+    if isinstance(how, WeightTied) and depth is None:
+        depth = how.depth
+    return _unroll(passes[0], z, given, depth, how.checkpoint)
 
 
 def _solve(how: Equilibrium, part: Pass, z: Tensor, given: Given) -> Found:
@@ -80,7 +83,7 @@ def _solve(how: Equilibrium, part: Pass, z: Tensor, given: Given) -> Found:
             inputs,
             solver=how.solver,
             stopping=floored(how.stopping, injection.dtype),
-            gradient=_floored_gradient(how.gradient, injection.dtype),
+            gradient=_floored_gradient(how.derivative, injection.dtype),
             batch_dims=2 if token else 1,
             causal=token,
             on_failure=how.on_failure,
@@ -96,13 +99,17 @@ def _solve(how: Equilibrium, part: Pass, z: Tensor, given: Given) -> Found:
     return Found(states, [states], tuple(pieces))
 
 
-def _unroll(part: Pass, z: Tensor, given: Given, layers: int | None) -> Found:
+def _unroll(part: Pass, z: Tensor, given: Given, layers: int | None, checkpointed: bool) -> Found:
     """The states after a number of layers that share their weights."""
     check_integer("depth", layers, 1)
     inputs = part.inputs(given.injection, given.memory.states[0], given.memory.inputs)
     function = _filled(part.cell.map, part.weights, inputs, z.device)
     for _ in range(int(layers or 0)):
-        z = function(z)
+        if checkpointed and torch.is_grad_enabled():
+            # Masks are arguments: a layer draws no random numbers.
+            z = checkpoint(function, z, use_reentrant=False, preserve_rng_state=False)
+        else:
+            z = function(z)
     return Found(z, [z], (Piece(z, function),))
 
 

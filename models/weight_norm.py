@@ -16,16 +16,16 @@ from torch.nn.utils import parametrizations
 
 
 def linear(
-    inputs: int, outputs: int, *, bias: bool, normalised: bool, deviation: float
+    inputs: int, outputs: int, *, bias: bool, normalised: bool, deviation: float | None
 ) -> nn.Linear:
-    """A linear map with weights from `N(0, deviation²)` and a bias of zeros at the start.
+    """A linear map with random weights and a bias of zeros at the start.
 
     Args:
         inputs: Number of input features.
         outputs: Number of output features.
         bias: True for a bias.
         normalised: True to parametrise rows by direction and length.
-        deviation: Standard deviation of the weights.
+        deviation: Standard deviation of normal weights; `None` for uniform ones, `U(±1/√inputs)`.
 
     Examples:
         >>> layer = linear(3, 5, bias=True, normalised=True, deviation=0.02)
@@ -33,7 +33,10 @@ def linear(
         [(5,), (5, 1), (5, 3)]
     """
     layer = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.normal_(layer.weight, std=deviation)
+    if deviation is None:
+        nn.init.uniform_(layer.weight, -(inputs**-0.5), inputs**-0.5)
+    else:
+        nn.init.normal_(layer.weight, std=deviation)
     if bias:
         nn.init.zeros_(layer.bias)
     if normalised:

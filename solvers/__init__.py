@@ -10,6 +10,7 @@ from .adapters.scipy_root_scalar import ScipyRootScalar
 from .adapters.steady_state import SteadyState
 from .bounded.projected_newton import ProjectedNewton
 from .causal.causal_newton import CausalNewton
+from .causal.prefix_anderson import PrefixAnderson
 from .compiled.numba_root import NumbaRoot
 from .composed.compiled import Compiled, NotCompiledWarning
 from .composed.homotopy import Homotopy
@@ -109,6 +110,7 @@ __all__ = [
     "NumbaRoot",
     "Objective",
     "Polyalgorithm",
+    "PrefixAnderson",
     "Problem",
     "ProjectedNewton",
     "PseudoTransient",

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...solvers.interface.problem import Form
 from .differentiation import Product, transposed
-from .equation import Bound, Equation, at_first_use
+from .equation import Bound, Direction, Equation, at_first_use
 from .identity import Identity
 from .layout import Leaves
 
@@ -62,6 +62,10 @@ class DerivedEquation(Equation):
     def batch_dims(self) -> int:  # type: ignore[override]
         # The adjoint runs against time, so that each sequence is one system.
         return self.parent.batch_dims - self.parent.causal
+
+    @property
+    def direction(self) -> Direction | None:
+        return self.parent.direction
 
     @property
     def captured(self) -> Leaves:  # type: ignore[override]
@@ -108,6 +112,13 @@ class AdjointEquation(DerivedEquation):
     @property
     def described(self) -> str:  # type: ignore[override]
         return f"the adjoint of {self.parent.described}"
+
+    @property
+    def direction(self) -> Direction | None:
+        found = self.parent.direction
+        if found is None:
+            return None
+        return "backward" if found == "forward" else "forward"
 
     @property
     def traceable(self) -> bool:

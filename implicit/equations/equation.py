@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -19,6 +19,9 @@ from .exchange import Substitute
 from .identity import Identity
 from .layout import Leaves
 from .objectives import ObjectiveForm
+
+Direction = Literal["forward", "backward"]
+"""The direction in time in which the time steps of an equation depend on each other."""
 
 if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
@@ -115,6 +118,11 @@ class Equation(ABC):
     @abstractmethod
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         """The equation with one more batch axis, at the front of `z` and of the `mapped` arguments."""
+
+    @property
+    def direction(self) -> Direction | None:
+        """The direction in time of its dependence, if it is causal or derived from a causal one."""
+        return "forward" if self.causal else None
 
     @property
     def traceable(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...solvers.interface.derivative import Derivative
 from ...solvers.interface.problem import Problem
+from ...solvers.interface.time_steps import TimeSteps
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
 from .differentiation import (
@@ -50,6 +51,7 @@ def flat_problem(
         graph=_graph(equation, layout, args) if equation.traceable else None,
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
+        time=_time_steps(equation, layout),
     )
     if equation.derivatives is not None:
         problem = equation.derivatives.applied(problem, layout, args)
@@ -101,6 +103,18 @@ def _linearizing(
         return (value if torch.is_grad_enabled() else value.detach()), derivative
 
     return linearize
+
+
+def _time_steps(equation: Equation, layout: Layout) -> TimeSteps | None:
+    """The time steps of a causal equation or of one derived from it."""
+    direction = equation.direction
+    if direction is None:
+        return None
+    against, sizes = direction == "backward", layout.sizes
+    if equation.causal:
+        return TimeSteps(max(layout.batch_shape[-1], 1), tuple(sizes), reversed=against)
+    length = max(layout.shapes[0][len(layout.batch_shape)], 1)
+    return TimeSteps(length, tuple(size // length for size in sizes), whole=True, reversed=against)
 
 
 def _graph(

@@ -33,7 +33,7 @@ class ShallowStart(Options):
     """First steps on the unrolled network of few layers, with the same parameters.
 
     Attributes:
-        steps: Number of steps.
+        steps: Number of steps, or their share of all steps of the run, above 0 and below 1.
         least: Smallest number of layers; each step draws its number.
         most: Largest number of layers; `None` for `least`.
         residual: Weight of `residual_penalty` in these steps, which brings the network near its equilibrium.
@@ -42,11 +42,11 @@ class ShallowStart(Options):
     Source: Bai, Kolter & Koltun 2019, section 4 and appendix (pretraining on 2 layers).
 
     Examples:
-        >>> ShallowStart(steps=500, least=2).deepest
-        2
+        >>> ShallowStart(steps=500, least=2).deepest, ShallowStart(steps=0.85).within(1000)
+        (2, 850)
     """
 
-    steps: int = 0
+    steps: int | float = 0
     least: int = 2
     most: int | None = None
     residual: float = 0.0
@@ -54,13 +54,22 @@ class ShallowStart(Options):
 
     def __post_init__(self) -> None:
         check_sizes(self, "least")
-        for name in ("steps", "alone"):
-            if not is_integer(getattr(self, name), 0):
-                raise ValueError(f"{name} must be an integer ≥ 0, got {getattr(self, name)!r}")
+        share = isinstance(self.steps, float) and 0 < self.steps < 1
+        if not (share or is_integer(self.steps, 0)):
+            raise ValueError(
+                f"steps must be an integer ≥ 0, or a share above 0 and below 1, got {self.steps!r}"
+            )
+        if not is_integer(self.alone, 0):
+            raise ValueError(f"alone must be an integer ≥ 0, got {self.alone!r}")
         if self.most is not None and not is_integer(self.most, self.least):
             raise ValueError(f"most must be an integer ≥ least={self.least}, got {self.most!r}")
         if not is_number(self.residual, 0):
             raise ValueError(f"residual must be a finite number ≥ 0, got {self.residual!r}")
+
+    def within(self, steps: int) -> int:
+        """Number of steps in a run of so many."""
+        share = isinstance(self.steps, float)
+        return round(self.steps * steps) if share else int(self.steps)
 
     @property
     def deepest(self) -> int:

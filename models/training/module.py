@@ -67,7 +67,7 @@ class LanguageModelling(LightningModule):
     def layers(self, step: int) -> int | None:
         """Number of layers of the step; `None` for the model's own depth."""
         shallow = self.configuration.shallow
-        if step >= shallow.steps:
+        if step >= shallow.within(self.configuration.steps):
             return None
         if step < shallow.alone or shallow.most is None:
             return shallow.least

@@ -76,8 +76,14 @@ def relative_attention(
         seen: `(T, K)`, boolean.
         mask: A dropout mask for the weights, `(batch, heads, T, K)`.
     """
-    content = (queries + content_bias.unsqueeze(1)) @ keys.mT
-    position = (queries + position_bias.unsqueeze(1)) @ positions.mT
-    scores = (content + shifted(position)) / queries.shape[-1] ** 0.5
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+    batch, _, length, width = queries.shape
+    scale = width**-0.5
+    queries = scale * queries
+    # One product for each head: the distances are the same for all sequences.
+    about = (queries + scale * position_bias.unsqueeze(1)).transpose(0, 1).flatten(1, 2)
+    position = (about @ positions.mT).unflatten(1, (batch, length))
+    hidden = position.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    content = (queries + scale * content_bias.unsqueeze(1)) @ keys.mT
+    scores = content + (shifted(position) + hidden).transpose(0, 1)
+    weights = scores.softmax(dim=-1)
     return apply_mask(weights, mask).to(values.dtype) @ values

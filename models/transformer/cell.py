@@ -97,7 +97,11 @@ class TransformerCell(Cell):
 
         def make(inputs: int, outputs: int, bias: bool, deviation: float) -> nn.Linear:
             return linear(
-                inputs, outputs, bias=bias, normalised=options.weight_norm, deviation=deviation
+                inputs,
+                outputs,
+                bias=bias,
+                normalised=options.weight_norm,
+                deviation=deviation if options.initial == "normal" else None,
             )
 
         spread = options.spread

@@ -36,6 +36,9 @@ class TransformerOptions(Options):
         deviation: Standard deviation of the cell's and injection's weights at the start; `None` for
             `1 / √n` with `n` the features that come in. Small weights make a cell near the identity,
             whose equilibrium is slow to find.
+        initial: Weights of the cell's maps at the start: `"normal"`, of the deviation; or `"uniform"`,
+            `U(±1/√n)`, which leaves the deviation to the injection. The authors' code draws `"uniform"`: it
+            normalises the weights before it draws those of its deviation, which are then lost.
 
     Raises:
         ValueError: An option is out of range, or sizes do not fit together.
@@ -63,6 +66,7 @@ class TransformerOptions(Options):
     divisor: int = 1
     table: int | None = None
     deviation: float | None = None
+    initial: Literal["normal", "uniform"] = "normal"
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocabulary", "width", "heads", "positions", "divisor")
@@ -74,6 +78,7 @@ class TransformerOptions(Options):
         check_sizes(self, "per_head", "inside")
         check_kind_of_depth(self.depth)
         one_of("norm", self.norm, ("post", "pre"))
+        one_of("initial", self.initial, ("normal", "uniform"))
         check_integer("memory", self.memory, 0)
         if self.memory >= self.positions:
             raise ValueError(

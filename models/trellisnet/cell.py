@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,12 @@ class TrellisNetInputs(NamedTuple):
     """Arguments of a cell's map besides states and weights.
 
     Attributes:
-        injection: Added to the gates, `(batch, T, 4 · width)`.
+        injection: Added to each of the gates, four times `(batch, T, width)`.
         history: The states of the `kernel − 1` time steps before, `(batch, kernel − 1, 2 · width)`.
         mask: Dropout of `h`, `(batch, 1, width)`.
     """
 
-    injection: Tensor
+    injection: tuple[Tensor, ...]
     history: Tensor
     mask: Tensor | None
 
@@ -108,15 +109,28 @@ class TrellisNetCell(Cell):
             history: States before, `(batch, kernel − 1 or more, 2 · width)`.
             history_inputs: Unused, since `U` already depends on them.
         """
-        return TrellisNetInputs(injection, history[:, -(self.options.kernel - 1) :], masks)
+        gates = injection.chunk(4, dim=2)
+        return TrellisNetInputs(gates, history[:, -(self.options.kernel - 1) :], masks)
 
     def map(self, z: Tensor, weights: TrellisNetWeights, inputs: TrellisNetInputs) -> Tensor:
         """`f(z; x)`, `(batch, T, 2 · width)`; a function of its arguments alone."""
         width, kernel = self.options.width, self.options.kernel
-        before = torch.cat((inputs.history, z), dim=1)
-        h, c = before[..., :width], before[:, kernel - 2 : -1, width:]
+        h = torch.cat((inputs.history[..., :width], z[..., :width]), dim=1)
+        c = torch.cat((inputs.history[:, -1:, width:], z[:, :-1, width:]), dim=1)
         seen = windows(apply_mask(h, inputs.mask), kernel)
-        gates = inputs.injection + affine(seen, weights.convolution, weights.bias)
-        i, o, g, f = gates.chunk(4, dim=2)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return torch.cat((o.sigmoid() * c.tanh(), c), dim=2)
+        # Gate by gate, which holds a quarter of what all at once would beside the gates' values.
+        i, o, g, f = (
+            partial(_gate, seen, *parts)
+            for parts in zip(
+                inputs.injection,
+                weights.convolution.chunk(4),
+                weights.bias.chunk(4),
+                strict=True,
+            )
+        )
+        c = f().sigmoid() * c + i().sigmoid() * g().tanh()
+        return torch.cat((o().sigmoid() * c.tanh(), c), dim=2)
+
+
+def _gate(seen: Tensor, injection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return injection + affine(seen, weight, bias)

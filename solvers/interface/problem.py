@@ -14,6 +14,7 @@ from .compiled_systems import CompiledSystems
 from .derivative import Derivative
 from .objective import Objective
 from .solution import Counts
+from .time_steps import TimeSteps
 from .traced import Part, TracedEquation
 
 Form = Literal["fixed_point", "root"]
@@ -47,6 +48,7 @@ class Problem:
         box: Bounds on the unknowns, outside of which nothing is evaluated; `None` where there are none.
         unreduced: The equation that need not hold where a bound is active: `function` is its reduced equation
             (`Box.reduced`). `None` where bounds leave the equation as it is.
+        time: The time steps of a causal equation; `None` where none is known to be causal.
         counts: Work done so far.
 
     Examples:
@@ -69,6 +71,7 @@ class Problem:
     objective: Objective | None = None
     box: Box | None = None
     unreduced: Problem | None = None
+    time: TimeSteps | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
@@ -118,12 +121,17 @@ class Problem:
         """`function(z)`; one evaluation."""
         return self._evaluated(z)[0]
 
+    def placed(self, z: Tensor) -> Tensor:
+        """Where the systems are evaluated for iterates `z`: finished ones stay where they were parked."""
+        if self._parked is None:
+            return z
+        finished, values = self._parked
+        return torch.where(finished, values, z)
+
     def _evaluated(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The value of `function`, and where it was taken."""
         self.counts.evaluations += 1
-        if self._parked is not None:
-            finished, values = self._parked
-            z = torch.where(finished, values, z)
+        z = self.placed(z)
         return self.function(z), z
 
     def linearization(self, z: Tensor) -> Linearization:
@@ -134,9 +142,7 @@ class Problem:
         if self.linearize is None:
             raise TypeError("this problem has no derivative: give Problem(linearize=...)")
         self.counts.evaluations += 1
-        if self._parked is not None:
-            finished, values = self._parked
-            z = torch.where(finished, values, z)
+        z = self.placed(z)
         value, derivative = self.linearize(z)
         residual = value - z if self.form == "fixed_point" else -value
         return Linearization(self, residual, derivative)

@@ -1,5 +1,7 @@
 """Causal equations: time steps with coefficients of their own, which wait for those before them."""
 
+from dataclasses import replace
+
 import implicitly
 import pytest
 import torch
@@ -10,14 +12,17 @@ from implicitly import (
     CausalNewton,
     Exact,
     FixedPointIteration,
+    PrefixAnderson,
     ReuseInverse,
     Stopping,
     Unrolled,
 )
+from implicitly.implicit.equations.derived import AdjointEquation, TangentEquation
+from implicitly.implicit.equations.equation import GivenEquation
 from oracle import implicit_gradient
 from torch import Tensor
 
-SOLVERS = [FixedPointIteration(), Anderson(), Broyden(line_search=False)]
+SOLVERS = [FixedPointIteration(), Anderson(), Broyden(line_search=False), PrefixAnderson()]
 BATCH, TIME, WIDTH = 3, 7, 4
 
 
@@ -147,3 +152,14 @@ def test_what_does_not_fit_is_refused():
             implicitly.fixed_point(slow_past, z0, W, x, causal=True, **options)
     with pytest.raises(TypeError, match="causal must be True or False"):
         implicitly.fixed_point(slow_past, z0, W, x, causal=2)
+
+
+def test_each_adjoint_turns_the_direction_of_time_and_no_tangent_does():
+    given = GivenEquation(lambda args: lambda z: z, "fixed_point", batch_dims=2, causal=True)
+    adjoint = AdjointEquation(given, 1)
+    assert given.direction == "forward"
+    assert TangentEquation(given, 1).direction == "forward"
+    assert adjoint.direction == "backward"
+    assert TangentEquation(adjoint, 1).direction == "backward"
+    assert AdjointEquation(adjoint, 1).direction == "forward"
+    assert AdjointEquation(replace(given, causal=False), 1).direction is None

@@ -7,7 +7,9 @@ import torch
 from implicitly import (
     Anderson,
     Broyden,
+    Exact,
     FixedPointIteration,
+    PrefixAnderson,
     Stopping,
 )
 from implicitly.models import (
@@ -24,8 +26,12 @@ from .small import MAKERS, TIGHT, VOCABULARY, make, tokens, transformer
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("solver", [FixedPointIteration(), Anderson(), Broyden(line_search=False)])
-@pytest.mark.parametrize("limit", [1, 2, 5, 30, 500])
+@pytest.mark.parametrize(
+    "solver",
+    [FixedPointIteration(), Anderson(), Broyden(line_search=False), PrefixAnderson(plain=1)],
+    ids=lambda solver: type(solver).__name__,
+)
+@pytest.mark.parametrize("limit", [1, 2, 5, 9, 30, 500])
 def test_future_tokens_change_past_predictions_by_exactly_nothing(maker, solver, limit):
     stopping = Stopping(rtol=1e-6, max_steps=limit)
     depth = Equilibrium(solver=solver, stopping=stopping, on_failure="accept")
@@ -48,6 +54,30 @@ def test_coefficients_of_a_whole_sequence_leak_the_future():
     other[:, 5:] = (other[:, 5:] + 3) % VOCABULARY
     first, second = (model.log_probabilities(t)[0] for t in (given, other))
     assert (first - second)[:, :5].abs().max() > 1e-3
+
+
+def test_the_default_extrapolates_by_prefixes_forwards_and_in_the_adjoint():
+    token, whole = Equilibrium(), Equilibrium(solver=Anderson(), coefficients="sequence")
+    assert token.solver == token.derivative.solver == PrefixAnderson()
+    assert whole.derivative.solver is None
+    assert Equilibrium(gradient=Exact()).derivative == Exact()
+    with pytest.raises(ValueError, match='needs coefficients="token"'):
+        Equilibrium(coefficients="sequence")
+    with pytest.raises(TypeError, match="gradient must be an instance of Gradient or None"):
+        Equilibrium(gradient="exact")
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_prefixes_give_the_states_and_gradients_of_plain_iteration(maker):
+    found = []
+    for solver in (PrefixAnderson(), FixedPointIteration()):
+        gradient = Exact(solver=solver, stopping=TIGHT.gradient.stopping)
+        model = make(maker, replace(TIGHT, solver=solver, gradient=gradient))
+        loss, output = model.loss(tokens(), tokens(seed=2))
+        loss.backward()
+        found.append([output.states.detach(), *(p.grad for p in model.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
 
 
 def test_causal_newton_solves_a_trellisnet_without_a_trace_of_the_future():

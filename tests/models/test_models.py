@@ -32,7 +32,7 @@ from implicitly.models.configurations import (
 )
 from implicitly.models.vocabulary import AdaptiveVocabulary
 
-from .small import MAKERS, TIGHT, make, tokens, transformer, trellisnet
+from .small import MAKERS, TIGHT, VOCABULARY, make, tokens, transformer, trellisnet
 
 # --- Equilibrium --------------------------------------------------------------------------------
 
@@ -263,6 +263,25 @@ def test_the_papers_models_have_as_many_parameters_as_it_says(
         count = count_parameters(kind(options))
     assert abs(count.total / total - 1) < tolerance, count
     assert rest is None or abs(count.model / rest - 1) < tolerance, count
+
+
+@pytest.mark.parametrize(
+    ("initial", "deviation"), [("normal", 0.5), ("uniform", 900**-0.5 / 3**0.5)]
+)
+def test_weights_of_the_cell_start_normal_or_uniform(initial, deviation):
+    options = TransformerOptions(
+        VOCABULARY, width=30, heads=2, inner=900, deviation=0.5, initial=initial
+    )
+    torch.manual_seed(0)
+    model = Transformer(options)
+    (cell,) = model.cells
+    weight = cell.contract.weight.detach()
+    # 27,000 weights: their deviation is known to within 1 %, five times its own standard error or more.
+    assert float(weight.std()) == pytest.approx(deviation, rel=0.03)
+    bounded = float(weight.abs().max()) <= 900**-0.5 * (1 + 1e-6)
+    assert bounded == (initial == "uniform")
+    assert not cell.contract.bias.any()
+    assert float(model.injection.weight.detach().std()) == pytest.approx(0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("maker", MAKERS)

@@ -11,6 +11,7 @@ pytest.importorskip("lightning")
 from implicitly.models import training
 from implicitly.models.training import (
     ConfigurationError,
+    ShallowStart,
     load,
 )
 from implicitly.models.training.configuration import as_text, from_text
@@ -124,3 +125,16 @@ def test_processes_share_the_rows_of_a_batch():
 
 def test_seeds_depend_on_all_their_numbers():
     assert len({seed_of(a, b) for a in range(20) for b in range(20)}) == 400
+
+
+@pytest.mark.parametrize(("steps", "first"), [(0.85, 170), (17, 17), (0, 0), (0.001, 0)])
+def test_the_shallow_start_is_a_number_of_steps_or_their_share(steps, first):
+    configuration = load("character", ["steps=200", f"shallow.steps={steps}"])
+    assert configuration.shallow.within(200) == first
+    assert from_text(as_text(configuration)) == configuration
+
+
+@pytest.mark.parametrize("steps", [1.0, 1.5, -0.1, -1, True])
+def test_a_share_outside_of_zero_to_one_is_an_error(steps):
+    with pytest.raises(ValueError, match="share above 0 and below 1"):
+        ShallowStart(steps=steps)
