@@ -15,11 +15,11 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 from ..options.options import check_callable, check_truth
 from ..solvers import GivenSolution, Solution, Stopping
 from ..solvers.interface.problem import Form
+from .calls.settings import Settings
+from .calls.solving import solve_equation
 from .equations.differentiation import constants
 from .equations.layout import Leaves
-from .functional import solve_equation
 from .gradients import Gradient
-from .settings import Settings
 from .surroundings.arguments import Tree, describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy

@@ -12,14 +12,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..solvers import Callback, Solution, Solver, Stopping
 from ..solvers.interface.problem import Form
+from .calls.settings import Settings
+from .calls.solving import solve_equation
 from .derivatives.given import GivenDerivatives
 from .equations.capture import levels
 from .equations.differentiation import transforming
-from .functional import solve_equation
 from .gradients import Gradient
 from .graphs.prepared import PREPARED
 from .graphs.within import Graphs, in_one_graph, solved_within
-from .settings import Settings
 from .surroundings.arguments import describe
 from .surroundings.closer import block
 from .surroundings.compilation import outside_of_graphs

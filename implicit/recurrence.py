@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..solvers import CausalNewton, Solution, Solver, Stopping
-from .functional import solve_equation
+from .calls.settings import Settings
+from .calls.solving import solve_equation
 from .gradients import Exact, Gradient
-from .settings import Settings
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy

@@ -9,102 +9,39 @@ follow. The rule for `vmap` solves one problem with one more axis of independent
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from ..solvers import FlatSolution, Solver, Status, Stopping
-from ..solvers.driving.driver import solve
-from ..solvers.driving.end_states import EndStates
-from ..solvers.interface.check import Watcher
-from ..solvers.interface.norms import rms
-from ..solvers.interface.problem import Problem
-from .equations.boxes import check_box
+from ..solvers import Solver, Stopping
+from .calls.call import Asking, Call
+from .calls.on_tensors import solved
+from .calls.outcome import CallOutcome, Record
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
 from .equations.differentiation import (
-    coarsest,
     derivative_wanted,
     transforming,
     unwrap_dead,
     without_tangent,
 )
-from .equations.equation import Equation
 from .equations.exchange import set_aside
-from .equations.flat import flat_problem
-from .equations.hooks import without_hooks
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
-from .gradients.mode import ImplicitGradient, TapedGradient
+from .gradients.mode import TapedGradient
 from .graphs.shortcut import adjoint
-from .outcome import CallOutcome, Record, Solved
-from .surroundings.autocast import without_autocast
 from .surroundings.compilation import outside_of_graphs
-from .surroundings.failure import FailurePolicy, check_start, handle_failure, with_edges_named
 from .surroundings.purity import check_at_solution
-from .surroundings.refinement import refined, refines
-from .surroundings.tracing import refuse_tracing
-from .surroundings.watching import flat_watcher
 
 
-@dataclass(frozen=True)
-class Call:
-    """An equation with its solver, stopping rule and gradient mode.
-
-    Attributes:
-        equation: The equation.
-        solver: The solver.
-        stopping: The stopping rule; `None` for the defaults of the dtype.
-        gradient: The gradient mode.
-        leaves: Number of tensors of the unknown.
-    """
-
-    equation: Equation
-    solver: Solver
-    stopping: Stopping | None
-    gradient: ImplicitGradient | TapedGradient
-    leaves: int
-
-    def solve(self, z0: Leaves, args: Leaves, asking: Asking) -> CallOutcome:
-        """The differentiable solution, with status, residual norm and steps of each system."""
-        if not derivative_wanted((*z0, *args)):
-            with torch.no_grad():
-                return _solved(self, asking, z0, args)
-        return CallOutcome.of(_Root.apply(self, asking, *z0, *args), self.leaves)
-
-
-@dataclass(frozen=True)
-class Asking:
-    """One request for the solution of a call: the output asked for, and the values known already.
-
-    Attributes:
-        record: Receives everything but the tensors of the outcome.
-        on_failure: The policy for systems that are not solved.
-        trace: Record the residual norms of every check.
-        callback: Called at every check.
-        first: The value of the equation's function at the start, if known.
-        from_zero: The equation is a derived one and starts at zero, where its value is its constant.
-        precision: The dtype that the given function computes in, if coarser than that of its values.
-        outcome: The result, if it is known already.
-        build: Puts leaves of the unknown in the structure of `z0`, for the solution that an error carries.
-    """
-
-    record: Record = field(default_factory=Record)
-    on_failure: FailurePolicy = "raise"
-    trace: bool = False
-    callback: Watcher | None = None
-    first: Leaves | None = None
-    from_zero: bool = False
-    precision: torch.dtype | None = None
-    outcome: CallOutcome | None = None
-    build: Callable[[Leaves], Any] = tuple
-
-    def again(self) -> Asking:
-        """The same request for another start."""
-        return replace(self, first=None, outcome=None)
+def solve_call(call: Call, z0: Leaves, args: Leaves, asking: Asking) -> CallOutcome:
+    """The differentiable solution, with status, residual norm and steps of each system."""
+    if not derivative_wanted((*z0, *args)):
+        with torch.no_grad():
+            return solved(call, asking, z0, args)
+    return CallOutcome.of(_Root.apply(call, asking, *z0, *args), call.leaves)
 
 
 @dataclass(frozen=True)
@@ -137,7 +74,7 @@ class _LinearSolve:
         if start is None:
             start = tuple(map(torch.zeros_like, self.equation.constant(self.args)))
         call = replace(self.call, equation=self.equation, solver=solver, stopping=stopping)
-        return call.solve(start, self.args, asking).value
+        return solve_call(call, start, self.args, asking).value
 
 
 def _derivative(
@@ -156,112 +93,6 @@ def _derivative(
     equation = kind(call.equation, len(z))
     packed = Packed(z, constant, args)
     return call.gradient.solve_linear(_LinearSolve(call, asking, equation, packed.flat))
-
-
-def _solved(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
-    """The outcome if it is known already, or a solve on plain tensors."""
-    outcome = asking.outcome
-    if outcome is None:
-        with without_autocast(), without_hooks():
-            outcome = _solve(call, asking, z0, args)
-    # An output must not be an input, and a solve may return its start.
-    value = tuple(
-        leaf.clone() if any(_share(leaf, start) for start in z0) else leaf for leaf in outcome.value
-    )
-    return outcome._replace(value=value)
-
-
-def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
-    """Solve on plain tensors."""
-    equation, record = call.equation, asking.record
-    refuse_tracing(equation.described)
-    layout = Layout.of(z0, equation.batch_dims)
-    first, evaluations = asking.first, 1
-    if asking.from_zero:
-        first, evaluations = Packed.of(args, call.leaves).constant, 0
-    elif first is None:
-        first = equation.evaluate(z0, args)
-    precision = coarsest((*z0, *first), asking.precision)
-    problem = flat_problem(equation, layout, args, precision)
-    problem.counts.evaluations = evaluations
-    z, value = layout.flatten(z0), layout.flatten(first)
-    if problem.box is not None:
-        check_box(problem.box, z, layout)
-    if call.gradient.keeps_inverse and record.order == 0:
-        record.ends = EndStates()
-    record.batch_shape = tuple(layout.batch_shape)
-    solver = call.solver
-    if equation.derivatives is not None:
-        solver = equation.derivatives.solver(solver, layout, z)
-    result = solve(
-        problem,
-        solver,
-        z,
-        call.stopping,
-        residual=_residual_at_start(equation, z, value, asking),
-        callback=flat_watcher(asking.callback, asking.build, layout) if asking.callback else None,
-        trace=asking.trace,
-        ends=record.ends,
-        sequence=max(layout.batch_shape[-1], 1) if equation.causal else None,
-    )
-    if not call.solver.judges_start:
-        check_start(equation.described, z, result.status, result.steps)
-    # Modes that follow the steps of the solver, and causal equations, keep its own last iterate.
-    kept = layout.narrows or equation.causal or call.solver.judges_start
-    free = record.ends is None and not kept
-    if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
-        result = refined(problem, solver, result)
-    record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
-    outcome = _outcome(problem, layout, result)
-    if asking.on_failure != "accept" and (result.status != Status.CONVERGED).any():
-        result = with_edges_named(problem, result)
-    if record.order == 0:
-        norms = result.residual_norm
-        if layout.narrows:
-            norms = outcome.residual_norm.flatten().cpu().double().numpy()
-        record.solved = Solved(norms, result.status == Status.CONVERGED, precision)
-    handle_failure(
-        asking.on_failure,
-        equation.described,
-        call.solver,
-        result,
-        record.batch_shape,
-        lambda: record.solution(asking.build(outcome.value), outcome),
-    )
-    record.note(outcome)
-    return outcome
-
-
-def _residual_at_start(equation: Equation, z: Tensor, value: Tensor, asking: Asking) -> Tensor:
-    """The residual at the start, without a copy of the constant where that is all of it."""
-    if equation.form == "root":
-        return -value
-    return value if asking.from_zero else value - z
-
-
-def _outcome(problem: Problem, layout: Layout, result: FlatSolution) -> CallOutcome:
-    """The flat result in the shapes and dtypes of the unknown."""
-    value, norms = layout.unflatten(result.z), torch.from_numpy(result.residual_norm)
-    if layout.narrows:
-        # The value is rounded to the narrower dtype of the unknown, so its residual is evaluated again.
-        problem.unpark()
-        norms = rms(problem.residual(layout.flatten(value)))
-
-    def per_system(entries: Tensor, dtype: torch.dtype) -> Tensor:
-        return entries.to(result.z.device, dtype).reshape(layout.batch_shape)
-
-    return CallOutcome(
-        value,
-        per_system(torch.from_numpy(result.status), torch.int8),
-        per_system(norms, layout.dtype),
-        per_system(torch.from_numpy(result.steps), torch.int64),
-        per_system(torch.from_numpy(result.best_step), torch.int64),
-        per_system(torch.from_numpy(result.error), layout.dtype),
-    )
-
-
-def _share(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _recording(tensors: Leaves) -> bool:
@@ -327,7 +158,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, asking: Asking, *tensors: Tensor) -> tuple[Tensor, ...]:
         z0, args = tensors[: call.leaves], tensors[call.leaves :]
-        outcome = _solved(call, asking, z0, args)
+        outcome = solved(call, asking, z0, args)
         return (*outcome.value, *outcome[1:])
 
     @staticmethod

@@ -18,9 +18,9 @@ from ...solvers import (
     Polyalgorithm,
     Solver,
 )
+from ..calls.settings import Settings
 from ..equations.differentiation import MissingDerivativeError, constants
 from ..equations.layout import Leaves
-from ..settings import Settings
 from ..surroundings.arguments import Tree, describe
 from .evaluation import ArrayCall, Called
 

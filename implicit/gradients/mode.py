@@ -9,10 +9,10 @@ from typing import ClassVar, Protocol
 from ...options.options import Options
 from ...solvers import Solver, Stopping
 from ...solvers.interface.problem import Form
+from ..calls.outcome import CallOutcome, Record
 from ..equations.derived import DerivedEquation
 from ..equations.equation import Equation
 from ..equations.layout import Leaves
-from ..outcome import CallOutcome, Record
 
 
 class LinearSolve(Protocol):

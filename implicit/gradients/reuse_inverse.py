@@ -11,11 +11,11 @@ from torch import Tensor
 from ...options.options import is_integer
 from ...solvers import GMRES, Broyden, Solver, Stopping
 from ...solvers.interface.problem import Form
+from ..calls.outcome import Record
 from ..equations.derived import AdjointEquation
 from ..equations.differentiation import constants
 from ..equations.layout import Layout, Leaves
 from ..equations.mapping import in_front
-from ..outcome import Record
 from .mode import ImplicitGradient, LinearSolve
 
 

@@ -20,11 +20,11 @@ from ...solvers.graph.methods import method_of
 from ...solvers.graph.run import loop_of, rule_numbers
 from ...solvers.interface.solver import Solver
 from ...solvers.interface.stopping import DEFAULTS
+from ..calls.settings import Settings
 from ..equations.derived import AdjointEquation, Packed
 from ..equations.equation import GivenEquation
 from ..equations.layout import Layout, Leaves
 from ..gradients import Exact
-from ..settings import Settings
 from ..surroundings.evaluation import UserFunction
 from .tracing import Example, Sizes, trace, trace_product
 

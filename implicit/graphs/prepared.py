@@ -20,11 +20,12 @@ from ...solvers.graph.loop import Asked
 from ...solvers.graph.run import CompiledLoop
 from ...solvers.interface.stopping import DEFAULTS
 from ...solvers.interface.traced import TracedEquation
+from ..calls.call import Asking, Call
+from ..calls.settings import Settings
 from ..equations.capture import captured_leaves, graph_clock
 from ..equations.differentiation import transforming
 from ..equations.layout import Layout, Leaves
-from ..rule import Asking, Call
-from ..settings import Settings
+from ..rule import solve_call
 from ..surroundings.writes import check_arguments, writes_to
 from .shortcut import Straight, solved_everywhere
 
@@ -137,7 +138,7 @@ class Prepared:
                 outcome=outcome,
                 build=_only,
             )
-            outcome = call.solve((z0.detach(),), args, asking)
+            outcome = solve_call(call, (z0.detach(),), args, asking)
         return record.solution(outcome.value[0], outcome)
 
 

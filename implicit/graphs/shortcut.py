@@ -27,14 +27,14 @@ from ...solvers.interface.solver import Solver
 from ...solvers.interface.stopping import DEFAULTS
 from ...solvers.interface.tolerance import threshold
 from ...solvers.interface.traced import Part, TracedEquation
+from ..calls.outcome import CallOutcome, Record, Solved
+from ..calls.settings import Settings
 from ..equations.derived import AdjointEquation, Packed
 from ..equations.differentiation import transforming
 from ..equations.equation import Equation
 from ..equations.identity import Holder, Identity
 from ..equations.layout import Layout, Leaves
 from ..gradients.mode import ImplicitGradient
-from ..outcome import CallOutcome, Record, Solved
-from ..settings import Settings
 from .memory import MEMORY
 
 _CONVERGED = int(Status.CONVERGED)

@@ -19,8 +19,8 @@ from torch._guards import tracing
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ...solvers.interface.norms import rms
+from ..calls.settings import Settings
 from ..equations.layout import Leaves
-from ..settings import Settings
 from ..surroundings.arguments import describe
 from ..surroundings.evaluation import UserFunction
 from ..surroundings.keywords import WithKeywords, called

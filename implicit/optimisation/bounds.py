@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ...solvers.interface.box import onto, reduced
 from ..arrays.array_function import BoundArrayFunction
-from ..settings import Settings
+from ..calls.settings import Settings
 from .stationarity import Stationarity
 
 # Names of the bounds among keyword arguments, which no function of the user has.

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ...solvers import Callback, Solution, Solver, Stopping
-from ..functional import solve_equation, with_keywords
+from ..calls.settings import Settings
+from ..calls.solving import solve_equation, with_keywords
 from ..gradients import Gradient
-from ..settings import Settings
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import FailurePolicy

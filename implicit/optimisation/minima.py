@@ -16,9 +16,9 @@ from ...solvers import (
     Stopping,
 )
 from ...solvers.interface.loss import Loss
-from ..functional import solve_equation, with_keywords
+from ..calls.settings import Settings
+from ..calls.solving import solve_equation, with_keywords
 from ..gradients import Gradient, TapedGradient
-from ..settings import Settings
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import FailurePolicy

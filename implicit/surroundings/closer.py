@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from ...solvers import Stopping
 from ...solvers.interface.stopping import DEFAULTS
+from ..calls.settings import Settings
 from ..gradients import Exact, Gradient
-from ..settings import Settings
 
 # A relative residual of so many roundings is as small as solvers reach.
 _FINEST_UNITS = 4

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ...solvers.interface.norms import rms
+from ..calls.outcome import Record
 from ..equations.differentiation import transforming
 from ..equations.layout import Layout, Leaves
-from ..outcome import Record
 from .failure import level_of_caller
 
 # Two values of one function may differ by so many roundings of their size.

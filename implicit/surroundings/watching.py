@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_map
 
 from ...solvers import Check, Status
 from ...solvers.interface.check import Callback, Watcher
+from ..calls.settings import Settings
 from ..equations.differentiation import constants
 from ..equations.layout import Layout, Leaves
-from ..settings import Settings
 
 # Seconds between two lines.
 _BETWEEN = 0.5

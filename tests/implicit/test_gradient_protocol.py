@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import implicitly as im
 import torch
+from implicitly.implicit.calls.outcome import Record
 from implicitly.implicit.equations.derived import AdjointEquation, Packed
 from implicitly.implicit.equations.equation import GivenEquation
-from implicitly.implicit.outcome import Record
 
 A = torch.tensor([[0.5, 0.1], [-0.2, 0.3]], dtype=torch.float64)
 Z, BAR = (torch.tensor(entries, dtype=torch.float64) for entries in ([1.0, 2.0], [3.0, -1.0]))

@@ -30,7 +30,7 @@ from implicitly import (
     problems,
     root,
 )
-from implicitly.implicit.settings import Settings
+from implicitly.implicit.calls.settings import Settings
 from implicitly.solvers import Problem
 from implicitly.solvers.composed.members import default_members
 from torch import Tensor

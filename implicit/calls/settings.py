@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from ..options.options import check_truth, one_of
-from ..solvers import (
+from ...options.options import check_truth, one_of
+from ...solvers import (
     GMRES,
     Anderson,
     Callback,
@@ -18,11 +18,11 @@ from ..solvers import (
     Stopping,
     WholeSolver,
 )
-from ..solvers.interface.check import Watcher
-from ..solvers.interface.problem import FORMS, Form
-from .derivatives.given import GivenDerivatives
-from .gradients import Exact, Gradient, ImplicitGradient, TapedGradient
-from .surroundings.failure import POLICIES, FailurePolicy
+from ...solvers.interface.check import Watcher
+from ...solvers.interface.problem import FORMS, Form
+from ..derivatives.given import GivenDerivatives
+from ..gradients import Exact, Gradient, ImplicitGradient, TapedGradient
+from ..surroundings.failure import POLICIES, FailurePolicy
 
 # Where plain steps multiply the residual by at most this, an extrapolation saves hardly an evaluation.
 _FAST = 0.7

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import Counts, Solution
-from ..solvers.driving.end_states import EndStates
-from .equations.layout import Leaves
+from ...solvers import Counts, Solution
+from ...solvers.driving.end_states import EndStates
+from ..equations.layout import Leaves
 
 
 class CallOutcome(NamedTuple):

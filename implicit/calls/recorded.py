@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..solvers import Solver
-from .equations.differentiation import constants, derivative_wanted
-from .equations.equation import Equation
-from .equations.layout import Leaves
-from .gradients import TapedGradient
+from ...solvers import Solver
+from ..equations.differentiation import constants, derivative_wanted
+from ..equations.equation import Equation
+from ..equations.layout import Leaves
+from ..gradients import TapedGradient
+from ..rule import solve_call
+from ..surroundings.autocast import without_autocast
+from .call import Asking, Call
 from .outcome import CallOutcome, Record
-from .rule import Asking, Call
-from .surroundings.autocast import without_autocast
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class _Recording:
 def differentiable(call: Call, asking: Asking, start: Leaves, args: Leaves) -> CallOutcome:
     """The outcome of a call, with the derivatives of its gradient mode."""
     if not isinstance(call.gradient, TapedGradient):
-        return call.solve(constants(start), args, asking)
-    outcome = call.solve(constants(start), constants(args), asking)
+        return solve_call(call, constants(start), args, asking)
+    outcome = solve_call(call, constants(start), constants(args), asking)
     if not derivative_wanted((*start, *args)):
         return outcome
     recording = _Recording(call.equation, call.solver, start, args, outcome, asking.record)
