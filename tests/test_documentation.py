@@ -44,6 +44,14 @@ def name(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page):
     torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    try:
+        run(page)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def run(page):
     namespace = {"__name__": "__main__"}
     for block in blocks(page):
         # The line numbers of a traceback are those of the page.

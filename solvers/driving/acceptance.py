@@ -27,7 +27,7 @@ from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
 from .estimate import Estimate, estimated
-from .false_zeros import FALSE_ZERO, false_zeros, flat_zeros
+from .false_zeros import FALSE_ZERO, false_zeros, flat_zeros, hidden_zeros
 from .ledger import Ledger
 from .limits import ResidualLimits
 from .minima import dense_is_possible, estimated_minimum
@@ -173,7 +173,8 @@ class Acceptance:
         if error is None or not self._possible or self._form != "root":
             return
         known = self._active.spread(error.detach().cpu().numpy().astype(np.float64))
-        small = converged & (known <= SAFE * self._demand.xtol)
+        # Of a residual of zero it is not known whether rounding made it.
+        small = converged & (known <= SAFE * self._demand.xtol) & (self._ledger.norm > 0)
         self._ledger.error = np.where(small, known, self._ledger.error)
 
     def settle(self, refused: np.ndarray) -> None:
@@ -274,9 +275,7 @@ class Acceptance:
         ledger.error = np.where(claimed, stated, ledger.error)
         lost = claimed & zero
         if lost.any():
-            lost &= ~(error <= demand.xtol) | flat_zeros(self._active.whole, self._start, ledger.z)
-        if lost.any():
-            lost &= false_zeros(self._active.whole, self._start, ledger.z)
+            lost = self._lost(lost, error)
         refused |= lost
         self._settled |= lost
         closer = demand.closer(distance, self._distance) | self._ends_itself
@@ -353,6 +352,17 @@ class Acceptance:
         for system in np.flatnonzero(above):
             ledger.reasons[int(system)] = limits.account(residual, int(system))
         return np.asarray(asked & ~above)
+
+    def _lost(self, zero: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """The systems with a residual of zero that is no root."""
+        problem, start, z = self._active.whole, self._start, self._ledger.z
+        hidden = np.zeros_like(zero)
+        if self._form == "root":
+            hidden = zero & hidden_zeros(problem, start, z)
+        doubted = zero & ~hidden & (~(error <= self._demand.xtol) | flat_zeros(problem, start, z))
+        if doubted.any():
+            doubted &= false_zeros(problem, start, z)
+        return np.asarray(hidden | doubted)
 
     @property
     def _at_its_word(self) -> np.ndarray:

@@ -49,6 +49,43 @@ def test_a_slope_that_rounding_leaves_far_out_tells_no_root():
     assert not found.converged.any()
 
 
+ROUNDED = {
+    "1 + tanh": lambda z: 1 + tanh(z), "1 + erf": lambda z: 1 + torch.erf(z), "ndtr": torch.special.ndtr,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("start", [2.0, 5.0])
+@pytest.mark.parametrize(
+    "solver", [im.Newton(), im.Broyden(), im.DFSANE()], ids=lambda s: type(s).__name__
+)
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_residual_that_rounds_to_zero_beside_terms_that_cancel_is_no_root(
+    name, solver, start, dtype
+):
+    # The slope comes from another formula, is not zero, and leaves no error at all.
+    z0 = torch.tensor([start], dtype=dtype)
+    found = im.root(ROUNDED[name], z0, solver=solver, on_failure="accept")
+    assert not found.converged.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("F", "root"),
+    [
+        (lambda z: torch.relu(z - 1) ** 2, 1.0), (lambda z: (z.abs() - 1).clamp_min(0), 1.0),
+        (lambda z: torch.expm1(z), 0.0), (lambda z: 1 - cos(z), 0.0), (lambda z: torch.cosh(z) - 1, 0.0),
+        (lambda z: z - 1, 1.0), (torch.log, 1.0),
+    ],
+    ids=["square of relu", "hinge", "expm1", "1 - cos", "cosh - 1", "line", "log"],
+)  # fmt: skip
+def test_roots_of_functions_that_are_flat_there_are_roots(F, root, dtype):
+    found = im.root(F, torch.tensor([2.0], dtype=dtype), on_failure="accept")
+    assert found.converged.all()
+    # A double root is found to the square root of rounding.
+    assert abs(found.value.item() - root) <= 4 * torch.finfo(dtype).eps ** 0.5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize(
