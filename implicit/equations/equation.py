@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from .capture import check_substituted
 from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
 from .exchange import Substitute
 from .identity import Identity
-from .layout import Leaves
+from .layout import Layout, Leaves
 from .objectives import ObjectiveForm
 
 Direction = Literal["forward", "backward"]
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
 
 
-# Derivatives within bounds come from dense factors up to so many unknowns of a system.
-_DENSE_WITH_BOUNDS = 2048
+# Derivatives of roots, and those within bounds, come from dense factors up to so many unknowns of a system.
+_DENSE, _DENSE_WITH_BOUNDS = 64, 2048
+_MOST_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
@@ -277,12 +277,16 @@ class GivenEquation(Equation):
         return own + Identity((len(self.captured), self.linear), self.captured)
 
     def small(self, z: Leaves) -> bool:
-        if self.box is not None:  # Its solver forms dense matrices, and unknowns have many scales.
-            sizes = (math.prod(leaf.shape[self.batch_dims :]) for leaf in z)
-            return sum(sizes) <= _DENSE_WITH_BOUNDS
-        if self.compiled is None:
+        if self.compiled is not None:
+            return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
+        if self.form == "fixed_point" and self.box is None:
             return False
-        return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
+        # Equations and unknowns have units of their own: the norm of a residual says nothing of the smallest.
+        # With bounds the solver itself forms dense matrices.
+        layout = Layout.of(z, self.batch_dims)
+        n, systems = sum(layout.sizes), layout.systems
+        most = _DENSE if self.box is None else _DENSE_WITH_BOUNDS
+        return n <= most and systems * n * n <= _MOST_ENTRIES
 
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         axes = tuple(0 if is_mapped else None for is_mapped in mapped)

@@ -26,7 +26,8 @@ class Exact(ImplicitGradient):
         solver: Solver of the adjoint and tangent equations, linear or not. `None` for `GMRES()`, after a
             Neumann series of fixed points while its terms shrink fast, and, where it fails, factors of dense
             or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
-            `stopping` limits its steps; for `DenseLU()` if the systems are small (`NumbaEquation`).
+            `stopping` limits its steps; for `DenseLU()` of roots with up to 64 unknowns, which may have any
+            units, and of a `NumbaEquation`.
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.

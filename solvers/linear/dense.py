@@ -20,6 +20,8 @@ SINGULAR_UNITS = 16.0
 # From this n on, LAPACK gets the matrices of a batch one by one where several threads would share them:
 # PyTorch 2.13 hangs, reports invalid pivots or returns wrong numbers for whole batches (from n = 160 on).
 _TOGETHER_BELOW = 128
+# Sizes of rows or columns that differ by more are brought to one.
+_ALIKE = 1e3
 
 
 def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
@@ -49,6 +51,39 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     except RuntimeError:  # Each system is solved again below, by itself.
         solution = torch.full_like(right, torch.nan)
     return _mended(matrices, right, solution)
+
+
+def units(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Powers of two for rows and columns, `(batch, n)` each, that bring their largest entries near one.
+
+    Ones for a matrix whose rows and columns are of like size.
+
+    Examples:
+        >>> [part.tolist() for part in units(torch.tensor([[[1e-9, 0.0], [0.0, 2.0]]]))]
+        [[[536870912.0, 0.25]], [[1.0, 1.0]]]
+    """
+    if matrices.numel() == 0:
+        ones = matrices.new_ones(matrices.shape[:2])
+        return ones, ones
+    size = matrices.abs()
+    rows = powers_of_two(size.amax(dim=2))
+    columns = powers_of_two((rows.unsqueeze(2) * size).amax(dim=1))
+    alike = _spread(size.amax(dim=2)) & _spread(size.amax(dim=1))
+    alike = alike.unsqueeze(1)
+    return torch.where(alike, 1.0, rows), torch.where(alike, 1.0, columns)
+
+
+def _spread(sizes: Tensor) -> Tensor:
+    """The systems whose sizes, `(batch, n)`, differ by less than a thousand; zeros do not count."""
+    least = torch.where(sizes > 0, sizes, torch.inf).amin(dim=1)
+    return ~(sizes.amax(dim=1) > _ALIKE * least)
+
+
+def powers_of_two(sizes: Tensor) -> Tensor:
+    """Powers of two that bring `sizes` to between 1/2 and 1; 1 where one is 0 or not finite."""
+    power = torch.ldexp(torch.ones_like(sizes), -torch.frexp(sizes).exponent)
+    usable = (sizes > 0) & torch.isfinite(sizes) & torch.isfinite(power)
+    return torch.where(usable, power, 1.0)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,18 +10,21 @@ from torch import Tensor
 
 from ..interface.problem import Problem
 from ..interface.solver import Solver
-from .dense import solve_dense
+from .dense import solve_dense, units
 from .refinement import refinement_ends
 
 
 @dataclass
 class DenseState:
-    """Iterate and matrices."""
+    """Iterate and matrices; those to solve with have rows and columns in units of their own."""
 
     z: Tensor
     residual: Tensor
     matrix: Tensor
     end_status: Tensor
+    scaled: Tensor
+    rows: Tensor
+    columns: Tensor
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class DenseLU(Solver):
 
     It costs `n` products with the operator and `n²` numbers for each system. A singular matrix gets the
     least-squares solution of minimum norm, and the status `LINEAR_SOLVE_FAILED` if that does not solve
-    the equation. A residual at rounding level that is above the tolerance has the status `STALLED`.
+    the equation. A residual at rounding level that is above the tolerance has the status `STALLED`. Where
+    the largest entries of rows or columns differ by more than a thousand, each is divided by a power of two
+    first, so that unknowns and equations may have any units.
 
-    Source: Higham 2002, chapters 9 and 12.
+    Source: Higham 2002, chapters 9 and 12; Golub & Van Loan 2013, section 3.5.2 (units).
 
     Examples:
         >>> import torch, implicitly
@@ -46,18 +51,21 @@ class DenseLU(Solver):
     """
 
     needs: ClassVar[str] = "dense matrices"
-    suits: ClassVar[str] = "few unknowns"
+    suits: ClassVar[str] = "few unknowns, in any units; the default adjoint of roots"
     linear_only: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 10
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> DenseState:
         matrix = problem.linearization(z).jacobian(z)
         end_status = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
-        return DenseState(z, residual, matrix, end_status)
+        rows, columns = units(matrix)
+        scaled = rows.unsqueeze(2) * matrix * columns.unsqueeze(1)
+        return DenseState(z, residual, matrix, end_status, scaled, rows, columns)
 
     def step(self, problem: Problem, state: DenseState) -> DenseState:
-        z = state.z - solve_dense(state.matrix, state.residual)
+        move = state.columns * solve_dense(state.scaled, state.rows * state.residual)
+        z = state.z - move
         residual = problem.residual(z)
         before = torch.linalg.vector_norm(state.residual, dim=1)
         end_status = refinement_ends(before, residual, torch.linalg.matrix_norm(state.matrix), z)
-        return DenseState(z, residual, state.matrix, end_status)
+        return replace(state, z=z, residual=residual, end_status=end_status)

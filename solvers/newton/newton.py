@@ -14,7 +14,7 @@ from ..interface.golden import golden_signs
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
-from ..linear.dense import DenseFactors
+from ..linear.dense import DenseFactors, powers_of_two
 from ..linear.rows import product
 from .globalisation import (
     DESCENT_PATIENCE,
@@ -208,7 +208,7 @@ class Newton(Solver):
         matrices = problem.linearization(state.z).jacobian(state.z)
         lengths = torch.linalg.vector_norm(matrices, dim=2)
         balanced = self._rule.balance
-        scales = _powers_of_two(lengths) if balanced else torch.ones_like(lengths)
+        scales = powers_of_two(lengths) if balanced else torch.ones_like(lengths)
         scaled = scales.unsqueeze(2) * matrices
         kept = KeptFactors(DenseFactors.of(scaled), scales, torch.ones_like(state.point.norm))
         move = -kept.solve(state.residual)
@@ -227,14 +227,6 @@ class Newton(Solver):
         solvable = torch.isfinite(move).all(dim=1) | settled
         end_status = torch.where(solvable, end_status, int(Status.LINEAR_SOLVE_FAILED))
         return NewtonState(advance.point, advance.memory, end_status, kept, weights)
-
-
-def _powers_of_two(lengths: Tensor) -> Tensor:
-    """Powers of two that bring `lengths` to between 1/2 and 1; 1 where a length is 0 or not finite."""
-    exponent = torch.frexp(lengths).exponent
-    usable = (lengths > 0) & torch.isfinite(lengths)
-    scale = torch.ldexp(torch.ones_like(lengths), -exponent)
-    return torch.where(usable & torch.isfinite(scale), scale, 1.0)
 
 
 def dense_model(

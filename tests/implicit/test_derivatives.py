@@ -331,3 +331,32 @@ def test_the_achieved_adjoint_residual_is_reported():
     rms = residual.square().mean(dim=1).sqrt()
     # Both are sums of rounding errors of size eps·‖u‖ at convergence.
     assert torch.allclose(adjoint.residual_norm, rms, atol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "seed"), [(4, 10), (8, 0), (8, 2), (8, 8), (32, 1), (64, 0)])
+def test_gradients_of_roots_in_units_of_many_sizes_are_right_in_each_component(n, seed):
+    # In units of one the matrix is well conditioned; the norm of a residual sees its largest part alone.
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    def units():
+        return 10 ** (14 * (torch.rand(n, dtype=torch.float64, generator=generator) - 0.5))
+
+    A, rows, columns, w = drawn(n, n) + n**0.5 * torch.eye(n), units(), units(), drawn(n)
+
+    def F(z, x):
+        y = z / columns
+        return rows * (0.3 * A @ torch.tanh(y) + A @ y - x)
+
+    x = drawn(n).requires_grad_()
+    z = root(F, torch.zeros(n, dtype=torch.float64), x).value
+    (got,) = torch.autograd.grad((w * z / columns).sum(), x)
+    y = z.detach() / columns
+    expected = torch.linalg.solve((A * (1 + 0.3 / torch.cosh(y) ** 2)).mT, w)
+    # An entry that cancels has the error of the whole times the condition number.
+    tolerance = 1e3 * torch.finfo(torch.float64).eps * torch.linalg.cond(A).item()
+    torch.testing.assert_close(
+        got, expected, rtol=0.0, atol=tolerance * expected.abs().max().item()
+    )
