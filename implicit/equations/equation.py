@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from .capture import check_substituted
 from .differentiation import Product, pullback, pushforward, transforming, unwrap_dead
 from .exchange import Substitute
 from .identity import Identity
-from .layout import Layout, Leaves
+from .layout import Leaves
 from .objectives import ObjectiveForm
 
 Direction = Literal["forward", "backward"]
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from ..derivatives.calling import CallDerivatives
 
 
-# Derivatives of roots, and those within bounds, come from dense factors up to so many unknowns of a system.
-_DENSE, _DENSE_WITH_BOUNDS = 64, 2048
-_MOST_ENTRIES = 2**23
+# Derivatives within bounds come from dense factors up to so many unknowns of a system.
+_DENSE_WITH_BOUNDS = 2048
 
 
 @dataclass(frozen=True)
@@ -277,16 +277,12 @@ class GivenEquation(Equation):
         return own + Identity((len(self.captured), self.linear), self.captured)
 
     def small(self, z: Leaves) -> bool:
-        if self.compiled is not None:
-            return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
-        if self.form == "fixed_point" and self.box is None:
+        if self.box is not None:  # Its solver forms dense matrices, and unknowns have many scales.
+            sizes = (math.prod(leaf.shape[self.batch_dims :]) for leaf in z)
+            return sum(sizes) <= _DENSE_WITH_BOUNDS
+        if self.compiled is None:
             return False
-        # Equations and unknowns have units of their own: the norm of a residual says nothing of the smallest.
-        # With bounds the solver itself forms dense matrices.
-        layout = Layout.of(z, self.batch_dims)
-        n, systems = sum(layout.sizes), layout.systems
-        most = _DENSE if self.box is None else _DENSE_WITH_BOUNDS
-        return n <= most and systems * n * n <= _MOST_ENTRIES
+        return len(z) == 1 and z[0].shape[self.batch_dims :] == (self.compiled.n,)
 
     def vmapped(self, mapped: tuple[bool, ...], randomness: str) -> Equation:
         axes = tuple(0 if is_mapped else None for is_mapped in mapped)

@@ -23,11 +23,11 @@ class Exact(ImplicitGradient):
     whether or not the iteration contracts. `Solution.adjoints` has the residual norms of the linear solves.
 
     Attributes:
-        solver: Solver of the adjoint and tangent equations, linear or not. `None` for `GMRES()`, after a
-            Neumann series of fixed points while its terms shrink fast, and, where it fails, factors of dense
-            or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
-            `stopping` limits its steps; for `DenseLU()` of roots with up to 64 unknowns, which may have any
-            units, and of a `NumbaEquation`.
+        solver: Solver of the adjoint and tangent equations, linear or not. `None` for `DenseLU()`
+            up to 64 unknowns of a root and 32 of a fixed point, whose units may then differ by any factors;
+            beyond for `GMRES()`, after a Neumann series of fixed points while its terms shrink fast, and,
+            where it fails, factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
+            `stopping` limits its steps.
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.

@@ -31,7 +31,7 @@ _MOST_SPARSE, _MOST_SPARSE_ENTRIES = 2**16, 2**20
 # While terms of a Neumann series shrink at least so fast, it needs few products more than a Krylov space,
 # whose bookkeeping costs more than a product.
 _FAST_TERMS = 0.5
-# A Krylov space of so many unknowns is exhausted before the series ends.
+# A Krylov space of so many unknowns is exhausted before a series ends, and factors cost less.
 _FEW_FOR_SERIES = 32
 # Krylov solves in a row that may fail before a member with factors takes over.
 _MOST_SHORT_SOLVES = 10
@@ -54,8 +54,12 @@ def default_members(
     The order is: Newton steps within a trust region, and damped ones (Levenberg–Marquardt, or for many
     unknowns another globalisation), which must lower the residual; full Newton steps, which leave its
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
-    Scalar equations also try `Bracketing`. Linear fixed points, as adjoints of fixed points are, begin with
-    the Neumann series, from 33 unknowns on, while its terms are at most half as large each time.
+    Scalar equations also try `Bracketing`.
+
+    Linear equations, as those of derivatives are, begin with factors: roots up to 64 unknowns, fixed points up
+    to 32. Unknowns and equations may then have any units, of which the residual of a Krylov method sees the
+    largest alone. It follows for systems that are coupled with each other, as by batch statistics. Larger
+    fixed points begin with the Neumann series, while its terms are at most half as large each time.
 
     Examples:
         >>> [type(member).__name__ for member in default_members(batch=1, n=3)]
@@ -65,12 +69,14 @@ def default_members(
         >>> [type(member).__name__ for member in default_members(batch=1, n=10_000)]
         ['NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'NewtonKrylov', 'Broyden', 'DFSANE', 'Homotopy']
         >>> [type(member).__name__ for member in default_members(batch=1, n=3, linear=True)]
-        ['GMRES', 'DenseLU']
+        ['DenseLU', 'GMRES']
     """
     dense = n <= _MOST_UNKNOWNS and batch * n * n <= _MOST_ENTRIES
     sparse = n <= _MOST_SPARSE and batch * n <= _MOST_SPARSE_ENTRIES
     if linear:
         krylov_first = (GMRES(), DenseLU() if dense else SparseLU() if sparse else BiCGStab())
+        if dense and n <= (_FEW_FOR_SERIES if fixed_point else _FEW_UNKNOWNS):
+            return DenseLU(), GMRES()
         if fixed_point and n > _FEW_FOR_SERIES:
             return (NeumannSeries(below=_FAST_TERMS), *krylov_first)
         return krylov_first

@@ -51,7 +51,7 @@ class DenseLU(Solver):
     """
 
     needs: ClassVar[str] = "dense matrices"
-    suits: ClassVar[str] = "few unknowns, in any units; the default adjoint of roots"
+    suits: ClassVar[str] = "few unknowns, in any units; the default adjoint of small systems"
     linear_only: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 10
 

@@ -90,7 +90,7 @@ class GMRES(Preconditioned):
     restart: int | None = None
     preconditioner: Callable[[Tensor], Tensor] | None = None
     needs: ClassVar[str] = "products"
-    suits: ClassVar[str] = "the default adjoint of fixed points, and of roots beyond 64 unknowns"
+    suits: ClassVar[str] = "the default adjoint of all but small systems"
     linear_only: ClassVar[bool] = True
     confirm_residual: ClassVar[bool] = True
     lazy_iterate: ClassVar[bool] = True
