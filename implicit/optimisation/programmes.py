@@ -83,7 +83,7 @@ def quadratic_programme(
         >>> one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         >>> z = implicitly.quadratic_programme(I, -x, one.expand(1, 3), one, -I, zero).value.z
         >>> z[0].backward()  # The projection onto the simplex.
-        >>> [round(entry, 4) for entry in z.abs().tolist()], [round(entry, 4) + 0.0 for entry in x.grad.tolist()]
+        >>> [round(entry, 4) for entry in z.abs().tolist()], (x.grad.round(decimals=4) + 0.0).tolist()
         ([0.75, 0.25, 0.0], [0.5, -0.5, 0.0])
     """
     _check(Q, (A, b), (G, h))

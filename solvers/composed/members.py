@@ -56,9 +56,9 @@ def default_members(
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
     Scalar equations also try `Bracketing`.
 
-    Linear equations, as those of derivatives are, begin with factors: roots up to 64 unknowns, fixed points up
-    to 32. Unknowns and equations may then have any units, of which the residual of a Krylov method sees the
-    largest alone. It follows for systems that are coupled with each other, as by batch statistics. Larger
+    Linear equations, as those of derivatives are, begin with factors: roots up to 64 unknowns, fixed points
+    up to 32. Unknowns and equations may then have any units, of which the residual of a Krylov method sees
+    the largest alone. It follows for systems that are coupled with each other, as by batch statistics. Larger
     fixed points begin with the Neumann series, while its terms are at most half as large each time.
 
     Examples:
