@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..options.libraries import LibraryError
 from .completion import configurations
 from .exits import ended_by_signals
 from .study import app as study
@@ -208,4 +210,8 @@ def evaluate(
 def main() -> None:
     """Run the `implicitly` command with the arguments of the process."""
     with ended_by_signals():
-        app()
+        try:
+            app()
+        except LibraryError as error:
+            typer.echo(f"Error: {error}", err=True)
+            sys.exit(2)
