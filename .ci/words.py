@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     paths = [Path(name) for name in arguments]
     if not paths:
         paths = [p for package in PACKAGES for p in sorted(Path(package).rglob("*.py"))]
-        paths.append(Path("__init__.py"))
+        paths += [Path("__init__.py"), Path("__main__.py")]
     found = [
         (path, line, sentence)
         for path in paths

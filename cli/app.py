@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..options.libraries import LibraryError
+from .completion import configurations
 from .exits import ended_by_signals
 from .study import app as study
 
@@ -14,7 +17,7 @@ app = typer.Typer(
     name="implicitly",
     help="Functions defined by an equation: solve them, and differentiate the solution exactly.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="markdown",
 )
 app.add_typer(study, name="study")
 
@@ -31,7 +34,9 @@ def _show_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Functions defined by an equation: solve them, and differentiate the solution exactly."""
@@ -40,11 +45,16 @@ def options(
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the figure.", file_okay=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Write the figure and the study to this folder.", file_okay=False
+        ),
     ] = Path("build/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of all samples.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Draw the weights and all samples from this seed.", min=0)
+    ] = 0,
     fast: Annotated[
-        bool, typer.Option("--fast", help="A small version that takes a few seconds.")
+        bool, typer.Option("--fast", help="Run a small version, which takes a few seconds.")
     ] = False,
 ) -> None:
     """Fit an equilibrium network to the standard library's text and check its derivatives.
@@ -64,18 +74,28 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            help="package.module:factory or file.py:factory; it returns what to verify."
+            help="Give package.module:factory or path/to/file.py:factory; the factory returns what to verify."
         ),
     ],
-    effort: Annotated[str, typer.Option(help="fast or full.")] = "fast",
-    seed: Annotated[int, typer.Option(help="Seed of all probes.", min=0)] = 0,
+    effort: Annotated[
+        str, typer.Option(help="Choose fast or full: full has more checks.")
+    ] = "fast",
+    seed: Annotated[int, typer.Option(help="Draw all probes from this seed.", min=0)] = 0,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="Seconds that the layer's calls may take together.", min=0.01),
+        typer.Option(
+            help="Stop once the layer's calls have taken so many seconds together.", min=0.01
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the report as JUnit XML.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the report to this file as JSON.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the report to this file as JUnit XML.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report to this file as a page.")
+    ] = None,
 ) -> None:
     """Verify the gradients of a layer.
 
@@ -95,25 +115,33 @@ def verify(
 @app.command()
 def train(
     configuration: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a configuration of the package.")
+        str,
+        typer.Argument(
+            help="Give a YAML file, or the name of a configuration of the package.",
+            autocompletion=configurations,
+        ),
     ],
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="field=value, repeated: --set seed=1 --set model.depth.solver=anderson."
+            "--set", help="Change a field, as in --set seed=1 --set model.depth.solver=anderson."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the run; build/runs/TITLE by default."),
+        typer.Option(
+            "--output", "-o", help="Write the run to this folder, by default build/runs/TITLE."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")
     ] = False,
-    accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes or accelerators.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+    accelerator: Annotated[
+        str, typer.Option(help="Train on cpu, gpu, or on what auto finds.")
+    ] = "auto",
+    devices: Annotated[int, typer.Option(help="Use so many processes or accelerators.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Use so many machines.", min=1)] = 1,
+    strategy: Annotated[str, typer.Option(help="Divide the work by auto, ddp or fsdp.")] = "auto",
 ) -> None:
     """Train a sequence model.
 
@@ -132,31 +160,42 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")],
-    part: Annotated[str, typer.Option(help="valid, test or train.")] = "test",
+    run: Annotated[Path, typer.Argument(help="Give the folder of a run, or a checkpoint.")],
+    part: Annotated[str, typer.Option(help="Evaluate on valid, test or train.")] = "test",
     tolerances: Annotated[
         list[float] | None,
-        typer.Option("--tolerance", help="Evaluate at this relative tolerance; repeat."),
+        typer.Option(
+            "--tolerance", help="Evaluate at this relative tolerance; repeat it for several."
+        ),
     ] = None,
     limits: Annotated[
         list[int] | None,
-        typer.Option("--limit", help="Evaluate with so many iterations or layers; repeat."),
+        typer.Option(
+            "--limit", help="Evaluate with so many iterations or layers; repeat it for several."
+        ),
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(help="Positions to remember, in place of the model's.", min=0)
+        int | None,
+        typer.Option(help="Remember so many positions, in place of the model's number.", min=0),
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences side by side.", min=1)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Evaluate so many sequences side by side.", min=1)
+    ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="field=value of the data: --set data.folder=elsewhere."),
+        typer.Option(
+            "--set", help="Change a field of the data, as in --set data.folder=elsewhere."
+        ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw it, as PNG, SVG or PDF.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file as CSV.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the table to this file, as PNG, SVG or PDF.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Evaluate on cpu or cuda.")] = "cpu",
 ) -> None:
     """Evaluate a trained model: perplexity against tolerance and against the limit on iterations.
 
-    With neither --tolerance nor --limit, as it was configured and at a range of both.
+    With neither --tolerance nor --limit, it is evaluated as it was configured and at a range of both.
     """
     from .evaluating import show
 
@@ -171,4 +210,8 @@ def evaluate(
 def main() -> None:
     """Run the `implicitly` command with the arguments of the process."""
     with ended_by_signals():
-        app()
+        try:
+            app()
+        except LibraryError as error:
+            typer.echo(f"Error: {error}", err=True)
+            sys.exit(2)

@@ -12,6 +12,8 @@ from typing import Concatenate, NamedTuple, ParamSpec
 
 from rich.console import Console
 
+from .extras import install_line, missing
+
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -24,6 +26,7 @@ class End(NamedTuple):
 
 
 FAULT = End(2)
+MISSING = End(2, "{}")
 DIVERGED = End(1, "Diverged: {}")
 STOPPED = End(130, "Stopped; the rows so far are stored, and the same command goes on", style="")
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -36,14 +39,14 @@ def model_command(
     command: Callable[Concatenate[Console, _Arguments], None],
 ) -> Callable[_Arguments, int]:
     """A command of models that returns its exit status."""
-    return _with_exit_status(command, _ends_of_models)
+    return _with_exit_status(command, _ends_of_models, "models")
 
 
 def study_command(
     command: Callable[Concatenate[Console, _Arguments], None],
 ) -> Callable[_Arguments, int]:
     """A command of studies that returns its exit status."""
-    return _with_exit_status(command, _ends_of_studies)
+    return _with_exit_status(command, _ends_of_studies, "studies")
 
 
 def _ends_of_models() -> Mapping[type[BaseException], End]:
@@ -82,17 +85,20 @@ def _ends_of_studies() -> Mapping[type[BaseException], End]:
 def _with_exit_status(
     command: Callable[Concatenate[Console, _Arguments], None],
     ends_by_exception: Callable[[], Mapping[type[BaseException], End]],
+    extra: str,
 ) -> Callable[_Arguments, int]:
     @wraps(command)
     def carried_out(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> int:
         console = plain_console()
+        ends: Mapping[type[BaseException], End] = {}
         try:
             ends = ends_by_exception()
-        except ImportError as error:
-            return _ended(console, FAULT, error)
-        try:
             with ended_by_signals():
                 command(console, *arguments, **options)
+        except ImportError as error:
+            if not missing(extra):
+                raise
+            return _ended(console, MISSING, _lacking(extra, error))
         except tuple(ends) as error:
             end = next(end for kind, end in ends.items() if isinstance(error, kind))
             return _ended(console, end, error)
@@ -130,6 +136,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _ended(console: Console, end: End, error: BaseException) -> int:
+def _lacking(extra: str, error: ImportError) -> str:
+    return (
+        f"This command needs what the extra {extra!r} installs; {', '.join(missing(extra))} cannot be found "
+        f"({error}). To install it:\n  {install_line(extra)}"
+    )
+
+
+def _ended(console: Console, end: End, error: BaseException | str) -> int:
     console.print(end.said.format(error), soft_wrap=True, style=end.style or None)
     return end.status

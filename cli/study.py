@@ -8,16 +8,20 @@ from typing import Annotated
 
 import typer
 
+from .completion import shipped_studies
+
 app = typer.Typer(
     help="Compare solvers on many problems: run, stop, resume, report.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="markdown",
 )
 
-Store = Annotated[Path, typer.Option("--store", "-s", help="Folder of rows.", file_okay=False)]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Cells run at once.", min=1)]
-Threads = Annotated[int, typer.Option(help="Threads of each cell.", min=1)]
-Study = Annotated[str, typer.Argument(help="Name of a study in the store.")]
+Store = Annotated[
+    Path, typer.Option("--store", "-s", help="Keep rows in this folder.", file_okay=False)
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Run so many cells at once.", min=1)]
+Threads = Annotated[int, typer.Option(help="Give each cell so many threads.", min=1)]
+Study = Annotated[str, typer.Argument(help="Give the name of a study in the store.")]
 
 STORE = Path("build/studies")
 
@@ -40,7 +44,11 @@ class Format(str, Enum):
 @app.command()
 def run(
     configuration: Annotated[
-        str, typer.Argument(help="A YAML or Python file, or the name of a study that is shipped.")
+        str,
+        typer.Argument(
+            help="Give a YAML or Python file, or the name of a study that is shipped; try quick.",
+            autocompletion=shipped_studies,
+        ),
     ],
     store: Store = STORE,
     jobs: Jobs = 1,
@@ -78,11 +86,17 @@ def report(
     store: Store = STORE,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder; build/reports/STUDY by default."),
+        typer.Option(
+            "--output", "-o", help="Write to this folder, by default build/reports/STUDY."
+        ),
     ] = None,
     formats: Annotated[
         list[Format] | None,
-        typer.Option("--format", "-f", help="Repeat for several; html, md and csv by default."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Write this format; repeat it for several. By default html, md and csv.",
+        ),
     ] = None,
 ) -> None:
     """Write the report of a study: a page that opens offline, figures, tables."""
@@ -94,8 +108,8 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A study of the store, or STORE:STUDY of another.")],
-    b: Annotated[str, typer.Argument(help="The study to compare with, alike.")],
+    a: Annotated[str, typer.Argument(help="Give a study of the store, or STORE:STUDY of another.")],
+    b: Annotated[str, typer.Argument(help="Give the study to compare with, in the same way.")],
     store: Store = STORE,
 ) -> None:
     """Show what differs between two studies, cell by cell and on the whole."""
@@ -106,10 +120,12 @@ def compare(
 
 @app.command("list")
 def list_names(
-    problems: Annotated[bool, typer.Option("--problems", help="Names of problems.")] = False,
-    solvers: Annotated[bool, typer.Option("--solvers", help="Names of solvers.")] = False,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="List the names of problems.")
+    ] = False,
+    solvers: Annotated[bool, typer.Option("--solvers", help="List the names of solvers.")] = False,
 ) -> None:
-    """List the studies that are shipped, or the names that a configuration may use."""
+    """List the studies that are shipped with their minutes, or the names that a configuration may use."""
     from .studying import list_known
 
     raise typer.Exit(list_known(problems=problems, solvers=solvers))
@@ -118,7 +134,9 @@ def list_names(
 @app.command()
 def export(
     study: Study,
-    file: Annotated[Path, typer.Argument(help="Ends in .csv, .json or .parquet.")],
+    file: Annotated[
+        Path, typer.Argument(help="Write to this file; its name ends in .csv, .json or .parquet.")
+    ],
     store: Store = STORE,
 ) -> None:
     """Write the rows of a study to one file."""

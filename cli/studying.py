@@ -48,11 +48,22 @@ def resume_study(console: Console, study: str, store: Path, jobs: int, threads: 
 @study_command
 def show_status(console: Console, store: Path) -> None:
     """Print the progress of the studies of a store."""
+    found = list(studies.status(studies.Store(store, create=False)))
     table = Table("study", "cells", "left", *OUTCOMES, box=None, header_style="bold")
-    for progress in studies.status(studies.Store(store, create=False)):
+    for progress in found:
         counts = [str(progress.outcomes.get(outcome, 0)) for outcome in OUTCOMES]
         table.add_row(progress.study, str(progress.cells), str(progress.left), *counts)
-    console.print(table)
+    # Measured without the console's width, which rich would cut names to.
+    if (
+        console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        <= console.width
+    ):
+        console.print(table)
+        return
+    for progress in found:
+        ends = ", ".join(f"{count} {outcome}" for outcome, count in progress.outcomes.items())
+        console.print(progress.study, soft_wrap=True)
+        console.print(f"  {progress.cells} cells, {progress.left} left: {ends or 'none has ended'}")
 
 
 @study_command
@@ -91,15 +102,25 @@ def list_known(console: Console, *, problems: bool, solvers: bool) -> None:
         if wanted:
             console.print("\n".join(names.names), soft_wrap=True)
     if not problems and not solvers:
-        table = Table("study", "cells", "what it shows", box=None, header_style="bold")
-        for name in studies.shipped():
-            settings, _ = studies.load(name)
-            try:
-                cells = str(len(settings.cells()))
-            except studies.StudyError as error:  # The message names the missing library.
-                cells = f"– ({error})"
-            table.add_row(name, cells, settings.description.strip())
-        console.print(table)
+        console.print(_shipped_studies())
+
+
+def _shipped_studies() -> Table:
+    """The shipped studies, the shortest first, with the minutes that each takes."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("study", "cells", "minutes"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what it shows", overflow="fold")
+    loaded = [studies.load(name)[0] for name in studies.shipped()]
+    for settings in sorted(loaded, key=lambda settings: settings.minutes or 0):
+        said = settings.description.strip()
+        try:
+            cells = str(len(settings.cells()))
+        except studies.StudyError as error:  # The message names the missing library.
+            cells, said = "–", f"{said} Not here: {error}"
+        minutes = "" if settings.minutes is None else f"{settings.minutes:g}"
+        table.add_row(settings.name, cells, minutes, said)
+    return table
 
 
 @study_command
@@ -140,7 +161,7 @@ def _watched(console: Console, store: Path, run: Callable[[OnRow], studies.Summa
 
         try:
             summary = run(on_row)
-        except (studies.StudyError, studies.StoreError, studies.GuardError):
+        except (studies.StudyError, studies.StoreError, studies.GuardError, ImportError):
             bar.update(task, visible=bool(counts))
             raise
         bar.update(task, completed=summary.cells, total=summary.cells)

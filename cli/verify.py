@@ -74,8 +74,9 @@ def _made(target: str) -> Request:
             f"expected package.module:factory or file.py:factory, got {target!r}"
         )
     sys.path.insert(0, os.getcwd())  # Like `python -m`.
+    is_file = source.endswith(".py") or "/" in source or os.sep in source
     try:
-        module = _of_file(Path(source)) if source.endswith(".py") else import_module(source)
+        module = _of_file(Path(source).expanduser()) if is_file else import_module(source)
     except Exception as error:  # The file is the user's, and may raise anything.
         raise typer.BadParameter(
             f"cannot import {source!r}: {type(error).__name__}: {error}"
@@ -102,7 +103,7 @@ def _made(target: str) -> Request:
 def _of_file(path: Path) -> ModuleType:
     """The module in a file, which sees the modules beside it."""
     if not path.is_file():
-        raise ImportError(f"there is no file {str(path)!r}")
+        raise ImportError(f"there is no file {str(path)!r}; the name of a file ends in .py")
     sys.path.insert(0, str(path.resolve().parent))
     spec = spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

@@ -38,6 +38,7 @@ from .gradients import (
 from .graphs.graph_layer import GraphLayer, package
 from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
+from .layer_records import LayerRecord, LayerRecords, record_layers
 from .optimisation.active_bounds import ActiveBounds
 from .optimisation.complementarity import complementarity, fischer_burmeister, minimum_map
 from .optimisation.minima import least_squares, minimise
@@ -79,6 +80,8 @@ __all__ = [
     "ImplicitLayer",
     "InPlaceError",
     "JacobianFree",
+    "LayerRecord",
+    "LayerRecords",
     "LinearSolve",
     "MinimumNorm",
     "MissingDerivativeError",
@@ -115,6 +118,7 @@ __all__ = [
     "projected_gradient",
     "proximal_gradient",
     "quadratic_programme",
+    "record_layers",
     "recurrence",
     "root",
     "several_roots",

@@ -6,11 +6,27 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_banded
+
+from ..options.libraries import needs
 
 Array = NDArray[np.float64]
 
 _MOST_STEPS = 100
+
+
+def zero_between(
+    function: Callable[[float], float],
+    low: float,
+    high: float,
+    *,
+    xtol: float = 1e-300,
+    rtol: float = 1e-15,
+) -> float:
+    """The zero between two points of different sign, by Brent's method in SciPy."""
+    with needs("scipy", "a test problem"):
+        from scipy.optimize import brentq
+
+    return float(brentq(function, low, high, xtol=xtol, rtol=rtol))
 
 
 def dense_newton(residual: Callable[[Array], tuple[Array, Array]], z: Array) -> Array:
@@ -30,6 +46,9 @@ def banded_newton(
 
     def step(z: Array) -> Array:
         value, diagonals = residual(z)
+        with needs("scipy", "a test problem"):
+            from scipy.linalg import solve_banded
+
         return np.asarray(solve_banded((lower, upper), diagonals, value))
 
     return _newton(step, z)

@@ -41,6 +41,7 @@ class StudyConfiguration(BaseModel):
         time_limit: Seconds that a solve may take.
         memory_limit: Megabytes that a cell may allocate.
         repeats: Timed solves of each cell; with any, cells run one at a time.
+        minutes: Minutes that it takes, a cell at a time, on one core; for lists of studies.
 
     Raises:
         pydantic.ValidationError: A field is unknown, missing or out of range; `load` and `from_text` raise
@@ -72,6 +73,7 @@ class StudyConfiguration(BaseModel):
     time_limit: float = Field(default=60.0, gt=0)
     memory_limit: int = Field(default=2048, ge=1)
     repeats: int = Field(default=0, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
     own: str | None = Field(default=None, exclude=True)
 
     @field_validator("tolerances")

@@ -81,9 +81,7 @@ def test_demo_fails_on_a_wrong_gradient_and_does_without_extras(
     )
     some = SOLVERS[1:3]
     monkeypatch.setattr(demonstration, "SOLVERS", some)
-    monkeypatch.setattr(demonstration, "can_draw", lambda: False)
-    monkeypatch.setattr(demonstration, "can_study", lambda: False)
-    monkeypatch.setattr(demonstration, "can_train", lambda: False)
+    monkeypatch.setattr(demonstration, "missing", lambda extra: [f"a module of {extra}"])
     result = CliRunner().invoke(app, ["demo", "--fast", "--output", str(tmp_path)])
     assert result.exit_code == 1
     assert "pip install 'implicitly[figures]'" in result.output

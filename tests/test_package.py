@@ -44,10 +44,6 @@ def test_types_are_shipped() -> None:
     assert 'implicitly = ["py.typed"]' in project_text()
 
 
-def test_the_version_is_that_of_the_project() -> None:
-    assert f'version = "{implicitly.__version__}"' in project_text()
-
-
 def imports_of(path: Path) -> set[str]:
     """The modules that a file imports, relative ones resolved within the package."""
     here = ("implicitly", *path.relative_to(ROOT).parent.parts)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+
+from ..options.libraries import needs
+
+with needs("scipy", "verification of gradients"):
+    from scipy import stats
 
 _CONFIDENCE = 0.99
 

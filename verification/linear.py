@@ -15,10 +15,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 
+from ..options.libraries import needs
 from .equations import JacobianProducts, KnownEquation
+
+with needs("scipy", "verification of gradients"):
+    from scipy.sparse.linalg import LinearOperator, gmres
 
 DENSE_LIMIT = 2048
 _EPS = torch.finfo(torch.float64).eps

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ... import Anderson, SolveError, Stopping
 from ...models.data import Corpus, CorpusError, standard_library
+from ..extras import install_line, missing
 from .baseline import bigram_bits, unigram_bits
 from .checks import HeldOut, SolverReport, report_solver, study_memory, unrolled_gradients
-from .extras import can_draw, can_study, can_train
 from .figure import save_figure
 from .network import EquilibriumNetwork
 from .sequence_models import train_sequence_models
@@ -42,11 +42,11 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
     console = console or Console(highlight=False, emoji=False)
     size = FAST if fast else FULL
     start = time.perf_counter()
-    draw = can_draw()
+    draw = not missing("figures")
     if not draw:
         console.print(
             "No figure will be drawn, since matplotlib is missing. To get it:\n"
-            "  pip install 'implicitly[figures]'",
+            f"  {install_line('figures')}",
             markup=False,
         )
     try:
@@ -57,14 +57,14 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
                 console, size, corpus, output / "demo.png" if draw else None, seed
             )
             console.rule("3. Train a DEQ-Transformer beside the unrolled network", align="left")
-            if can_train():
+            if not missing("models"):
                 failures += train_sequence_models(
                     console, corpus, size.characters, size.trained, size.beats_pairs, seed
                 )
             else:
                 _left_out(console, "models")
         console.rule("4. Compare solvers in a small study", align="left")
-        if can_study():
+        if not missing("studies"):
             failures += small_study(console, output / "study", size.studied)
         else:
             _left_out(console, "studies")
@@ -82,7 +82,8 @@ def run(output: Path, *, seed: int = 0, fast: bool = False, console: Console | N
 
 def _left_out(console: Console, extra: str) -> None:
     console.print(
-        f"Left out, since it needs more packages. To get them:\n  pip install 'implicitly[{extra}]'",
+        f"Left out, since it needs {', '.join(missing(extra))}, not installed here. To get all:\n"
+        f"  {install_line(extra)}",
         markup=False,
     )
 

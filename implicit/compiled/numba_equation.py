@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...options.libraries import needs
 from ...options.options import Options, is_integer
 from ...solvers.interface.compiled_systems import CompiledSystems
 from ..equations.equation import CompiledForm
@@ -162,7 +163,8 @@ def _given(jacobian: Any, shape: tuple[int, ...]) -> CompiledMap | None:
 
 
 def _compilable(argument: str, function: Any) -> Any:
-    import numba
+    with needs("numba", "NumbaEquation"):
+        import numba
 
     if isinstance(function, numba.core.dispatcher.Dispatcher):
         return function

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.libraries import needs
 from ..equations.differentiation import matrix, pullback, transposed
 from .equation import CurveEquation
 
@@ -188,8 +189,9 @@ class SparseJacobian:
     column: np.ndarray
 
     def bordered(self, rows: Tensor, scales: Tensor, columns: Tensor | None = None) -> Factors:
-        from scipy import sparse
-        from scipy.sparse.linalg import splu
+        with needs("scipy", "a curve with sparse Jacobians"):
+            from scipy import sparse
+            from scipy.sparse.linalg import splu
 
         below, factors = (rows * scales).cpu().numpy(), scales.cpu().numpy()
         scaled = sparse.hstack((self.entries, self.column[:, None])) @ sparse.diags(factors)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from ..problem import Root, TestProblem, indices
+from ..reference import zero_between
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,10 @@ class BrownAlmostLinear(TestProblem):
         def deflated(a: float) -> float:
             return n * a ** (n - 1) - sum(a**k for k in range(n - 1))
 
-        first = [1.0, _zero(deflated, 0.0, 1.0)]
+        first = [1.0, zero_between(deflated, 0.0, 1.0)]
         if n % 2:
-            first.append(_zero(deflated, -1.0, 0.0))
+            first.append(zero_between(deflated, -1.0, 0.0))
         return [Root.of([a] * (n - 1) + [a ** (1 - n)]) for a in first]
-
-
-def _zero(function: Callable[[float], float], low: float, high: float) -> float:
-    return float(brentq(function, low, high, xtol=1e-300, rtol=1e-15))
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ...options.options import is_positive
 from ..problem import Root
-from ..reference import Array
+from ..reference import Array, zero_between
 from .problem import CurveProblem
 
 _HIGHEST = 60.0
@@ -67,7 +66,7 @@ class BratuOnALine(CurveProblem):
             return float(self._march(n, a)[0][-1]) - target
 
         heights = [
-            brentq(height, *pair, xtol=1e-15, rtol=1e-15)
+            zero_between(height, *pair, xtol=1e-15)
             for pair in ((-_HIGHEST + target, top), (top, _HIGHEST))
         ]
         return [Root(torch.from_numpy(self._profile(n, a))) for a in heights]
@@ -78,10 +77,9 @@ class BratuOnALine(CurveProblem):
 
     def _top(self, n: int) -> float:
         """The height in the middle at which `λ` is largest."""
-        turns: float = brentq(
+        return zero_between(
             lambda a: float(self._march(n, a)[1][-1]), -_HIGHEST, _HIGHEST, xtol=1e-14, rtol=1e-14
         )
-        return turns
 
     def _profile(self, n: int, a: float) -> Array:
         half = self._march(n, a)[0]

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from ...options.options import is_positive
 from ..problem import Root
+from ..reference import zero_between
 from .problem import CurveProblem
 
 
@@ -64,9 +64,7 @@ class StirredReactor(CurveProblem):
         heights = [self._logarithm(z) - target for z in ends]
         pairs = list(zip(ends, ends[1:], heights, heights[1:], strict=False))
         return [
-            Root.of(
-                [brentq(lambda z: self._logarithm(z) - target, low, high, xtol=1e-300, rtol=1e-15)]
-            )
+            Root.of([zero_between(lambda z: self._logarithm(z) - target, low, high)])
             for low, high, one, other in pairs
             if one * other < 0
         ]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from ...options.libraries import needs
 from ...options.options import check_names, one_of
 from ..interface.goal import Goal
 from ..interface.problem import Problem
@@ -132,7 +133,8 @@ class ScipyRoot(WholeSolver):
 
     def _solve_one(self, system: OneSystem, view: NumPySystem, options: dict[str, Any]) -> None:
         # SciPy is imported where it is used: each part of it takes time to load.
-        from scipy.optimize import root
+        with needs("scipy", "ScipyRoot"):
+            from scipy.optimize import root
 
         function: Callable[[np.ndarray], np.ndarray] = view.function
         jacobian, extra = None, {}
@@ -184,7 +186,8 @@ def _jacobian_options(
     method: str, options: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The options of the Jacobian approximation, and the valid ones."""
-    import scipy.sparse.linalg
+    with needs("scipy", "ScipyRoot"):
+        import scipy.sparse.linalg
 
     given, valid = options["jac_options"], _JACOBIANS[method]
     if method == "krylov":

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.libraries import needs
 from ...options.options import check_callable, check_names, one_of
 from ..interface.goal import Goal
 from ..interface.per_system import as_numbers, for_systems
@@ -132,7 +133,8 @@ class ScipyRootScalar(WholeSolver):
         second: Callable[[float], float] | None,
         options: dict[str, Any],
     ) -> None:
-        from scipy.optimize import root_scalar
+        with needs("scipy", "ScipyRootScalar"):
+            from scipy.optimize import root_scalar
 
         seen: dict[float, float] = {}
 

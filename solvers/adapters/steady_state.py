@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.libraries import needs
 from ...options.options import check_names, is_number, is_positive, one_of
 from ..driving.progress import Progress
 from ..interface.goal import Goal
@@ -150,7 +151,8 @@ class SteadyState(WholeSolver):
         self, system: OneSystem, y: Tensor, stretch: float, norm: float, unit: float
     ) -> Tensor:
         """The state after an interval of time from `y`, whose residual has the norm `norm`."""
-        from torchdiffeq import odeint
+        with needs("torchdiffeq", "SteadyState"):
+            from torchdiffeq import odeint
 
         flow = _Flow(system, steps_by_evaluation=self.method == _SCIPY)
         if self.method != _SCIPY:

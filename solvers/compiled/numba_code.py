@@ -8,14 +8,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
-from numba.core.errors import NumbaError
-from numba.extending import intrinsic
 
+from ...options.libraries import needs
 from ..interface.compiled_systems import CompilationError
 from ..interface.solution import Status
 from ..newton.parabola import LONGEST_CUT, SHORTEST_CUT
+
+with needs("numba", "compiled code"):
+    import numba
+    from numba.core.errors import NumbaError
+    from numba.extending import intrinsic
 
 CONVERGED, MAX_STEPS, STALLED = map(int, (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED))
 NON_FINITE, SINGULAR = int(Status.NON_FINITE), int(Status.LINEAR_SOLVE_FAILED)

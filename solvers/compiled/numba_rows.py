@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numba
-
+from ...options.libraries import needs
 from .numba_code import Array, Function
+
+with needs("numba", "compiled code"):
+    import numba
 
 # Vector instructions need sums in any order; NaN and infinity keep their meaning.
 _REORDERED = {"reassoc", "contract", "arcp", "nsz"}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...options.libraries import needs
 from ...options.options import check_truth
 from ..interface.problem import Problem
 from ..interface.solver import Solver
@@ -60,7 +61,8 @@ class SparseMatrices:
 
     def solve(self, place: int, right: np.ndarray) -> np.ndarray:
         """`A⁻¹ b` of the matrix at `place`; by least squares if that is singular."""
-        from scipy.sparse.linalg import lsmr, splu
+        with needs("scipy", "SparseLU"):
+            from scipy.sparse.linalg import lsmr, splu
 
         if place not in self.factors:
             try:
@@ -170,7 +172,8 @@ class SparseLU(Solver):
     def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
         """The matrices, by the pattern of the last solve if that holds, else by a search."""
         # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
-        from .sparse_pattern import find_pattern, noise_level, probe_vector, tells_apart
+        with needs("scipy", "SparseLU"):
+            from .sparse_pattern import find_pattern, noise_level, probe_vector, tells_apart
 
         n, product = like.shape[1], _products(problem, like)
         dtype = like.new_empty(0, device="cpu").numpy().dtype

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
+from ...options.libraries import needs
 from .colouring import first_fit
+
+with needs("scipy", "a sparse Jacobian"):
+    from scipy import sparse
 
 Product = Callable[[np.ndarray], np.ndarray]
 """From one vector, `(n,)`, to the products of every matrix of a batch with it, `(batch, n)`."""

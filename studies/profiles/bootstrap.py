@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
+from ...options.libraries import needs
 from .steps import Array
+
+with needs("scipy", "an interval in a report"):
+    from scipy.special import ndtr, ndtri
 
 Statistic = Callable[[Array], Array]
 

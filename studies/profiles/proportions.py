@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
+from ...options.libraries import needs
+
+with needs("scipy", "an interval in a report"):
+    from scipy.special import ndtri
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:

@@ -79,6 +79,28 @@ def test_a_study_compared_with_itself_differs_in_nothing(folder: Path) -> None:
     assert "small" in result.output
 
 
+def test_status_in_a_narrow_terminal_cuts_no_name(tmp_path: Path) -> None:
+    name = "a-study-whose-name-is-wider-than-the-terminal"
+    (tmp_path / "one.yaml").write_text(
+        f"{{name: {name}, problems: [boggs], solvers: [newton]}}", encoding="utf-8"
+    )
+    store = str(tmp_path / "store")
+    assert call("run", tmp_path / "one.yaml", "--store", store).exit_code == 0
+    narrow = CliRunner().invoke(app, ["study", "status", "--store", store], env={"COLUMNS": "40"})
+    assert narrow.exit_code == 0
+    assert narrow.output.splitlines() == [name, "  1 cells, 0 left: 1 solved"]
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_shipped_studies_are_listed_with_their_minutes_at_any_width(columns: int) -> None:
+    listed = CliRunner().invoke(app, ["study", "list"], env={"COLUMNS": str(columns)}).output
+    for name in studies.shipped():
+        minutes = studies.load(name)[0].minutes
+        assert minutes is not None
+        (line,) = [line for line in listed.splitlines() if line.startswith(f" {name} ")]
+        assert line.split()[2] == f"{minutes:g}"
+
+
 def test_what_can_be_named_is_listed() -> None:
     assert "classical" in call("list").output
     assert "powell-singular" in call("list", "--problems").output.splitlines()
