@@ -16,6 +16,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+_CODE = typer.Option(
+    "--code",
+    help="Run this file or module first, which registers the run's own model or data; repeat.",
+)
 app.add_typer(study, name="study")
 
 
@@ -153,6 +157,7 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw it, as PNG, SVG or PDF.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    code: Annotated[list[str] | None, _CODE] = None,
 ) -> None:
     """Evaluate a trained model: perplexity against tolerance and against the limit on iterations.
 
@@ -163,7 +168,7 @@ def evaluate(
     raise typer.Exit(
         show(
             run, part, tolerances, limits, keep=keep, batch=batch, changes=changes or [], csv=csv,
-            figure=figure, device=device,
+            figure=figure, device=device, code=code or [],
         )
     )  # fmt: skip
 

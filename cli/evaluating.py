@@ -40,13 +40,16 @@ def show(
     csv: Path | None,
     figure: Path | None,
     device: str,
+    code: Sequence[str] = (),
 ) -> None:
     """Evaluate and print one table."""
-    from ..models import Equilibrium, Stacked, training
+    from ..models import Equilibrium, Stacked, import_code, training
     from ..models.training.checkpoints import check_same_data
 
     if part not in ("train", "valid", "test"):
         raise training.ConfigurationError(f"--part must be train, valid or test, got {part!r}")
+    for source in code:
+        import_code(source)
     file = _checkpoint(run)
     restored = training.restore(file)
     settings = training.changed(restored.configuration, changes)

@@ -30,6 +30,7 @@ from ..data import (
 )
 from ..data.copy_memory import SYMBOLS
 from ..data.corpus import LEVELS, Level
+from ..registry import register_data
 
 _PIECE = 2**20
 Part = Literal["train", "valid", "test"]
@@ -174,6 +175,7 @@ class Data(Options, ABC):
         """
 
 
+@register_data
 @dataclass(frozen=True)
 class TextFolder(Data):
     """A folder of `train`, `valid` and `test` text files; see `read_corpus`.
@@ -198,6 +200,7 @@ class TextFolder(Data):
         return _Text(read_corpus(self.folder, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class HuggingFace(Data):
     """A corpus of the hub; see `from_hub`.
@@ -221,6 +224,7 @@ class HuggingFace(Data):
         return _Text(from_hub(self.corpus, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class StandardLibrary(Data):
     """The source of Python's standard library; see `standard_library`.
@@ -245,6 +249,7 @@ class StandardLibrary(Data):
         return _Text(standard_library(self.characters, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class CopyMemoryTask(Data):
     """The copy memory task; see `CopyMemory`.
@@ -281,6 +286,7 @@ class CopyMemoryTask(Data):
         return _Copying(self, batch, seed)
 
 
+@register_data
 @dataclass(frozen=True)
 class PermutationTask(Data):
     """Tracking a product of permutations; see `PermutationTracking`.
@@ -300,9 +306,6 @@ class PermutationTask(Data):
 
     def open(self, batch: int, length: int, seed: int) -> Batches:
         return _Tracking(PermutationTracking(self.size), batch, length, seed)
-
-
-AnyData = TextFolder | HuggingFace | StandardLibrary | CopyMemoryTask | PermutationTask
 
 
 def _digest(*parts: Any) -> str:
