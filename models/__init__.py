@@ -9,6 +9,7 @@ from .model_options import ModelOptions
 from .output import Output, Piece
 from .recurrent import EquilibriumRNN, RecurrentOptions
 from .registry import register_data, register_model
+from .sampling import Sampling
 from .sequence_model import SequenceModel
 from .stability import jacobian_penalty, residual_penalty, spectral_radius
 from .transformer import DEQTransformer, Transformer, TransformerOptions
@@ -31,6 +32,7 @@ __all__ = [
     "Piece",
     "PlainVocabulary",
     "RecurrentOptions",
+    "Sampling",
     "SequenceModel",
     "Stacked",
     "Transformer",
