@@ -77,6 +77,11 @@ def resolved(name: str, known: dict[str, type], *, run: bool) -> str:
     )
 
 
+def source_of(kind: type) -> str | None:
+    """The source that was imported for a registered class; `None` for one that was not named so."""
+    return _SOURCES.get(kind)
+
+
 def full_name(kind: type, name: str) -> str:
     """The name of a registered class with the source that was imported for it."""
     return f"{_SOURCES[kind]}:{kind.__name__.removesuffix('Options')}" if kind in _SOURCES else name

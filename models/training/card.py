@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
+from ..code import source_of
 from .checkpoints import Restored
 from .configuration import as_text
 from .evaluating import Evaluation
@@ -50,11 +52,9 @@ def card(restored: Restored, measured: Mapping[str, Evaluation]) -> str:
     """
     text, symbols = as_text(restored.configuration), restored.symbols
     named = type(restored.configuration.model).__name__.removesuffix("Options")
-    own = next(
-        (line for line in text.splitlines() if line.startswith("  name: ") and ":" in line[8:]), ""
-    )
-    source = own[8:].strip("'\" ").rpartition(":")[0]
-    code = f" --code {source}" if source else ""
+    chosen = (restored.configuration.model, restored.configuration.data)
+    sources = sorted({source for one in chosen if (source := source_of(type(one)))})
+    code = "".join(f" --code {shlex.quote(source)}" for source in sources)
     return _TEXT.format(
         title=restored.configuration.title,
         description=restored.configuration.description.strip() or "A sequence model.",
@@ -69,7 +69,9 @@ def card(restored: Restored, measured: Mapping[str, Evaluation]) -> str:
         measured=_table(measured),
         generate=f'implicitly generate FOLDER --prompt "…"{code}\n' if symbols else "",
         code=code,
-        needs=f"\nImport `{source}` first, which registers the model.\n" if source else "",
+        needs="".join(
+            f"\nImport `{source}` first: its model or data is of it.\n" for source in sources
+        ),
         configuration=text,
     )
 

@@ -28,6 +28,7 @@ from implicitly.models.training import (
     save_pretrained,
 )
 from implicitly.models.training.configuration import as_text
+from implicitly.models.training.data import seed_of
 from implicitly.models.training.generating import prompt_codes
 from typer.testing import CliRunner
 
@@ -82,19 +83,25 @@ def test_the_same_seed_has_the_same_text(trained, tmp_path):
 
 
 def test_a_prompt_longer_than_a_segment_is_read_in_pieces(trained):
-    restored = restore(latest(trained))
-    codes = restored.symbols.encode("import os, sys, re, json\n").unsqueeze(0)
+    found = restore(latest(trained))
+    noise = torch.Generator().manual_seed(0)
+    # Larger weights, so that the text depends on what was remembered.
+    weights = {
+        name: value + torch.randn(value.shape, generator=noise)
+        for name, value in found.weights.items()
+    }
+    restored = found._replace(weights=weights)
+    prompt = "import os, sys, re, json\n"
+    codes = restored.symbols.encode(prompt).unsqueeze(0)
     model = restored.model().eval()
-    with torch.no_grad():
-        memory = model(codes[:, :16], keep=16).memory
-        memory = model(codes[:, 16:24], memory, keep=16).memory
-        scores, _ = model.log_probabilities(codes[:, 24:], memory, keep=16)
-    from implicitly.models import Sampling
-
-    first = "".join(
-        generate_text(restored, "import os, sys, re, json\n", length=1, sampling=Sampling(0))
-    )
-    assert first == restored.symbols.symbols[int(scores[0, -1].argmax())]
+    memory = None
+    for start in (0, 8, 16):
+        with torch.no_grad():
+            memory = model(codes[:, start : start + 8], memory, keep=16).memory
+    generator = torch.Generator().manual_seed(seed_of(3))
+    wanted = model.generate(codes[:, 24:], 20, memory, generator=generator, keep=16)
+    written = "".join(generate_text(restored, prompt, length=20, seed=3))
+    assert written == restored.symbols.decode(wanted[0].tolist())
 
 
 def test_words_are_parted_as_in_the_whole_text():
