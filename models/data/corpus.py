@@ -117,8 +117,19 @@ class Corpus:
     name: str = ""
 
     @staticmethod
-    def of_texts(texts: dict[str, str], level: Level = "character", name: str = "") -> Corpus:
-        """A corpus from the text of its parts, with the vocabulary of the training part.
+    def of_texts(
+        texts: dict[str, str],
+        level: Level = "character",
+        name: str = "",
+        vocabulary: Vocabulary | None = None,
+    ) -> Corpus:
+        """A corpus from the text of its parts.
+
+        Args:
+            texts: Text of `train`, `valid` and `test`.
+            level: `"character"` or `"word"`.
+            name: Source of the text.
+            vocabulary: The symbols; `None` for those of the training part.
 
         Raises:
             CorpusError: A part is missing or empty.
@@ -133,7 +144,8 @@ class Corpus:
                 raise CorpusError(
                     f"the {part} part of the corpus {name or 'given'} is missing or empty"
                 )
-        vocabulary = _vocabulary(Counter(split(texts["train"], level)), level)
+        if vocabulary is None:
+            vocabulary = _vocabulary(Counter(split(texts["train"], level)), level)
         train, valid, test = (vocabulary.encode(texts[part]) for part in PARTS)
         return Corpus(train, valid, test, vocabulary, name)
 
