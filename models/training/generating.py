@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 
@@ -9,6 +10,7 @@ import torch
 
 from ...options.options import check_integer
 from ..data import Vocabulary
+from ..data.corpus import UNKNOWN, split
 from ..memory import Memory
 from ..sampling import Sampling
 from ..sequence_model import SequenceModel
@@ -90,7 +92,7 @@ def _generated(
 
 
 def prompt_codes(symbols: Vocabulary, prompt: str) -> torch.Tensor:
-    """Codes of a prompt; one of words goes on in its last line.
+    """Codes of a prompt; one of words goes on in its last line. Symbols that are read as `<unk>` warn.
 
     Raises:
         CorpusError: A symbol is unknown, and there is no `<unk>`.
@@ -101,6 +103,13 @@ def prompt_codes(symbols: Vocabulary, prompt: str) -> torch.Tensor:
         [0, 0]
     """
     codes = symbols.encode(prompt)
+    known = {*symbols.symbols}
+    strange = sorted({symbol for symbol in split(prompt, symbols.level) if symbol not in known})
+    if strange:
+        warnings.warn(
+            f"the vocabulary has no {', '.join(map(repr, strange))}, read as {UNKNOWN}",
+            stacklevel=3,
+        )
     if symbols.level == "word" and not prompt.endswith("\n"):
         codes = codes[:-1]
     if not len(codes):

@@ -114,6 +114,12 @@ def test_words_are_parted_as_in_the_whole_text():
         prompt_codes(symbols, "a")
 
 
+def test_symbols_of_a_prompt_that_are_unknown_warn():
+    symbols = Vocabulary(("a", "<unk>"), "character")
+    with pytest.warns(UserWarning, match=r"no 'é', 'ü', read as <unk>"):
+        assert prompt_codes(symbols, "aüéü").tolist() == [0, 1, 1, 1]
+
+
 def test_a_model_without_symbols_generates_no_text(tmp_path):
     run(tmp_path, COPY)
     with pytest.raises(CheckpointError, match="no symbols"):
