@@ -19,6 +19,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+_MODEL = typer.Argument(help="Give the folder of a run or of an exported model, or a checkpoint.")
+_CODE = typer.Option(
+    "--code",
+    help="Run this file or module first, which registers the run's own model or data; repeat.",
+)
 app.add_typer(study, name="study")
 
 
@@ -136,6 +141,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")
     ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--from", help="Begin with the weights of this run, checkpoint or model."),
+    ] = None,
     accelerator: Annotated[
         str, typer.Option(help="Train on cpu, gpu, or on what auto finds.")
     ] = "auto",
@@ -152,15 +161,15 @@ def train(
 
     raise typer.Exit(
         run(
-            configuration, changes or [], output, resume=resume, accelerator=accelerator,
-            devices=devices, nodes=nodes, strategy=strategy,
+            configuration, changes or [], output, resume=resume, weights=weights,
+            accelerator=accelerator, devices=devices, nodes=nodes, strategy=strategy,
         )
     )  # fmt: skip
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Give the folder of a run, or a checkpoint.")],
+    run: Annotated[Path, _MODEL],
     part: Annotated[str, typer.Option(help="Evaluate on valid, test or train.")] = "test",
     tolerances: Annotated[
         list[float] | None,
@@ -192,6 +201,7 @@ def evaluate(
         Path | None, typer.Option(help="Draw the table to this file, as PNG, SVG or PDF.")
     ] = None,
     device: Annotated[str, typer.Option(help="Evaluate on cpu or cuda.")] = "cpu",
+    code: Annotated[list[str] | None, _CODE] = None,
 ) -> None:
     """Evaluate a trained model: perplexity against tolerance and against the limit on iterations.
 
@@ -202,9 +212,56 @@ def evaluate(
     raise typer.Exit(
         show(
             run, part, tolerances, limits, keep=keep, batch=batch, changes=changes or [], csv=csv,
-            figure=figure, device=device,
+            figure=figure, device=device, code=code or [],
         )
     )  # fmt: skip
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, _MODEL],
+    prompt: Annotated[str, typer.Option(help="The text before.")] = "\n",
+    length: Annotated[int, typer.Option(help="Symbols to generate.", min=0)] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="Scores are divided by it; 0 for the most probable.", min=0)
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Choose from so many symbols.", min=1)] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Choose from the fewest symbols of at least this probability."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    code: Annotated[list[str] | None, _CODE] = None,
+) -> None:
+    """Generate text with a trained model.
+
+    The text appears as it is generated. The same seed gives the same text.
+    """
+    from .generating import write
+
+    raise typer.Exit(
+        write(
+            run, prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+            device=device, code=code or [],
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    run: Annotated[Path, _MODEL],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", file_okay=False)],
+    part: Annotated[str, typer.Option(help="Measure on valid, test or train; or none.")] = "valid",
+    code: Annotated[list[str] | None, _CODE] = None,
+) -> None:
+    """Write a trained model to a folder, to hand it on: weights, configuration, symbols and a card.
+
+    The card has the loss that is measured now, on the data of the run.
+    """
+    from .exporting import hand_on
+
+    raise typer.Exit(hand_on(run, folder, part, code=code or []))
 
 
 def main() -> None:

@@ -40,17 +40,19 @@ def show(
     csv: Path | None,
     figure: Path | None,
     device: str,
+    code: Sequence[str] = (),
 ) -> None:
     """Evaluate and print one table."""
-    from ..models import Equilibrium, Stacked, training
+    from ..models import Equilibrium, Stacked, import_code, training
     from ..models.training.checkpoints import check_same_data
 
     if part not in ("train", "valid", "test"):
         raise training.ConfigurationError(f"--part must be train, valid or test, got {part!r}")
-    file = _checkpoint(run)
-    restored = training.restore(file)
+    for source in code:
+        import_code(source)
+    file, restored = training.find_model(run)
     settings = training.changed(restored.configuration, changes)
-    data = settings.data.open(batch or settings.batch, settings.length, settings.seed)
+    data = restored.batches(settings, batch)
     check_same_data(file, restored, data, "symbols")
     model = restored.model().to(device)
     batches = list(data.held_out(part))
@@ -71,18 +73,6 @@ def show(
         _write(csv, rows)
     if figure is not None:
         _draw(figure, rows, part)
-
-
-def _checkpoint(run: Path) -> Path:
-    """The given checkpoint, or the best of a run, or else its latest."""
-    from ..models import training
-
-    if not run.is_dir():
-        return run
-    found = training.best(run) or training.latest(run)
-    if found is None:
-        raise training.CheckpointError(f"{str(run)!r} holds no checkpoint")
-    return found
 
 
 def _values(setting: str, value: float | None, found: Any) -> tuple[Any, ...]:

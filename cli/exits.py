@@ -51,6 +51,7 @@ def study_command(
 
 def _ends_of_models() -> Mapping[type[BaseException], End]:
     # Imported here because it is an extra.
+    from ..models.code import CodeError
     from ..models.data import CorpusError
     from ..models.training import (
         CheckpointError,
@@ -65,6 +66,7 @@ def _ends_of_models() -> Mapping[type[BaseException], End]:
         ConfigurationError: FAULT,
         StorageError: FAULT,
         CorpusError: FAULT,
+        CodeError: FAULT,
         OSError: FAULT,
         KeyboardInterrupt: INTERRUPTED,
     }

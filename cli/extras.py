@@ -7,7 +7,7 @@ from importlib.util import find_spec
 # Names under which the packages of pyproject.toml are imported.
 MODULES: dict[str, tuple[str, ...]] = {
     "figures": ("matplotlib",),
-    "models": ("lightning", "matplotlib", "yaml", "tensorboard"),
+    "models": ("lightning", "matplotlib", "yaml", "safetensors", "tensorboard"),
     "studies": (
         "joblib",
         "matplotlib",

@@ -20,6 +20,7 @@ def run(
     output: Path | None,
     *,
     resume: bool,
+    weights: Path | None,
     accelerator: str,
     devices: int,
     nodes: int,
@@ -34,7 +35,7 @@ def run(
     wanted = training.load(configuration, changes)
     folder = folder_of(wanted.title, Path("build/runs")) if output is None else output
     result = training.train(
-        wanted, folder, resume=resume, accelerator=accelerator, devices=devices, nodes=nodes,
+        wanted, folder, resume=resume, weights=weights, accelerator=accelerator, devices=devices, nodes=nodes,
         strategy=strategy, progress=True,
     )  # fmt: skip
     if result.module.global_rank:

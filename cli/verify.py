@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 import typer
 
+from ..files.importing import import_source
 from ..options.options import did_you_mean
 from ..verification import as_html, as_json, as_junit
 from ..verification import verify as verified
@@ -74,9 +72,8 @@ def _made(target: str) -> Request:
             f"expected package.module:factory or file.py:factory, got {target!r}"
         )
     sys.path.insert(0, os.getcwd())  # Like `python -m`.
-    is_file = source.endswith(".py") or "/" in source or os.sep in source
     try:
-        module = _of_file(Path(source).expanduser()) if is_file else import_module(source)
+        module = import_source(source)
     except Exception as error:  # The file is the user's, and may raise anything.
         raise typer.BadParameter(
             f"cannot import {source!r}: {type(error).__name__}: {error}"
@@ -98,17 +95,3 @@ def _made(target: str) -> Request:
         return Request.of(returned, target)
     except TypeError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _of_file(path: Path) -> ModuleType:
-    """The module in a file, which sees the modules beside it."""
-    if not path.is_file():
-        raise ImportError(f"there is no file {str(path)!r}; the name of a file ends in .py")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{str(path)!r} is no Python file")
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module  # Classes look their module up by its name.
-    spec.loader.exec_module(module)
-    return module

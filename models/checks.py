@@ -44,7 +44,11 @@ def check_equilibrium(model: str, general: str, depth: object) -> None:
 
 
 def check_tokens(name: str, tokens: object, vocabulary: int) -> Tensor:
-    """The tokens, after checking that they are `(batch, time)` integers from 0 to `vocabulary − 1`."""
+    """The tokens, after checking that they are `(batch, time)` integers from 0 to `vocabulary − 1`.
+
+    On an accelerator the range is checked there, without waiting for it: a token out of range ends the next
+    operation that waits with the error of an assertion on the device.
+    """
     if not isinstance(tokens, Tensor):
         raise TypeError(f"{name} must be a tensor of integers, got {type(tokens).__name__}")
     if tokens.dtype not in (torch.int64, torch.int32):
@@ -53,11 +57,20 @@ def check_tokens(name: str, tokens: object, vocabulary: int) -> Tensor:
         raise ValueError(
             f"{name} must be of shape (batch, time), neither of them 0, got {tuple(tokens.shape)}"
         )
-    if tokens.device.type != "meta":
-        least, most = (int(end) for end in torch.aminmax(tokens))
-        if least < 0 or most >= vocabulary:
-            raise ValueError(
-                f"{name} must lie between 0 and {vocabulary - 1}, for a vocabulary of {vocabulary}; got "
-                f"values from {least} to {most}"
-            )
+    _check_range(name, tokens, vocabulary)
     return tokens
+
+
+def _check_range(name: str, tokens: Tensor, vocabulary: int) -> None:
+    if tokens.device.type == "meta":
+        return
+    if tokens.device.type != "cpu":
+        within = ((tokens >= 0) & (tokens < vocabulary)).all()
+        torch._assert_async(within, f"{name} must lie between 0 and {vocabulary - 1}")
+        return
+    least, most = (int(end) for end in torch.aminmax(tokens))
+    if least < 0 or most >= vocabulary:
+        raise ValueError(
+            f"{name} must lie between 0 and {vocabulary - 1}, for a vocabulary of {vocabulary}; got "
+            f"values from {least} to {most}"
+        )

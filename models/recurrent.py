@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as affine
 
-from ..options.options import Options
 from .cell import Cell
 from .checks import check_kind_of_depth, check_sizes
 from .depth import Depth, by_scan
 from .memory import Memory
+from .model_options import ModelOptions
+from .registry import register_model
 from .sequence_model import SequenceModel
 from .vocabulary import PlainVocabulary
 
 
 @dataclass(frozen=True)
-class RecurrentOptions(Options):
+class RecurrentOptions(ModelOptions):
     """Options of an `EquilibriumRNN`.
 
     Attributes:
@@ -117,6 +118,7 @@ class GRUCell(Cell):
         return (1 - u) * n + u * before
 
 
+@register_model(RecurrentOptions)
 class EquilibriumRNN(SequenceModel):
     """A gated recurrent language model whose states of all times are one equation.
 

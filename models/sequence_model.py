@@ -7,7 +7,8 @@ in subsequences, or through a number of layers; the memory is the same in all ca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .checks import check_tokens
 from .depth import Depth, number_of_cells
 from .memory import Memory
 from .output import Output
+from .sampling import Sampling
 from .states import Given, find
 from .vocabulary import Vocabulary
 
@@ -144,7 +146,6 @@ class SequenceModel(nn.Module, ABC):
         output = self(tokens, memory, **options)
         return self.vocabulary.log_probabilities(output.hidden), output
 
-    @torch.no_grad()
     def generate(
         self,
         prompt: Tensor,
@@ -152,42 +153,59 @@ class SequenceModel(nn.Module, ABC):
         memory: Memory | None = None,
         *,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         generator: torch.Generator | None = None,
+        keep: int | None = None,
     ) -> Tensor:
         """Generate tokens after a prompt one by one; each solve starts from the last equilibrium.
 
-        Dropout is off. The memory is as long as the positions or the context allow.
+        Dropout is off. The same seed of the generator gives the same tokens.
 
         Args:
             prompt: `(batch, time)`.
             steps: Number of tokens to generate.
             memory: Memory of the text before the prompt.
-            temperature: Scores are divided by it; 0 takes the most probable token.
+            temperature: See `Sampling`, as for `top_k` and `top_p`.
+            top_k: Number of tokens to choose from.
+            top_p: Least probability of the tokens to choose from.
             generator: Random generator for the tokens.
+            keep: Positions to remember; `None` for as many as the positions or the context allow.
 
         Returns:
             The new tokens, `(batch, steps)`.
 
         Raises:
-            ValueError: `steps` or `temperature` is out of range; else see `forward`.
+            ValueError: `steps`, or an option of the sampling, is out of range; else see `forward`.
         """
         check_integer("steps", steps, 1)
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature must be a finite number ≥ 0, got {temperature!r}")
-        was_training, tokens, start = self.training, prompt, None
-        self.eval()
-        try:
-            chosen = []
-            for _ in range(steps):
-                scores, output = self.log_probabilities(
-                    tokens, memory, start=start, keep=self.most_kept
-                )
-                tokens = _choose(scores[:, -1], temperature, generator)
-                chosen.append(tokens)
-                memory, start = output.memory.last(self.most_kept), output.states[:, -1:]
-        finally:
-            self.train(was_training)
-        return torch.cat(chosen, dim=1)
+        sampling = Sampling(temperature, top_k, top_p)
+        return torch.cat(
+            [*islice(self.stream(prompt, memory, sampling, generator, keep), steps)], dim=1
+        )
+
+    def stream(
+        self,
+        prompt: Tensor,
+        memory: Memory | None = None,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        keep: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Tokens after a prompt, `(batch, 1)` each, without end; see `generate`."""
+        sampling, tokens, start = sampling or Sampling(), prompt, None
+        kept = self.most_kept if keep is None else keep
+        while True:
+            was_training = self.training
+            self.eval()
+            try:
+                with torch.no_grad():
+                    scores, output = self.log_probabilities(tokens, memory, start=start, keep=kept)
+            finally:
+                self.train(was_training)
+            tokens = sampling.choose(scores[:, -1], generator)
+            yield tokens
+            memory, start = output.memory.last(kept), output.states[:, -1:]
 
     # --- Parts of a forward pass -----------------------------------------------------------------
 
@@ -232,10 +250,3 @@ class SequenceModel(nn.Module, ABC):
         self.check_length(memory.inputs.shape[1], length)
         # Detached, since a graph in the memory would grow from pass to pass.
         return memory.detach()
-
-
-def _choose(scores: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    if temperature == 0:
-        return scores.argmax(dim=-1, keepdim=True)
-    probabilities = (scores.float() / temperature).softmax(dim=-1)
-    return torch.multinomial(probabilities, 1, generator=generator)

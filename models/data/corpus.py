@@ -117,8 +117,19 @@ class Corpus:
     name: str = ""
 
     @staticmethod
-    def of_texts(texts: dict[str, str], level: Level = "character", name: str = "") -> Corpus:
-        """A corpus from the text of its parts, with the vocabulary of the training part.
+    def of_texts(
+        texts: dict[str, str],
+        level: Level = "character",
+        name: str = "",
+        vocabulary: Vocabulary | None = None,
+    ) -> Corpus:
+        """A corpus from the text of its parts.
+
+        Args:
+            texts: Text of `train`, `valid` and `test`.
+            level: `"character"` or `"word"`.
+            name: Source of the text.
+            vocabulary: The symbols; `None` for those of the training part.
 
         Raises:
             CorpusError: A part is missing or empty.
@@ -133,9 +144,36 @@ class Corpus:
                 raise CorpusError(
                     f"the {part} part of the corpus {name or 'given'} is missing or empty"
                 )
-        vocabulary = _vocabulary(Counter(split(texts["train"], level)), level)
+        if vocabulary is None:
+            vocabulary = _vocabulary(Counter(split(texts["train"], level)), level)
         train, valid, test = (vocabulary.encode(texts[part]) for part in PARTS)
         return Corpus(train, valid, test, vocabulary, name)
+
+    def recoded(self, symbols: Vocabulary) -> Corpus:
+        """The same text in the codes of other symbols; those that are not among them become `<unk>`.
+
+        Raises:
+            CorpusError: The level is another, or a symbol is unknown and there is no `<unk>`.
+
+        Examples:
+            >>> corpus = Corpus.of_texts({"train": "abc", "valid": "ab", "test": "cx"})
+            >>> corpus.recoded(Vocabulary(("c", "<unk>"), "character")).train.tolist()
+            [1, 1, 0]
+        """
+        if symbols.level != self.vocabulary.level:
+            raise CorpusError(
+                f"the level of the symbols must be that of the text, {self.vocabulary.level!r}, got "
+                f"{symbols.level!r}"
+            )
+        codes = {symbol: code for code, symbol in enumerate(symbols.symbols)}
+        unknown = codes.get(UNKNOWN, -1)
+        table = torch.tensor([codes.get(symbol, unknown) for symbol in self.vocabulary.symbols])
+        train, valid, test = (table[part.long()] for part in (self.train, self.valid, self.test))
+        if any(bool((part < 0).any()) for part in (train, valid, test)):
+            raise CorpusError(
+                f"the text has symbols that are not among the given, without {UNKNOWN}"
+            )
+        return Corpus(train, valid, test, symbols, self.name)
 
 
 def _vocabulary(counts: Counter[str], level: Level) -> Vocabulary:

@@ -5,9 +5,21 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from .corpus import Corpus, Level
+from .corpus import UNKNOWN, Corpus, Level, Vocabulary
 from .errors import CorpusError
 
+CHARACTERS = Vocabulary(
+    (
+        *" etsrniao\nldfcpmu_h.,)(\"=b'g:yw-#xvEkTN0IS1AROP[]CF2L*",
+        *"DMj3\\U+q>/4z%B56H<WG8V}{97YX!K|`;?@QZJ&^$~\t",
+        UNKNOWN,
+    ),
+    "character",
+)
+"""All printable characters of ASCII, the most frequent of the standard library first.
+
+The text differs between versions of Python; that of one and the codes of a model from another agree.
+"""
 _SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
 
 
@@ -15,6 +27,8 @@ def standard_library(
     characters: int = 1_000_000, level: Level = "character", folder: Path | None = None
 ) -> Corpus:
     """Corpus of standard library modules in the order of their names, cut into three parts between modules.
+
+    Characters have the codes of `CHARACTERS` under every version of Python; other characters are `<unk>`.
 
     Args:
         characters: Approximate number of characters to read.
@@ -44,7 +58,8 @@ def standard_library(
         end = min(end, len(files) - (len(_SHARES) - len(texts) - 1))
         texts[part] = "".join(_start_of(file, each) for file in files[start:end])
         start = end
-    return Corpus.of_texts(texts, level, "the standard library")
+    symbols = CHARACTERS if level == "character" else None
+    return Corpus.of_texts(texts, level, "the standard library", symbols)
 
 
 def _start_of(file: Path, characters: int) -> str:

@@ -22,6 +22,7 @@ from .data import (
     Batch,
     Batches,
     CopyMemoryTask,
+    Data,
     HuggingFace,
     PermutationTask,
     StandardLibrary,
@@ -29,7 +30,9 @@ from .data import (
 )
 from .errors import CheckpointError, ConfigurationError, StorageError, TrainingDivergedError
 from .evaluating import Evaluation, evaluate, sweep
+from .generating import generate_text
 from .optimisation import SGD, Adam, Constant, Cosine, Milestones
+from .pretrained import find_model, from_pretrained, save_pretrained
 from .records import records
 from .running import Result, train
 
@@ -43,6 +46,7 @@ __all__ = [
     "Constant",
     "CopyMemoryTask",
     "Cosine",
+    "Data",
     "Evaluation",
     "HuggingFace",
     "JacobianSettings",
@@ -60,11 +64,15 @@ __all__ = [
     "best",
     "changed",
     "evaluate",
+    "find_model",
+    "from_pretrained",
+    "generate_text",
     "latest",
     "load",
     "named",
     "records",
     "restore",
+    "save_pretrained",
     "sweep",
     "train",
 ]

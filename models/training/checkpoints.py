@@ -12,6 +12,7 @@ import torch
 
 from ...files.whole import PART
 from ...options.options import is_integer
+from ..data import Vocabulary
 from ..sequence_model import SequenceModel
 from .configuration import TrainingConfiguration, as_text, from_text
 from .data import Batches
@@ -36,6 +37,8 @@ class Restored(NamedTuple):
         step: Number of steps.
         weights: Weights of the model.
         digests: Digests of its data; see `Batches`.
+        symbols: Symbols of its text; `None` if it is no text, or in checkpoints of earlier versions.
+        recoded: True if these are the symbols of the weights that it began with, and not of its own text.
     """
 
     configuration: TrainingConfiguration
@@ -43,6 +46,23 @@ class Restored(NamedTuple):
     step: int
     weights: dict[str, torch.Tensor]
     digests: Mapping[str, str] = MappingProxyType({})
+    symbols: Vocabulary | None = None
+    recoded: bool = False
+
+    def batches(self, configuration: TrainingConfiguration, batch: int | None = None) -> Batches:
+        """The batches of a configuration, in the codes of these weights.
+
+        Args:
+            configuration: Configuration with the data.
+            batch: Number of sequences; `None` for that of the configuration.
+
+        Raises:
+            CorpusError: Text is missing or empty.
+        """
+        opened = configuration.data.open(
+            batch or configuration.batch, configuration.length, configuration.seed
+        )
+        return opened.recoded(self.symbols) if self.recoded and self.symbols else opened
 
     def model(self) -> SequenceModel:
         """The model with its weights.
@@ -151,7 +171,25 @@ def restore(file: str | Path) -> Restored:
         int(step),
         weights,
         digests if isinstance(digests, dict) else {},
+        symbols_of(record.get("symbols"), record.get("level"), str(file)),
+        record.get("recoded") is True,
     )
+
+
+def symbols_of(symbols: Any, level: Any, called: str) -> Vocabulary | None:
+    """The symbols in a record; `None` if it has none.
+
+    Raises:
+        CheckpointError: They are no symbols.
+    """
+    if symbols is None:
+        return None
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise CheckpointError(f"{called!r} has symbols that cannot be read")
+    try:
+        return Vocabulary(tuple(symbols), level)
+    except ValueError as error:
+        raise CheckpointError(f"{called!r} has symbols that cannot be read: {error}") from error
 
 
 def check_same_run(file: Path, there: Restored, wanted: TrainingConfiguration) -> None:

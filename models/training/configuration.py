@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
 from ...options.options import Options, did_you_mean, is_integer, is_number, is_positive, one_of
 from ...options.yaml_text import read_yaml
 from ..checks import check_sizes
+from ..code import CodeError, full_name, resolved
 from ..depth import Equilibrium, Stacked
-from ..recurrent import EquilibriumRNN, RecurrentOptions
+from ..model_options import ModelOptions
+from ..registry import DATA, MODELS, check_registered, make_model, name_of
 from ..sequence_model import SequenceModel
-from ..transformer import Transformer, TransformerOptions
-from ..trellisnet import TrellisNet, TrellisNetOptions
-from .data import AnyData
+from .data import Data
 from .errors import ConfigurationError
 from .fields import as_fields, build
 from .optimisation import Adam, AnyOptimiser, AnySchedule, Constant
@@ -125,12 +125,8 @@ class RandomLimits(Options):
             raise ValueError(f"most must be an integer ≥ least={self.least}, got {self.most!r}")
 
 
-AnyModel = TransformerOptions | TrellisNetOptions | RecurrentOptions
-_MODELS: dict[type, Callable[[Any], SequenceModel]] = {
-    TransformerOptions: Transformer,
-    TrellisNetOptions: TrellisNet,
-    RecurrentOptions: EquilibriumRNN,
-}
+_OPEN = {"model": MODELS, "data": DATA}
+"""Fields whose classes are registered, with those that there are."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,8 @@ class TrainingConfiguration(Options):
 
     Attributes:
         title: Name of the run.
-        model: Sizes and depth; the vocabulary is that of the data.
-        data: Source of the batches.
+        model: Options of a registered model; the vocabulary is that of the data.
+        data: Source of the batches, of a registered class.
         description: Purpose of the run.
         seed: Seed of weights, data and dropout.
         batch: Sequences of one micro-batch, of all processes together.
@@ -162,6 +158,7 @@ class TrainingConfiguration(Options):
 
     Raises:
         ValueError: A number is out of range.
+        TypeError: The model or the data are of no registered class.
 
     Examples:
         >>> from implicitly.models import TransformerOptions
@@ -172,8 +169,8 @@ class TrainingConfiguration(Options):
     """
 
     title: str
-    model: AnyModel
-    data: AnyData
+    model: ModelOptions
+    data: Data
     description: str = ""
     seed: int = 0
     batch: int = 16
@@ -205,10 +202,11 @@ class TrainingConfiguration(Options):
             if not (is_positive(value) or (name == "clip" and value is None)):
                 raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
         one_of("precision", self.precision, PRECISIONS)
+        check_registered(self.model, self.data)
         self._check_depth()
 
     def _check_depth(self) -> None:
-        depth = self.model.states if isinstance(self.model, RecurrentOptions) else self.model.depth
+        depth = self.model.states
         if self.shallow.steps and isinstance(depth, Stacked):
             raise ValueError("shallow is for cells that share weights, not for stacked layers")
         for name, given in (
@@ -226,10 +224,10 @@ class TrainingConfiguration(Options):
             ConfigurationError: Sizes do not fit the vocabulary.
         """
         try:
-            options = replace(self.model, vocabulary=vocabulary)
+            options: Any = replace(cast(Any, self.model), vocabulary=vocabulary)
         except ValueError as error:
             raise ConfigurationError(f"model: {error}") from error
-        return _MODELS[type(options)](options)
+        return make_model(options)
 
 
 def named() -> list[str]:
@@ -244,6 +242,8 @@ def named() -> list[str]:
 
 def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConfiguration:
     """Load a configuration from a YAML file, or one that comes with the package by its name.
+
+    A model or data named `file.py:Name` or `package.module:Name` is imported, which runs that module.
 
     Args:
         configuration: A path that ends in `.yaml`, or a name.
@@ -273,13 +273,23 @@ def load(configuration: str | Path, changes: Sequence[str] = ()) -> TrainingConf
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
-    return from_text(text, str(configuration), changes)
+    return from_text(text, str(configuration), changes, run_code=True)
 
 
 def from_text(
-    text: str, called: str = "the configuration", changes: Sequence[str] = ()
+    text: str,
+    called: str = "the configuration",
+    changes: Sequence[str] = (),
+    *,
+    run_code: bool = False,
 ) -> TrainingConfiguration:
     """A configuration from YAML; see `load`.
+
+    Args:
+        text: Its fields.
+        called: Its name in messages.
+        changes: See `load`.
+        run_code: True if modules of models and data that it names may be imported; else they must have been.
 
     Examples:
         >>> from_text(as_text(load("copy-memory"))) == load("copy-memory")
@@ -290,8 +300,13 @@ def from_text(
         raise ConfigurationError(f"{called} must hold fields such as title, model and data")
     for change in changes:
         _change(fields, change)
+    for name in _OPEN:
+        if name in fields:
+            fields[name] = _with_registered_name(name, fields[name], run_code)
     model = fields.pop("model", None)
-    options = None if model is None else build(AnyModel, model, "model", vocabulary=_ANY_VOCABULARY)
+    options = (
+        None if model is None else build(ModelOptions, model, "model", vocabulary=_ANY_VOCABULARY)
+    )
     if model is None and not set(fields) - set(TrainingConfiguration.__dataclass_fields__):
         raise ConfigurationError(f"{called}: model must be given")
     made: TrainingConfiguration = build(
@@ -313,8 +328,10 @@ def changed(configuration: TrainingConfiguration, changes: Sequence[str]) -> Tra
 def as_text(configuration: TrainingConfiguration) -> str:
     """A configuration in YAML, without fields that have their defaults."""
     fields = as_fields(configuration)
-    fields["model"] = {"name": fields["model"]["name"], **fields["model"]}
     del fields["model"]["vocabulary"]
+    for name in _OPEN:
+        kind = type(getattr(configuration, name))
+        fields[name] = {**fields[name], "name": full_name(kind, name_of(kind))}
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
 
@@ -324,6 +341,18 @@ def _yaml(text: str, called: str) -> Any:
         return read_yaml(text)
     except ValueError as error:
         raise ConfigurationError(f"{called} is no YAML: {error}") from error
+
+
+def _with_registered_name(field: str, given: Any, run_code: bool) -> Any:
+    """The content of a field with the registered name in place of `source:Name`."""
+    called = given.get("name") if isinstance(given, Mapping) else given
+    if not isinstance(called, str):
+        return given
+    try:
+        name = resolved(called, _OPEN[field], run=run_code)
+    except CodeError as error:
+        raise ConfigurationError(f"{field}: {error}") from error
+    return {**given, "name": name} if isinstance(given, Mapping) else name
 
 
 def _change(fields: dict[str, Any], change: str) -> None:

@@ -22,14 +22,18 @@ from ..checks import check_sizes
 from ..data import (
     CopyMemory,
     Corpus,
+    CorpusError,
     PermutationTracking,
     Segments,
+    Vocabulary,
     from_hub,
     read_corpus,
     standard_library,
 )
 from ..data.copy_memory import SYMBOLS
 from ..data.corpus import LEVELS, Level
+from ..registry import register_data
+from .errors import ConfigurationError
 
 _PIECE = 2**20
 Part = Literal["train", "valid", "test"]
@@ -72,9 +76,11 @@ class Batches(ABC):
         vocabulary: Number of tokens.
         digests: Digests of the data that do not follow from a configuration: of the symbols of a text, and
             of its training part.
+        symbols: The symbols of a text; `None` for data that is no text.
     """
 
     vocabulary: int
+    symbols: Vocabulary | None = None
     digests: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
@@ -85,12 +91,23 @@ class Batches(ABC):
     def held_out(self, part: Part) -> Iterator[Batch]:
         """All batches of `"valid"` or `"test"`, or of `"train"` once."""
 
+    def recoded(self, symbols: Vocabulary) -> Batches:
+        """The same batches in the codes of other symbols.
+
+        Raises:
+            ConfigurationError: It is no text, or of other symbols that cannot be replaced.
+        """
+        raise ConfigurationError(
+            "the data is no text, so its symbols cannot be those of other weights"
+        )
+
 
 class _Text(Batches):
     """Batches of a corpus: consecutive segments, so that memory passes on."""
 
     def __init__(self, corpus: Corpus, batch: int, length: int) -> None:
-        self.vocabulary = len(corpus.vocabulary)
+        self.vocabulary, self.symbols = len(corpus.vocabulary), corpus.vocabulary
+        self._corpus, self._sizes = corpus, (batch, length)
         self.digests = {
             "symbols": _digest(repr(corpus.vocabulary.symbols).encode()),
             "training": _digest(*(part.int().numpy() for part in corpus.train.split(_PIECE))),
@@ -100,6 +117,12 @@ class _Text(Batches):
             "valid": Segments(corpus.valid, batch, length),
             "test": Segments(corpus.test, batch, length),
         }
+
+    def recoded(self, symbols: Vocabulary) -> Batches:
+        try:
+            return _Text(self._corpus.recoded(symbols), *self._sizes)
+        except CorpusError as error:
+            raise ConfigurationError(f"data: {error}") from error
 
     def training(self, number: int) -> Batch:
         segments = self._parts["train"]
@@ -174,6 +197,7 @@ class Data(Options, ABC):
         """
 
 
+@register_data
 @dataclass(frozen=True)
 class TextFolder(Data):
     """A folder of `train`, `valid` and `test` text files; see `read_corpus`.
@@ -198,6 +222,7 @@ class TextFolder(Data):
         return _Text(read_corpus(self.folder, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class HuggingFace(Data):
     """A corpus of the hub; see `from_hub`.
@@ -221,6 +246,7 @@ class HuggingFace(Data):
         return _Text(from_hub(self.corpus, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class StandardLibrary(Data):
     """The source of Python's standard library; see `standard_library`.
@@ -245,6 +271,7 @@ class StandardLibrary(Data):
         return _Text(standard_library(self.characters, self.level), batch, length)
 
 
+@register_data
 @dataclass(frozen=True)
 class CopyMemoryTask(Data):
     """The copy memory task; see `CopyMemory`.
@@ -281,6 +308,7 @@ class CopyMemoryTask(Data):
         return _Copying(self, batch, seed)
 
 
+@register_data
 @dataclass(frozen=True)
 class PermutationTask(Data):
     """Tracking a product of permutations; see `PermutationTracking`.
@@ -300,9 +328,6 @@ class PermutationTask(Data):
 
     def open(self, batch: int, length: int, seed: int) -> Batches:
         return _Tracking(PermutationTracking(self.size), batch, length, seed)
-
-
-AnyData = TextFolder | HuggingFace | StandardLibrary | CopyMemoryTask | PermutationTask
 
 
 def _digest(*parts: Any) -> str:

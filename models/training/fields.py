@@ -13,28 +13,21 @@ from typing import Any
 from ... import solvers
 from ...implicit import gradients
 from ...implicit.gradients import Gradient
-from ...options.naming import kebab, public_kinds
+from ...options.naming import public_kinds
 from ...options.options import did_you_mean
 from ...options.text import alternatives, changed, fields_of, made, takes
+from ..model_options import ModelOptions
+from ..registry import DATA, MODELS, name_of
+from .data import Data
 from .errors import ConfigurationError
 
-_SUFFIX = "-options"
 _FAMILIES: dict[type, dict[str, type]] = {
     solvers.Solver: public_kinds(solvers, solvers.Solver),
     solvers.Globalisation: public_kinds(solvers, solvers.Globalisation),
     Gradient: public_kinds(gradients, Gradient),
+    ModelOptions: MODELS,
+    Data: DATA,
 }
-
-
-def name_of(kind: type) -> str:
-    """The name of a class of options in a configuration.
-
-    Examples:
-        >>> from implicitly.models import TransformerOptions
-        >>> name_of(TransformerOptions)
-        'transformer'
-    """
-    return kebab(kind).removesuffix(_SUFFIX)
 
 
 def build(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..memory import Memory
 from ..output import Output
 from .configuration import TrainingConfiguration, as_text
-from .data import Batch, generator_of, seed_of
+from .data import Batch, Batches, generator_of, seed_of
 from .errors import TrainingDivergedError
 from .tally import backward_work, forward_work
 
@@ -30,8 +30,8 @@ class LanguageModelling(LightningModule):
 
     Args:
         configuration: Configuration of the run.
-        vocabulary: Number of tokens of its data.
-        digests: Digests of its data, which checkpoints keep; see `Batches`.
+        batches: Its data, whose symbols and digests checkpoints keep.
+        recoded: True if the symbols are those of other weights and not of its text.
 
     Attributes:
         model: The model.
@@ -43,15 +43,16 @@ class LanguageModelling(LightningModule):
     def __init__(
         self,
         configuration: TrainingConfiguration,
-        vocabulary: int,
-        digests: Mapping[str, str] | None = None,
+        batches: Batches,
+        recoded: bool = False,
     ) -> None:
         super().__init__()
         self.configuration = configuration
-        self.vocabulary_size = vocabulary
-        self._digests = dict(digests or {})
+        self.vocabulary_size = batches.vocabulary
+        self._digests, self._symbols = dict(batches.digests), batches.symbols
+        self._recoded = recoded
         torch.manual_seed(seed_of(configuration.seed))
-        self.model = configuration.model_for(vocabulary)
+        self.model = configuration.model_for(batches.vocabulary)
         self.penalties: list[Penalty] = []
         self.memory: Memory | None = None
         self.output: Output | None = None
@@ -168,6 +169,9 @@ class LanguageModelling(LightningModule):
             "configuration": as_text(self.configuration),
             "vocabulary": self.vocabulary_size,
             "digests": self._digests,
+            "symbols": None if self._symbols is None else list(self._symbols.symbols),
+            "level": None if self._symbols is None else self._symbols.level,
+            "recoded": self._recoded,
             "memory": memory,
         }
 

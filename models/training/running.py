@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..data import CorpusError
+from .beginning import checkpoint_to_continue, load_weights, open_batches
 from .callbacks import (
     JacobianRegularisation,
     RandomIterationLimits,
@@ -30,9 +30,7 @@ from .checkpoints import (
     FOLDER,
     KEPT,
     LATEST,
-    by_steps,
     check_same_data,
-    check_same_run,
     clean,
     latest,
     restore,
@@ -42,7 +40,7 @@ from .configuration import TrainingConfiguration, as_text
 from .data import Batch, Batches, Part
 from .errors import CheckpointError, ConfigurationError, TrainingDivergedError
 from .module import LanguageModelling
-from .records import records
+from .pretrained import find_model
 from .storage import WholeCheckpoints, held, replace_bytes, storage_errors
 
 Strategy = Literal["auto", "ddp", "fsdp"]
@@ -124,6 +122,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
+    weights: str | Path | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -138,6 +137,8 @@ def train(
         folder: Folder for checkpoints and records.
         resume: True to continue from the latest checkpoint in `folder`, with the result of an
             uninterrupted run; without a checkpoint it starts anew.
+        weights: A checkpoint, the folder of a run, or that of `save_pretrained`, whose weights and symbols
+            the run begins with (fine-tuning); a run that is resumed has its own.
         accelerator: `"cpu"`, `"gpu"`, or `"auto"`.
         devices: Processes, or accelerators, of each machine.
         nodes: Machines.
@@ -169,11 +170,16 @@ def train(
             f"{str(folder)!r} holds a run already: resume it (--resume), or give another --output"
         )
     with held(folder):
-        start = _start(configuration, folder) if resume else None
-        batches = _opened(configuration, devices * nodes)
-        if start is not None:
-            check_same_data(start, restore(start), batches)
-        module = LanguageModelling(configuration, batches.vocabulary, batches.digests)
+        start = checkpoint_to_continue(configuration, folder) if resume else None
+        source = None if start is not None or weights is None else find_model(weights)[1]
+        there = None if start is None else restore(start)
+        symbols = source.symbols if source else there.symbols if there and there.recoded else None
+        batches, recoded = open_batches(configuration, devices * nodes, symbols)
+        if start is not None and there is not None:
+            check_same_data(start, there, batches)
+        module = LanguageModelling(configuration, batches, recoded)
+        if source is not None:
+            load_weights(module.model, source, batches)
         replace_bytes(folder / "configuration.yaml", as_text(configuration).encode())
         clean(folder)
         trainer = _trainer(
@@ -290,34 +296,6 @@ class _StopBetweenSteps(Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _opened(configuration: TrainingConfiguration, processes: int) -> Batches:
-    run = configuration
-    try:
-        batches = run.data.open(run.batch, run.length, run.seed)
-        batches.training(0).rows(0, processes)
-    except CorpusError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    return batches
-
-
-def _start(configuration: TrainingConfiguration, folder: Path) -> Path | None:
-    """The checkpoint to continue from; `None` if there is none yet.
-
-    The records of a step are written after its checkpoint. A run that was killed in between makes the steps
-    since the checkpoint before again, so that none is missing.
-    """
-    found = by_steps(folder)
-    if not found:
-        return None
-    check_same_run(found[-1][1], restore(found[-1][1]), configuration)
-    recorded = records(folder).get("train loss", {})
-    every = configuration.log
-    whole = [file for step, file in found if step < every or step // every * every - 1 in recorded]
-    return whole[-1] if whole else found[-1][1]
 
 
 def _callbacks(

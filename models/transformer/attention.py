@@ -1,8 +1,9 @@
-"""Attention with relative positions, in plain matrix products.
+"""Attention with relative positions, in plain matrix products where a derivative may be asked for.
 
 The score of query `i` for key `j` at distance `δ` is `(qᵢ + u)·kⱼ + (qᵢ + v)·R_δ`, over `√(head width)`:
 content and position, each with its own bias (Dai et al. 2019, section 3.3). Fused kernels have no
-second derivative and no forward mode on a CPU; matrix products have both.
+second derivative and no forward mode on a CPU; matrix products have both. Iterations of a solve, evaluation
+and generation ask for none, and take the kernel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..dropout import apply_mask
 
@@ -83,7 +86,20 @@ def relative_attention(
     about = (queries + scale * position_bias.unsqueeze(1)).transpose(0, 1).flatten(1, 2)
     position = (about @ positions.mT).unflatten(1, (batch, length))
     hidden = position.new_zeros(seen.shape).masked_fill(~seen, -torch.inf)
-    content = (queries + scale * content_bias.unsqueeze(1)) @ keys.mT
-    scores = content + (shifted(position) + hidden).transpose(0, 1)
-    weights = scores.softmax(dim=-1)
+    by_position = (shifted(position) + hidden).transpose(0, 1)
+    by_content = queries + scale * content_bias.unsqueeze(1)
+    if mask is None and _fused((by_content, keys, values, by_position)):
+        return scaled_dot_product_attention(by_content, keys, values, by_position, scale=1.0)
+    weights = (by_content @ keys.mT + by_position).softmax(dim=-1)
     return apply_mask(weights, mask).to(values.dtype) @ values
+
+
+def _fused(tensors: tuple[Tensor, ...]) -> bool:
+    """True if a kernel may take these: no derivative can be asked for, and they are of one precision."""
+    differentiable = (
+        torch.is_grad_enabled()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+    )
+    mixed = torch.is_autocast_enabled(tensors[0].device.type)
+    return not (differentiable or mixed) and len({tensor.dtype for tensor in tensors}) == 1

@@ -8,6 +8,7 @@ from ...options.options import is_integer
 from ..checks import check_equilibrium
 from ..dropout import apply_mask, draw_mask
 from ..memory import Memory
+from ..registry import register_model
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear
@@ -15,6 +16,7 @@ from .cell import TransformerCell
 from .options import TransformerOptions
 
 
+@register_model(TransformerOptions)
 class Transformer(SequenceModel):
     """A transformer language model with relative attention, memory and tied vocabulary.
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...options.options import Options, check_integer, check_truth, one_of
+from ...options.options import check_integer, check_truth, one_of
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
 from ..depth import Depth, Equilibrium
+from ..model_options import ModelOptions
 from ..vocabulary.adaptive import check_cutoffs
 
 
 @dataclass(frozen=True)
-class TransformerOptions(Options):
+class TransformerOptions(ModelOptions):
     """Options of a transformer language model.
 
     Attributes:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..checks import check_equilibrium
 from ..dropout import apply_mask, draw_mask
 from ..memory import Memory
+from ..registry import register_model
 from ..sequence_model import SequenceModel
 from ..vocabulary import AdaptiveVocabulary, PlainVocabulary, Vocabulary
 from ..weight_norm import linear, weight_of
@@ -15,6 +16,7 @@ from .cell import TrellisNetCell, windows
 from .options import TrellisNetOptions
 
 
+@register_model(TrellisNetOptions)
 class TrellisNet(SequenceModel):
     """A TrellisNet language model with history and tied vocabulary.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...options.options import Options, check_truth
+from ...options.options import check_truth
 from ..checks import check_deviation, check_kind_of_depth, check_rates, check_sizes
 from ..depth import Depth, Equilibrium, by_scan
+from ..model_options import ModelOptions
 from ..vocabulary.adaptive import check_cutoffs
 
 
 @dataclass(frozen=True)
-class TrellisNetOptions(Options):
+class TrellisNetOptions(ModelOptions):
     """Options of a TrellisNet language model.
 
     A state is `h` and `c`, each of `hidden + output` features.

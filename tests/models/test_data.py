@@ -162,8 +162,20 @@ def test_the_standard_library_is_text_for_everyone():
     assert len(corpus.train) > 100_000
     assert "def " in corpus.vocabulary.decode(corpus.train[:20_000].tolist())
     assert min(len(corpus.valid), len(corpus.test)) > 1000
+    printable = {chr(code) for code in range(32, 127)} | {"\n", "\t", "<unk>"}
+    assert len(corpus.vocabulary) == len(printable)
+    assert set(corpus.vocabulary.symbols) == printable
     with pytest.raises(CorpusError, match="holds 0 modules"):
         standard_library(folder=Path(__file__).parent / "absent")
+
+
+def test_the_codes_of_the_standard_library_are_those_of_every_python(tmp_path):
+    for name, text in (("a", "x = 1\n"), ("b", "é"), ("c", "if x:\n\tpass\n")):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    other, here = standard_library(1000, folder=tmp_path), standard_library(20_000)
+    assert other.vocabulary == here.vocabulary
+    assert other.vocabulary.decode(other.valid.tolist()) == "<unk>"
+    assert other.vocabulary.decode(other.test.tolist()) == "if x:\n\tpass\n"
 
 
 def test_segments_follow_one_another_and_targets_are_the_next_tokens():

@@ -77,4 +77,4 @@ def test_the_peak_of_a_step_depends_on_the_iterations_of_neither_pass(maker):
         with LiveBytes() as live:
             model.loss(tokens(8, 32), tokens(8, 32, seed=2))[0].backward()
         peaks.append(live.most)
-    assert max(peaks) <= 1.02 * min(peaks)
+    assert max(peaks) <= 1.02 * peaks[0]

@@ -92,7 +92,7 @@ def test_shallow_steps_have_the_loss_of_the_unrolled_network(tmp_path):
     run(tmp_path, TEXT, *changes)
     configuration = make(TEXT, *changes)
     data = configuration.data.open(4, 8, 0)
-    module = training.running.LanguageModelling(configuration, data.vocabulary)
+    module = training.running.LanguageModelling(configuration, data)
     batch = data.training(0)
     with torch.no_grad():
         loss, _ = module.model.loss(batch.tokens, batch.targets, depth=2)

@@ -34,7 +34,7 @@ def test_every_named_configuration_is_read_and_written_back(name):
         ("model.widht=3", "model: there is no field 'widht'; did you mean 'width'?"),
         ("model.depth.solver=andersen", "nothing is called 'andersen'; did you mean 'anderson'?"),
         ("model.depth.solver={name: anderson, memroy: 3}", "did you mean 'memory'?"),
-        ("model={width: 3}", "model: name must be given, one of transformer"),
+        ("model={width: 3}", "model: name must be given, one of recurrent, transformer"),
         ("model.vocabulary=3", "there is no field 'vocabulary'"),
         ("data.name=text-foldre", "did you mean 'text-folder'?"),
         ("data.name=text-folder", "data: there is no field 'characters'"),
