@@ -40,6 +40,8 @@ from .graphs.layer_graphs import GraphSolution
 from .layer import ImplicitLayer
 from .optimisation.active_bounds import ActiveBounds
 from .optimisation.complementarity import complementarity, fischer_burmeister, minimum_map
+from .optimisation.constrained import constrained_minimum
+from .optimisation.lagrangian import ConstrainedMinimum
 from .optimisation.minima import least_squares, minimise
 from .optimisation.optimality import (
     onto_ball,
@@ -65,6 +67,7 @@ __all__ = [
     "CapturedTensorError",
     "ChangedFunctionWarning",
     "ComplexStepError",
+    "ConstrainedMinimum",
     "Curve",
     "CurveError",
     "CurveStatus",
@@ -100,6 +103,7 @@ __all__ = [
     "WrongDerivativeError",
     "all_roots",
     "complementarity",
+    "constrained_minimum",
     "continuation",
     "fischer_burmeister",
     "fixed_point",
