@@ -41,6 +41,8 @@ from .layer import ImplicitLayer
 from .layer_records import LayerRecord, LayerRecords, record_layers
 from .optimisation.active_bounds import ActiveBounds
 from .optimisation.complementarity import complementarity, fischer_burmeister, minimum_map
+from .optimisation.constrained import constrained_minimum
+from .optimisation.lagrangian import ConstrainedMinimum
 from .optimisation.minima import least_squares, minimise
 from .optimisation.optimality import (
     onto_ball,
@@ -66,6 +68,7 @@ __all__ = [
     "CapturedTensorError",
     "ChangedFunctionWarning",
     "ComplexStepError",
+    "ConstrainedMinimum",
     "Curve",
     "CurveError",
     "CurveStatus",
@@ -103,6 +106,7 @@ __all__ = [
     "WrongDerivativeError",
     "all_roots",
     "complementarity",
+    "constrained_minimum",
     "continuation",
     "fischer_burmeister",
     "fixed_point",

@@ -5,7 +5,7 @@
 (`roots`).
 """
 
-from . import applications, bounded, classical, curves, generators, least_squares
+from . import applications, bounded, classical, constrained, curves, generators, least_squares
 from .curves import CurveProblem
 from .problem import Root, TestProblem
 from .registry import all, get, names, register, tags
@@ -18,6 +18,7 @@ __all__ = [
     "applications",
     "bounded",
     "classical",
+    "constrained",
     "curves",
     "generators",
     "get",

@@ -26,7 +26,7 @@ _EDGE = (
     "the value is finite and its derivative in the unknown is not: an operation has a NaN or infinite one "
     "there, as sqrt at 0, or in the branch of torch.where that is not taken"
 )
-_ADVICE = {
+ADVICE = {
     Status.MAX_STEPS: "allow more steps (Stopping(max_steps=...)) or loosen the tolerance "
     "(Stopping(rtol=...)), or use a faster solver",
     Status.STALLED: "loosen the tolerance if the residual is at the rounding level of the dtype, else "
@@ -41,6 +41,9 @@ _ADVICE = {
     Status.UNBOUNDED: "check the sign of the objective, and bound it from below",
     Status.BLOCKED: "check that the problem has a root within the bounds, start elsewhere, or call "
     "least_squares(bounds=...) for the point where the residual is least",
+    Status.INFEASIBLE: "check that a point meets all constraints, or start near one",
+    Status.NO_QUALIFICATION: "leave out constraints that follow from others, and write an equation as "
+    "one that has a gradient where it holds",
     Status.NO_SIGN_CHANGE: "give Bracketing(lower=..., upper=...) whose ends have residuals of different "
     "signs and hold the start, or use a solver that needs no bracket",
 }
@@ -117,7 +120,7 @@ def handle_failure(
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more")
     for code in sorted({int(code) for code in result.status[failed]}):
-        lines.append(f"{Status(code).name}: {_ADVICE[Status(code)]}.")
+        lines.append(f"{Status(code).name}: {ADVICE[Status(code)]}.")
     lines.append('on_failure="accept" returns the best iterate without a word.')
     message = "\n".join(lines)
     if policy == "raise":

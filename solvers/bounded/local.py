@@ -25,6 +25,8 @@ from ..linear.rows import product
 
 # A diagonal entry below this part of its row says nothing of the unit of its equation.
 _DOMINANT = 1e-3
+# A step that leaves this part of the distance to the bound it goes to has been rounded.
+_ARRIVED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Local:
         scale: Units of the unknowns.
         side: `c` of a complementarity problem; `None` for a root.
         box: The bounds.
+        target: The bounds that a step of a complementarity problem goes to; NaN for others.
     """
 
     z: Tensor
@@ -48,6 +51,7 @@ class Local:
     scale: Tensor
     side: Tensor | None
     box: Box
+    target: Tensor
 
     @staticmethod
     def of(problem: Problem, z: Tensor) -> Local:
@@ -56,19 +60,20 @@ class Local:
         linearization = (problem.unreduced or problem).linearization(z)
         assert linearization.residual is not None  # for the type checker: the problem is not linear
         value, matrix = -linearization.residual, -linearization.jacobian(z)
-        scale, side = _units(box, z), None
+        scale, side, target = _units(box, z), None, torch.full_like(z, torch.nan)
         if problem.unreduced is not None:
             side = _side(matrix, scale)
             below, above = _predicted(box, z, side * value)
             identity = torch.diag_embed(torch.ones_like(z))
             active = (below | above).unsqueeze(2)
+            target = torch.where(below, box.lower, torch.where(above, box.upper, target))
             matrix = torch.where(active, identity, side.unsqueeze(2) * matrix)
             value = _mid(box, z, side * value)
         sizes = product(matrix.abs(), scale) + value.abs()
         sizes = torch.where((sizes > 0) & torch.isfinite(sizes), sizes, 1.0)
         weights = 1.0 / sizes
         scaled = weights.unsqueeze(2) * matrix * scale.unsqueeze(1)
-        return Local(z, weights * value, scaled, weights, scale, side, box)
+        return Local(z, weights * value, scaled, weights, scale, side, box, target)
 
     @property
     def norm(self) -> Tensor:
@@ -83,7 +88,13 @@ class Local:
 
     def towards(self, y: Tensor, fraction: float) -> Tensor:
         """The point that a scaled step leads to, within the bounds."""
-        return self.box.towards(self.z, self.scale * y, 1.0 if self.side is not None else fraction)
+        if self.side is None:
+            return self.box.towards(self.z, self.scale * y, fraction)
+        there = self.box.towards(self.z, self.scale * y, 1.0)
+        # Beside its bound by a rounding, an unknown would have another equation than on it.
+        left = (self.z - self.target).abs()
+        arrived = (left == 0) | ((there - self.target).abs() <= _ARRIVED * left)
+        return torch.where(arrived, self.target, there)
 
 
 def box_of(problem: Problem, z: Tensor) -> Box:

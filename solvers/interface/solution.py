@@ -38,6 +38,8 @@ class Status(IntEnum):
     NOT_A_MINIMUM = 9
     UNBOUNDED = 10
     BLOCKED = 11
+    INFEASIBLE = 12
+    NO_QUALIFICATION = 13
 
     @property
     def message(self) -> str:
@@ -57,6 +59,8 @@ _MESSAGES = {
     Status.NOT_A_MINIMUM: "the gradient vanishes at a saddle point or a maximum",
     Status.UNBOUNDED: "the objective falls without bound",
     Status.BLOCKED: "a bound keeps the residual from falling to zero: no root within the bounds is near",
+    Status.INFEASIBLE: "the constraints contradict each other: their violation is at a minimum",
+    Status.NO_QUALIFICATION: "active constraints depend on each other, so that multipliers may not exist",
 }
 
 

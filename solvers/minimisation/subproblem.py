@@ -18,6 +18,8 @@ from torch import Tensor
 _MOST_ITERATIONS = 30
 # A step whose length is this close to the radius is taken.
 _NEAR = 0.05
+# A shift above zero is sought from this part of its upper bound on, where zero leaves no finite step.
+_FIRST_SHARE = 1e-3
 
 
 def model_minimum(values: Tensor, coefficients: Tensor, rank_tolerance: float) -> Tensor:
@@ -62,7 +64,8 @@ def optimal_step(
         slope = (y * _shifted(values, -y, shift)).sum(dim=1)
         newton = shift + (length / radius - 1.0) * length**2 / slope.clamp(min=tiny)
         usable = (newton > low) & (newton < high)
-        shift = torch.where(usable, newton, (low * high).sqrt().clamp(min=low, max=high))
+        between = torch.where(low > 0, (low * high).sqrt(), _FIRST_SHARE * high)
+        shift = torch.where(usable, newton, between.clamp(min=low, max=high))
     y = _shifted(values, coefficients, shift)
     y = _filled(y, radius, least < -rank_tolerance * largest)
     return torch.where(inside.unsqueeze(1), whole, y)

@@ -33,6 +33,8 @@ _SEVERITY = (
     Status.NOT_A_MINIMUM,
     Status.UNBOUNDED,
     Status.BLOCKED,
+    Status.INFEASIBLE,
+    Status.NO_QUALIFICATION,
     Status.LINEAR_SOLVE_FAILED,
     Status.DIVERGED,
     Status.NON_FINITE,

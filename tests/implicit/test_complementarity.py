@@ -9,6 +9,7 @@ from typing import Any
 import implicitly as im
 import pytest
 import torch
+from implicitly.problems import constrained
 from implicitly.verification import Verdict, verify
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -172,3 +173,21 @@ def test_keywords_and_wrong_options_are_handled_as_by_root() -> None:
         im.complementarity(lambda z: z, torch.ones(1), bound=(0.0, 1.0))
     with pytest.raises(ValueError, match="start lies outside"):
         im.complementarity(lambda z: z, -torch.ones(1))
+
+
+def test_an_unknown_on_its_bound_stays_exactly_there_while_others_converge() -> None:
+    """The conditions of problem 43 of Hock & Schittkowski, whose second multiplier is zero."""
+    problem = constrained.get("hock-schittkowski-43")
+    assert problem.inequalities is not None
+    limits, slopes = problem.inequalities, torch.func.jacrev(problem.inequalities)
+
+    def conditions(w: Tensor) -> Tensor:
+        z, multipliers = w[:4], w[4:]
+        gradient = torch.func.grad(problem.objective)(z) + multipliers @ slopes(z)
+        return torch.cat((gradient, -limits(z)))
+
+    lower = torch.tensor([-math.inf] * 4 + [0.0] * 3, dtype=D)
+    start = torch.cat((problem.known() + 2e-7, torch.tensor([1.0, 0.0, 2.0], dtype=D)))
+    w = im.complementarity(conditions, start, bounds=(lower, None)).value
+    expected = torch.tensor([0.0, 1.0, 2.0, -1.0, 1.0, 0.0, 2.0], dtype=D)
+    torch.testing.assert_close(w, expected, rtol=1e-12, atol=1e-12)

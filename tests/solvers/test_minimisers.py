@@ -77,6 +77,13 @@ def test_the_hard_case_goes_to_the_boundary_along_negative_curvature() -> None:
     assert torch.linalg.vector_norm(y).item() == pytest.approx(5.0, rel=0.05)
 
 
+def test_a_model_without_curvature_leads_down_its_gradient_to_the_boundary() -> None:
+    gradient, radius = torch.tensor([[3.0, -4.0]], dtype=D), torch.tensor([2.0], dtype=D)
+    step = optimal_step(torch.zeros(1, 2, dtype=D), gradient, radius, RANK)
+    # The length need only be near the radius.
+    torch.testing.assert_close(step, -radius * gradient / 5, rtol=0.1, atol=0)
+
+
 def test_a_singular_model_has_the_step_of_minimum_norm() -> None:
     values = torch.tensor([[0.0, 2.0]], dtype=D)
     c = torch.tensor([[0.0, 1.0]], dtype=D)
