@@ -24,7 +24,7 @@ class Exact(ImplicitGradient):
 
     Attributes:
         solver: Solver of the adjoint and tangent equations, linear or not. `None` for `DenseLU()`
-            up to 64 unknowns of a root and 32 of a fixed point, whose units may then differ by any factors;
+            up to 512 unknowns of a root and 32 of a fixed point, whose units may then differ by any factors;
             beyond for `GMRES()`, after a Neumann series of fixed points while its terms shrink fast, and,
             where it fails, factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
             `stopping` limits its steps.

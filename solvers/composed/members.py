@@ -56,7 +56,7 @@ def default_members(
     local minima; the path of a homotopy; last, steps along the residual, which need no Jacobian.
     Scalar equations also try `Bracketing`.
 
-    Linear equations, as those of derivatives are, begin with factors: roots up to 64 unknowns, fixed points
+    Linear equations, as those of derivatives are, begin with factors: roots up to 512 unknowns, fixed points
     up to 32. Unknowns and equations may then have any units, of which the residual of a Krylov method sees
     the largest alone. It follows for systems that are coupled with each other, as by batch statistics. Larger
     fixed points begin with the Neumann series, while its terms are at most half as large each time.
@@ -75,7 +75,7 @@ def default_members(
     sparse = n <= _MOST_SPARSE and batch * n <= _MOST_SPARSE_ENTRIES
     if linear:
         krylov_first = (GMRES(), DenseLU() if dense else SparseLU() if sparse else BiCGStab())
-        if dense and n <= (_FEW_FOR_SERIES if fixed_point else _FEW_UNKNOWNS):
+        if dense and n <= (_FEW_FOR_SERIES if fixed_point else _DENSE_FIRST):
             return DenseLU(), GMRES()
         if fixed_point and n > _FEW_FOR_SERIES:
             return (NeumannSeries(below=_FAST_TERMS), *krylov_first)
