@@ -231,7 +231,7 @@ def generate(
         typer.Option(help="Choose from the fewest symbols of at least this probability."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Run on cpu or cuda.")] = "cpu",
     code: Annotated[list[str] | None, _CODE] = None,
 ) -> None:
     """Generate text with a trained model.

@@ -333,7 +333,9 @@ def test_the_achieved_adjoint_residual_is_reported():
     assert torch.allclose(adjoint.residual_norm, rms, atol=1e-14)
 
 
-@pytest.mark.parametrize(("n", "seed"), [(4, 10), (8, 0), (8, 2), (8, 8), (32, 1), (64, 0), (100, 0)])
+@pytest.mark.parametrize(
+    ("n", "seed"), [(4, 10), (8, 0), (8, 2), (8, 8), (32, 1), (64, 0), (100, 0)]
+)
 def test_gradients_of_roots_in_units_of_many_sizes_are_right_in_each_component(n, seed):
     # In units of one the matrix is well conditioned; the norm of a residual sees its largest part alone.
     generator = torch.Generator().manual_seed(seed)
