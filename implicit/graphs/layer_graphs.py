@@ -30,6 +30,8 @@ from .tracing import Example, Sizes, trace, trace_product
 
 # So many plain steps come first; 0.7 to this power is the tolerance in single precision.
 _PLAIN_STEPS = 40
+# Up to so many unknowns adjoints are solved by factors, as outside of graphs.
+_FEW_UNKNOWNS = 32
 _CONVERGED, _STALLED = int(Status.CONVERGED), float(Status.STALLED)
 
 
@@ -63,12 +65,14 @@ def _begins_plainly(settings: Settings) -> bool:
     return default and rule.max_steps is None
 
 
-def _adjoint_solver(settings: Settings) -> tuple[Solver, Stopping] | None:
+def _adjoint_solver(settings: Settings, n: int) -> tuple[Solver, Stopping] | None:
     """The solver of the adjoint within a graph and its rule; `None` for a mode that has none."""
     gradient = settings.chosen_gradient
     if not isinstance(gradient, Exact):
         return None
-    solver = gradient.solver or GMRES()
+    # A step of Newton's method solves a linear equation, by factors.
+    default = Newton() if n <= _FEW_UNKNOWNS else GMRES()
+    solver = gradient.solver or default
     if type(solver) is Compiled:
         solver = solver.solver
     method_of(solver)
@@ -119,7 +123,7 @@ class LayerGraphs(nn.Module):
 
     def __init__(self, given: UserFunction, settings: Settings) -> None:
         super().__init__()
-        solver, adjoint = graph_solver(settings), _adjoint_solver(settings)
+        solver = graph_solver(settings)
         if settings.batch_dims != 1 or settings.causal:
             raise TypeError(
                 "a layer becomes a part of a graph with batch_dims=1 and without causal=True, got "
@@ -134,6 +138,7 @@ class LayerGraphs(nn.Module):
         _check(given)
         equation = GivenEquation(given.bind, settings.form, 1, described=given.described)
         layout = Layout.of(given.start, 1)
+        adjoint = _adjoint_solver(settings, sum(layout.sizes))
         example = Example(layout, tuple(t.detach() for t in given.tensors), given.start[0].device)
         self._rule = settings.chosen_stopping or DEFAULTS
         self._solver, self._form = solver, settings.form
