@@ -121,7 +121,7 @@ class ImplicitLayer(nn.Module):
         self.init = init
         self.settings = Settings(
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
-            None if batched_args is None else tuple(batched_args), trace, callback,
+            batched_args, trace, callback,
             causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
             progress, history,
         )  # fmt: skip
@@ -174,9 +174,12 @@ class ImplicitLayer(nn.Module):
     def _solve_module(
         self, module: nn.Module, z0: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Solution:
-        if not keywords and block() is None:
+        around = block()
+        if not keywords and (around is None or not around.finest):
             known = PREPARED.solved(module, z0, inputs, self.settings)
             if known is not None:
+                if around is not None:
+                    around.solves += 1
                 return known
         pure = PureModule(module, tuple(keywords))
         start = [leaf for leaf in tree_leaves(z0) if isinstance(leaf, Tensor)]
