@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from .gradients import Gradient
 from .surroundings.arguments import describe
 from .surroundings.compilation import outside_of_graphs
 from .surroundings.failure import FailurePolicy
-from .surroundings.keywords import check_keywords
+from .surroundings.keywords import check_keywords, options_of
 
 
 @outside_of_graphs
@@ -111,7 +110,7 @@ def root(
     """
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, linear,
-        None if batched_args is None else tuple(batched_args), trace, callback,
+        batched_args, trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
         progress, history, bounds,
     )  # fmt: skip
@@ -189,18 +188,14 @@ def fixed_point(
     """
     settings = Settings(
         "fixed_point", solver, stopping, gradient, batch_dims, on_failure, linear,
-        None if batched_args is None else tuple(batched_args), trace, callback,
+        batched_args, trace, callback,
         causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
         progress, history, bounds,
     )  # fmt: skip
     return solve_equation(f, z0, args, settings, keywords=_checked(f, keywords))
 
 
-_OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(root).parameters.items()
-    if parameter.kind == parameter.KEYWORD_ONLY
-)
+_OPTIONS = options_of(root)
 
 
 def _checked(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:

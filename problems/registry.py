@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from ..options.text import nearest
 from .problem import TestProblem
 
 Class = TypeVar("Class", bound=type[TestProblem])
+T = TypeVar("T")
 
 _CLASSES: dict[str, type[TestProblem]] = {}
 
@@ -61,9 +62,7 @@ def get(name: str, **parameters: Any) -> TestProblem:
         >>> problems.get("chandrasekhar-h", c=0.5)
         ChandrasekharH(start_scale=1.0, c=0.5)
     """
-    if name not in _CLASSES:
-        unknown("problem", name, _CLASSES, "problems.names()")
-    return _CLASSES[name](**parameters)
+    return named("problem", name, _CLASSES, "problems.names()")(**parameters)
 
 
 def all(tag: str | None = None) -> list[TestProblem]:
@@ -107,6 +106,13 @@ def tags() -> list[str]:
         True
     """
     return sorted({tag for problem in _CLASSES.values() for tag in problem.tags})
+
+
+def named(kind: str, given: str, by_name: Mapping[str, T], where: str) -> T:
+    """The entry of a name; a `ValueError` names the nearest where there is none."""
+    if given not in by_name:
+        unknown(kind, given, by_name, where)
+    return by_name[given]
 
 
 def unknown(kind: str, given: object, valid: Iterable[str], where: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -40,7 +41,7 @@ class Settings:
     batch_dims: int = 0
     on_failure: FailurePolicy = "raise"
     linear: bool = False
-    batched_args: tuple[bool, ...] | None = None
+    batched_args: Sequence[bool] | None = None
     trace: bool = False
     callback: Callback | None = None
     causal: bool = False
@@ -59,6 +60,8 @@ class Settings:
         if not isinstance(self.batch_dims, int) or self.batch_dims < 0:
             raise ValueError(f"batch_dims must be an integer ≥ 0, got {self.batch_dims!r}")
         _ = self._adapted  # Raises if the mode cannot be used with the solver.
+        if self.batched_args is not None:  # A tuple can be compared and hashed.
+            object.__setattr__(self, "batched_args", tuple(self.batched_args))
         if self.batched_args is not None and self.batch_dims != 1:
             raise ValueError(
                 f"batched_args needs batch_dims=1, one axis of systems to drop from, "

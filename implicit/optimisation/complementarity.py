@@ -11,7 +11,6 @@ Source: Facchinei & Pang 2003, sections 1.1 and 1.5; Fischer 1992.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from ..gradients import Gradient
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import FailurePolicy
-from ..surroundings.keywords import check_keywords
+from ..surroundings.keywords import check_keywords, options_of
 from .bounds import Conditions
 
 
@@ -92,7 +91,7 @@ def complementarity(
     """
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, False,
-        None if batched_args is None else tuple(batched_args), trace, callback, bounds=bounds,
+        batched_args, trace, callback, bounds=bounds,
     )  # fmt: skip
     described = describe(F)
     if keywords:
@@ -101,11 +100,7 @@ def complementarity(
     return solve_equation(Conditions(F), z0, args, settings, described)
 
 
-_OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(complementarity).parameters.items()
-    if parameter.kind == parameter.KEYWORD_ONLY
-)
+_OPTIONS = options_of(complementarity)
 
 
 def minimum_map(a: Tensor, b: Tensor) -> Tensor:

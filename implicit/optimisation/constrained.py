@@ -108,7 +108,7 @@ def constrained_minimum(
     lower, upper = (None, None) if bounds is None else bounds
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, "accept", False,
-        None if batched_args is None else tuple(batched_args), False, None,
+        batched_args, False, None,
         bounds=(
             ConstrainedMinimum(lower, -torch.inf, 0.0),
             ConstrainedMinimum(upper, torch.inf, torch.inf),

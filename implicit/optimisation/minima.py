@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..gradients import Gradient, TapedGradient
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import FailurePolicy
-from ..surroundings.keywords import check_keywords
+from ..surroundings.keywords import check_keywords, options_of
 from .stationarity import Stationarity, size_of_system
 
 # Up to so many unknowns of a system dense matrices are formed by default.
@@ -217,7 +216,7 @@ def _settings(
         )
     return Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, False,
-        None if batched_args is None else tuple(batched_args), trace, callback, bounds=bounds,
+        batched_args, trace, callback, bounds=bounds,
     )  # fmt: skip
 
 
@@ -241,8 +240,4 @@ def _solved(
     return solve_equation(equation, z0, args, settings, described)
 
 
-_OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(least_squares).parameters.items()
-    if parameter.kind == parameter.KEYWORD_ONLY
-)
+_OPTIONS = options_of(least_squares)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -203,7 +203,7 @@ def _check_leaf(name: str, leaf: Any, batch_dims: int) -> None:
         )
 
 
-def per_leaf(flags: tuple[bool, ...], args: tuple[Any, ...], batch: int) -> tuple[bool, ...]:
+def per_leaf(flags: Sequence[bool], args: tuple[Any, ...], batch: int) -> tuple[bool, ...]:
     """One flag for each tensor of `args`, from one for each argument.
 
     Raises:

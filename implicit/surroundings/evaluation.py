@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -247,7 +247,7 @@ class UserFunction:
             given, self.described, None if jacobian is None else at, self.build, self._value
         )
 
-    def batched(self, flags: tuple[bool, ...] | None, captured: int) -> tuple[bool, ...] | None:
+    def batched(self, flags: Sequence[bool] | None, captured: int) -> tuple[bool, ...] | None:
         """A flag for each tensor: its first axis is the batch. `None` where systems must stay together.
 
         Args:

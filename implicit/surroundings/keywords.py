@@ -60,6 +60,17 @@ class WithKeywords:
         return Identity.of(self._function) + Identity(self._names)
 
 
+def options_of(call: Callable[..., Any]) -> tuple[str, ...]:
+    """The options of a call such as `root`: what it takes by name alone.
+
+    Examples:
+        >>> options_of(lambda F, *, solver=None, **keywords: None)
+        ('solver',)
+    """
+    parameters = inspect.signature(call).parameters.items()
+    return tuple(name for name, parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY)
+
+
 def check_keywords(
     described: str, function: Callable[..., Any], keywords: Iterable[str], options: Sequence[str]
 ) -> None:

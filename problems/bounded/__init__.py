@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..registry import unknown
+from ..registry import named
 from .complementary import COMPLEMENTARY
 from .equations import EQUATIONS
 from .minima import MINIMA
@@ -22,9 +22,7 @@ def get(name: str) -> BoundedProblem:
     Raises:
         ValueError: No problem has this name; the nearest is named.
     """
-    if name not in _BY_NAME:
-        unknown("problem with bounds", name, _BY_NAME, "problems.bounded.names()")
-    return _BY_NAME[name]
+    return named("problem with bounds", name, _BY_NAME, "problems.bounded.names()")
 
 
 def all() -> list[BoundedProblem]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..registry import unknown
+from ..registry import named
 from .hock_schittkowski import HOCK_SCHITTKOWSKI
 from .problem import ConstrainedProblem
 
@@ -20,9 +20,7 @@ def get(name: str) -> ConstrainedProblem:
     Raises:
         ValueError: No problem has this name; the nearest is named.
     """
-    if name not in _BY_NAME:
-        unknown("problem with constraints", name, _BY_NAME, "problems.constrained.names()")
-    return _BY_NAME[name]
+    return named("problem with constraints", name, _BY_NAME, "problems.constrained.names()")
 
 
 def all() -> list[ConstrainedProblem]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..registry import unknown
+from ..registry import named
 from .any_size import ANY_SIZE
 from .few import FEW
 from .problem import LeastSquaresProblem
@@ -26,9 +26,8 @@ def get(name: str, start_scale: float = 1.0) -> LeastSquaresProblem:
     Raises:
         ValueError: No problem has this name (the nearest is named), or the factor is out of range.
     """
-    if name not in _BY_NAME:
-        unknown("least-squares problem", name, _BY_NAME, "problems.least_squares.names()")
-    return replace(_BY_NAME[name], start_scale=start_scale)
+    problem = named("least-squares problem", name, _BY_NAME, "problems.least_squares.names()")
+    return replace(problem, start_scale=start_scale)
 
 
 def all(start_scale: float = 1.0) -> list[LeastSquaresProblem]:

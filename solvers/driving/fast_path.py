@@ -44,16 +44,21 @@ class FastPath:
         if not self.open or reading.end_status is not None:
             return False
         norm, reference = reading.norm, reading.reference
-        ahead = (norm > self._plainly_above * reference + self.floor) & (norm < self._most)
-        if np.count_nonzero(ahead) < len(ahead) and not self._near(norm, reference):
+        if not self._above(self._plainly_above, norm, reference) and not self._near(
+            norm, reference
+        ):
             return False
         self._most = SLOWEST_PROGRESS * norm
         return True
 
+    def _above(self, relative: np.ndarray, norm: np.ndarray, reference: np.ndarray) -> bool:
+        """True if every norm is above a relative tolerance and made progress."""
+        ahead = (norm > relative * reference + self.floor) & (norm < self._most)
+        return np.count_nonzero(ahead) == len(ahead)
+
     def _near(self, norm: np.ndarray, reference: np.ndarray) -> bool:
         """The same where norms are at the rounding level and above the tolerance."""
-        ahead = (norm > self._least * reference + self.floor) & (norm < self._most)
-        if not ahead.all():
+        if not self._above(self._least, norm, reference):
             return False
         near = norm.astype(np.float64) <= self._level * reference.astype(np.float64)
         self.reached = near if self.reached is None else self.reached | near

@@ -16,12 +16,12 @@ from .refinement import refinement_ends
 
 @dataclass
 class DenseState:
-    """Iterate and matrices; those to solve with have rows and columns in units of their own."""
+    """Iterate and matrices, whose rows and columns are in units of their own; `size` is the norm without."""
 
     z: Tensor
     residual: Tensor
-    matrix: Tensor
     end_status: Tensor
+    size: Tensor
     scaled: Tensor
     rows: Tensor
     columns: Tensor
@@ -60,12 +60,13 @@ class DenseLU(Solver):
         end_status = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
         rows, columns = units(matrix)
         scaled = rows.unsqueeze(2) * matrix * columns.unsqueeze(1)
-        return DenseState(z, residual, matrix, end_status, scaled, rows, columns)
+        size = torch.linalg.matrix_norm(matrix)
+        return DenseState(z, residual, end_status, size, scaled, rows, columns)
 
     def step(self, problem: Problem, state: DenseState) -> DenseState:
         move = state.columns * solve_dense(state.scaled, state.rows * state.residual)
         z = state.z - move
         residual = problem.residual(z)
         before = torch.linalg.vector_norm(state.residual, dim=1)
-        end_status = refinement_ends(before, residual, torch.linalg.matrix_norm(state.matrix), z)
+        end_status = refinement_ends(before, residual, state.size, z)
         return replace(state, z=z, residual=residual, end_status=end_status)

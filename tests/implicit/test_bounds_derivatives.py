@@ -7,30 +7,12 @@ from typing import Any
 import implicitly as im
 import pytest
 import torch
+from bounded_equations import D, X, logarithm, ones, pulled
 from implicitly.verification import Verdict, verify
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-D = torch.float64
 TIGHT = im.Stopping(rtol=1e-12)
-X = torch.tensor([3.0, 2.0], dtype=D)
-
-
-def ones(*shape: int) -> Tensor:
-    return torch.ones(*shape, dtype=D)
-
-
-def logarithm(z: Tensor, x: Tensor) -> Tensor:
-    """`log a + b = x₀`, `a b = x₁`: it has no value but for `a > 0`."""
-    a, b = z.unbind(-1)
-    return torch.stack((torch.log(a) + b - x[..., 0], a * b - x[..., 1]), dim=-1)
-
-
-def pulled(z: Tensor, x: Tensor) -> Tensor:
-    """An objective whose first unknown is free and whose others are pulled over their bounds."""
-    a, b, c = z.unbind(-1)
-    pull = (a - x[..., 0]) ** 2 + (b - 4 * x[..., 1]) ** 2 + (c + x[..., 0]) ** 2
-    return pull + a * b * x[..., 1] + 0.1 * a**4
 
 
 def pulled_minimum(x: Tensor, upper: Any = 2.0, **options: Any) -> Tensor:
