@@ -14,6 +14,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
+from torch.nn.modules.module import _has_any_global_hook
 
 from ...solvers.interface.compiled_systems import NoDerivativeError
 from .hooks import without_hooks
@@ -106,7 +107,7 @@ def pullback(
     with torch.enable_grad(), without_hooks():
         inputs = tuple(fresh(i, primal) for i, primal in enumerate(primals))
         try:
-            outputs = function(*inputs)
+            outputs = function(*_unlike_leaves(inputs, captured))
         except MissingDerivativeError:
             raise
         except RuntimeError as error:
@@ -120,6 +121,19 @@ def pullback(
         return _gradient(outputs, inputs, cotangents)
 
     return outputs, product
+
+
+def _unlike_leaves(inputs: Leaves, captured: frozenset[int]) -> Leaves:
+    """The inputs as views, if hooks on all modules are set.
+
+    Such hooks (of `FlopCounterMode`, among others) ask autograd about the inputs of a module, which fails
+    for a leaf while a gradient is taken.
+    """
+    if not _has_any_global_hook():
+        return inputs
+    return tuple(
+        tensor if i in captured else tensor.view_as(tensor) for i, tensor in enumerate(inputs)
+    )
 
 
 def _check_recordable(function: Function, inputs: Leaves, error: RuntimeError) -> None:

@@ -9,6 +9,7 @@ import torch
 from at_once import in_threads
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 pytestmark = pytest.mark.usefixtures("seeded")
 X = torch.tensor([0.5, 2.0], dtype=torch.float64)
@@ -400,3 +401,19 @@ def test_a_function_that_records_gradients_itself_is_solved_without_them():
         z = im.ImplicitLayer(cell)(x)
         torch.testing.assert_close(cell(z, x).detach(), z, rtol=1e-8, atol=1e-8)
     assert not z.requires_grad
+
+
+# --- hooks on all modules
+
+
+@pytest.mark.parametrize("form", [im.fixed_point, im.root])
+def test_operations_of_a_layer_are_counted_where_each_module_is_watched(form):
+    cell, x = Cell(), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    function = cell if form is im.fixed_point else lambda z, x: cell(z, x) - z
+    expected = torch.autograd.grad(iterated(cell, x).sum(), x)[0]
+    cell.calls = 0
+    with FlopCounterMode(display=False) as counter:
+        form(function, torch.zeros(2, 3, dtype=torch.float64), x).value.sum().backward()
+    torch.testing.assert_close(x.grad, expected, rtol=CLOSE, atol=CLOSE)
+    # A product of a (2, 3) and a (3, 3) matrix at each call.
+    assert counter.get_total_flops() >= 36 * cell.calls
