@@ -48,6 +48,11 @@ _ZERO_AT_LAST = 1e4
 SAFE = 0.1
 # An observed error is believed where the estimate is at most so many times what is accepted.
 _SLACK = 2.0
+# Errors of time steps are estimated up to this tolerance. Looser ones, as in training, would pay for it
+# with the memory of a graph; an error is then at least that of the time steps before.
+_MOST_OF_SEQUENCES = 1e-3
+# A time step is accepted with an error, most of it inherited, of so many times what is accepted of others.
+_INHERITED = 10.0
 # The residual of a refused system must fall by this much more than its error is too large.
 _FURTHER = 0.1
 # A system with an equation above its limit goes on to a norm at which it is this far below.
@@ -110,8 +115,13 @@ def examinable(problem: Problem) -> bool:
     return not problem.linear and problem.linearize is not None
 
 
-def reason(error: float, form: Form) -> str:
+def reason(error: float, form: Form, inherits: bool = False) -> str:
     """An account of a refused claim, for error messages."""
+    if inherits and not math.isnan(error):
+        return (
+            f"the residual is small, but the solution is {error:.1g} of its size away, most of it by errors "
+            "of the time steps before it, which grow: a smaller rtol lowers them"
+        )
     if form == "fixed_point":
         away = (
             "farther away than asked for" if math.isnan(error) else f"{error:.1g} of its size away"
@@ -137,7 +147,7 @@ class Acceptance:
         budget: Budget,
         *,
         ends_itself: bool,
-        coupled: bool,
+        together: int = 1,
         limits: ResidualLimits | None = None,
     ) -> None:
         batch = ledger.z.shape[0]
@@ -161,10 +171,11 @@ class Acceptance:
         nonlinear = not active.whole.linear and ledger.z.numel() > 0
         relative = nonlinear and (limits is not None or bool((tolerance.rtol > 0).any()))
         self._observes = relative and active.whole.form == "fixed_point"
-        # Jacobians of coupled systems are no blocks of their own.
         # An error that nobody asks for is stated where it costs little: of a fixed point by the contraction.
-        cheap = self._observes and math.isinf(demand.xtol)
-        self._possible = relative and examinable(active.whole) and not (coupled or cheap)
+        most = math.inf if together == 1 else _MOST_OF_SEQUENCES
+        cheap = self._observes and not demand.xtol < most
+        self._possible = relative and examinable(active.whole) and not cheap
+        self._together = together
         self._form = active.whole.form
         self._eps = active.whole.eps(ledger.z)
 
@@ -204,6 +215,8 @@ class Acceptance:
         known = claims & ~late & ~np.isnan(error)
         small = known & ~((far | slow | (norm == 0)) & self._possible)
         self._observed = np.where(known & slow & ~far, error, self._observed)
+        if self._together > 1 and self._possible:
+            small &= False  # A contraction does not tell what a time step inherits.
         self._ledger.error = np.where(small, error, self._ledger.error)
         return np.asarray(late)
 
@@ -278,6 +291,11 @@ class Acceptance:
             lost = self._lost(lost, error)
         refused |= lost
         self._settled |= lost
+        if (
+            self._together > 1
+        ):  # A value must not depend on time steps after it: none goes on for them.
+            refused &= error > _INHERITED * demand.xtol
+            can_go_on = False
         closer = demand.closer(distance, self._distance) | self._ends_itself
         self._distance = np.where(refused, distance, self._distance)
         self._refused |= refused
@@ -287,7 +305,7 @@ class Acceptance:
         ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
         ledger.end(over, ends[over], ledger.steps[over])
         for system in np.flatnonzero(over):
-            why = reason(float(error[system]), self._form)
+            why = reason(float(error[system]), self._form, self._together > 1)
             ledger.reasons[int(system)] = FALSE_ZERO if lost[system] else why
         again = refused & ~over
         if not again.any():
@@ -313,6 +331,8 @@ class Acceptance:
             stuck &= ledger.norm <= ledger.threshold / self.factor
         # The value is rounded, whatever the equation says.
         ledger.error = np.maximum(ledger.error, self._eps)
+        if self._together > 1 and not self._possible:
+            ledger.error = self._inherited(ledger.error)
         asked = (stuck | explained) & ~self._settled
         if (
             self._active.whole.objective is not None
@@ -336,7 +356,7 @@ class Acceptance:
             found = asked & accepted.cpu().numpy()
             ledger.error = np.where(asked, estimate.stated.cpu().numpy(), ledger.error)
         for system in np.flatnonzero(stuck & ~found):
-            why = reason(float(ledger.error[system]), self._form)
+            why = reason(float(ledger.error[system]), self._form, self._together > 1)
             ledger.reasons.setdefault(int(system), why)
         ledger.end(found, CONVERGED, ledger.steps[found])
 
@@ -352,6 +372,12 @@ class Acceptance:
         for system in np.flatnonzero(above):
             ledger.reasons[int(system)] = limits.account(residual, int(system))
         return np.asarray(asked & ~above)
+
+    def _inherited(self, error: np.ndarray) -> np.ndarray:
+        """Errors of time steps, none of which is below that of one before it."""
+        by_sequence = error.reshape(-1, self._together)
+        largest = np.fmax.accumulate(by_sequence, axis=1)
+        return np.where(np.isnan(by_sequence), np.nan, largest).reshape(-1)
 
     def _lost(self, zero: np.ndarray, error: np.ndarray) -> np.ndarray:
         """The systems with a residual of zero that is no root."""
@@ -383,7 +409,7 @@ class Acceptance:
             if problem.objective is not None and dense_is_possible(z):
                 estimate = estimated_minimum(problem, z, size, self._demand.xtol)
             else:
-                estimate = estimated(problem, z, size, self._demand.xtol, which)
+                estimate = estimated(problem, z, size, self._demand.xtol, which, self._together)
         except NoDerivativeError:  # Then nothing is known of the error.
             self._possible = False
             return None

@@ -48,6 +48,7 @@ _DIGITS_LEFT = 0.1
 _MOST_ENTRIES, _FEW_UNKNOWNS = 2**23, 64
 # For more unknowns GMRES may take so many steps, before factors of dense or sparse Jacobians.
 _KRYLOV_STEPS = 40
+_LONGEST = 200
 MOST_DENSE, _MOST_SPARSE = 2048, 2**16
 # Vectors of random signs for each size that is estimated.
 _PROBES = 2
@@ -84,7 +85,12 @@ class Estimate(NamedTuple):
 
 
 def estimated(
-    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None = None
+    problem: Problem,
+    z: Tensor,
+    first: Tensor,
+    xtol: float,
+    which: Tensor | None = None,
+    together: int = 1,
 ) -> Estimate:
     """The missing Newton step at `z`.
 
@@ -97,6 +103,8 @@ def estimated(
         first: The sizes that the unknowns had, by which one that goes to zero is measured.
         xtol: The relative error that is accepted.
         which: The systems that matter, boolean, `(batch,)`; `None` for all.
+        together: So many consecutive systems depend on each other: the error that one inherits from
+            another is part of its own.
     """
     batch, n = z.shape
     if which is not None and problem.restrict is not None and 2 * int(which.sum()) <= batch:
@@ -104,9 +112,9 @@ def estimated(
         part = estimated(problem.restrict(rows), z[rows], first[rows], xtol)
         return Estimate(*(p.new_zeros(batch, *p.shape[1:]).index_copy(0, rows, p) for p in part))
     if problem.form == "fixed_point":
-        return _of_fixed_points(problem, z, first, xtol, which)
-    if n > _FEW_UNKNOWNS:
-        return _by_products(problem, z, first, xtol, which)
+        return _of_fixed_points(problem, z, first, which, together)
+    if n > _FEW_UNKNOWNS or together > 1:
+        return _by_products(problem, z, first, xtol, which, together)
     at_once = max(_MOST_ENTRIES // max(n * n, 1), 1)
     if batch <= at_once:
         return _by_matrices(problem, z, first, xtol)
@@ -150,7 +158,12 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
 
 
 def _by_products(
-    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None
+    problem: Problem,
+    z: Tensor,
+    first: Tensor,
+    xtol: float,
+    which: Tensor | None,
+    together: int = 1,
 ) -> Estimate:
     """The estimate by GMRES, and where that falls short from factors."""
     linearization, residual = _linearized(problem, z)
@@ -171,9 +184,12 @@ def _by_products(
         def scaled(y: Tensor) -> Tensor:
             return linearization.jvp(unit * y) / rows
 
-        step, solves = _krylov(scaled, right)
+        step, solves = _krylov(scaled, right, together)
         met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
         open_ = ~solves & ~met.all(dim=1)
+        if together > 1:
+            found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
+            return _unknown(found, open_)
         if z.shape[1] > MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
             step, solves = _sparse(scaled, right, problem.precision, step, solves)
         found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
@@ -186,36 +202,38 @@ def _by_products(
 
 
 def _of_fixed_points(
-    problem: Problem, z: Tensor, first: Tensor, xtol: float, which: Tensor | None
+    problem: Problem, z: Tensor, first: Tensor, which: Tensor | None, together: int
 ) -> Estimate:
     """The estimate in norms, by GMRES, and where that falls short from Jacobians."""
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
         right = residual if which is None else torch.where(which.unsqueeze(1), residual, 0.0)
-        step, solves = _solved(linearization, right)
+        step, solves = _solved(linearization, right, together)
         eps, tiny = problem.eps(z), torch.finfo(z.dtype).tiny
         length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
         # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
-        moved, near = _solved(linearization, eps * z.abs() * golden_signs(z, first=1))
-        singular = z.shape[1] <= MOST_DENSE
+        moved, near = _solved(linearization, eps * z.abs() * golden_signs(z, first=1), together)
+        singular = z.shape[1] <= MOST_DENSE and together == 1
         rounding = torch.where(near, _norm(moved) / size, torch.inf if singular else 0.0)
         solves = solves & (rounding <= _DIGITS_LEFT)
         terms = torch.maximum(_norm(_sizes(linearization.jvp, z.abs())), size)
         met = _norm(residual) <= _ROUNDING_UNITS * eps * terms
-        return Estimate(
+        found = Estimate(
             torch.where(solves, length / size, torch.inf),
             torch.where(solves, length / start.clamp_min(tiny), torch.inf),
             met & (rounding <= _DIGITS_LEFT),
             residual,
             rounding,
         )
+        return found if together == 1 else _unknown(found, ~solves)
 
 
-def _solved(linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor]:
+def _solved(linearization: Linearization, right: Tensor, together: int) -> tuple[Tensor, Tensor]:
     """`J⁻¹ b` by GMRES, and where that falls short from Jacobians; the systems that it solves."""
-    step, solves = _krylov(linearization.jvp, right)
+    step, solves = _krylov(linearization.jvp, right, together)
     batch, n = right.shape
-    if n > MOST_DENSE or batch * n * n > _MOST_ENTRIES or bool(solves.all()):
+    large = n > MOST_DENSE or batch * n * n > _MOST_ENTRIES
+    if large or together > 1 or bool(solves.all()):
         return step, solves
     matrix = linearization.jacobian(right).to(right.dtype)
     direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result
@@ -224,16 +242,24 @@ def _solved(linearization: Linearization, right: Tensor) -> tuple[Tensor, Tensor
     return step, solves | (off <= _REPRODUCED * _norm(right))
 
 
-def _krylov(apply: Product, right: Tensor) -> tuple[Tensor, Tensor]:
+def _krylov(apply: Product, right: Tensor, together: int = 1) -> tuple[Tensor, Tensor]:
     """`A⁻¹ b` by GMRES, and the systems that it solves to the accuracy that is needed."""
-    solver, equation = GMRES(), _equation(apply, right)
-    state = solver.init(equation, torch.zeros_like(right), -right)
+    shape, whole = right.shape, right.reshape(right.shape[0] // together, -1)
+
+    def applied(y: Tensor) -> Tensor:
+        return apply(y.reshape(shape)).reshape(whole.shape)
+
+    solver, equation = GMRES(), _equation(applied, whole)
+    state = solver.init(equation, torch.zeros_like(whole), -whole)
     enough = _REPRODUCED * state.norm
-    for _ in range(min(_KRYLOV_STEPS, right.shape[1])):
+    # A change of the first time step is seen at the last one after as many products as lie between.
+    most = min(_KRYLOV_STEPS + 2 * (together - 1), _LONGEST)
+    for _ in range(min(most, whole.shape[1])):
         if not bool((state.norm > enough).any()):
             break
         state = solver.step(equation, state)
-    return state.z, (state.norm <= enough) & torch.isfinite(state.norm)
+    solves = (state.norm <= enough) & torch.isfinite(state.norm)
+    return state.z.reshape(shape), solves.repeat_interleave(together)
 
 
 def _sparse(

@@ -65,7 +65,7 @@ class Monitor:
         demand = Demand.of(problem.dtype(ledger.z), stopping)
         self.acceptance = Acceptance(
             ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself,
-            coupled=sequence is not None, limits=limits,
+            together=sequence or 1, limits=limits,
         )  # fmt: skip
         steps = problem.relative_to_iterate and not isinstance(solver, WholeSolver)
         self._contraction = Contraction() if steps else None

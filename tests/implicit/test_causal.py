@@ -163,3 +163,63 @@ def test_each_adjoint_turns_the_direction_of_time_and_no_tangent_does():
     assert TangentEquation(adjoint, 1).direction == "backward"
     assert AdjointEquation(adjoint, 1).direction == "forward"
     assert AdjointEquation(replace(given, causal=False), 1).direction is None
+
+
+def step_by_step(W: Tensor, U: Tensor, x: Tensor) -> Tensor:
+    """The solution of `expanding` in float64, by Newton's method on one time step after another."""
+    W, U, before, found = W.double(), U.double(), torch.zeros(W.shape[0]).double(), []
+    for entry in x.double():
+        z = before
+        for _ in range(60):
+            value = torch.tanh(W @ z + U @ before + entry)
+            matrix = torch.eye(len(z)) - (1 - value**2).unsqueeze(1) * W
+            z = z - torch.linalg.solve(matrix, z - value)
+        found.append(z)
+        before = z
+    return torch.stack(found)
+
+
+def expanding(z: Tensor, W: Tensor, U: Tensor, x: Tensor) -> Tensor:
+    """A recurrence in which errors of early time steps grow, for `U` large enough."""
+    before = torch.cat((torch.zeros_like(z[:1]), z[:-1]))
+    return torch.tanh(z @ W.mT + before @ U.mT + x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "solver", [FixedPointIteration(), Anderson(), PrefixAnderson()], ids=lambda s: type(s).__name__
+)
+def test_the_error_of_a_time_step_has_what_it_inherits(solver, dtype):
+    generator = torch.Generator().manual_seed(0)
+    W = 0.5 * torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
+    U = 2.5 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    x = 0.1 * torch.randn(64, 6, generator=generator, dtype=torch.float64)
+    W, U, x = (tensor.to(dtype) for tensor in (W, U, x))
+    solution = implicitly.fixed_point(
+        expanding, torch.zeros_like(x), W, U, x,
+        solver=solver, batch_dims=1, causal=True, on_failure="accept",
+    )  # fmt: skip
+    assert solution.converged.any()
+    exact = step_by_step(W, U, x)
+    error = (solution.value - exact).norm(dim=1) / exact.norm(dim=1)
+    known = ~solution.error.isnan()
+    # Where GMRES's tenth of the longest error is not that of a short one.
+    assert (error <= 10 * solution.error)[known].double().mean() >= 0.95
+    assert error.max() <= 10 * solution.error[known].max()
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
+def test_a_later_time_step_changes_no_earlier_value_whatever_its_error_is(tolerance):
+    generator = torch.Generator().manual_seed(1)
+    W = 0.5 * torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
+    U = 2.5 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    x = 0.1 * torch.randn(24, 6, generator=generator, dtype=torch.float64)
+    other = torch.cat((x[:12], 30 * x[12:]))
+
+    def solve(x: Tensor) -> Tensor:
+        return implicitly.fixed_point(
+            expanding, torch.zeros_like(x), W, U, x, solver=PrefixAnderson(), batch_dims=1,
+            causal=True, stopping=Stopping(rtol=tolerance), on_failure="accept",
+        ).value  # fmt: skip
+
+    assert torch.equal(solve(x)[:12], solve(other)[:12])
