@@ -46,6 +46,8 @@ _DIGITS_LEFT = 0.1
 # Dense Jacobians of a batch hold at most so many numbers; so many columns come from one batched product,
 # which takes the time of one.
 _MOST_ENTRIES, _FEW_UNKNOWNS = 2**23, 64
+# Of so many numbers Jacobians cost less than the steps of GMRES.
+_FEW_ENTRIES = 2**14
 # For more unknowns GMRES may take so many steps, before factors of dense or sparse Jacobians.
 _KRYLOV_STEPS = 40
 _LONGEST = 200
@@ -129,7 +131,7 @@ def _by_matrices(problem: Problem, z: Tensor, first: Tensor, xtol: float) -> Est
     """The estimate from Jacobians of all systems."""
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
-        matrix = linearization.jacobian(z).detach().to(residual.dtype)
+        matrix = _jacobian(linearization, residual)
         size, entries = problem.size(z), matrix.abs()
         terms = product(entries, size)
         least = torch.where(entries > 0, terms.unsqueeze(2) / entries, torch.inf).amin(dim=1)
@@ -208,15 +210,22 @@ def _of_fixed_points(
     linearization, residual = _linearized(problem, z)
     with torch.no_grad():
         right = residual if which is None else torch.where(which.unsqueeze(1), residual, 0.0)
-        step, solves = _solved(linearization, right, together)
         eps, tiny = problem.eps(z), torch.finfo(z.dtype).tiny
-        length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
         # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
-        moved, near = _solved(linearization, eps * z.abs() * golden_signs(z, first=1), together)
+        rounded = eps * z.abs() * golden_signs(z, first=1)
+        if z.shape[0] * z.shape[1] ** 2 <= _FEW_ENTRIES and together == 1:
+            matrix = _jacobian(linearization, right)
+            (step, solves), (moved, near) = _directly(matrix, (right, rounded))
+            sizes = product(matrix.square(), z.square()).sqrt()
+        else:
+            sizes = _sizes(linearization.jvp, z.abs())
+            step, solves = _solved(linearization, right, together)
+            moved, near = _solved(linearization, rounded, together)
+        length, size, start = _norm(step), _norm(z).clamp_min(tiny), _norm(first)
         singular = z.shape[1] <= MOST_DENSE and together == 1
         rounding = torch.where(near, _norm(moved) / size, torch.inf if singular else 0.0)
         solves = solves & (rounding <= _DIGITS_LEFT)
-        terms = torch.maximum(_norm(_sizes(linearization.jvp, z.abs())), size)
+        terms = torch.maximum(_norm(sizes), size)
         met = _norm(residual) <= _ROUNDING_UNITS * eps * terms
         found = Estimate(
             torch.where(solves, length / size, torch.inf),
@@ -228,6 +237,19 @@ def _of_fixed_points(
         return found if together == 1 else _unknown(found, ~solves)
 
 
+def _jacobian(linearization: Linearization, like: Tensor) -> Tensor:
+    return linearization.jacobian(like).detach().to(like.dtype)
+
+
+def _directly(matrix: Tensor, rights: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+    """`J⁻¹ b` by factors of `J` for each `b`, and the systems that it solves."""
+    columns = torch.stack(rights, dim=2)
+    found = torch.linalg.solve_ex(matrix, columns).result
+    off = torch.linalg.vector_norm(matrix @ found - columns, dim=1)
+    solves = off <= _REPRODUCED * torch.linalg.vector_norm(columns, dim=1)
+    return list(zip(found.unbind(2), solves.unbind(1), strict=True))
+
+
 def _solved(linearization: Linearization, right: Tensor, together: int) -> tuple[Tensor, Tensor]:
     """`J⁻¹ b` by GMRES, and where that falls short from Jacobians; the systems that it solves."""
     step, solves = _krylov(linearization.jvp, right, together)
@@ -235,11 +257,8 @@ def _solved(linearization: Linearization, right: Tensor, together: int) -> tuple
     large = n > MOST_DENSE or batch * n * n > _MOST_ENTRIES
     if large or together > 1 or bool(solves.all()):
         return step, solves
-    matrix = linearization.jacobian(right).to(right.dtype)
-    direct = torch.linalg.solve_ex(matrix, right.unsqueeze(2)).result
-    off = _norm((matrix @ direct).squeeze(2) - right)
-    step = torch.where(solves.unsqueeze(1), step, direct.squeeze(2))
-    return step, solves | (off <= _REPRODUCED * _norm(right))
+    ((direct, regular),) = _directly(_jacobian(linearization, right), (right,))
+    return torch.where(solves.unsqueeze(1), step, direct), solves | regular
 
 
 def _krylov(apply: Product, right: Tensor, together: int = 1) -> tuple[Tensor, Tensor]:
