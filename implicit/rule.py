@@ -20,6 +20,7 @@ from ..solvers import Solver, Stopping
 from .calls.call import Asking, Call
 from .calls.on_tensors import solved
 from .calls.outcome import CallOutcome, Record
+from .compiled.compiled_adjoint import compiled_adjoint
 from .equations.derived import AdjointEquation, DerivedEquation, Packed, TangentEquation
 from .equations.differentiation import (
     derivative_wanted,
@@ -27,6 +28,7 @@ from .equations.differentiation import (
     unwrap_dead,
     without_tangent,
 )
+from .equations.equation import GivenEquation
 from .equations.exchange import set_aside
 from .equations.layout import Layout, Leaves
 from .equations.mapping import in_front, mapped_by_autograd, with_axis_of_autograd
@@ -108,8 +110,8 @@ def _gradient(
     """The gradients of the arguments `needed`, from the cotangents of the solution."""
     z, args = saved[: call.leaves], saved[call.leaves :]
     recording = _recording((*saved, *cotangents))
-    if not recording and asking.record.order == 0 and call.gradient.compiled is not None:
-        found = _gradient_by_graph(call, asking, z, args, cotangents, needed)
+    if not recording and asking.record.order == 0:
+        found = _gradient_at_once(call, asking, z, args, cotangents, needed)
         if found is not None:
             return found
     with torch.set_grad_enabled(recording), set_aside():
@@ -122,24 +124,28 @@ def _gradient(
         return back(u)
 
 
-def _gradient_by_graph(
+def _gradient_at_once(
     call: Call, asking: Asking, z: Leaves, args: Leaves, cotangents: Leaves, needed: list[int]
 ) -> Leaves | None:
-    """The same by the compiled graph of the adjoint; `None` where the general way is to be taken."""
-    assert call.gradient.compiled is not None  # for the type checker
+    """The same by compiled code for the whole adjoint; `None` where the general way is to be taken."""
+    graph, equation = call.gradient.compiled, call.equation
+    in_code = isinstance(equation, GivenEquation) and equation.compiled is not None
+    if graph is None and not (in_code and call.gradient.by_factors):
+        return None
     if transforming() or torch._C._len_torch_function_stack():
         return None
-    solver, stopping = call.gradient.compiled
     with set_aside():
-        found = adjoint(call.equation, solver, stopping, z, cotangents, args, needed)
+        if graph is not None:
+            found = adjoint(equation, *graph, z, cotangents, args, needed)
+        else:
+            found = compiled_adjoint(equation, z, cotangents, args, needed)
         if found is None:
             return None
         outcome, counts, value, gradients = found
         record = asking.record.derived()
         record.counts = counts
         record.note(outcome)
-        layout = Layout.of(z, call.equation.batch_dims)
-        equation = call.equation
+        layout = Layout.of(z, equation.batch_dims)
         check_at_solution(equation.described, equation.form, z, value, asking.record, layout)
     return gradients
 

@@ -129,7 +129,7 @@ class NumbaEquation(Options):
     @property
     def form(self) -> CompiledForm:
         """The compiled form of this equation."""
-        return CompiledForm(self.n, self.expand, self.systems)
+        return CompiledForm(self.n, self.expand, self.systems, self._map)
 
     def _map(self, k: int) -> CompiledMap:
         if k not in self._maps:

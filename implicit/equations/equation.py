@@ -6,9 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from ...solvers.interface.compiled_systems import CompiledSystems
 from ...solvers.interface.problem import Form
@@ -56,6 +57,16 @@ def at_first_use(make: Callable[[Leaves], Product]) -> Product:
     return product
 
 
+class DifferentiableMap(Protocol):
+    """A function of a batch of systems and of their parameters, with its Jacobians."""
+
+    def values(self, z: Tensor, parameters: Tensor) -> Tensor:
+        """The value of plain tensors."""
+
+    def jacobian(self, by: Literal["z", "parameters"], z: Tensor, parameters: Tensor) -> Tensor:
+        """The Jacobian by one of them."""
+
+
 @dataclass(frozen=True)
 class CompiledForm:
     """Compiled form of an equation.
@@ -64,11 +75,13 @@ class CompiledForm:
         n: Unknowns of one system.
         expand: The parameters of each system, `(*batch, k)`, from the batch axes and the arguments.
         systems: The `CompiledSystems` for solvers, from the batch axes and these parameters.
+        map: The function with its Jacobians, for so many parameters of a system.
     """
 
     n: int
     expand: Callable[[torch.Size, Leaves], torch.Tensor]
     systems: Callable[[torch.Size, torch.Tensor], CompiledSystems]
+    map: Callable[[int], DifferentiableMap]
 
     def at(self, batch: torch.Size, args: Leaves) -> CompiledSystems:
         """The systems for these arguments, plain tensors."""

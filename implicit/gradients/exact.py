@@ -59,6 +59,10 @@ class Exact(ImplicitGradient):
     def compiled(self) -> tuple[Solver, Stopping | None] | None:
         return (self.solver.solver, self.stopping) if type(self.solver) is Compiled else None
 
+    @property
+    def by_factors(self) -> bool:
+        return self.solver is None and self.stopping is None
+
     def solve_linear(self, linear: LinearSolve) -> Leaves:
         small = linear.equation.small(linear.equation.constant(linear.args))
         try:

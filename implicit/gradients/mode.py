@@ -117,6 +117,11 @@ class ImplicitGradient(Gradient):
         """The solver in a compiled graph that solves adjoints, and its rule; `None` for another way."""
         return None
 
+    @property
+    def by_factors(self) -> bool:
+        """True if adjoints of small systems are solved to rounding, by factors of their Jacobians."""
+        return False
+
     @abstractmethod
     def solve_linear(self, linear: LinearSolve) -> Leaves:
         """A differentiable solution, exact or approximate, of the adjoint or tangent equation."""
@@ -126,6 +131,7 @@ class TapedGradient(Gradient):
     """A mode that differentiates through iterations: those of the solve, or further ones."""
 
     compiled: ClassVar[None] = None
+    by_factors: ClassVar[bool] = False
 
     @abstractmethod
     def record(self, recording: Recording) -> Leaves:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import Demand, examinable
+from ..driving.demand import Demand, examinable
 from ..driving.estimate import estimated
 from ..interface.compiled_systems import NoDerivativeError
 from ..interface.goal import Goal

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import Demand, examinable, reason
+from ..driving.demand import Demand, examinable, reason
 from ..driving.estimate import estimated
 from ..driving.ledger import Ledger
 from ..driving.limits import ResidualLimits

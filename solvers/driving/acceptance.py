@@ -14,18 +14,15 @@ constant changes no verdict. Of a fixed point mostly the observed contraction te
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..interface.compiled_systems import NoDerivativeError
-from ..interface.problem import Form, Problem
-from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
 from .active import Active
+from .demand import SAFE, Demand, examinable, reason
 from .estimate import Estimate, estimated
 from .false_zeros import FALSE_ZERO, false_zeros, flat_zeros, hidden_zeros
 from .ledger import Ledger
@@ -33,19 +30,8 @@ from .limits import ResidualLimits
 from .minima import dense_is_possible, estimated_minimum
 from .progress import CONVERGED, MAX_STEPS, STALLED
 
-# The relative error of an unknown that is accepted at the default tolerance of each dtype; in half
-# precision, where the residual is at its rounding level, a tenth.
-_DEFAULT_XTOL = {torch.float64: 1e-8, torch.float32: 1e-4}
-_COARSEST_XTOL = 0.1
-# An error of so many roundings is as small as can be asked for.
-_FINEST_UNITS = 64
-# An unknown is zero once its error is so small a part of its size at the start; with a looser tolerance,
-# as many squares of it.
-_ZERO = 1e-16
-# The same, as a multiple, for a system that can come no closer.
+# A system that can come no closer is zero at so many times what is zero elsewhere.
 _ZERO_AT_LAST = 1e4
-# An error that a solver estimates from old factors must be so much smaller than the accepted one.
-SAFE = 0.1
 # An observed error is believed where the estimate is at most so many times what is accepted.
 _SLACK = 2.0
 # Errors of time steps are estimated up to this tolerance. Looser ones, as in training, would pay for it
@@ -53,81 +39,10 @@ _SLACK = 2.0
 _MOST_OF_SEQUENCES = 1e-3
 # A time step is accepted with an error, most of it inherited, of so many times what is accepted of others.
 _INHERITED = 10.0
-# The residual of a refused system must fall by this much more than its error is too large.
-_FURTHER = 0.1
 # A system with an equation above its limit goes on to a norm at which it is this far below.
 _BELOW = 0.9
 # Each such refusal must lower the norm by this factor, so that the last one is not far.
 _LOWER = 0.99
-# Each refusal must bring the estimated error below this fraction of the one before.
-_CLOSER = 0.5
-# The same where no step solves the linear equation, so that the distance is not known.
-_UNKNOWN_DISTANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Demand:
-    """The error that is accepted, and what a refusal asks for.
-
-    Attributes:
-        xtol: The relative error of each unknown that is accepted.
-        zero: The part of its size at the start at which an unknown is zero.
-    """
-
-    xtol: float
-    zero: float
-    is_fine: bool = True
-    """The residuals of claims are above their rounding level: not in half precision."""
-
-    @staticmethod
-    def of(dtype: torch.dtype, stopping: Stopping) -> Demand:
-        """The demand at the default tolerance of a dtype, or at the one that was asked for."""
-        default, rtol = _DEFAULT_XTOL.get(dtype, _COARSEST_XTOL), stopping.rtol
-        if stopping.residual_alone:
-            return Demand(math.inf, math.inf, is_fine=False)
-        finest = _FINEST_UNITS * torch.finfo(dtype).eps
-        xtol = default if rtol is None else min(_COARSEST_XTOL, max(rtol, finest))
-        return Demand(xtol, _ZERO * max(xtol / default, 1.0) ** 2, dtype in _DEFAULT_XTOL)
-
-    def met(self, estimate: Estimate, form: Form = "root") -> Tensor:
-        """The systems that are accepted, among them those of which nothing is known.
-
-        Residuals of roots at their rounding level are met whatever the error is; those of fixed points go on
-        falling with it, but in half precision.
-        """
-        small = (estimate.error <= self.xtol) | (estimate.to_zero <= self.zero)
-        small |= torch.isnan(estimate.error)
-        at_rounding = form == "root" or not self.is_fine
-        return small | estimate.at_rounding if at_rounding else small
-
-    def closer(self, distance: Any, before: Any) -> Any:
-        """True if a refused system has come close enough since the refusal before, or had none (NaN)."""
-        return np.isnan(before) | (distance < _CLOSER * before)
-
-    def reduction(self, error: np.ndarray) -> np.ndarray:
-        """The factor by which the residual of a refused system must fall further."""
-        missing = self.xtol / np.maximum(error, self.xtol)
-        return _FURTHER * np.where(np.isfinite(error), missing, _UNKNOWN_DISTANCE)
-
-
-def examinable(problem: Problem) -> bool:
-    """True for a nonlinear equation with a derivative."""
-    return not problem.linear and problem.linearize is not None
-
-
-def reason(error: float, form: Form, inherits: bool = False) -> str:
-    """An account of a refused claim, for error messages."""
-    if inherits and not math.isnan(error):
-        return (
-            f"the residual is small, but the solution is {error:.1g} of its size away, most of it by errors "
-            "of the time steps before it, which grow: a smaller rtol lowers them"
-        )
-    if form == "fixed_point":
-        away = (
-            "farther away than asked for" if math.isnan(error) else f"{error:.1g} of its size away"
-        )
-        return f"the residual is small, but the solution is {away}: the map contracts slowly"
-    return f"the residual is small, but no root is near: Newton's step there is {error:.1g} of an unknown"
 
 
 class Acceptance:

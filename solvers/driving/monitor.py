@@ -14,10 +14,11 @@ from ..interface.problem import Problem
 from ..interface.solver import Solver, WholeSolver
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Budget, Tolerance
-from .acceptance import Acceptance, Demand
+from .acceptance import Acceptance
 from .active import Active
 from .confirmation import Confirmation
 from .contraction import Contraction
+from .demand import Demand
 from .fast_path import FastPath
 from .ledger import Ledger
 from .limits import ResidualLimits

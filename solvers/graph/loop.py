@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import SAFE
 from ..driving.contraction import error_bound
+from ..driving.demand import SAFE
 from ..driving.progress import (
     CONVERGED,
     FAR,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import Demand
+from ..driving.demand import Demand
 from ..driving.progress import Rules
 from ..driving.rounding import level_of
 from ..interface.goal import Goal
