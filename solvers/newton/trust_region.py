@@ -110,9 +110,7 @@ class TrustRegion(Globalisation):
             ratio = decrease(allowance, trial.norm, start.norm) / promised
             good = ~over & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
-            following = _next_radius(
-                radius, leg, ratio, decrease(start.norm, trial.norm, start.norm), model
-            )
+            following = _next_radius(radius, leg, ratio, start.norm, trial.norm, model)
             radius = torch.where(over, radius, following)
             accepted, over = accepted | good, over | good | unmoved(start, trial)
             if bool(over.all()):
@@ -167,13 +165,19 @@ def _within(radius: Tensor, cauchy: _Leg, newton: _Leg, scale: Tensor) -> _Leg:
     )
 
 
-def _next_radius(radius: Tensor, leg: _Leg, ratio: Tensor, actual: Tensor, model: Model) -> Tensor:
-    # The parabola through ‖r‖² at both ends, with the model's slope at the start (A6.4.5).
-    slope = 2.0 * (model.residual * leg.change).sum(dim=1) / _square(model.residual)
-    cut = trusted(slope / (2.0 * (actual + slope)))
+def _next_radius(
+    radius: Tensor, leg: _Leg, ratio: Tensor, before: Tensor, after: Tensor, model: Model
+) -> Tensor:
     longer = torch.maximum(radius, _GROWTH * leg.length)
     kept = torch.where(ratio >= _GOOD_RATIO, longer, radius)
-    return torch.where(ratio >= SUFFICIENT_DECREASE, kept, cut * leg.length)
+    sufficient = ratio >= SUFFICIENT_DECREASE
+    # On an accelerator asking takes longer than the arithmetic.
+    if sufficient.device.type == "cpu" and bool(sufficient.all()):
+        return kept
+    # The parabola through ‖r‖² at both ends, with the model's slope at the start (A6.4.5).
+    slope = 2.0 * (model.residual * leg.change).sum(dim=1) / _square(model.residual)
+    cut = trusted(slope / (2.0 * (decrease(before, after, before) + slope)))
+    return torch.where(sufficient, kept, cut * leg.length)
 
 
 def decrease(before: Tensor, after: Tensor, unit: Tensor) -> Tensor:
