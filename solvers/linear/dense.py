@@ -158,10 +158,9 @@ def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tupl
 
 def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     """The solution, computed again for the systems in which it is wrong."""
-    accurate = _accurate(matrices, right, solution)
-    if bool(accurate.all()):
+    wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
+    if wrong.numel() == 0:
         return solution
-    wrong = (~accurate).nonzero().flatten()
     again = [_solve_alone(matrices[index], right[index]) for index in wrong.tolist()]
     return solution.index_copy(0, wrong, torch.stack(again))
 

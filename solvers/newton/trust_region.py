@@ -110,10 +110,14 @@ class TrustRegion(Globalisation):
             ratio = decrease(allowance, trial.norm, start.norm) / promised
             good = ~over & (ratio >= SUFFICIENT_DECREASE)
             point = point.or_else(good, trial)
-            following = _next_radius(radius, leg, ratio, start.norm, trial.norm, model)
-            radius = torch.where(over, radius, following)
-            accepted, over = accepted | good, over | good | unmoved(start, trial)
-            if bool(over.all()):
+            accepted, ended = accepted | good, over | good | unmoved(start, trial)
+            done = bool(ended.all())
+            following = _kept_radius(radius, leg, ratio)
+            if not done:
+                cut = _cut(leg, decrease(start.norm, trial.norm, start.norm), model)
+                following = torch.where(ratio >= SUFFICIENT_DECREASE, following, cut)
+            radius, over = torch.where(over, radius, following), ended
+            if done:
                 break
         norms = next_norms(memory.norms, point.norm)
         return Advance(point, accepted, TrustRegionMemory(radius, norms))
@@ -165,19 +169,19 @@ def _within(radius: Tensor, cauchy: _Leg, newton: _Leg, scale: Tensor) -> _Leg:
     )
 
 
-def _next_radius(
-    radius: Tensor, leg: _Leg, ratio: Tensor, before: Tensor, after: Tensor, model: Model
-) -> Tensor:
+def _kept_radius(radius: Tensor, leg: _Leg, ratio: Tensor) -> Tensor:
+    """The radius after an accepted trial: longer where the model was good."""
     longer = torch.maximum(radius, _GROWTH * leg.length)
-    kept = torch.where(ratio >= _GOOD_RATIO, longer, radius)
-    sufficient = ratio >= SUFFICIENT_DECREASE
-    # On an accelerator asking takes longer than the arithmetic.
-    if sufficient.device.type == "cpu" and bool(sufficient.all()):
-        return kept
-    # The parabola through ‖r‖² at both ends, with the model's slope at the start (A6.4.5).
+    return torch.where(ratio >= _GOOD_RATIO, longer, radius)
+
+
+def _cut(leg: _Leg, actual: Tensor, model: Model) -> Tensor:
+    """The radius after a refused trial.
+
+    The minimum of the parabola through `‖r‖²` at both ends with the slope of the model (A6.4.5).
+    """
     slope = 2.0 * (model.residual * leg.change).sum(dim=1) / _square(model.residual)
-    cut = trusted(slope / (2.0 * (decrease(before, after, before) + slope)))
-    return torch.where(sufficient, kept, cut * leg.length)
+    return trusted(slope / (2.0 * (actual + slope))) * leg.length
 
 
 def decrease(before: Tensor, after: Tensor, unit: Tensor) -> Tensor:
