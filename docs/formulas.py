@@ -32,7 +32,7 @@ def typeset(latex: str, display: str) -> str:
     paired = RIGHT.sub(r"\\right\\\1", LEFT.sub(r"\\left\\\1", latex))
     mathml = STRETCHED.sub('stretchy="false"', convert(paired, display=display))
     mathml = mathml.replace("<mover>", '<mover accent="true">')
-    unknown = re.search(r"\\[a-zA-Z]+", mathml)
+    unknown = re.search(r"\\([a-zA-Z]+|.)", mathml)
     if unknown:
         raise ValueError(f"not typeset: {unknown.group()} in the formula {latex!r}")
     return mathml
