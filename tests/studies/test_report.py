@@ -157,7 +157,9 @@ def test_the_summary_counts_what_the_rows_hold(rows, cells):
         assert row[2] == f"{len(solved)}/{len(mine)}"
         assert row[3].value == pytest.approx(len(solved) / len(mine))
         assert row[4] == (mine["outcome"] == "false success").sum()
-        assert row[5].value == pytest.approx(solved["evaluations"].median(), nan_ok=True)
+        work = solved["evaluations"] + solved["jvps"].fillna(0) + solved["vjps"].fillna(0)
+        assert row[5].value == pytest.approx(work.median(), nan_ok=True)
+        assert row[6].value == pytest.approx(solved["evaluations"].median(), nan_ok=True)
     assert [int(row[2].split("/")[0]) for row in group.rows] == sorted(
         (int(row[2].split("/")[0]) for row in group.rows), reverse=True
     )
@@ -340,3 +342,34 @@ def test_studies_without_a_cell_in_common_are_compared_too(rows):
     assert "0 cells ended in both" in str(comparison)
     with pytest.raises(StudyError, match="B has no rows"):
         compare(rows, rows.iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "labels"),
+    [
+        (11, 90, {"20", "50"}),
+        (11, 35, {"15", "20", "25", "30"}),
+        (0.002, 0.009, {"0.004", "0.006"}),
+    ],
+)
+def test_a_logarithmic_axis_within_two_decades_has_numbers(least, most, labels):
+    from implicitly.studies.reporting.drawing import _label_within_decades
+    from matplotlib.figure import Figure
+
+    paper = Figure()
+    place = paper.subplots()
+    place.plot([least, most], [1, 2])
+    place.set_xscale("log")
+    _label_within_decades(place.xaxis, np.array([least, most], dtype=float))
+    paper.canvas.draw()
+    assert labels <= {text.get_text() for text in place.get_xticklabels()}
+
+
+def test_lines_that_coincide_have_widths_of_their_own(cells):
+    from implicitly.studies.reporting.drawing import _look
+
+    chosen = highlights(cells)
+    looks = [_look(cells, solver, chosen) for solver in chosen]
+    widths = [look["linewidth"] for look in looks]
+    assert widths == sorted(set(widths), reverse=True)
+    assert [look["zorder"] for look in looks] == sorted(look["zorder"] for look in looks)
