@@ -180,7 +180,9 @@ def _label_within_decades(axis: matplotlib.axis.Axis, values: Floats) -> None:
     if len(shown) == 0 or shown.max() >= 100 * shown.min():
         return
     wide = shown.max() > 6 * shown.min()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10])
+    )
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("")
 

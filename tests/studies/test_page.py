@@ -149,9 +149,7 @@ def test_ticks_between_powers_of_ten_are_whole_numbers(
 def test_on_paper_charts_have_the_width_of_the_paper(page, chromium):
     chromium.size(**WINDOWS["laptop"])
     chromium.open(page, DRAWN)
-    widths = (
-        "[...document.querySelectorAll('.chart')].map((chart) => chart.layout.width ?? 'the window')"
-    )
+    widths = "[...document.querySelectorAll('.chart')].map((chart) => chart.layout.width ?? 'the window')"
     chromium.value("dispatchEvent(new Event('beforeprint'))")
     assert set(chromium.value(widths)) == {690}
     chromium.value("dispatchEvent(new Event('afterprint'))")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
-from implicitly.studies import OUTCOMES, Plan, StudyError, compare, report
+from implicitly.studies import OUTCOMES, Plan, StudyError, compare, export, report
 from implicitly.studies.profiles import performance_profile, wilson
 from implicitly.studies.reporting.cells import arrange
 from implicitly.studies.reporting.describing import figures
@@ -373,3 +373,33 @@ def test_lines_that_coincide_have_widths_of_their_own(cells):
     widths = [look["linewidth"] for look in looks]
     assert widths == sorted(set(widths), reverse=True)
     assert [look["zorder"] for look in looks] == sorted(look["zorder"] for look in looks)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_rows_for_benchopt_are_the_points_of_every_curve(tmp_path, rows, ending):
+    few = rows[rows["dtype"] == "float64"].copy()
+    few.loc[few.index[0], ["outcome", "evaluations", "residual", "exception"]] = [
+        *("crashed", np.nan, np.nan, "killed by signal 11"),
+    ]
+    file = export(few, tmp_path / f"curves.{ending}", layout="benchopt")
+    points = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
+    # What benchopt's own reader and plots ask for.
+    assert {"objective_name", "solver_name", "dataset_name", "idx_rep", "sampling_strategy"} <= set(
+        points
+    )
+    keys = ["objective_name", "dataset_name", "solver_name", "idx_rep"]
+    curves = points.groupby(keys)
+    assert len(curves) == len(few)
+    assert curves["stop_val"].apply(lambda stops: stops.is_monotonic_increasing).all()
+    ends = points[points["objective_solved"].notna()]
+    assert len(ends) == len(few)
+    assert int(ends["objective_solved"].sum()) == int((few["outcome"] == "solved").sum())
+    assert sorted(ends["objective_value"].dropna()) == pytest.approx(
+        sorted(few["residual"].dropna())
+    )
+    assert ends["stop_val"].sum() == few["evaluations"].sum()
+
+
+def test_an_unknown_layout_names_those_there_are(tmp_path, rows):
+    with pytest.raises(StudyError, match="one of rows, benchopt, got 'excel'"):
+        export(rows, tmp_path / "rows.csv", layout="excel")
