@@ -26,6 +26,13 @@ Study = Annotated[str, typer.Argument(help="Give the name of a study in the stor
 STORE = Path("build/studies")
 
 
+class Layout(str, Enum):
+    """Layouts of exported rows."""
+
+    ROWS = "rows"
+    BENCHOPT = "benchopt"
+
+
 class Format(str, Enum):
     """A format of a report."""
 
@@ -137,9 +144,13 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="Write to this file; its name ends in .csv, .json or .parquet.")
     ],
+    layout: Annotated[
+        Layout,
+        typer.Option(help="Write a row per cell, or per point of a curve, as benchopt plots them."),
+    ] = Layout.ROWS,
     store: Store = STORE,
 ) -> None:
     """Write the rows of a study to one file."""
     from .studying import export_rows
 
-    raise typer.Exit(export_rows(study, file, store))
+    raise typer.Exit(export_rows(study, file, store, layout.value))

@@ -17,6 +17,7 @@ from ..studies.row import OUTCOMES, Row
 from .exits import study_command
 
 if TYPE_CHECKING:
+    from ..studies.overview import Layout
     from ..studies.reporting import Format
     from ..studies.running import OnRow
 
@@ -124,10 +125,12 @@ def _shipped_studies() -> Table:
 
 
 @study_command
-def export_rows(console: Console, study: str, file: Path, store: Path) -> None:
+def export_rows(console: Console, study: str, file: Path, store: Path, layout: Layout) -> None:
     """Write the rows of a study to one file."""
     rows = studies.Store(store, create=False).rows(study)
-    console.print(f"{len(rows)} rows in {studies.export(rows, file)}", soft_wrap=True)
+    console.print(
+        f"{len(rows)} cells in {studies.export(rows, file, layout=layout)}", soft_wrap=True
+    )
 
 
 def _rows(name: str, store: Path) -> Any:

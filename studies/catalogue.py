@@ -152,7 +152,7 @@ class Catalogue:
                 return method
             if not isinstance(method, Native):
                 raise StudyError(f"{choice.text} gives no gradients: leave it or gradients out")
-            return Native(method.solver, self.mode(gradient, adjoint))
+            return dataclasses.replace(method, gradient=self.mode(gradient, adjoint))
 
         return self.once(("method", choice, gradient, adjoint), make)
 
@@ -185,7 +185,7 @@ class Catalogue:
         if own is not None:
             if choice.options:
                 raise StudyError(f"{choice.text}: {self.own} gives this solver its options")
-            return Native(own) if isinstance(own, Solver) else own
+            return Native(own, name=choice.name) if isinstance(own, Solver) else own
         if choice.name in _SOLVERS:
             return Native(build(_SOLVERS[choice.name], choice, _PARTS))
         library = choice.name.split(":")[0]

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .errors import StudyError
 from .store import Store
 
 if TYPE_CHECKING:
     import pandas
+
+Layout = Literal["rows", "benchopt"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,19 @@ def status(store: Store) -> list[Progress]:
     ]
 
 
-def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
+def export(
+    rows: pandas.DataFrame, path: str | os.PathLike[str], *, layout: Layout = "rows"
+) -> Path:
     """Write rows, as `Store.rows` returns them, in the format of the ending of `path`.
 
     Args:
         rows: The rows.
         path: A file that ends in `.csv`, `.json` (a list of objects) or `.parquet`; its folder is created.
+        layout: `"rows"`, or `"benchopt"` for a row per point of a convergence curve, which benchopt plots
+            from `.csv` and `.parquet`.
 
     Raises:
-        StudyError: Another ending, or the file cannot be written.
+        StudyError: Another ending or layout, or the file cannot be written.
 
     Examples:
         >>> import tempfile
@@ -87,6 +93,12 @@ def export(rows: pandas.DataFrame, path: str | os.PathLike[str]) -> Path:
         'tiny.csv'
     """
     file = Path(path)
+    if layout not in get_args(Layout):
+        raise StudyError(f"the layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
+    if layout == "benchopt":
+        from .reporting.benchopt import benchopt_table
+
+        rows = benchopt_table(rows)
     writers = {
         ".csv": lambda: rows.to_csv(file, index=False),
         ".json": lambda: rows.to_json(file, orient="records", indent=1),

@@ -36,7 +36,8 @@ class Row:
         systems: Independent systems that are solved together.
         form: `"root"` or `"fixed_point"`.
         tags: Groups that the problem belongs to.
-        solver: The solver as Python writes it, without options that have their defaults.
+        solver: The solver as Python writes it, without options that have their defaults, or the name that
+            the user's file gives it.
         solver_family: `"native"`, `"adapter"` (another library through this package), `"scipy"` (SciPy by
             itself) or `"peer"` (another library by itself).
         gradient: The gradient mode with its options, if a gradient was taken.

@@ -72,3 +72,18 @@ def test_the_links_of_a_page_lead_somewhere(page):
     targets = LINK.findall(page.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+FIRST = [ROOT / "README.md", ROOT / "docs" / "index.md"]
+NUMBER = re.compile(r"\d[\d.e/+-]*\d|\d")
+
+
+@pytest.mark.parametrize("page", FIRST, ids=name)
+def test_numbers_of_the_first_screen_are_those_of_the_results_behind_them(page):
+    text = page.read_text(encoding="utf-8").split("<!-- claims")[1].split("<!-- end of claims")[0]
+    claims = re.split(r"^\* ", text, flags=re.MULTILINE)[1:]
+    assert len(claims) == 3
+    for claim in claims:
+        (result,) = LINK.findall(claim)
+        measured = set(NUMBER.findall((page.parent / result).read_text(encoding="utf-8")))
+        assert set(NUMBER.findall(LINK.sub("", claim))) <= measured

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def test_tabs_are_the_sections_and_every_page_is_in_one() -> None:
 
 def test_the_site_fetches_nothing() -> None:
     assert SITE["theme"]["font"] is False
-    assert "search" in SITE["plugins"]
+    assert SITE["plugins"][:2] == ["search", "offline"]
+    polyfills = SITE["extra"]["polyfills"]
+    assert all((DOCS / "theme" / path).is_file() for path in polyfills)
     for key in ("extra_css", "extra_javascript"):
         assert not [path for path in SITE.get(key, []) if "://" in path]
         assert all((DOCS / path).is_file() for path in SITE.get(key, []))
@@ -60,3 +63,28 @@ def test_terms_of_the_glossary_are_in_order() -> None:
     )
     assert terms[0] == "term"
     assert terms[1:] == sorted(terms[1:], key=str.lower)
+
+
+@pytest.fixture
+def typeset(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """The function of docs/formulas.py that makes MathML of LaTeX."""
+    pytest.importorskip("latex2mathml")
+    monkeypatch.syspath_prepend(str(DOCS))
+    function: Callable[[str, str], str] = importlib.import_module("formulas").typeset
+    return function
+
+
+def test_every_formula_can_be_typeset(typeset: Callable[[str, str], str]) -> None:
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```math\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+        for formula in [*blocks, *re.findall(r"\$([^$]+)\$", prose)]:
+            assert typeset(formula, "inline").startswith("<math")
+
+
+def test_a_command_that_is_not_known_is_an_error_and_not_printed(
+    typeset: Callable[[str, str], str],
+) -> None:
+    with pytest.raises(ValueError, match=r"not typeset: \\frobnicate"):
+        typeset(r"x + \frobnicate", "inline")

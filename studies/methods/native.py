@@ -48,14 +48,16 @@ class Native:
     Attributes:
         solver: The solver.
         gradient: A gradient mode; `None` for no gradient.
+        name: Name that the user's file gives to the solver; `None` for its class and options.
     """
 
     solver: Solver
     gradient: Gradient | None = None
+    name: str | None = None
 
     @property
     def label(self) -> str:
-        return written(self.solver)
+        return written(self.solver) if self.name is None else self.name
 
     def refusal(self, form: Form) -> str | None:
         """Reason why the gradient mode does not fit the solver; `None` if it fits."""

@@ -38,8 +38,8 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "evaluations": Measure("evaluations", "evaluations", "evaluations"),
     "work": Measure("evaluations and Jacobian products", "evaluations + JVPs + VJPs", "work"),
+    "evaluations": Measure("evaluations", "evaluations", "evaluations"),
     "seconds": Measure("time", "seconds", "time"),
 }
 _SOLVED = OUTCOMES.index("solved")
@@ -175,12 +175,12 @@ class Cells:
         return costs[known], known
 
     def ranked(self, parts: Sequence[Slice]) -> list[int]:
-        """Numbers of the solvers, ranked by cells solved, then by evaluations."""
+        """Numbers of the solvers, ranked by cells solved, then by work."""
         solved = np.zeros(len(self.solvers))
         spent = np.zeros(len(self.solvers))
         for part in parts:
             hits = self.solved(part)
-            logarithms = np.log(np.maximum(self.values(part, "evaluations"), 1))
+            logarithms = np.log(np.maximum(self.values(part, "work"), 1))
             solved += hits.sum(axis=0)
             spent += np.where(hits, np.nan_to_num(logarithms), 0).sum(axis=0)
         typical = spent / np.maximum(solved, 1)

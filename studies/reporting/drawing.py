@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..row import OUTCOMES
-from .cells import MEASURES, Cells
+from .cells import MEASURES, Cells, Floats
 from .figures import BarFigure, CurveFigure, Figure, Matrix, MatrixFigure, Panel
 from .styling import COLOURS, DASHES, FAMILY_NAMES, MARKERS, OUTCOME_COLOURS
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.axis
     import matplotlib.figure
 
 MOST_PANELS = 12
@@ -141,8 +142,6 @@ def _panel(
     cells: Cells,
     highlighted: Sequence[int],
 ) -> None:
-    from matplotlib.ticker import LogLocator
-
     for curve in sorted(panel.curves, key=lambda curve: curve.solver in highlighted):
         x, y = curve.x, curve.y
         if figure.shape == "steps" and panel.x_most is not None and x[-1] < panel.x_most:
@@ -156,8 +155,10 @@ def _panel(
         place.plot(x, y, drawstyle=style, **look)
     if figure.x.log:
         place.set_xscale("log")
+        _label_within_decades(place.xaxis, np.concatenate([curve.x for curve in panel.curves]))
     if figure.y.log:
         place.set_yscale("log")
+        _label_within_decades(place.yaxis, np.concatenate([curve.y for curve in panel.curves]))
     if figure.x.reverse:
         place.invert_xaxis()
     if figure.y.share:
@@ -166,12 +167,24 @@ def _panel(
     if figure.shape == "steps" and panel.x_most is not None:
         least = min(float(curve.x[curve.x > 0].min()) for curve in panel.curves)
         place.set_xlim(least, panel.x_most)
-        if panel.x_most < 100 * least:
-            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            place.xaxis.set_major_formatter("{x:g}")
-            place.xaxis.set_minor_formatter("")
+        _label_within_decades(place.xaxis, np.array([least, panel.x_most]))
     if panel.level is not None:
         place.axhline(panel.level, color="#57606a", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _label_within_decades(axis: matplotlib.axis.Axis, values: Floats) -> None:
+    """Numbers on a logarithmic axis of less than two decades, where powers of ten are too few."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    shown = values[values > 0]
+    if len(shown) == 0 or shown.max() >= 100 * shown.min():
+        return
+    wide = shown.max() > 6 * shown.min()
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10])
+    )
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def _look(cells: Cells, solver: int, highlighted: Sequence[int]) -> dict[str, Any]:
@@ -181,9 +194,11 @@ def _look(cells: Cells, solver: int, highlighted: Sequence[int]) -> dict[str, An
     slot = list(highlighted).index(solver)
     return {
         "color": COLOURS[slot % len(COLOURS)],
+        # Of lines that coincide, each shows beside the next, which lies above it.
+        "linewidth": 2.6 - 1.4 * slot / max(1, len(highlighted) - 1),
         "linestyle": line,
         "marker": _POINTS[MARKERS[slot % len(MARKERS)]],
-        "zorder": 3 + len(highlighted) - slot,
+        "zorder": 3 + slot,
     }
 
 

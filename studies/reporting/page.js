@@ -44,7 +44,7 @@
     return {
       colour: colours[slot % colours.length],
       dash,
-      width: 2.2,
+      width: 4.4 - 2.8 * Math.min(slot / (data.highlighted.length - 1 || 1), 1), // Of lines that coincide, each shows beside the next.
       marker: data.markers[(slot + Math.floor(slot / colours.length)) % data.markers.length],
     };
   }
@@ -177,16 +177,23 @@
 
   // --- Charts ---------------------------------------------------------------------------------
 
-  function axis(spec, label, decades) {
+  // A round distance of about five ticks over a width.
+  function even(width) {
+    const power = 10 ** Math.floor(Math.log10(width / 5 || 1));
+    return [1, 2, 5, 10].map((step) => step * power).find((step) => width / step <= 6);
+  }
+
+  function axis(spec, label, { decades, most } = {}) {
     const common = {
       title: { text: plain(label ?? spec.label), standoff: 8 }, gridcolor: css("--grid"), linecolor: css("--rule"),
       zeroline: false, ticks: "outside", tickcolor: css("--rule"), automargin: true, fixedrange: narrow.matches,
     };
     if (spec.share) return { ...common, tickformat: ".0%", range: [-0.02, 1.03] };
     if (spec.log) {
-      // Plotly's own choice labels all of 1 to 9 in two sizes.
-      const dtick = decades > 12 ? 4 : decades > 5 ? 2 : decades > 1.8 ? 1 : "D2";
-      return { ...common, type: "log", exponentformat: "power", dtick, autorange: spec.reverse ? "reversed" : true };
+      const log = { ...common, type: "log", exponentformat: "power", autorange: spec.reverse ? "reversed" : true };
+      if (decades > 1.8) return { ...log, dtick: decades > 12 ? 4 : decades > 5 ? 2 : 1 };
+      // Within two decades whole numbers at 1, 2 and 5, within less than one at equal distances: Plotly's own choice leaves the zeros out.
+      return { ...log, tickformat: "~g", dtick: decades > 0.8 ? "D2" : `L${even(most - most / 10 ** decades)}` };
     }
     return common;
   }
@@ -201,12 +208,13 @@
     };
   }
 
+  const PAPER = 690; // A4 within its margins, in CSS pixels
   const CONFIG = {
     displaylogo: false, responsive: true, displayModeBar: false,
   };
 
   function curves(figure, panel) {
-    const order = panel.curves.map((curve) => curve).sort((a, b) => (slots.has(a.s) ? 1 : 0) - (slots.has(b.s) ? 1 : 0));
+    const order = panel.curves.map((curve) => curve).sort((a, b) => (slots.get(a.s) ?? -1) - (slots.get(b.s) ?? -1));
     return order.map(({ s, x, y }) => {
       const { colour, dash, width, marker } = look(s);
       const steps = figure.shape === "steps";
@@ -225,7 +233,8 @@
   function span(panel, name) {
     const values = panel.curves.flatMap((curve) => curve[name]).filter((value) => value > 0);
     const [least, most] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, 0]);
-    return Math.log10(Math.max(most, name === "x" ? panel.x_most ?? 0 : 0) / least);
+    const end = Math.max(most, name === "x" ? panel.x_most ?? 0 : 0);
+    return { decades: Math.log10(end / least), most: end };
   }
 
   function curveFigure(figure, place) {
@@ -301,7 +310,7 @@
 
   function matrixFigure(figure, place, toTrace) {
     place.append(make("ul", { class: "key" },
-      ...data.outcomes.map((outcome, k) => make("li", {}, make("b", { class: `k${k}` }, k === 0 ? "12" : outcome.mark), k === 0 ? "solved, with that many evaluations" : outcome.name))));
+      ...data.outcomes.map((outcome, k) => make("li", {}, make("b", { class: `k${k}` }, k === 0 ? "12" : outcome.mark), k === 0 ? "solved, with that much work" : outcome.name))));
     const holder = make("div");
     place.append(holder);
     const boundary = data.solvers.map((solver, k) => k > 0 && data.solvers[k - 1].family !== solver.family);
@@ -327,6 +336,9 @@
     });
   }
 
+  // A name breaks behind its brackets and commas alone.
+  const broken = (name) => name.split(/(?<=[(,])(?!\))/).flatMap((part) => [part, make("wbr")]);
+
   function table(spec, place) {
     const holder = make("div");
     place.append(holder);
@@ -350,7 +362,7 @@
         scope: "col", class: number[c] ? "number" : null, "aria-sort": by === c ? (down ? "descending" : "ascending") : null,
       }, make("button", {
         class: "sorter", type: "button", title: "Sort", onclick: () => { down = by === c ? !down : number[c]; by = c; draw(); },
-      }, column.header)));
+      }, ...broken(column.header))));
       const body = order.map((k) => make("tr", {}, ...group.rows[k].map((text, c) => {
         const [middle, bounds] = text.split(/ (?=\()/, 2);
         const split = number[c] && bounds;
@@ -432,6 +444,15 @@
   legend();
   filters();
   redraw();
+  // On paper charts have the width of the paper, and two fit a page; bars have the height of their number.
+  const paper = (printing) => {
+    for (const chart of document.querySelectorAll(".chart")) {
+      const height = chart.style.height ? {} : { height: printing ? 330 : null };
+      if (window.Plotly && chart.data) Plotly.relayout(chart, { autosize: !printing, width: printing ? PAPER : null, ...height });
+    }
+  };
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
   dark.addEventListener("change", () => { legend(); redraw(); });
   narrow.addEventListener("change", redraw);
 })();

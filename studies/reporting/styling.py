@@ -40,7 +40,7 @@ DARK_OUTCOME_COLOURS = dict(
 def highlights(cells: Cells) -> tuple[int, ...]:
     """Solvers that figures show in colour at first: the best of each family, then the next best.
 
-    A better solver solves more over all slices, or as much with fewer evaluations.
+    A better solver solves more over all slices, or as much with less work.
     """
     ranked = cells.ranked(cells.slices)
     firsts = [_first_of(cells, ranked, family) for family in FAMILIES]

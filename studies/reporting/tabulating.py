@@ -111,7 +111,7 @@ def pairs(cells: Cells, highlighted: tuple[int, ...]) -> Table:
     groups = []
     chosen = list(highlighted)
     for part in cells.slices:
-        costs, known = cells.costs(part, "evaluations")
+        costs, known = cells.costs(part, "work")
         if len(chosen) < 2 or not known.any():
             continue
         shares = head_to_head(costs[:, chosen])
@@ -126,8 +126,9 @@ def pairs(cells: Cells, highlighted: tuple[int, ...]) -> Table:
     return Table(
         name="pairs",
         title="Two by two",
-        caption="Share of problems that the solver of the row solves with no more evaluations than that "
-        "of the column: the performance profile of these two alone at τ = 1.",
+        caption="Share of problems that the solver of the row solves with no more work "
+        "(evaluations and Jacobian products) than that of the column: the performance profile of "
+        "these two alone at τ = 1.",
         columns=(
             Column("solver", "code"),
             *(Column(cells.solvers[s].name, "share") for s in chosen),

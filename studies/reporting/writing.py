@@ -167,7 +167,10 @@ def _environment(cells: Cells, plan: Plan | None) -> tuple[tuple[str, str], ...]
     pairs: dict[str, str] = {}
     if plan is not None:
         for name, value in plan.environment.items():
-            pairs[name] = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+            if name == "memory" and isinstance(value, int):
+                pairs[name] = f"{value / 2**30:.1f} GiB"
+            elif name != "versions":  # of the rows themselves, below
+                pairs[name] = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
         if plan.created:
             pairs["planned"] = plan.created
     for name, values in all_versions(cells.frame["versions"]).items():

@@ -199,10 +199,10 @@ def test_the_blocks_found_are_those_of_the_dense_matrix(length, time, upper):
 def dense_of(found: Bidiagonal, length: int, d: int):
     dense = np.zeros((length, d, length, d))
     for t in range(length):
-        dense[t, :, t] = found.diagonal[0, t]
+        dense[t, :, t] = found.diagonal[0, t].numpy()
         near = t + 1 if found.upper else t - 1
         if 0 <= near < length:
-            dense[t, :, near] = found.neighbour[0, t]
+            dense[t, :, near] = found.neighbour[0, t].numpy()
         elif length > 1:
             assert not found.neighbour[0, t].any()
     return dense

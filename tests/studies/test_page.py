@@ -3,6 +3,7 @@
 import resource
 
 import browser
+import numpy as np
 import pytest
 import synthetic_study
 from implicitly.studies import Plan, report
@@ -122,6 +123,37 @@ def test_every_chart_and_table_says_what_it_is(page, chromium):
         chromium.value("document.querySelectorAll('a[href^=http], link, img[src^=http]').length")
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "few", "expected"),
+    [(10, 29, 3, {"1", "1.5", "2"}), (10, 310, 4, {"2", "5", "10", "20"})],
+    ids=["less than a decade", "less than two decades"],
+)
+def test_ticks_between_powers_of_ten_are_whole_numbers(
+    tmp_path, chromium, least, most, few, expected
+):
+    rows = synthetic_study.rows(problems=4, solvers=3, tolerances=(1e-6,))
+    costs = np.resize([least, most, (least + most) // 2], len(rows)).astype(float)
+    rows = rows.assign(outcome="solved", evaluations=costs, jvps=0.0, vjps=0.0)
+    (file,) = report(rows, tmp_path, ("html",), resamples=10)
+    chromium.size(**WINDOWS["laptop"])
+    chromium.open(file, DRAWN)
+    labels = chromium.value(
+        "[...document.querySelectorAll('#performance .xtick text')].map((each) => each.textContent)"
+    )
+    assert len(labels) >= few
+    assert expected <= set(labels)
+
+
+def test_on_paper_charts_have_the_width_of_the_paper(page, chromium):
+    chromium.size(**WINDOWS["laptop"])
+    chromium.open(page, DRAWN)
+    widths = "[...document.querySelectorAll('.chart')].map((chart) => chart.layout.width ?? 'the window')"
+    chromium.value("dispatchEvent(new Event('beforeprint'))")
+    assert set(chromium.value(widths)) == {690}
+    chromium.value("dispatchEvent(new Event('afterprint'))")
+    assert set(chromium.value(widths)) == {"the window"}
 
 
 def test_an_error_of_a_page_would_be_seen(tmp_path, chromium):

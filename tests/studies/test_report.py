@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
-from implicitly.studies import OUTCOMES, Plan, StudyError, compare, report
+from implicitly.studies import OUTCOMES, Plan, StudyError, compare, export, report
 from implicitly.studies.profiles import performance_profile, wilson
 from implicitly.studies.reporting.cells import arrange
 from implicitly.studies.reporting.describing import figures
@@ -157,7 +157,9 @@ def test_the_summary_counts_what_the_rows_hold(rows, cells):
         assert row[2] == f"{len(solved)}/{len(mine)}"
         assert row[3].value == pytest.approx(len(solved) / len(mine))
         assert row[4] == (mine["outcome"] == "false success").sum()
-        assert row[5].value == pytest.approx(solved["evaluations"].median(), nan_ok=True)
+        work = solved["evaluations"] + solved["jvps"].fillna(0) + solved["vjps"].fillna(0)
+        assert row[5].value == pytest.approx(work.median(), nan_ok=True)
+        assert row[6].value == pytest.approx(solved["evaluations"].median(), nan_ok=True)
     assert [int(row[2].split("/")[0]) for row in group.rows] == sorted(
         (int(row[2].split("/")[0]) for row in group.rows), reverse=True
     )
@@ -340,3 +342,64 @@ def test_studies_without_a_cell_in_common_are_compared_too(rows):
     assert "0 cells ended in both" in str(comparison)
     with pytest.raises(StudyError, match="B has no rows"):
         compare(rows, rows.iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "labels"),
+    [
+        (11, 90, {"20", "50"}),
+        (11, 35, {"15", "20", "25", "30"}),
+        (0.002, 0.009, {"0.004", "0.006"}),
+    ],
+)
+def test_a_logarithmic_axis_within_two_decades_has_numbers(least, most, labels):
+    from implicitly.studies.reporting.drawing import _label_within_decades
+    from matplotlib.figure import Figure
+
+    paper = Figure()
+    place = paper.subplots()
+    place.plot([least, most], [1, 2])
+    place.set_xscale("log")
+    _label_within_decades(place.xaxis, np.array([least, most], dtype=float))
+    paper.canvas.draw()
+    assert labels <= {text.get_text() for text in place.get_xticklabels()}
+
+
+def test_lines_that_coincide_have_widths_of_their_own(cells):
+    from implicitly.studies.reporting.drawing import _look
+
+    chosen = highlights(cells)
+    looks = [_look(cells, solver, chosen) for solver in chosen]
+    widths = [look["linewidth"] for look in looks]
+    assert widths == sorted(set(widths), reverse=True)
+    assert [look["zorder"] for look in looks] == sorted(look["zorder"] for look in looks)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_rows_for_benchopt_are_the_points_of_every_curve(tmp_path, rows, ending):
+    few = rows[rows["dtype"] == "float64"].copy()
+    few.loc[few.index[0], ["outcome", "evaluations", "residual", "exception"]] = [
+        *("crashed", np.nan, np.nan, "killed by signal 11"),
+    ]
+    file = export(few, tmp_path / f"curves.{ending}", layout="benchopt")
+    points = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
+    # What benchopt's own reader and plots ask for.
+    assert {"objective_name", "solver_name", "dataset_name", "idx_rep", "sampling_strategy"} <= set(
+        points
+    )
+    keys = ["objective_name", "dataset_name", "solver_name", "idx_rep"]
+    curves = points.groupby(keys)
+    assert len(curves) == len(few)
+    assert curves["stop_val"].apply(lambda stops: stops.is_monotonic_increasing).all()
+    ends = points[points["objective_solved"].notna()]
+    assert len(ends) == len(few)
+    assert int(ends["objective_solved"].sum()) == int((few["outcome"] == "solved").sum())
+    assert sorted(ends["objective_value"].dropna()) == pytest.approx(
+        sorted(few["residual"].dropna())
+    )
+    assert ends["stop_val"].sum() == few["evaluations"].sum()
+
+
+def test_an_unknown_layout_names_those_there_are(tmp_path, rows):
+    with pytest.raises(StudyError, match="one of rows, benchopt, got 'excel'"):
+        export(rows, tmp_path / "rows.csv", layout="excel")

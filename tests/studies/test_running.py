@@ -191,6 +191,18 @@ def test_a_full_disk_is_said_and_the_study_goes_on(
     assert resume("other", tmp_path).run == 4
 
 
+def test_solvers_have_the_names_that_the_file_of_a_study_gives_them(tmp_path: Path) -> None:
+    file = tmp_path / "own_study.py"
+    file.write_text(
+        "configuration = dict(name='own', problems=['boggs'], solvers=['mine', 'newton'],"
+        " gradients=['exact'])\n"
+        "from implicitly import Newton\nsolvers = {'mine': Newton(refresh=2)}\n"
+    )
+    store = Store(tmp_path / "store")
+    run(file, store)
+    assert store.rows("own")["solver"].tolist() == ["mine", "Newton()"]
+
+
 def test_a_file_that_has_changed_is_not_resumed(tmp_path: Path) -> None:
     file = tmp_path / "own_study.py"
     file.write_text(

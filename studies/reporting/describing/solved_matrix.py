@@ -23,7 +23,7 @@ def matrix(cells: Cells) -> MatrixFigure:
     return MatrixFigure(
         name="solved",
         title="Who solved what",
-        caption="Median evaluations where solved; "
+        caption="Median work (evaluations and Jacobian products) where solved; "
         + ", ".join(f"{mark} {name}" for name, mark in OUTCOME_MARKS.items() if name != "solved")
         + ", nothing where it was not run. "
         + words,
@@ -89,12 +89,12 @@ def _problem_of_rows(cells: Cells) -> list[int]:
 def _matrix_of(cells: Cells, part: Slice, grouping: Indices, names: tuple[str, ...]) -> Matrix:
     rows = grouping[cells.problem[part.instances]]
     kinds, solved = cells.outcomes(part), cells.solved(part)
-    evaluations = np.where(solved, cells.values(part, "evaluations"), np.nan)
+    work = np.where(solved, cells.values(part, "work"), np.nan)
     kept = np.unique(rows)
     lines = []
     for row in kept:
         here = rows == row
-        medians = median_of_known(evaluations[here])
+        medians = median_of_known(work[here])
         lines.append(list(_entries(kinds[here], solved[here].sum(axis=0), medians)))
     return Matrix(
         keys=part.keys,
