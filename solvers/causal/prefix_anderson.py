@@ -118,7 +118,7 @@ class PrefixAnderson(Solver):
         change.copy_(time.split(state.residual)).neg_()
         # The old residual lives on in its slot: one vector less while the function is evaluated.
         state.residual = state.z
-        residual = problem.residual(z)
+        residual = problem.residual(z, placed=True)
         change.add_(time.split(residual))
         return replace(
             state, z=z, residual=residual, moves=moves, changes=changes, count=state.count + 1
