@@ -23,7 +23,7 @@ from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
 # A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
-# Evaluations whose unknown is looked at, and whose values are remembered: as many buffers may be used in turn.
+# Evaluations whose unknown is looked at and whose values are remembered: so many buffers may be used in turn.
 _FIRST = 2
 _COMPILED = (
     ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part "
