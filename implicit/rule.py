@@ -74,7 +74,8 @@ class _LinearSolve:
             precision=self.asking.precision,
         )
         if start is None:
-            start = tuple(map(torch.zeros_like, self.equation.constant(self.args)))
+            # Zeros that take no memory.
+            start = tuple(c.new_zeros(()).expand_as(c) for c in self.equation.constant(self.args))
         call = replace(self.call, equation=self.equation, solver=solver, stopping=stopping)
         return solve_call(call, start, self.args, asking).value
 

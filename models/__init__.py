@@ -7,6 +7,7 @@ from .depth import Depth, Equilibrium, Stacked, WeightTied, by_scan
 from .memory import Memory
 from .model_options import ModelOptions
 from .output import Output, Piece
+from .recent_states import RecentStates
 from .recurrent import EquilibriumRNN, RecurrentOptions
 from .registry import register_data, register_model
 from .sampling import Sampling
@@ -31,6 +32,7 @@ __all__ = [
     "ParameterCount",
     "Piece",
     "PlainVocabulary",
+    "RecentStates",
     "RecurrentOptions",
     "Sampling",
     "SequenceModel",

@@ -101,6 +101,7 @@ def solve_equation(
         if settings.bounds is not None:
             at = active_bounds(given, outcome.value, settings.batch_dims)
             solution = replace(solution, bounds=at)
+    given.release()
     if watching is None or watching.history is None:
         return solution
     return replace(solution, history=watching.history)

@@ -14,6 +14,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules.module import _has_any_global_hook
 
 from ...solvers.interface.compiled_systems import NoDerivativeError
@@ -117,8 +118,11 @@ def pullback(
     if not any(output.requires_grad for output in outputs):
         _check_constant(function, inputs, outputs)
 
+    # The nodes of the graph: the outputs themselves need not stay in memory with it.
+    edges = tuple(get_gradient_edge(one) if one.requires_grad else None for one in outputs)
+
     def product(cotangents: Leaves) -> Leaves:
-        return _gradient(outputs, inputs, cotangents)
+        return _gradient(edges, inputs, cotangents)
 
     return outputs, product
 
@@ -196,7 +200,8 @@ def transposed(product: Product, outputs: Leaves) -> Product:
         cotangents = product(probes)
 
     def forward(tangents: Leaves) -> Leaves:
-        found = _gradient(cotangents, probes, tangents, materialize=False)
+        edges = tuple(get_gradient_edge(one) if one.requires_grad else None for one in cotangents)
+        found = _gradient(edges, probes, tangents, materialize=False)
         # PyTorch refuses to differentiate some graphs; the node it puts there leads to no probe.
         if any(tensor.requires_grad for tensor in cotangents) and all(g is None for g in found):
             raise RuntimeError("a function marked once_differentiable was differentiated twice")
@@ -272,9 +277,12 @@ def matrix(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
 
 
 def _gradient(
-    outputs: Leaves, inputs: Leaves, cotangents: Leaves, materialize: bool = True
+    outputs: tuple[GradientEdge | None, ...],
+    inputs: Leaves,
+    cotangents: Leaves,
+    materialize: bool = True,
 ) -> Leaves:
-    connected = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    connected = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o is not None]
     if not connected:
         return tuple(torch.zeros_like(tensor) for tensor in inputs)
     return torch.autograd.grad(

@@ -288,6 +288,10 @@ class UserFunction:
 
         self.replay.check_unmoved(evaluate)
 
+    def release(self) -> None:
+        """Let go of the start, which only the solve needs, since graphs of derivatives hold this object."""
+        self.start = ()
+
 
 @dataclass(frozen=True)
 class FirstEvaluation:

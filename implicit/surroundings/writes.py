@@ -15,15 +15,15 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..equations.capture import levels
 from ..equations.differentiation import transforming
 from ..equations.layout import Leaves
 
 # A module gets copies of its buffers, but code that was compiled for it writes to its own ones.
-# Evaluations whose unknown is looked at, and whose values are kept alive, so that others in their memory are
-# known: as many buffers may be used in turn.
+# Evaluations whose unknown is looked at and whose values are remembered: so many buffers may be used in turn.
 _FIRST = 2
 _COMPILED = (
     ". If it is compiled and keeps batch statistics, call layer.eval(), or compile a part "
@@ -49,8 +49,9 @@ class Lending:
         self.writes: bool | None = None
         self.records = False
         self.recorded: Leaves = ()
-        self._returned: list[Leaves] = []
-        self._memory: set[int] = set()
+        self._returned = 0
+        self._memory: dict[int, StorageWeakRef] = {}
+        """The memory of the first values, by its address."""
         self._looks = _FIRST
         self._settled = False
         """All that the first evaluations can show has been seen: the function does not write."""
@@ -102,20 +103,29 @@ class Lending:
         """The value, copied if its memory is that of an earlier value."""
         if transforming():
             return value
-        if len(value) == 1 and len(self._returned) == _FIRST:  # As below, without loops.
+        if len(value) == 1 and self._returned == _FIRST:  # As below, without loops.
             (leaf,) = value
             ordinary = type(leaf) is Tensor and not leaf.requires_grad
             if ordinary and leaf.untyped_storage().data_ptr() not in self._memory:
                 return value
         if any(leaf.requires_grad or type(leaf) is not Tensor for leaf in value):
             return value
-        memory = {leaf.untyped_storage().data_ptr() for leaf in value}
-        if len(self._returned) < _FIRST:
-            self._returned.append(tuple(leaf.detach() for leaf in value))
-            self._memory |= memory
-        elif self._memory.isdisjoint(memory):
+        memory = {(s := leaf.untyped_storage()).data_ptr(): s for leaf in value}
+        if self._returned < _FIRST:
+            self._returned += 1
+            self._memory |= {place: StorageWeakRef(one) for place, one in memory.items()}
+        elif not any(self._is_earlier(place, one) for place, one in memory.items()):
             return value
         return tuple(leaf.clone() for leaf in value)
+
+    def _is_earlier(self, place: int, storage: UntypedStorage) -> bool:
+        """True if memory is that of one of the first values, and not new memory at its address.
+
+        Memory that PyTorch has not allocated, as of a NumPy array, has another storage in each tensor.
+        """
+        if place not in self._memory:
+            return False
+        return self._memory[place] == StorageWeakRef(storage) or not storage.resizable()
 
     def _recorded(self, function: Callable[[Leaves], Leaves], z: Leaves) -> Leaves:
         outside = torch.is_grad_enabled()

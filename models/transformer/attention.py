@@ -57,6 +57,48 @@ def shifted(scores: Tensor) -> Tensor:
     return padded[..., 1:, :].reshape(*batch, rows, columns)
 
 
+def lost_tokens(z: Tensor) -> Tensor | None:
+    """Mask of the tokens with features that are not finite, `(batch, T)`; `None` if it is known to be empty.
+
+    On a processor the sum of all features tells, for less than a mask costs. Its value is not read on other
+    devices, which would wait for it, nor where a value may be one of many.
+
+    Examples:
+        >>> z = torch.zeros(1, 3, 2)
+        >>> lost_tokens(z), lost_tokens(z.index_fill(1, torch.tensor([2]), torch.nan))
+        (None, tensor([[False, False,  True]]))
+    """
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    readable = type(z) is Tensor and z.device.type == "cpu" and not _traced()
+    if readable and math.isfinite(z.detach().sum(dtype=dtype)):
+        return None
+    return ~z.sum(dim=2, dtype=dtype).isfinite()
+
+
+def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Mask of the tokens of two masks, each of which may be `None`."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
+
+
+def without(lost: Tensor | None, x: Tensor) -> Tensor:
+    """`x` with zeros for lost tokens.
+
+    Attention weighs the future by zero; zero times NaN would be NaN.
+    """
+    return x if lost is None else x.masked_fill(lost.unsqueeze(2), 0.0)
+
+
+def _traced() -> bool:
+    """True within a transform or a trace, where tensors have no single value."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.compiler.is_compiling()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    )
+
+
 def relative_attention(
     queries: Tensor,
     keys: Tensor,

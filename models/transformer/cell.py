@@ -12,7 +12,7 @@ from torch.nn.functional import linear as affine
 from ..cell import Cell
 from ..dropout import apply_mask, draw_mask
 from ..weight_norm import linear, weight_of
-from .attention import relative_attention, sinusoids, visible
+from .attention import either, lost_tokens, relative_attention, sinusoids, visible, without
 from .options import TransformerOptions
 
 
@@ -49,6 +49,7 @@ class TransformerInputs(NamedTuple):
         memory_values: Values of the memory.
         positions: `(heads, M + T, head_width)`.
         seen: `(T, M + T)`, boolean.
+        lost: The tokens with an injection that is not finite, `(batch, T)`; `None` if there are none.
         attention_mask: Dropout of attention weights, `(batch, heads, T, M + T)`.
         masks: All other dropout masks.
     """
@@ -58,6 +59,7 @@ class TransformerInputs(NamedTuple):
     memory_values: Tensor
     positions: Tensor
     seen: Tensor
+    lost: Tensor | None
     attention_mask: Tensor | None
     masks: TransformerMasks
 
@@ -77,7 +79,8 @@ class TransformerCell(Cell):
         z₁ = z + drop(W_o attention(q, k, v))
         z′ = LN(z₁) + drop(W₂ drop(relu(W₁ LN(z₁))))
 
-    Keys and values of the memory do not change in a solve and are computed once.
+    Keys and values of the memory do not change in a solve and are computed once. A token whose state or
+    injection is not finite makes those that see it NaN, and changes nothing of the others.
 
     Source: Bai, Kolter & Koltun 2019, section 4 and their code (locuslab/deq); Dai et al. 2019.
 
@@ -175,6 +178,7 @@ class TransformerCell(Cell):
             memory_values,
             positions.reshape(keys, o.heads, o.per_head).transpose(0, 1),
             visible(length, keys, o.context, injection.device),
+            lost_tokens(injection),
             draw_mask(
                 (batch, o.heads, length, keys),
                 o.attention_dropout,
@@ -186,8 +190,9 @@ class TransformerCell(Cell):
 
     def map(self, z: Tensor, weights: TransformerWeights, inputs: TransformerInputs) -> Tensor:
         """`f(z; x)`, `(batch, T, width)`; a function of its arguments alone."""
-        masks = inputs.masks
-        q, k, v = self._heads(affine(self._before(z), weights.qkv) + inputs.injection)
+        masks, lost = inputs.masks, either(lost_tokens(z), inputs.lost)
+        known = self._before(without(lost, z))
+        q, k, v = self._heads(affine(known, weights.qkv) + without(lost, inputs.injection))
         gathered = relative_attention(
             q,
             torch.cat((inputs.memory_keys, k), dim=2),
@@ -199,6 +204,9 @@ class TransformerCell(Cell):
             inputs.attention_mask,
         )
         attended = affine(gathered.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
+        if lost is not None:
+            reached = (inputs.seen[:, -z.shape[1] :] & lost.unsqueeze(1)).any(dim=2, keepdim=True)
+            attended = attended.masked_fill(reached, torch.nan)
         z1 = self._before(self._after(z + apply_mask(attended, masks.attention)))
         inner = affine(z1, weights.expand, weights.expand_bias).relu()
         moved = affine(apply_mask(inner, masks.inner), weights.contract, weights.contract_bias)

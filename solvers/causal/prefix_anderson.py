@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from ...options.options import check_integer, is_number, is_positive, one_of
 from ..interface.problem import Problem
@@ -118,7 +119,7 @@ class PrefixAnderson(Solver):
         change.copy_(time.split(state.residual)).neg_()
         # The old residual lives on in its slot: one vector less while the function is evaluated.
         state.residual = state.z
-        residual = problem.residual(z)
+        residual = problem.residual(z, placed=True)
         change.add_(time.split(residual))
         return replace(
             state, z=z, residual=residual, moves=moves, changes=changes, count=state.count + 1
@@ -147,17 +148,17 @@ class PrefixAnderson(Solver):
             residual: `r`, `(sequences, T, unknowns)`.
             reversed: The sums run from the end of the sequence.
         """
-        column = residual.unsqueeze(3)
-        gram, right = changes @ changes.mT, changes @ column
+        residual_of_each = residual.unsqueeze(2)
+        gram, right = changes @ changes.mT, vecdot(changes, residual_of_each)
         columns = rows = gram.diagonal(dim1=2, dim2=3)
         if self.kind != "II":
-            own, own_right = moves @ changes.mT, moves @ column
-            rows = (moves.unsqueeze(3) @ moves.unsqueeze(4)).flatten(2)
+            own, own_right = moves @ changes.mT, vecdot(moves, residual_of_each)
+            rows = vecdot(moves, moves)
             if self.kind == "I":
                 gram, right = own, own_right
             else:
                 gram, right, rows = own - gram, own_right - right, rows + columns
-        parts = gram.flatten(2), right.flatten(2), columns, rows
+        parts = gram.flatten(2), right, columns, rows
         sums = self._sums(torch.cat(parts, dim=2).double(), reversed)
         m = self.memory
         gram, right, columns, rows = sums.split((m * m, m, m, m), dim=2)

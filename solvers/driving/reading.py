@@ -41,9 +41,12 @@ def read(
         parts.append(end_status.to(norm.dtype))
     stacked = torch.stack(parts)
     host = (stacked.detach() if stacked.requires_grad else stacked).cpu().numpy()
-    extreme = own is None and not np.all((host[0] > 0) & (host[0] < np.inf))
-    if extreme and bool(state.residual.any()):
-        host = np.concatenate((_in_range(state.residual)[None], host[1:]))
+    extreme = np.flatnonzero(~((host[0] > 0) & (host[0] < np.inf))) if own is None else ()
+    if len(extreme):
+        rows = state.residual.detach()[torch.from_numpy(extreme).to(state.residual.device)]
+        if bool(rows.any()):
+            host = host.astype(np.float64)
+            host[0, extreme] = _in_range(rows)
     host = active.spread(host)
     reference = host[1] if relative_to_iterate else host[0] if first is None else first
     codes = None if end_status is None else np.nan_to_num(host[-1]).astype(np.int64)
@@ -64,7 +67,7 @@ def plain_reading(
 
 def _in_range(residual: Tensor) -> np.ndarray:
     """Norms in float64 without under- or overflow of the squares, by the largest entry of each system."""
-    rows = residual.detach().double()
+    rows = residual.double()
     largest = rows.abs().amax(dim=1, keepdim=True)
     unit = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
     norm: np.ndarray = (

@@ -112,9 +112,9 @@ class Problem:
         """Evaluate every system where it is asked for again."""
         self._parked = None
 
-    def residual(self, z: Tensor) -> Tensor:
-        """`r(z)`; one evaluation."""
-        value, z = self._evaluated(z)
+    def residual(self, z: Tensor, *, placed: bool = False) -> Tensor:
+        """`r(z)`; one evaluation. With `placed`, `z` comes from `placed(z)`."""
+        value, z = self._evaluated(z, placed)
         return value - z if self.form == "fixed_point" else -value
 
     def value(self, z: Tensor) -> Tensor:
@@ -128,10 +128,10 @@ class Problem:
         finished, values = self._parked
         return torch.where(finished, values, z)
 
-    def _evaluated(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluated(self, z: Tensor, placed: bool = False) -> tuple[Tensor, Tensor]:
         """The value of `function`, and where it was taken."""
         self.counts.evaluations += 1
-        z = self.placed(z)
+        z = z if placed else self.placed(z)
         return self.function(z), z
 
     def linearization(self, z: Tensor) -> Linearization:

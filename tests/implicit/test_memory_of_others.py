@@ -4,8 +4,11 @@ import copy
 import pickle
 
 import implicitly as im
+import numpy as np
 import pytest
 import torch
+from implicitly.implicit.equations.differentiation import pullback
+from torch.multiprocessing.reductions import StorageWeakRef
 
 D = torch.float64
 X = torch.tensor([[0.4, -0.2], [0.1, 0.6]], dtype=D)
@@ -41,15 +44,26 @@ def test_a_write_past_autograd_is_an_error_and_the_start_stays(f, records):
     assert not start.any()
 
 
+def a_tensor():
+    buffer = torch.empty_like(X)
+    return lambda: buffer
+
+
+def an_array():
+    buffer = np.empty(X.shape)
+    return lambda: torch.from_numpy(buffer)
+
+
 @pytest.mark.parametrize("buffers", [1, 2])
+@pytest.mark.parametrize("kind", [a_tensor, an_array])
 @pytest.mark.parametrize("solver", [None, im.FixedPointIteration(), im.Broyden(), im.DFSANE()])
-def test_a_function_that_returns_its_own_buffers(buffers, solver):
-    own = [torch.empty_like(X) for _ in range(buffers)]
+def test_a_function_that_returns_its_own_buffers(buffers, kind, solver):
+    own = [kind() for _ in range(buffers)]
     calls = []
 
     def f(z, x):
         calls.append(None)
-        return own[len(calls) % buffers].copy_(halved(z.detach()) + x.detach())
+        return own[len(calls) % buffers]().copy_(halved(z.detach()) + x.detach())
 
     with torch.no_grad():
         z = im.fixed_point(f, torch.zeros_like(X), X, solver=solver).value
@@ -58,6 +72,32 @@ def test_a_function_that_returns_its_own_buffers(buffers, solver):
     value = im.fixed_point(f, torch.zeros_like(X), x, solver=im.FixedPointIteration()).value
     with pytest.raises(im.MissingDerivativeError):
         value.sum().backward()
+
+
+def test_the_graph_of_a_solution_holds_neither_its_start_nor_values_before_it():
+    values = []
+
+    def f(z, x):
+        value = halved(z) + x
+        values.append(StorageWeakRef(value.untyped_storage()))
+        return value
+
+    x = X.clone().requires_grad_()
+    start = torch.zeros_like(X)
+    given = StorageWeakRef(start.untyped_storage())
+    solution = im.fixed_point(f, start, x, batch_dims=1)
+    del start
+    assert given.expired()
+    assert all(value.expired() for value in values)
+    assert solution.value.requires_grad
+
+
+def test_products_with_a_jacobian_do_not_hold_the_value():
+    (value,), product = pullback(lambda z: (z * z,), (X,))
+    kept = StorageWeakRef(value.untyped_storage())
+    del value
+    assert kept.expired()
+    assert torch.equal(product((torch.ones_like(X),))[0], 2 * X)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,61 @@ def test_future_tokens_change_past_predictions_by_exactly_nothing(maker, solver,
     assert not torch.equal(first[:, 5:], second[:, 5:])
 
 
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("records", [False, True])
+def test_states_that_are_not_finite_leave_earlier_tokens_alone(maker, value, records):
+    model = make(maker).eval()
+    start = torch.zeros(*tokens().shape, next(iter(model.cells)).state, dtype=torch.float64)
+    lost = start.clone()
+    lost[1, 5:, 0] = value
+    with torch.set_grad_enabled(records):
+        first, second = (
+            model.log_probabilities(tokens(), start=z, depth=3)[0].detach() for z in (start, lost)
+        )
+    assert torch.equal(first[:, :5], second[:, :5])
+    assert torch.equal(first[[0, 2]], second[[0, 2]])
+    assert not torch.equal(first[1, 5:], second[1, 5:])
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("solver", [FixedPointIteration(), PrefixAnderson(plain=1)])
+def test_embeddings_that_are_not_finite_leave_earlier_tokens_alone(maker, solver):
+    stopping = Stopping(rtol=1e-6, max_steps=9)
+    model = make(maker, Equilibrium(solver=solver, stopping=stopping, on_failure="accept")).eval()
+    given = tokens()
+    given[given == 3] = 4
+    found = []
+    for last in (4, 3):
+        given[:, 5:] = last
+        with torch.no_grad():
+            model.vocabulary.table[3] = torch.nan
+            hidden = model(given).hidden
+        found.append(hidden[:, :5])
+    assert found[0].isfinite().all()
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("transform", ["vmap", "jvp", "none"])
+def test_a_lost_token_makes_nan_of_those_that_see_it_alone(transform):
+    cell = make(transformer, context=3).cells[0]
+    weights, injection = cell.weights(), torch.randn(1, 8, 36, dtype=torch.float64)
+    history = torch.zeros(1, 0, 12).double(), torch.zeros(1, 0, 36).double()
+    inputs = cell.inputs(weights, cell.masks(injection), injection, *history)
+    z = torch.randn(1, 8, 12, dtype=torch.float64)
+    z[0, 4, 1] = torch.inf
+
+    def f(z):
+        return cell.map(z, weights, inputs)
+
+    value = {
+        "none": lambda: f(z),
+        "vmap": lambda: torch.vmap(f)(z[None])[0],
+        "jvp": lambda: torch.func.jvp(f, (z,), (z,))[0],
+    }[transform]()
+    assert value.isnan().any(dim=2).tolist() == [[False] * 4 + [True] * 3 + [False]]
+
+
 def test_coefficients_of_a_whole_sequence_leak_the_future():
     depth = Equilibrium(
         solver=Anderson(), stopping=Stopping(rtol=0.0, max_steps=3), coefficients="sequence",

@@ -77,4 +77,6 @@ def test_the_peak_of_a_step_depends_on_the_iterations_of_neither_pass(maker):
         with LiveBytes() as live:
             model.loss(tokens(8, 32), tokens(8, 32, seed=2))[0].backward()
         peaks.append(live.most)
-    assert max(peaks) <= 1.02 * peaks[0]
+    # Time steps that have converged keep their states beside the iterate of all.
+    state = 8 * 32 * next(iter(model.cells)).state * 8  # bytes of float64
+    assert max(peaks) <= peaks[0] + state

@@ -175,3 +175,21 @@ def test_a_system_that_falls_short_when_confirmed_is_not_charged_for_its_neighbo
             result = solve(problem, solver, torch.zeros(2, 20), Stopping(rtol=1e-6))
             steps.append(int(result.steps[0]))
         assert steps[0] == steps[1]
+
+
+def test_a_system_with_a_residual_of_zero_or_a_huge_one_leaves_the_norms_of_others_alone() -> None:
+    x = torch.linspace(0.1, 1.0, 7)
+
+    def traced(others: Tensor) -> np.ndarray:
+        constants = torch.cat((x[None], others))
+        problem = Problem(lambda z: 0.3 * torch.tanh(z) + constants)
+        stopping = Stopping(rtol=0.0, atol=0.0, max_steps=6)
+        found = solve(
+            problem, FixedPointIteration(), torch.zeros_like(constants), stopping, trace=True
+        )
+        assert found.trace is not None
+        return found.trace[:6, 0]
+
+    alone = traced(torch.empty(0, 7))
+    for other in (torch.zeros(1, 7), torch.full((1, 7), 1e25)):
+        np.testing.assert_array_equal(traced(other), alone)
