@@ -35,7 +35,16 @@ class TracingError(RuntimeError):
 
 
 def refuse_tracing(described: str) -> None:
-    """Raise a `TracingError` under `torch.func.linearize`, `make_fx`, `torch.export` and fake tensors."""
+    """Raise a `TracingError` where operations are recorded or tensors have no values.
+
+    So under `torch.func.linearize`, `make_fx`, `torch.export`, fake tensors and `torch.jit.trace`.
+    """
+    if torch._C._get_tracing_state() is not None:
+        raise TracingError(
+            f"{described} cannot be solved under torch.jit.trace (nor under torch.onnx.export(dynamo=False), "
+            "which uses it): the trace would keep the number of iterations of this input for all others. "
+            "torch.export takes an ImplicitLayer, and torch.compile too"
+        )
     if (
         torch._C._get_dispatch_mode(_RECORDS) is not None
         or torch._C._get_dispatch_mode(_HAS_NO_VALUES) is not None

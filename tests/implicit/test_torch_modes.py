@@ -238,6 +238,14 @@ def test_tracing_a_solve_is_an_error_that_names_the_remedy(trace):
         trace()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("made", [lambda: solve, lambda: im.ImplicitLayer(Cell())])
+def test_a_trace_that_would_keep_a_number_of_iterations_is_refused(made):
+    x = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace.*torch\.export takes"):
+        torch.jit.trace(made(), (x,))
+
+
 def test_fake_tensors_and_meta_tensors_are_refused():
     from torch._subclasses import FakeTensorMode
 
