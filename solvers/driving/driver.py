@@ -110,7 +110,8 @@ def solve(
         problem = guarded(problem, z, raised)
     units = Units.of(problem, z, residual) if outermost else None
     if units is not None:
-        problem, z, residual = units.problem(problem), z * units.unknown, residual * units.equation
+        problem, residual = units.problem(problem, z), residual * units.equation
+        z = z * units.unknown
         watcher, stopping = units.watcher(watcher), units.stopping(stopping, z)
     ledger, start = Ledger(z, callback=watcher, trace=trace), z
     limits = ResidualLimits.of(stopping, z)

@@ -9,6 +9,7 @@ Source: Blue 1978 (norms without under- and overflow, as in LAPACK's nrm2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from ..interface.problem import Problem
 from ..interface.solution import FlatSolution
 from ..interface.stopping import Stopping
 from .limits import ResidualLimits
+
+Function = Callable[[Tensor], Tensor]
 
 # Beyond this power of the range of the dtype, products of four numbers leave it.
 _POWER = 0.25
@@ -61,13 +64,16 @@ class Units:
         equation = _unit(size)
         return Units(equation, equation if together else _unit(start))
 
-    def problem(self, problem: Problem) -> Problem:
-        """The same systems in these units."""
+    def problem(self, problem: Problem, like: Tensor) -> Problem:
+        """The same systems in these units, for unknowns such as `like`."""
         equation, unknown = self.equation, self.unknown
         function, linearize, restrict = problem.function, problem.linearize, problem.restrict
 
         def scaled(z: Tensor) -> Tensor:
             return equation * function(z / unknown)
+
+        if problem.operator is not None:
+            scaled = self._linear(function, problem.operator, like)
 
         def linearized(z: Tensor) -> tuple[Tensor, Derivative]:
             assert linearize is not None  # for the type checker
@@ -79,7 +85,7 @@ class Units:
             assert restrict is not None  # for the type checker
             some = equation[rows]
             other = some if equation is unknown else unknown[rows]
-            return Units(some, other).problem(restrict(rows))
+            return Units(some, other).problem(restrict(rows), like[rows])
 
         return replace(
             problem,
@@ -89,6 +95,15 @@ class Units:
             # A graph has the units of the caller.
             graph=problem.graph if bool(((equation == 1) & (unknown == 1)).all()) else None,
         )
+
+    def _linear(self, function: Function, operator: Function, like: Tensor) -> Function:
+        """A linear function, whose products are taken in these units: in the old ones they may underflow."""
+        unit = self.equation
+        constant = unit * function(like.new_zeros(()).expand_as(like))
+        as_before = unit == 1  # Their roundings must not depend on those that are far out.
+        if not bool(as_before.any()):
+            return lambda z: operator(z) + constant
+        return lambda z: torch.where(as_before, function(z), operator(z) + constant)
 
     def atol(self, atol: np.ndarray, stopping: Stopping) -> np.ndarray:
         """Absolute tolerances in these units; those of limits on single equations are in them already."""

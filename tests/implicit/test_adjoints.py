@@ -91,3 +91,44 @@ def test_where_gmres_fails_the_default_adjoint_is_solved_by_factors() -> None:
     # Limited steps are those of GMRES alone, and what they reach is taken or refused as such.
     with pytest.raises(SolveError, match="GMRES"):
         gradient(Exact(stopping=Stopping(max_steps=1000)))
+
+
+def contracting(n: int, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    W = 0.5 * W / torch.linalg.matrix_norm(W, 2)
+    x = torch.randn(batch, n, generator=generator, dtype=torch.float64)
+    return W.to(dtype), x.to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("exponent", [-126, -130, -148])
+@pytest.mark.parametrize("n", [1, 40, 600])
+@pytest.mark.parametrize("solve", [fixed_point, root])
+def test_cotangents_below_the_range_of_the_dtype_have_gradients(solve, n, exponent):
+    W, x = contracting(n, 1, torch.float32)
+
+    def equation(z: Tensor, x: Tensor) -> Tensor:
+        value = torch.tanh(z @ W.mT + x)
+        return value if solve is fixed_point else value - z
+
+    z = solve(equation, torch.zeros_like(x), x, batch_dims=1).value
+    cotangent = torch.full_like(z, 2.0**exponent)
+    (gradient,) = torch.autograd.grad(z, x, cotangent)
+    slope = 1 - z.detach().double().square()
+    matrix = torch.eye(n) - slope.unsqueeze(2) * W.double()
+    adjoint = torch.linalg.solve(matrix.mT, cotangent.double().unsqueeze(2)).squeeze(2)
+    # The numbers themselves are multiples of 2 ** -149, and products of two of them are rounded once more.
+    torch.testing.assert_close(gradient.double(), slope * adjoint, rtol=1e-3, atol=3 * 2.0**-149)
+
+
+def test_a_system_with_a_tiny_cotangent_changes_no_digit_of_another_gradient():
+    W, x = contracting(8, 2, torch.float32)
+    z = fixed_point(
+        lambda z, x: torch.tanh(z @ W.mT + x), torch.zeros_like(x), x, batch_dims=1
+    ).value
+    gradients = []
+    for size in (1.0, 2.0**-140):
+        cotangent = torch.ones_like(z)
+        cotangent[1] = size
+        gradients.append(torch.autograd.grad(z, x, cotangent, retain_graph=True)[0])
+    assert torch.equal(gradients[0][0], gradients[1][0])
