@@ -229,6 +229,12 @@ def per_leaf(flags: Sequence[bool], args: tuple[Any, ...], batch: int) -> tuple[
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """Name of a function in messages."""
+    """Name of a function in messages.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not callable(function):
+        raise TypeError(f"the function must be callable, got {function!r}")
     name = getattr(function, "__qualname__", None) or type(function).__name__
     return f"the function {name}" if name != "<lambda>" else "the function given as a lambda"

@@ -1,4 +1,4 @@
-"""What is demanded of a claim of convergence: the error that is accepted, and what a refusal asks for."""
+"""The error that is accepted of a system that claims to have converged, and what a refusal asks for."""
 
 from __future__ import annotations
 

@@ -69,11 +69,10 @@ class Units:
         equation, unknown = self.equation, self.unknown
         function, linearize, restrict = problem.function, problem.linearize, problem.restrict
 
-        def scaled(z: Tensor) -> Tensor:
-            return equation * function(z / unknown)
-
-        if problem.operator is not None:
-            scaled = self._linear(function, problem.operator, like)
+        operator = problem.operator
+        scaled = (
+            self._function(function) if operator is None else self._linear(function, operator, like)
+        )
 
         def linearized(z: Tensor) -> tuple[Tensor, Derivative]:
             assert linearize is not None  # for the type checker
@@ -95,6 +94,9 @@ class Units:
             # A graph has the units of the caller.
             graph=problem.graph if bool(((equation == 1) & (unknown == 1)).all()) else None,
         )
+
+    def _function(self, function: Function) -> Function:
+        return lambda z: self.equation * function(z / self.unknown)
 
     def _linear(self, function: Function, operator: Function, like: Tensor) -> Function:
         """A linear function, whose products are taken in these units: in the old ones they may underflow."""
