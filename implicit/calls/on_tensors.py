@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,8 +83,31 @@ def _solve(call: Call, asking: Asking, z0: Leaves, args: Leaves) -> CallOutcome:
     free = record.ends is None and not kept
     if free and isinstance(call.gradient, ImplicitGradient) and refines(problem, call.stopping):
         result = refined(problem, solver, result)
+    return _recorded(call, asking, args, problem, layout, precision, result)
+
+
+def _recorded(
+    call: Call,
+    asking: Asking,
+    args: Leaves,
+    problem: Problem,
+    layout: Layout,
+    precision: torch.dtype,
+    result: FlatSolution,
+) -> CallOutcome:
+    """Take note of the end of a solve, and do what is asked for where it failed."""
+    equation, record = call.equation, asking.record
     record.counts, record.trace, record.best_steps = problem.counts, result.trace, result.best_step
+    without_solution = None
+    if record.order > 0 and (result.status == Status.NON_FINITE).any():
+        constant = layout.flatten(Packed.of(args, call.leaves).constant)
+        without_solution = ~torch.isfinite(constant).all(dim=1)
+        result = replace(result, z=result.z.masked_fill(without_solution.unsqueeze(1), torch.nan))
     outcome = _outcome(problem, layout, result)
+    if without_solution is not None:
+        # No failure: a gradient that overflows is what a scaler of gradients waits for.
+        status = np.where(without_solution.cpu().numpy(), int(Status.CONVERGED), result.status)
+        result = replace(result, status=status)
     if asking.on_failure != "accept" and (result.status != Status.CONVERGED).any():
         result = with_edges_named(problem, result)
     if record.order == 0:

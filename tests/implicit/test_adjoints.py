@@ -8,6 +8,7 @@ from implicitly import (
     Newton,
     Solution,
     SolveError,
+    Status,
     Stopping,
     fixed_point,
     problems,
@@ -132,3 +133,38 @@ def test_a_system_with_a_tiny_cotangent_changes_no_digit_of_another_gradient():
         cotangent[1] = size
         gradients.append(torch.autograd.grad(z, x, cotangent, retain_graph=True)[0])
     assert torch.equal(gradients[0][0], gradients[1][0])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("solve", [fixed_point, root])
+def test_a_cotangent_that_is_not_finite_gives_nan_as_elsewhere_in_pytorch(solve, value):
+    W, x = contracting(6, 3, torch.float32)
+    W.requires_grad_()
+
+    def equation(z: Tensor, W: Tensor, x: Tensor) -> Tensor:
+        f = torch.tanh(z @ W.mT + x)
+        return f if solve is fixed_point else f - z
+
+    solution = solve(equation, torch.zeros_like(x), W, x, batch_dims=1)
+    cotangent = torch.ones_like(x)
+    (expected,) = torch.autograd.grad(solution.value, x, cotangent, retain_graph=True)
+    cotangent[1, 2] = value
+    by_W, by_x = torch.autograd.grad(solution.value, (W, x), cotangent)
+    assert by_W.isnan().all()
+    assert by_x[1].isnan().all()
+    torch.testing.assert_close(by_x[[0, 2]], expected[[0, 2]], rtol=0, atol=0)
+    statuses = [Status(int(code)).name for code in solution.adjoints[-1].status]
+    assert statuses == ["CONVERGED", "NON_FINITE", "CONVERGED"]
+
+
+def test_a_scaler_of_gradients_skips_a_step_that_overflows():
+    W, x = contracting(6, 3, torch.float32)
+    W.requires_grad_()
+    before, optimiser = W.detach().clone(), torch.optim.SGD([W], lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    z = fixed_point(lambda z: torch.tanh(z @ W.mT + x), torch.zeros_like(x)).value
+    scaler.scale(100 * z.sum()).backward()
+    scaler.step(optimiser)
+    scaler.update()
+    assert torch.equal(W, before)
+    assert scaler.get_scale() == 2.0**126
