@@ -103,7 +103,8 @@ def solve(
     if residual is None:
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
-    outermost = tolerance is None and reference is None and ends is None
+    inner = tolerance is not None or reference is not None
+    outermost = not inner and ends is None
     watcher = None if callback is None else Watcher.of(callback)
     raised: dict[int, str] = {}
     if outermost:
@@ -122,7 +123,17 @@ def solve(
             tolerance = replace(tolerance, atol=units.atol(tolerance.atol, stopping))
     budget = Budget.of(stopping, problem.counts, solver.default_max_steps)
     monitor = Monitor(
-        problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence, limits
+        problem,
+        solver,
+        stopping,
+        tolerance,
+        budget,
+        ledger,
+        residual,
+        reference,
+        sequence,
+        limits,
+        inner,
     )
     if held is not None:
         monitor.hold(held)
@@ -212,7 +223,7 @@ def _run_whole(
     monitor.settle()
     ledger.record()
     if ledger.all_ended:
-        found = monitor.acceptance.examine(can_go_on=True)
+        found = monitor.examine(can_go_on=True)
         if found is None:
             return
         residual, goal = found, goal.lowered(monitor.acceptance.factor, ~ledger.running)
@@ -223,7 +234,7 @@ def _run_whole(
         monitor.look(_judged(problem, outcome), 1, last=True)
         ledger.record()
         monitor.acceptance.settle(ledger.take_over(outcome, running, before))
-        found = monitor.acceptance.examine(can_go_on=not outcome.final)
+        found = monitor.examine(can_go_on=not outcome.final)
         if found is None:
             return
         # Again, from where the refused systems are, for a smaller residual.

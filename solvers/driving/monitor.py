@@ -20,6 +20,7 @@ from .confirmation import Confirmation
 from .contraction import Contraction
 from .demand import Demand
 from .fast_path import FastPath
+from .independence import Independence
 from .ledger import Ledger
 from .limits import ResidualLimits
 from .progress import (
@@ -59,6 +60,7 @@ class Monitor:
         reference: Tensor | None,
         sequence: int | None,
         limits: ResidualLimits | None = None,
+        inner: bool = False,
     ) -> None:
         batch, n = ledger.z.shape
         self.ledger, self.active = ledger, Active(problem, ledger, solver.keeps_batch)
@@ -68,6 +70,9 @@ class Monitor:
             ledger, self.active, tolerance, demand, budget, ends_itself=solver.ends_itself,
             together=sequence or 1, limits=limits,
         )  # fmt: skip
+        self.independence = Independence(
+            ledger, self.active, budget, evaluates=not inner, coupled=sequence is not None
+        )
         steps = problem.relative_to_iterate and not isinstance(solver, WholeSolver)
         self._contraction = Contraction() if steps else None
         self._confirmation = Confirmation(ledger, self.active, self.rounding, residual)
@@ -220,7 +225,7 @@ class Monitor:
             over = self.acceptance.examine_equations(can_go_on=not self._stopped)
             residual = residual if over is None else over
         else:
-            residual = self.acceptance.examine(can_go_on=not self._stopped)
+            residual = self.examine(can_go_on=not self._stopped)
         running = self.ledger.running
         self._progress = self._progress.restarted()
         if self._contraction is not None:
@@ -228,6 +233,11 @@ class Monitor:
         self._earlier = np.where(running, self.ledger.steps, 0)
         self._most_earlier = int(self._earlier.max(initial=0))
         return residual
+
+    def examine(self, *, can_go_on: bool) -> Tensor | None:
+        """Examine the converged systems together, then each; the residual if one is to run again."""
+        apart = self.independence.examine(self._first_norms, can_go_on=can_go_on)
+        return self.acceptance.examine(can_go_on=can_go_on) if apart is None else apart
 
     def settle(self) -> None:
         """Write back the postponed bookkeeping of the last fast-path step."""

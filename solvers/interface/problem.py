@@ -74,6 +74,8 @@ class Problem:
     time: TimeSteps | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    _latest: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    """Where the last evaluation with parked systems was, and its residual."""
 
     @property
     def linear(self) -> bool:
@@ -115,7 +117,19 @@ class Problem:
     def residual(self, z: Tensor, *, placed: bool = False) -> Tensor:
         """`r(z)`; one evaluation. With `placed`, `z` comes from `placed(z)`."""
         value, z = self._evaluated(z, placed)
-        return value - z if self.form == "fixed_point" else -value
+        return self._noted(z, value - z if self.form == "fixed_point" else -value)
+
+    def known_residual(self, z: Tensor) -> Tensor | None:
+        """The residual at `z`, if the last evaluation was there and some systems were parked."""
+        if self._latest is None or not torch.equal(self._latest[0], z):
+            return None
+        return self._latest[1]
+
+    def _noted(self, z: Tensor, residual: Tensor) -> Tensor:
+        """The residual, of which note is taken while systems are parked."""
+        if self._parked is not None and self.time is None:
+            self._latest = z.detach(), residual.detach()
+        return residual
 
     def value(self, z: Tensor) -> Tensor:
         """`function(z)`; one evaluation."""
@@ -144,7 +158,7 @@ class Problem:
         self.counts.evaluations += 1
         z = self.placed(z)
         value, derivative = self.linearize(z)
-        residual = value - z if self.form == "fixed_point" else -value
+        residual = self._noted(z, value - z if self.form == "fixed_point" else -value)
         return Linearization(self, residual, derivative)
 
     def apply(self, v: Tensor) -> Tensor:
