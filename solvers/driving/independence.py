@@ -3,7 +3,7 @@
 A system that has converged stays where it is while others go on. If its equation depends on them, by the
 statistics of a batch or a mean over it, its residual then grows, and what was a solution is none. So the
 residual of all systems together is looked at once they have ended. It is mostly known: systems that have
-ended are evaluated with the others.
+ended are evaluated with the others, unless they are dropped.
 """
 
 from __future__ import annotations
@@ -47,12 +47,8 @@ class Independence:
         problem = active.whole
         self._ledger, self._active, self._budget = ledger, active, budget
         self._evaluates = evaluates
-        self._asked = len(ledger.status) > 1 and not (
-            coupled
-            or problem.linear
-            or problem.restrict is not None
-            or problem.compiled is not None
-        )
+        known = coupled or problem.linear or problem.compiled is not None
+        self._asked = len(ledger.status) > 1 and not known
         self._grown_to = np.full(len(ledger.status), np.inf)
 
     def examine(self, first: np.ndarray, *, can_go_on: bool) -> Tensor | None:

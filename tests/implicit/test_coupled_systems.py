@@ -74,3 +74,21 @@ def test_independent_systems_cost_no_evaluation_more(solver):
     )
     assert solution.steps.min() < solution.steps.max()
     assert solution.evaluations == 1 + int(solution.steps.max())
+
+
+@pytest.mark.parametrize("solve", [im.fixed_point, im.root])
+def test_systems_that_are_dropped_are_looked_at_among_the_others(solve):
+    W, x = example()
+
+    def equation(z: Tensor, x: Tensor) -> Tensor:
+        f = by_the_mean(z, W, x, 0.4)
+        return f if solve is im.fixed_point else f - z
+
+    solution = solve(
+        equation, torch.zeros_like(x), x,
+        batch_dims=1, batched_args=(True,), on_failure="accept",
+    )  # fmt: skip
+    value = solution.value
+    norms = (by_the_mean(value, W, x, 0.4) - value).square().mean(1).sqrt()
+    bound = 1e-9 * value.square().mean(1).sqrt().clamp(min=1.0)
+    assert (norms <= bound)[solution.converged].all()
