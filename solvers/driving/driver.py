@@ -103,8 +103,8 @@ def solve(
     if residual is None:
         residual = problem.residual(z)
     # A solve within another has the units of that one, and a state that is asked for those of the caller.
-    inner = tolerance is not None or reference is not None
-    outermost = not inner and ends is None
+    outermost = tolerance is None and reference is None and ends is None
+    inner = tolerance is not None or reference is not None or held is not None
     watcher = None if callback is None else Watcher.of(callback)
     raised: dict[int, str] = {}
     if outermost:

@@ -213,7 +213,8 @@ def _of_fixed_points(
         eps, tiny = problem.eps(z), torch.finfo(z.dtype).tiny
         # Far out, where `f(z)` differs from `z` by less than a rounding, that may move the solution anywhere.
         rounded = eps * z.abs() * golden_signs(z, first=1)
-        if z.shape[0] * z.shape[1] ** 2 <= _FEW_ENTRIES and together == 1:
+        few = z.shape[0] * z.shape[1] ** 2 <= _FEW_ENTRIES and together == 1
+        if few:
             matrix = _jacobian(linearization, right)
             (step, solves), (moved, near) = _directly(matrix, (right, rounded))
             sizes = product(matrix.square(), z.square()).sqrt()
@@ -234,6 +235,8 @@ def _of_fixed_points(
             residual,
             rounding,
         )
+        if few:  # Of a derivative that is not finite nothing is learnt about a value that is.
+            return _unknown(found, ~torch.isfinite(matrix).all(dim=(1, 2)))
         return found if together == 1 else _unknown(found, ~solves)
 
 

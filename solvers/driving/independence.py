@@ -67,12 +67,12 @@ class Independence:
             return None
         if ledger.z.requires_grad or is_functorch_wrapped_tensor(ledger.z):
             return None
-        problem = self._active.restore()
+        problem = self._active.whole
         residual = problem.known_residual(ledger.z)
         if residual is None:
             if not self._evaluates:
                 return None
-            residual = problem.residual(ledger.z)
+            residual = self._active.restore().residual(ledger.z)
         now, size = (rms(rows).cpu().double().numpy() for rows in (residual, ledger.z))
         rounding = _ROUNDINGS * problem.eps(ledger.z) * (size + first)
         grown = converged & ~(
@@ -93,5 +93,6 @@ class Independence:
         again = grown & ~over
         if not again.any():
             return None
+        self._active.restore()
         ledger.reopen(again)
         return residual
