@@ -22,11 +22,10 @@ from ..gradients import Gradient
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import ADVICE, FailurePolicy, level_of_caller
-from .active_bounds import ActiveBounds
 from .augmented import approximate_minimum
 from .bounds import Conditions, bounds_like
 from .judging import judged
-from .lagrangian import ConstrainedMinimum, Lagrangian
+from .lagrangian import ConstrainedMinimum, Lagrangian, active_constraints
 from .minima import minimise
 from .observing import observe
 
@@ -119,7 +118,7 @@ def constrained_minimum(
         found = ConstrainedMinimum(*(leaf.detach() for leaf in solution.value))
         box = bounds_like(start, (None, None) if own is None else own)
         status = judged(lagrangian, found, solution.status, near, start, box, given)
-    solution = replace(solution, status=status, bounds=_constraints(solution.bounds))
+    solution = replace(solution, status=status, bounds=active_constraints(solution.bounds))
     observe(_report(on_failure, described, solution), status)
     return solution
 
@@ -144,13 +143,6 @@ def _check(
 
 def _constant(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def _constraints(bounds: ActiveBounds) -> ActiveBounds:
-    """Active constraints, from the active bounds of multipliers: a constraint is active off them."""
-    z, equality, inequality = bounds.active
-    active = ConstrainedMinimum(z, torch.full_like(equality, 2), (inequality == 0).to(z.dtype))
-    return replace(bounds, active=active)
 
 
 def _report(policy: FailurePolicy, described: str, solution: Solution) -> Callable[[Tensor], None]:

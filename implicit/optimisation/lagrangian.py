@@ -11,11 +11,13 @@ Source: Nocedal & Wright 2006, theorem 12.1; Facchinei & Pang 2003, section 1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .active_bounds import ActiveBounds
 from .stationarity import Stationarity
 
 Function = Callable[..., Any]
@@ -42,6 +44,13 @@ class ConstrainedMinimum(NamedTuple):
     z: Any
     equality: Any
     inequality: Any
+
+
+def active_constraints(bounds: ActiveBounds) -> ActiveBounds:
+    """Active constraints, from the active bounds of multipliers: a constraint is active off them."""
+    z, equality, inequality = bounds.active
+    active = ConstrainedMinimum(z, torch.full_like(equality, 2), (inequality == 0).to(z.dtype))
+    return replace(bounds, active=active)
 
 
 class Lagrangian:
