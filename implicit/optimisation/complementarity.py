@@ -104,7 +104,7 @@ def complementarity(
     if keywords:
         check_keywords(described, F, keywords, _OPTIONS)
         F, args = with_keywords(F, args, keywords)
-    return solve_equation(Conditions(F), z0, args, settings, described)
+    return solve_equation(Conditions(F, described, has_aux), z0, args, settings, described)
 
 
 _OPTIONS = options_of(complementarity)

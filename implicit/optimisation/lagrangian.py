@@ -68,10 +68,13 @@ class Lagrangian:
         inequalities: Function | None,
         described: str,
         batch_dims: int,
+        has_aux: bool = False,
     ) -> None:
         self.described, self.batch_dims = described, batch_dims
         self._given = {"equalities": equalities, "inequalities": inequalities}
-        self._gradient = Stationarity(objective, described, batch_dims, residuals=False)
+        self._gradient = Stationarity(
+            objective, described, batch_dims, residuals=False, has_aux=has_aux
+        )
         # A weighted sum of constraints is an objective: its checks find constraints without a derivative.
         self._products = {
             name: Stationarity(self._weighted(name), f"{name} of {described}", batch_dims, residuals=False)
@@ -89,6 +92,10 @@ class Lagrangian:
         return ConstrainedMinimum(
             gradient, self.constraint("equalities", z, *args), -self.constraint("inequalities", z, *args)
         )  # fmt: skip
+
+    def pair(self, unknown: ConstrainedMinimum, *args: Any) -> Any:
+        """The value of the user's objective, with its auxiliary output."""
+        return self._gradient.pair(unknown.z, *args)
 
     def objective(self, z: Tensor, *args: Any) -> Tensor:
         """The objective, `(*batch,)`, checked."""

@@ -301,7 +301,7 @@ def test_an_exception_at_a_trial_point_shortens_the_step() -> None:
     assert solution.value.item() == pytest.approx(expected**2, rel=1e-8)
 
 
-def smoothing(n: int) -> tuple[object, Tensor]:
+def smoothing(n: int) -> tuple[Callable[..., Tensor], Tensor]:
     """A smoothing spline through the inverse of a nonlinear measurement, and its data."""
     generator = torch.Generator().manual_seed(0)
     t = torch.linspace(0, 1, n, dtype=D)
