@@ -1,7 +1,7 @@
 """Minimisers of a batch of convex quadratic programmes: units, and the methods in turn.
 
-First comes block pivoting on the dual, which is fast for strictly convex programmes, then for those that it
-does not solve the interior-point method, which finds the active sets of all convex ones.
+First comes block pivoting on the dual, which is fast for strictly convex programmes with no more inequalities
+than unknowns; then for others the interior-point method, which finds the active sets of all convex ones.
 """
 
 from __future__ import annotations
@@ -47,28 +47,35 @@ def at_once(size: int, device: torch.device, batch: int) -> int:
 
 def _together(programme: Programme, limit: int) -> tuple[Minimisers, Tensor]:
     inner, units = scaled(programme)
-    found = _by_pivoting(inner)
-    steps = torch.zeros_like(found.error, dtype=torch.int64)
+    dual = Dual.of(inner)
+    nothing = Point(*map(torch.zeros_like, inner[1::2]))
+    active, steps = nothing.inequality > 0, torch.zeros_like(inner.q[:, 0], dtype=torch.int64)
+    if inner.h.shape[1] <= inner.q.shape[1]:
+        active, _ = active_sets(dual, inner.h.shape[1])
+        found = _checked(inner, dual, active, nothing)
+    else:
+        found = Minimisers(nothing, torch.full_like(inner.q[:, 0], torch.inf), steps > 0)
     left = (~found.settled).nonzero().flatten()
     if len(left):
-        others, taken = _by_interior_point(inner.take(left), limit)
+        others, taken = _by_interior_point(inner.take(left), dual.take(left), limit)
         found, steps = found.put(left, others), steps.index_copy(0, left, taken)
     return found._replace(at=units.back(found.at)), steps
 
 
-def _by_pivoting(programme: Programme) -> Minimisers:
-    dual = Dual.of(programme)
-    active, _ = active_sets(dual, programme.h.shape[1])
-    nothing = Point(*map(torch.zeros_like, programme[1::2]))
-    found = refined(programme, active, nothing, dual.solve_on(active))
+def _checked(programme: Programme, dual: Dual, active: Tensor, at: Point) -> Minimisers:
+    """The solutions on active sets by the dual, settled where they are minimisers."""
+    found = refined(programme, active, at, dual.solve_on(active))
     return Minimisers(found.at, found.error, found.optimal)
 
 
-def _by_interior_point(programme: Programme, limit: int) -> tuple[Minimisers, Tensor]:
-    if programme.h.shape[1] == 0:
-        at = Point(*map(torch.zeros_like, programme[1::2]))
-        active, steps = at.inequality > 0, torch.zeros_like(at.z[:, 0], dtype=torch.int64)
-    else:
+def _by_interior_point(programme: Programme, dual: Dual, limit: int) -> tuple[Minimisers, Tensor]:
+    at = Point(*map(torch.zeros_like, programme[1::2]))
+    active, steps = at.inequality > 0, torch.zeros_like(at.z[:, 0], dtype=torch.int64)
+    if programme.h.shape[1] > 0:
         near = interior_point(programme, limit)
         at, active, steps = near.at, near.multiplier > near.slack, near.steps.squeeze(1).long()
-    return polished(programme, at, active), steps
+    found = _checked(programme, dual, active, at)
+    left = (~found.settled).nonzero().flatten()
+    if len(left):
+        found = found.put(left, polished(programme.take(left), at.take(left), active[left]))
+    return found, steps
