@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "optimisation"
 # The minima are tabulated to six digits; a sum of squares of zero is this part of that at the start.
 TABULATED, ZERO = 2e-5, 1e-12
-EVALUATIONS = 5000
+EVALUATIONS, DENSE_STEPS = 5000, 500
 Z = torch.Tensor
 
 
@@ -90,9 +90,10 @@ def minima_of_scipy(problem: LeastSquaresProblem, method: str) -> Any:
     """`scipy.optimize.minimize` with exact derivatives."""
     f = half(problem)
     exact = {"jac": of_arrays(torch.func.grad(f))}
-    if method == "trust-exact":
-        exact["hess"] = of_arrays(torch.func.hessian(f))
     options: dict[str, Any] = {"maxiter": EVALUATIONS, "gtol": 1e-10}
+    if method == "trust-exact":
+        options["maxiter"] = DENSE_STEPS
+        exact["hess"] = of_arrays(torch.func.hessian(f))
     if method == "L-BFGS-B":
         options |= {"maxfun": EVALUATIONS, "ftol": 1e-16}
     return scipy.optimize.minimize(

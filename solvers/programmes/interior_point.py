@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..driving.acceptance import Demand
+from ..driving.demand import Demand
 from ..interface.goal import Goal
 from ..interface.norms import rms
 from ..interface.problem import Problem
