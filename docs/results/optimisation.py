@@ -53,7 +53,10 @@ def is_minimum(problem: LeastSquaresProblem, z: Any) -> bool:
     def squares(at: Z) -> float:
         return problem.residual(at).square().sum().item()
 
-    value, first = squares(torch.tensor(z)), squares(replace(problem, start_scale=1.0).start())
+    value, first = (
+        squares(torch.tensor(z, dtype=torch.float64)),
+        squares(replace(problem, start_scale=1.0).start()),
+    )
     near = [TABULATED * m if m else ZERO * max(first, 1e-3) for m in problem.minima]
     return any(abs(value - m) <= away for m, away in zip(problem.minima, near, strict=True))
 

@@ -69,7 +69,7 @@ class KrylovGaussNewton(Solver):
     second_order: bool = True
     max_trials: int = 30
     needs: ClassVar[str] = "products with the Jacobian of residuals and its transpose"
-    suits: ClassVar[str] = "least squares with many unknowns whose Jacobian is ill-conditioned"
+    suits: ClassVar[str] = "least squares with many unknowns, mostly without second derivatives"
     ends_itself: ClassVar[bool] = True
     default_max_steps: ClassVar[int] = 1000
 
