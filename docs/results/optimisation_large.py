@@ -133,7 +133,7 @@ def smoothing_table(n: int = 10_000) -> str:
     zero = torch.zeros(n, dtype=D)
     for solver in (im.NewtonCG(), im.KrylovGaussNewton()):
         fit = partial(im.least_squares, r, zero, y, solver=solver)
-        runs[f"`{solver!r}`"] = timed(lambda fit=fit: fit().value.numpy(), 1)
+        runs[f"`{type(solver).__name__}()`"] = timed(lambda fit=fit: fit().value.numpy(), 1)
     values = {title: 0.5 * float((residual(run.value) ** 2).sum()) for title, run in runs.items()}
     for title, run in runs.items():
         gradient = np.abs(jacobian(run.value).T @ residual(run.value)).max()
