@@ -54,7 +54,7 @@ from .optimisation.optimality import (
     soft_threshold,
     transport_plan,
 )
-from .optimisation.programmes import QuadraticProgramme, quadratic_programme
+from .optimisation.programmes import quadratic_programme
 from .recurrence import recurrence
 from .surroundings.autocast import Autocast
 from .surroundings.purity import ChangedFunctionWarning
@@ -91,7 +91,6 @@ __all__ = [
     "Neumann",
     "NumbaEquation",
     "Phantom",
-    "QuadraticProgramme",
     "ReconstructionError",
     "Recording",
     "ReuseInverse",

@@ -40,6 +40,7 @@ from .interface.solver import RunOutcome, Solver, State, WholeSolver
 from .interface.stopping import Stopping
 from .interface.traced import GraphError
 from .least_squares.gauss_newton import GaussNewton
+from .least_squares.krylov_gauss_newton import KrylovGaussNewton
 from .linear.bicgstab import BiCGStab
 from .linear.cg import CG
 from .linear.dense import solve_dense
@@ -96,6 +97,7 @@ __all__ = [
     "Homotopy",
     "Huber",
     "KnownPattern",
+    "KrylovGaussNewton",
     "LevenbergMarquardt",
     "LineSearch",
     "Linearization",

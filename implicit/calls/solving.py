@@ -20,7 +20,7 @@ from ..graphs.prepared import prepared_by
 from ..graphs.shortcut import CAPTURED, by_graph, inner, straight
 from ..optimisation.active_bounds import active_bounds
 from ..optimisation.bounds import bounded_call
-from ..optimisation.forms import box_of, objective_of
+from ..optimisation.forms import box_of, is_programme, objective_of
 from ..rule import solve_call
 from ..surroundings import inference
 from ..surroundings.arguments import describe
@@ -186,6 +186,7 @@ def _call(
         else given.derivatives(settings.derivatives),
         objective=objective_of(given),
         box=box_of(given),
+        programme=is_programme(given),
     )
     return Call(
         equation,

@@ -215,6 +215,7 @@ class GivenEquation(Equation):
         derivatives: The derivatives that the caller gives; under `vmap` there are those of autograd.
         objective: The objective whose gradient the function is, if it is one.
         box: The bounds on the unknown, if it has any.
+        programme: It is the conditions of a quadratic programme, whose data are its first arguments.
     """
 
     given: Callable[[Leaves], Product]
@@ -231,6 +232,7 @@ class GivenEquation(Equation):
     derivatives: CallDerivatives | None = None
     objective: ObjectiveForm | None = None
     box: BoxForm | None = None
+    programme: bool = False
 
     def at(self, args: Leaves) -> Product:
         """The function of `z` at these arguments."""
@@ -326,6 +328,7 @@ class GivenEquation(Equation):
             identified=lambda: self.identity() + Identity(("vmap", axes, randomness)),
             objective=objective,
             box=box,
+            programme=self.programme,
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...solvers.interface.derivative import Derivative
 from ...solvers.interface.problem import Problem
+from ...solvers.interface.programme import Programme
 from ...solvers.interface.time_steps import TimeSteps
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
@@ -25,6 +26,7 @@ from .differentiation import (
 from .equation import Equation, GivenEquation
 from .layout import Layout, Leaves
 from .objectives import flat_objective
+from .programmes import flat_programme
 
 
 def flat_problem(
@@ -51,6 +53,7 @@ def flat_problem(
         graph=_graph(equation, layout, args) if equation.traceable else None,
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
+        programme=_programme(equation, layout, args),
         time=_time_steps(equation, layout),
     )
     if equation.derivatives is not None:
@@ -103,6 +106,12 @@ def _linearizing(
         return (value if torch.is_grad_enabled() else value.detach()), derivative
 
     return linearize
+
+
+def _programme(equation: Equation, layout: Layout, args: Leaves) -> Callable[[], Programme] | None:
+    if not (isinstance(equation, GivenEquation) and equation.programme):
+        return None
+    return lambda: flat_programme(layout, args)
 
 
 def _time_steps(equation: Equation, layout: Layout) -> TimeSteps | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ...solvers import Counts, Solution, SolveError, Status
 from ..equations.derived import AdjointEquation, DerivedEquation
 from ..equations.differentiation import Product, matrix, pullback, transposed
 from ..equations.equation import GivenEquation
 from ..equations.layout import Layout, Leaves
 from .mode import ImplicitGradient, LinearSolve
 
+# Beyond so many unknowns of a system no matrix is formed.
+_MOST_DENSE = 2048
+# The power of eps to which conjugate gradients solve an equation.
+_ACCURACY = 0.75
 # Singular values below so many times n roundings of the largest are zero.
 _RANK_UNITS = 8
 
@@ -62,10 +69,12 @@ class GaussNewtonApproximation(ImplicitGradient):
 
     The derivative of the minimiser is exact where the residuals vanish or are linear; else its relative error
     is of the size of `‖Σ r ∇²r‖ / ‖Jᵀ J‖`. It needs no second derivatives in the linear solve, and its
-    matrix is never indefinite. A deficient rank gives the derivative of minimum norm.
+    matrix is never indefinite. A deficient rank gives the derivative of minimum norm. Beyond 2048 unknowns
+    without bounds no matrix is formed: conjugate gradients take products `Jᵀ w (J v)`.
 
     Raises:
         TypeError: The call is not one of `least_squares`.
+        SolveError: Conjugate gradients have not converged.
 
     Source: Gould, Fernando, Cherian, Anderson, Santa Cruz & Guo 2016, section 3 (the exact derivative that
     this simplifies); Nocedal & Wright 2006, section 10.3.
@@ -84,8 +93,11 @@ class GaussNewtonApproximation(ImplicitGradient):
             raise TypeError(_NO_RESIDUALS)
         constant = equation.constant(args)
         layout = Layout.of(constant, equation.batch_dims)
-        jacobian = _weighted_jacobians(parent, equation, args, layout)
         flat = layout.flatten(constant)
+        products = _Products.of(parent, equation, args, layout)
+        if parent.box is None and flat.shape[1] > _MOST_DENSE:
+            return layout.unflatten(-_conjugate_gradients(products.both, flat, parent.described))
+        jacobian = products.weighted_jacobians(flat)
         if parent.box is not None:
             matrices = _with_bounds(parent, equation, args, layout, jacobian.mT @ jacobian)
             return layout.unflatten(-_times(_pseudo_inverse(matrices), flat))
@@ -99,28 +111,88 @@ _NO_RESIDUALS = (
 )
 
 
-def _weighted_jacobians(
-    parent: GivenEquation, equation: DerivedEquation, args: Leaves, layout: Layout
+@dataclass(frozen=True)
+class _Products:
+    """Products with the Jacobian of the residuals at the solution, differentiable.
+
+    Attributes:
+        value: The residuals, `(batch, m)`.
+        back: `u ↦ Jᵀ u`.
+        weights: `w`, one for each residual.
+    """
+
+    value: Tensor
+    back: Product
+    weights: Tensor
+
+    @staticmethod
+    def of(
+        parent: GivenEquation, equation: DerivedEquation, args: Leaves, layout: Layout
+    ) -> _Products:
+        assert parent.objective is not None  # for the type checker
+        z, own = args[: equation.leaves], args[2 * equation.leaves :]
+        function, loss = parent.objective_at(own), parent.objective.loss
+
+        def residual(flat: Tensor) -> Leaves:
+            value = function(layout.unflatten(flat))[0]
+            return (value.reshape(layout.systems, -1).to(layout.dtype),)
+
+        (value,), back = pullback(residual, (layout.flatten(z),))
+        weights = torch.ones_like(value) if loss is None else loss.weight_of(value)
+        return _Products(value, back, weights)
+
+    @cached_property
+    def forward(self) -> Product:
+        """`v ↦ J v`."""
+        return transposed(self.back, (self.value,))
+
+    def both(self, v: Tensor) -> Tensor:
+        """`Jᵀ w (J v)`."""
+        return self.back((self.weights * self.forward((v,))[0],))[0]
+
+    def weighted_jacobians(self, like: Tensor) -> Tensor:
+        """`√w J`, `(batch, m, n)`, for a tensor like the unknown."""
+        if self.value.shape[1] <= like.shape[1]:
+            jacobian = matrix(lambda u: self.back((u,))[0], self.value).mT
+        else:
+            jacobian = matrix(lambda v: self.forward((v,))[0], like)
+        return self.weights.sqrt().unsqueeze(2) * jacobian
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], right: Tensor, described: str
 ) -> Tensor:
-    """`√w J` at the solution, `(batch, m, n)`, differentiable."""
-    assert parent.objective is not None  # for the type checker
-    z, own = args[: equation.leaves], args[2 * equation.leaves :]
-    function, loss = parent.objective_at(own), parent.objective.loss
-
-    def residual(flat: Tensor) -> Leaves:
-        value = function(layout.unflatten(flat))[0]
-        return (value.reshape(layout.systems, -1).to(layout.dtype),)
-
-    flat = layout.flatten(z)
-    (value,), back = pullback(residual, (flat,))
-    if value.shape[1] <= flat.shape[1]:
-        jacobian = matrix(lambda u: back((u,))[0], value).mT
-    else:
-        forward = transposed(back, (value,))
-        jacobian = matrix(lambda v: forward((v,))[0], flat)
-    if loss is None:
-        return jacobian
-    return loss.weight_of(value).sqrt().unsqueeze(2) * jacobian
+    """The solution of an equation with a positive semidefinite matrix (Hestenes & Stiefel 1952)."""
+    accuracy = torch.finfo(right.dtype).eps ** _ACCURACY
+    found, left, direction = torch.zeros_like(right), right, right
+    square = (left * left).sum(dim=1, keepdim=True)
+    enough = accuracy**2 * square.detach()
+    for _ in range(2 * right.shape[1] + 10):
+        running = square > enough
+        if not bool(running.any()):
+            return found
+        image = product(direction)
+        curvature = (direction * image).sum(dim=1, keepdim=True)
+        length = torch.where(running, square / torch.where(running, curvature, 1.0), 0.0)
+        found, left = found + length * direction, left - length * image
+        before, square = square, (left * left).sum(dim=1, keepdim=True)
+        ratio = torch.where(running, square / torch.where(running, before, 1.0), 0.0)
+        direction = left + ratio * direction
+    norm = square.sqrt().squeeze(1).detach()
+    failed = Solution(
+        value=found.detach(),
+        status=torch.where(norm > 0, int(Status.LINEAR_SOLVE_FAILED), int(Status.CONVERGED)),
+        residual_norm=norm,
+        steps=torch.full_like(norm, 2 * right.shape[1] + 10, dtype=torch.int64),
+        error=torch.full_like(norm, torch.nan),
+        counts=Counts(),
+    )
+    raise SolveError(
+        f"the Gauss–Newton derivative of {described} was not found: conjugate gradients left "
+        f"{(square / right.square().sum(dim=1, keepdim=True)).amax().sqrt().item():.1g} of the equation. "
+        "Scale the unknowns, or leave gradient out for the exact derivative",
+        failed,
+    )
 
 
 def _with_bounds(

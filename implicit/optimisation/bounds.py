@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from ...solvers.interface.box import onto, reduced
 from ..arrays.array_function import BoundArrayFunction
 from ..calls.settings import Settings
+from ..surroundings.auxiliary import parts_of
 from .stationarity import Stationarity
 
 # Names of the bounds among keyword arguments, which no function of the user has.
@@ -30,12 +31,21 @@ class Conditions:
 
     Attributes:
         function: The user's function.
+        described: Its name in messages.
+        has_aux: It returns a pair, of which the second is not part of the problem.
     """
 
     function: Callable[..., Any]
+    described: str = "the function"
+    has_aux: bool = False
 
     def __call__(self, z: Any, *args: Any) -> Any:
-        return self.function(z, *args)
+        value = self.function(z, *args)
+        return parts_of(self.described, value)[0] if self.has_aux else value
+
+    def pair(self, z: Any, *args: Any) -> Any:
+        """The value of the user's function, with its auxiliary output."""
+        return getattr(self.function, "pair", self.function)(z, *args)
 
 
 class Bounded:
@@ -64,6 +74,12 @@ class Bounded:
         if isinstance(self.function, BoundArrayFunction):
             return self.function.within(inside, (lower, upper), *own)
         return self.function(inside, *own)
+
+    def pair(self, z: Any, *args: Any) -> Any:
+        """The value with the auxiliary output, between the bounds."""
+        *own, lower, upper = args
+        assert isinstance(self.function, (Stationarity, Conditions))  # for the type checker
+        return self.function.pair(tree_map(onto, z, lower, upper), *own)
 
     def parts(self, z: Any, *args: Any) -> Tensor:
         """The residuals or the objective between the bounds, see `Stationarity`."""

@@ -43,6 +43,9 @@ def complementarity(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    has_aux: bool = False,
+    progress: bool = False,
+    history: bool = False,
     **keywords: Any,
 ) -> Solution:
     """Solve `l ≤ z ≤ u ⊥ F(z, *args)` for `z`, differentiably in every tensor of `args` and in the bounds.
@@ -66,6 +69,9 @@ def complementarity(
         batched_args: True for each argument with one entry per problem; see `root`.
         trace: Record residual norms; see `root`.
         callback: Called at every check; see `root`.
+        has_aux: `F` returns a pair, its values and what is to be `Solution.aux`; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates; see `root`.
         keywords: Arguments of `F` by name.
 
     Returns:
@@ -91,13 +97,14 @@ def complementarity(
     """
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, on_failure, False,
-        batched_args, trace, callback, bounds=bounds,
+        batched_args, trace, callback, has_aux=has_aux,
+        progress=progress, history=history, bounds=bounds,
     )  # fmt: skip
     described = describe(F)
     if keywords:
         check_keywords(described, F, keywords, _OPTIONS)
         F, args = with_keywords(F, args, keywords)
-    return solve_equation(Conditions(F), z0, args, settings, described)
+    return solve_equation(Conditions(F, described, has_aux), z0, args, settings, described)
 
 
 _OPTIONS = options_of(complementarity)

@@ -15,26 +15,29 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ...solvers import Solution, SolveError, Solver, SolveWarning, Status, Stopping
+from ...solvers import Callback, Check, Solution, SolveError, Solver, SolveWarning, Status, Stopping
+from ...solvers.interface.check import Watcher
 from ..calls.settings import Settings
-from ..calls.solving import solve_equation
+from ..calls.solving import solve_equation, with_keywords
 from ..gradients import Gradient
 from ..surroundings.arguments import describe
 from ..surroundings.compilation import outside_of_graphs
 from ..surroundings.failure import ADVICE, FailurePolicy, level_of_caller
+from ..surroundings.keywords import check_keywords, options_of
 from .active_bounds import ActiveBounds
 from .augmented import approximate_minimum
 from .bounds import Conditions, bounds_like
 from .judging import judged
-from .lagrangian import ConstrainedMinimum, Lagrangian
+from .lagrangian import ConstrainedMinimum, Lagrangian, active_constraints
 from .minima import minimise
 from .observing import observe
+from .vectors import Vectors
 
 
 @outside_of_graphs
 def constrained_minimum(
     objective: Callable[..., Any],
-    z0: Tensor,
+    z0: Any,
     *args: Any,
     equalities: Callable[..., Any] | None = None,
     inequalities: Callable[..., Any] | None = None,
@@ -45,6 +48,12 @@ def constrained_minimum(
     batch_dims: int = 0,
     on_failure: FailurePolicy = "raise",
     batched_args: Sequence[bool] | None = None,
+    trace: bool = False,
+    callback: Callback | None = None,
+    has_aux: bool = False,
+    progress: bool = False,
+    history: bool = False,
+    **keywords: Any,
 ) -> Solution:
     """Find a local minimum of `f(z, *args)` subject to `c(z, *args) = 0`, `g(z, *args) ≤ 0` and bounds.
 
@@ -55,7 +64,8 @@ def constrained_minimum(
 
     Args:
         objective: `f`: one real number for each problem, of the shape of the `batch_dims` leading axes.
-        z0: The start, `(*batch, n)`, between the bounds; it may violate the other constraints.
+        z0: The start: a floating-point tensor or a pytree of them, of one dtype, whose first axes are those
+            of the problems. It lies between the bounds and may violate the other constraints.
         args: Pytrees of tensors and constants, which the objective and both constraints get.
         equalities: `c`, `(*batch, p)`; `None` for none.
         inequalities: `g`, `(*batch, m)`; `None` for none. They may be evaluated where they are violated.
@@ -67,17 +77,23 @@ def constrained_minimum(
         batch_dims: Leading axes that index independent problems; see `root`.
         on_failure: `"raise"`, `"warn"` or `"accept"`; see `root`.
         batched_args: True for each argument with one entry per problem; see `root`.
+        trace: Record the residual norms of the conditions of optimality; see `root`.
+        callback: Called at every check of their solve; see `root`. An iterate is a `ConstrainedMinimum`.
+        has_aux: The objective returns a pair, the number and what is to be `Solution.aux`; see `root`.
+        progress: Write lines of progress of that solve; see `root`.
+        history: Keep the iterates of that solve; see `root`.
+        keywords: Arguments of the objective and of both constraints by name.
 
     Returns:
-        The solution: `value` is a `ConstrainedMinimum`, with the multipliers. `bounds.active` has −1 and 1
-        where a bound is active, 1 for active inequalities, and 2 for equations. Residuals, steps and counts
-        are those of the conditions of optimality.
+        The solution: `value` is a `ConstrainedMinimum` whose `z` has the structure of `z0`, with the
+        multipliers. `bounds.active` has −1 and 1 where a bound is active, 1 for active inequalities, and 2
+        for equations. Residuals, steps and counts are those of the conditions of optimality.
 
     Raises:
         SolveError: A problem was not solved, with `on_failure="raise"`. The status is `INFEASIBLE` where the
             constraints contradict each other near the point found, `NO_QUALIFICATION` where multipliers do
             not exist, `NOT_A_MINIMUM` at other points with multipliers, and `UNBOUNDED`.
-        TypeError: A function returns no tensor of the dtype of `z0`, or `z0` is no real tensor.
+        TypeError: A function returns no tensor of the dtype of `z0`, or `z0` holds other than real tensors.
         ValueError: A function returns another shape, or there are no constraints.
         MissingDerivativeError: A function depends on `z` and has no derivative.
 
@@ -97,10 +113,18 @@ def constrained_minimum(
         >>> round(z[0].item(), 6), round(x.grad.item(), 6)
         (-1.414214, -0.707107)
     """
-    _check(z0, batch_dims, equalities, inequalities, bounds)
-    described = describe(objective)
-    lagrangian = Lagrangian(objective, equalities, inequalities, described, batch_dims)
-    fixed = tree_map(_constant, (z0, args, bounds))
+    _check(equalities, inequalities, bounds)
+    described, vectors = describe(objective), Vectors.of(z0, batch_dims)
+    args = (*args, *keywords.values())
+    if bounds is not None:
+        bounds = tuple(map(vectors.flat, bounds_like(z0, bounds)))
+    lagrangian = Lagrangian(
+        vectors.of_vector(_by_name(objective, described, keywords)),
+        equalities and vectors.of_vector(_by_name(equalities, "equalities", keywords)),
+        inequalities and vectors.of_vector(_by_name(inequalities, "inequalities", keywords)),
+        described, batch_dims, has_aux,
+    )  # fmt: skip
+    fixed = tree_map(_constant, (vectors.flat(z0), args, bounds))
     with torch.no_grad():
         start, given, own = fixed
         lagrangian.check_derivatives(start, *given)
@@ -108,8 +132,8 @@ def constrained_minimum(
     lower, upper = (None, None) if bounds is None else bounds
     settings = Settings(
         "root", solver, stopping, gradient, batch_dims, "accept", False,
-        batched_args, False, None,
-        bounds=(
+        batched_args, trace, _in_structure(callback, vectors),
+        has_aux=has_aux, progress=progress, history=history, bounds=(
             ConstrainedMinimum(lower, -torch.inf, 0.0),
             ConstrainedMinimum(upper, torch.inf, torch.inf),
         ),
@@ -119,22 +143,53 @@ def constrained_minimum(
         found = ConstrainedMinimum(*(leaf.detach() for leaf in solution.value))
         box = bounds_like(start, (None, None) if own is None else own)
         status = judged(lagrangian, found, solution.status, near, start, box, given)
-    solution = replace(solution, status=status, bounds=_constraints(solution.bounds))
+    solution = replace(
+        solution,
+        value=_built(solution.value, vectors),
+        status=status,
+        bounds=_active(active_constraints(solution.bounds), vectors),
+        history=None
+        if solution.history is None
+        else [_built(z, vectors) for z in solution.history],
+    )
     observe(_report(on_failure, described, solution), status)
     return solution
 
 
-def _check(
-    z0: Any, batch_dims: int, equalities: object, inequalities: object, bounds: object
-) -> None:
-    if not isinstance(z0, Tensor) or not z0.is_floating_point():
-        what = z0.dtype if isinstance(z0, Tensor) else type(z0).__name__
-        raise TypeError(f"z0 must be a real floating-point tensor, got {what}")
-    if z0.dim() != batch_dims + 1:
-        raise ValueError(
-            f"z0 must have one axis of unknowns behind the axes of the problems, {batch_dims} with "
-            f"batch_dims={batch_dims}, got shape {tuple(z0.shape)}"
-        )
+_OPTIONS = options_of(constrained_minimum)
+
+
+def _by_name(
+    function: Callable[..., Any], name: str, keywords: dict[str, Any]
+) -> Callable[..., Any]:
+    """The function with keyword arguments as its last ones."""
+    if not keywords:
+        return function
+    check_keywords(name, function, keywords, _OPTIONS)
+    return with_keywords(function, (), keywords)[0]
+
+
+def _built(at: ConstrainedMinimum, vectors: Vectors) -> ConstrainedMinimum:
+    return at._replace(z=vectors.build(at.z))
+
+
+def _active(bounds: ActiveBounds, vectors: Vectors) -> ActiveBounds:
+    return replace(bounds, active=_built(bounds.active, vectors))
+
+
+def _in_structure(callback: Callback | None, vectors: Vectors) -> Callback | None:
+    """The callback, which sees iterates whose `z` has the structure of the start."""
+    watcher = Watcher.of(callback)
+    if watcher is None or vectors.plain:
+        return callback
+
+    def watch(check: Check) -> bool:
+        return watcher(check.of(lambda at: _built(at, vectors)))
+
+    return watch
+
+
+def _check(equalities: object, inequalities: object, bounds: object) -> None:
     if equalities is None and inequalities is None:
         way = "minimise(..., bounds=...)" if bounds is not None else "minimise"
         raise ValueError(f"give equalities or inequalities; without them call {way}")
@@ -144,13 +199,6 @@ def _check(
 
 def _constant(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def _constraints(bounds: ActiveBounds) -> ActiveBounds:
-    """Active constraints, from the active bounds of multipliers: a constraint is active off them."""
-    z, equality, inequality = bounds.active
-    active = ConstrainedMinimum(z, torch.full_like(equality, 2), (inequality == 0).to(z.dtype))
-    return replace(bounds, active=active)
 
 
 def _report(policy: FailurePolicy, described: str, solution: Solution) -> Callable[[Tensor], None]:

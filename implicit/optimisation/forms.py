@@ -1,11 +1,12 @@
-"""The objective and the bounds of a user's function, in the forms that equations carry."""
+"""The objective, the bounds and the programme of a user's function, in the forms that equations carry."""
 
 from __future__ import annotations
 
 from ..equations.boxes import BoxForm
 from ..equations.objectives import ObjectiveForm
 from ..surroundings.evaluation import UserFunction
-from .bounds import Bounded
+from .bounds import Bounded, Conditions
+from .programme_conditions import ProgrammeConditions
 from .stationarity import Stationarity
 
 
@@ -23,3 +24,10 @@ def box_of(given: UserFunction) -> BoxForm | None:
         return None
     first = len(given.tensors) - 2 * len(given.start)
     return BoxForm(first, given.bind_unreduced if function.reduces else None)
+
+
+def is_programme(given: UserFunction) -> bool:
+    """True for the conditions of a quadratic programme."""
+    function = given.function
+    inner = function.function if isinstance(function, Bounded) else None
+    return isinstance(inner, Conditions) and isinstance(inner.function, ProgrammeConditions)

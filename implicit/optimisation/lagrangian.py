@@ -11,11 +11,13 @@ Source: Nocedal & Wright 2006, theorem 12.1; Facchinei & Pang 2003, section 1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .active_bounds import ActiveBounds
 from .stationarity import Stationarity
 
 Function = Callable[..., Any]
@@ -44,6 +46,13 @@ class ConstrainedMinimum(NamedTuple):
     inequality: Any
 
 
+def active_constraints(bounds: ActiveBounds) -> ActiveBounds:
+    """Active constraints, from the active bounds of multipliers: a constraint is active off them."""
+    z, equality, inequality = bounds.active
+    active = ConstrainedMinimum(z, torch.full_like(equality, 2), (inequality == 0).to(z.dtype))
+    return replace(bounds, active=active)
+
+
 class Lagrangian:
     """An objective and its constraints, with the conditions of their minimum.
 
@@ -59,10 +68,13 @@ class Lagrangian:
         inequalities: Function | None,
         described: str,
         batch_dims: int,
+        has_aux: bool = False,
     ) -> None:
         self.described, self.batch_dims = described, batch_dims
         self._given = {"equalities": equalities, "inequalities": inequalities}
-        self._gradient = Stationarity(objective, described, batch_dims, residuals=False)
+        self._gradient = Stationarity(
+            objective, described, batch_dims, residuals=False, has_aux=has_aux
+        )
         # A weighted sum of constraints is an objective: its checks find constraints without a derivative.
         self._products = {
             name: Stationarity(self._weighted(name), f"{name} of {described}", batch_dims, residuals=False)
@@ -80,6 +92,10 @@ class Lagrangian:
         return ConstrainedMinimum(
             gradient, self.constraint("equalities", z, *args), -self.constraint("inequalities", z, *args)
         )  # fmt: skip
+
+    def pair(self, unknown: ConstrainedMinimum, *args: Any) -> Any:
+        """The value of the user's objective, with its auxiliary output."""
+        return self._gradient.pair(unknown.z, *args)
 
     def objective(self, z: Tensor, *args: Any) -> Tensor:
         """The objective, `(*batch,)`, checked."""

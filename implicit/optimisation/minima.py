@@ -42,6 +42,9 @@ def least_squares(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    has_aux: bool = False,
+    progress: bool = False,
+    history: bool = False,
     bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
@@ -71,6 +74,9 @@ def least_squares(
         batched_args: True for each argument with one entry per problem; see `root`.
         trace: Record the norms of the gradient; see `root`.
         callback: Called at every check; see `root`.
+        has_aux: `r` returns a pair, the residuals and what is to be `Solution.aux`; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates; see `root`.
         bounds: `(lower, upper)` on `z`, as in `root`: a minimiser on a bound has a gradient that the bound
             holds back, and its derivatives are those with the active bounds fixed. Solvers: `GaussNewton()`
             and `NewtonTrustRegion()`.
@@ -103,17 +109,10 @@ def least_squares(
         what = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
         raise TypeError(f"loss must be an instance such as Huber(scale=0.1), or None; got {what}")
     default = GaussNewton() if bounds is not None or _few(z0, batch_dims) else NewtonCG()
-    settings = _settings(
-        solver or default,
-        stopping,
-        gradient,
-        batch_dims,
-        on_failure,
-        batched_args,
-        trace,
-        callback,
-        bounds,
-    )
+    settings = Settings(
+        "root", solver or default, stopping, _differentiable(gradient), batch_dims, on_failure, False,
+        batched_args, trace, callback, has_aux=has_aux, progress=progress, history=history, bounds=bounds,
+    )  # fmt: skip
     return _solved(r, z0, args, keywords, settings, residuals=True, loss=loss)
 
 
@@ -130,6 +129,9 @@ def minimise(
     batched_args: Sequence[bool] | None = None,
     trace: bool = False,
     callback: Callback | None = None,
+    has_aux: bool = False,
+    progress: bool = False,
+    history: bool = False,
     bounds: Any = None,
     **keywords: Any,
 ) -> Solution:
@@ -155,6 +157,9 @@ def minimise(
         batched_args: True for each argument with one entry per problem; see `root`.
         trace: Record the norms of the gradient; see `root`.
         callback: Called at every check; see `root`.
+        has_aux: The objective returns a pair, the number and what is to be `Solution.aux`; see `root`.
+        progress: Write lines of progress; see `root`.
+        history: Keep iterates; see `root`.
         bounds: `(lower, upper)` on `z`; see `least_squares`. The solver: `NewtonTrustRegion()`.
         keywords: Arguments of `objective` by name.
 
@@ -179,17 +184,10 @@ def minimise(
         (1.259921, 0.209987)
     """
     default = NewtonTrustRegion() if bounds is not None or _few(z0, batch_dims) else NewtonCG()
-    settings = _settings(
-        solver or default,
-        stopping,
-        gradient,
-        batch_dims,
-        on_failure,
-        batched_args,
-        trace,
-        callback,
-        bounds,
-    )
+    settings = Settings(
+        "root", solver or default, stopping, _differentiable(gradient), batch_dims, on_failure, False,
+        batched_args, trace, callback, has_aux=has_aux, progress=progress, history=history, bounds=bounds,
+    )  # fmt: skip
     return _solved(objective, z0, args, keywords, settings, residuals=False, loss=None)
 
 
@@ -198,26 +196,14 @@ def _few(z0: Any, batch_dims: Any) -> bool:
     return not isinstance(batch_dims, int) or size_of_system(z0, batch_dims) <= _FEW_UNKNOWNS
 
 
-def _settings(
-    solver: Solver,
-    stopping: Stopping | None,
-    gradient: Gradient | None,
-    batch_dims: int,
-    on_failure: FailurePolicy,
-    batched_args: Sequence[bool] | None,
-    trace: bool,
-    callback: Callback | None,
-    bounds: Any,
-) -> Settings:
+def _differentiable(gradient: Gradient | None) -> Gradient | None:
+    """The gradient mode, which must not follow iterations."""
     if isinstance(gradient, TapedGradient):
         raise TypeError(
             f"{type(gradient).__name__} differentiates iterations, which minimisers do not record: leave "
             "gradient out, or give Exact(), MinimumNorm() or another mode of the implicit function theorem"
         )
-    return Settings(
-        "root", solver, stopping, gradient, batch_dims, on_failure, False,
-        batched_args, trace, callback, bounds=bounds,
-    )  # fmt: skip
+    return gradient
 
 
 def _solved(
@@ -235,8 +221,9 @@ def _solved(
         check_keywords(described, function, keywords, _OPTIONS)
         function, args = with_keywords(function, args, keywords)
     equation = Stationarity(
-        function, described, settings.batch_dims, residuals=residuals, loss=loss
-    )
+        function, described, settings.batch_dims,
+        residuals=residuals, loss=loss, has_aux=settings.has_aux,
+    )  # fmt: skip
     return solve_equation(equation, z0, args, settings, described)
 
 

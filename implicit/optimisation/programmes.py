@@ -1,49 +1,31 @@
-"""Quadratic programmes as an equation: the conditions of Karush, Kuhn and Tucker, without inequalities.
+"""Quadratic programmes by their conditions of optimality, a mixed complementarity problem that is linear.
 
-    Q z + q + Aᵀ y + Gᵀ λ = 0,    A z = b,    λ ≥ 0,  h − G z ≥ 0,  λ (h − G z) = 0
+    Q z + q + Aᵀ y + Gᵀ λ = 0,    A z = b,    0 ≤ λ ⊥ h − G z ≥ 0
 
-The last three hold where `φ(λ, h − G z) = 0` for `φ(a, b) = a + b − √(a² + b²)`, so that all of it is a
-root, and has the derivatives of one. Where a multiplier and its slack are both zero the solution has a kink,
-and the derivative is one between those of both sides.
+`complementarity` has the derivatives, with the active inequalities held fixed; `InteriorPoint` solves it.
 
-Source: Fischer 1992 (the function); Amos & Kolter 2017 (the layer); Nocedal & Wright 2006, theorem 16.4.
+Source: Amos & Kolter 2017 (the layer); Nocedal & Wright 2006, theorem 16.4.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...solvers import Solution
+from ...solvers import Solution, Solver
+from ...solvers.programmes.interior_point import InteriorPoint
 from ..equations.differentiation import transforming
-from ..functional import root
-from .complementarity import fischer_burmeister
+from ..gradients import Gradient
+from .complementarity import complementarity
+from .lagrangian import ConstrainedMinimum, active_constraints
+from .programme_conditions import ProgrammeConditions
+from .programme_gradient import OnActiveSet
 
 # Negative eigenvalues of Q of so many roundings of the largest are rounding.
 _NEGATIVE_UNITS = 100
-
-
-class QuadraticProgramme(NamedTuple):
-    """The unknowns of a quadratic programme.
-
-    Attributes:
-        z: The minimiser, `(..., n)`.
-        equality: Multipliers of `A z = b`, `(..., p)`.
-        inequality: Multipliers of `G z ≤ h`, ≥ 0, `(..., m)`.
-
-    Examples:
-        >>> import torch, implicitly
-        >>> I, one = torch.eye(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-        >>> found = implicitly.quadratic_programme(I, -3 * one, G=I, h=one).value
-        >>> round(found.z.item(), 6), round(found.inequality.item(), 6)
-        (1.0, 2.0)
-    """
-
-    z: Tensor
-    equality: Tensor
-    inequality: Tensor
 
 
 def quadratic_programme(
@@ -53,28 +35,41 @@ def quadratic_programme(
     b: Tensor | None = None,
     G: Tensor | None = None,
     h: Tensor | None = None,
+    *,
+    solver: Solver | None = None,
+    gradient: Gradient | None = None,
     **options: Any,
 ) -> Solution:
     """Minimise `½ zᵀQz + qᵀz` subject to `A z = b` and `G z ≤ h`, differentiably in all of these.
 
-    Dense, for few unknowns and constraints. Leading axes of `q` index independent problems; those of the
-    other tensors are the same or broadcast.
+    Dense, for up to some hundred unknowns and constraints. Leading axes of `q` index independent problems,
+    which are solved together; those of the other tensors are the same or broadcast. Multipliers of inactive
+    inequalities are exact zeros. Where an active one has the multiplier zero, the minimiser has a kink, its
+    derivatives are those of one side, and `Solution.bounds.one_sided` says so.
 
     Args:
-        Q: Symmetric, positive semidefinite, `(..., n, n)`.
+        Q: Positive semidefinite, `(..., n, n)`; its symmetric part counts.
         q: `(..., n)`.
-        A: `(..., p, n)`, of full row rank; `None` for no equations.
+        A: `(..., p, n)`; `None` for no equations. Derivatives need full row rank.
         b: `(..., p)`.
         G: `(..., m, n)`; `None` for no inequalities.
         h: `(..., m)`.
-        options: Options of `root`: `solver`, `stopping`, `gradient`, `on_failure`, ….
+        solver: The solver of the conditions; `None` for the interior-point method of Mehrotra, in float64
+            for every dtype.
+        gradient: The gradient mode; `None` for exact derivatives by dense factors, at once for all problems.
+        options: Options of `complementarity`: `stopping`, `gradient`, `on_failure`, ….
 
     Returns:
-        The solution; its `value` is a `QuadraticProgramme`.
+        The solution; its `value` is a `ConstrainedMinimum`. `bounds.active` has 1 for active inequalities and
+        2 for equations. `error` is that of unknowns and multipliers, each kind relative to its largest.
 
     Raises:
-        SolveError: The constraints contradict each other, or the objective has no bound.
+        SolveError: A programme was not solved, with `on_failure="raise"`. The status is `INFEASIBLE` where
+            the constraints contradict each other, and `UNBOUNDED` where the objective falls without bound.
         ValueError: `Q` has a negative eigenvalue, or one of `A` and `b`, or of `G` and `h`, is missing.
+
+    Source: Mehrotra 1992; Nocedal & Wright 2006, algorithm 16.4; Stellato et al. 2020, section 5.2 (the exact
+    solution on the active set); Fiacco 1983, theorem 3.2.2 (derivatives).
 
     Examples:
         >>> import torch, implicitly
@@ -93,25 +88,16 @@ def quadratic_programme(
     G = q.new_zeros(0, n) if G is None else G
     h = q.new_zeros(0) if h is None else h
     batch = q.shape[:-1]
-    start = QuadraticProgramme(
-        torch.zeros_like(q),
-        q.new_zeros(*batch, A.shape[-2]),
-        q.new_ones(*batch, G.shape[-2]),
-    )
-    return root(_conditions, start, Q, q, A, b, G, h, batch_dims=len(batch), **options)
-
-
-def _conditions(
-    unknown: QuadraticProgramme, Q: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor
-) -> QuadraticProgramme:
-    z, equality, inequality = unknown
-    gradient = _times(Q, z) + q + _times(A.mT, equality) + _times(G.mT, inequality)
-    complementary = fischer_burmeister(inequality, h - _times(G, z))
-    return QuadraticProgramme(gradient, _times(A, z) - b, complementary)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+    b, h = (part.expand(*batch, part.shape[-1]) for part in (b, h))
+    Q, A, G = (part.expand(*batch, *part.shape[-2:]) for part in (Q, A, G))
+    start = ConstrainedMinimum(*map(torch.zeros_like, (q, b, h)))
+    solution = complementarity(
+        ProgrammeConditions(), start, Q, q, A, b, G, h,
+        bounds=(ConstrainedMinimum(-torch.inf, -torch.inf, 0.0), None),
+        solver=solver or InteriorPoint(), gradient=gradient or OnActiveSet(),
+        batch_dims=len(batch), **options,
+    )  # fmt: skip
+    return replace(solution, bounds=active_constraints(solution.bounds))
 
 
 def _check(Q: Tensor, equations: tuple[Any, Any], inequalities: tuple[Any, Any]) -> None:
@@ -120,11 +106,19 @@ def _check(Q: Tensor, equations: tuple[Any, Any], inequalities: tuple[Any, Any])
             raise ValueError(f"{names} must be given together, got only one of them")
     if transforming() or Q.numel() == 0:
         return
-    values = torch.linalg.eigvalsh(Q.detach())
-    eps = torch.finfo(Q.dtype).eps
-    least, largest = values.amin().item(), values.abs().amax().item()
-    if least < -_NEGATIVE_UNITS * eps * largest:
+    matrices = Q.detach().reshape(-1, *Q.shape[-2:])
+    matrices = 0.5 * (matrices + matrices.mT)
+    limit = _NEGATIVE_UNITS * torch.finfo(Q.dtype).eps * matrices.abs().sum(-1).amax(-1)
+    # A factor of Cholesky is a proof, and costs a tenth of the eigenvalues.
+    shifted = matrices + torch.diag_embed(limit.unsqueeze(-1).expand(matrices.shape[:2]))
+    doubtful = matrices[torch.linalg.cholesky_ex(shifted).info != 0]
+    if len(doubtful) == 0:
+        return
+    values = torch.linalg.eigvalsh(doubtful)
+    least, largest = values.amin(-1), values.abs().amax(-1)
+    negative = least[least < -_NEGATIVE_UNITS * torch.finfo(Q.dtype).eps * largest]
+    if len(negative):
         raise ValueError(
-            f"Q must be positive semidefinite, got one with the eigenvalue {least:.3g}: the objective is not "
-            "convex, and its stationary points may be no minima"
+            f"Q must be positive semidefinite, got one with the eigenvalue {negative[0].item():.3g}: the "
+            "objective is not convex, and its stationary points may be no minima"
         )

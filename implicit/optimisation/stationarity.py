@@ -18,6 +18,7 @@ from ...solvers.interface.objective import half_sum
 from ..equations.differentiation import MissingDerivativeError
 from ..equations.layout import Layout, Leaves
 from ..equations.objectives import ObjectiveForm
+from ..surroundings.auxiliary import parts_of
 
 _HALF = (torch.float16, torch.bfloat16)
 # A move of an unknown, relative to its size, that shows whether an objective depends on it.
@@ -33,6 +34,7 @@ class Stationarity:
         batch_dims: Leading axes that index independent systems.
         residuals: The function gives residuals.
         loss: Their loss; `None` for squares.
+        has_aux: The function returns a pair, of which the second is not part of the objective.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Stationarity:
         *,
         residuals: bool,
         loss: Loss | None = None,
+        has_aux: bool = False,
     ) -> None:
         self.function, self.described, self.batch_dims = function, described, batch_dims
-        self.residuals, self.loss = residuals, loss
+        self.residuals, self.loss, self.has_aux = residuals, loss, has_aux
         self._shapes: list[tuple[int, ...]] | None = None
         """The shapes of the residuals of a system, from the first evaluation on."""
 
@@ -74,8 +77,14 @@ class Stationarity:
             ValueError: Its shape does not fit the systems, or has changed.
         """
         value = self.function(z, *args)
+        if self.has_aux:
+            value = parts_of(self.described, value)[0]
         batch = tree_flatten(z)[0][0].shape[: self.batch_dims]
         return self._stacked(value, batch) if self.residuals else self._scalar(value, batch)
+
+    def pair(self, z: Any, *args: Any) -> Any:
+        """The value of the user's function, with its auxiliary output."""
+        return self.function(z, *args)
 
     def form(self, given: Callable[[Leaves], Callable[[Leaves], Leaves]]) -> ObjectiveForm:
         """The objective for solvers, with `given` giving `parts` on leaves."""

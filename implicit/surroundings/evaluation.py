@@ -19,7 +19,7 @@ from ..equations.differentiation import Product, coarsest, constants, transformi
 from ..equations.exchange import Substitute, exchanged
 from ..equations.identity import Identity, of_values
 from ..equations.layout import Leaves
-from ..optimisation.bounds import Bounded
+from ..optimisation.bounds import Bounded, Conditions
 from ..optimisation.stationarity import Stationarity
 from . import inference
 from .arguments import Tree, Unknown, per_leaf
@@ -86,7 +86,17 @@ class UserFunction:
 
     def bind(self, args: Leaves) -> Product:
         """The function of the unknown's leaves for these tensors among the arguments."""
-        return self._bound(self.function, args, self._residual if self.has_aux else self._value)
+        paired = self.has_aux and self._pair is None
+        return self._bound(self.function, args, self._residual if paired else self._value)
+
+    @property
+    def _pair(self) -> Callable[..., Any] | None:
+        """The function with its auxiliary output, where its value is without it already."""
+        function = self.function
+        inner = function.function if isinstance(function, Bounded) else function
+        if not isinstance(inner, (Stationarity, Conditions)):
+            return None
+        return function.pair if isinstance(function, Bounded) else inner.pair
 
     def bind_objective(self, args: Leaves) -> Product:
         """The objective, or its residuals, whose gradient the function is."""
@@ -219,7 +229,7 @@ class UserFunction:
             others[:] = [[None if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec]
             return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
-        found = self._bound(self.function, self.tensors, tensors_of)(z)
+        found = self._bound(self._pair or self.function, self.tensors, tensors_of)(z)
         # A function that differentiates itself was given a leaf of its own in place of a constant.
         if self._lending.recorded and not any(leaf.requires_grad for leaf in z):
             found = constants(found)

@@ -13,6 +13,7 @@ from .box import Box
 from .compiled_systems import CompiledSystems
 from .derivative import Derivative
 from .objective import Objective
+from .programme import Programme
 from .solution import Counts
 from .time_steps import TimeSteps
 from .traced import Part, TracedEquation
@@ -48,6 +49,8 @@ class Problem:
         box: Bounds on the unknowns, outside of which nothing is evaluated; `None` where there are none.
         unreduced: The equation that need not hold where a bound is active: `function` is its reduced equation
             (`Box.reduced`). `None` where bounds leave the equation as it is.
+        programme: Gives the data of the quadratic programmes whose conditions of optimality these are; `None`
+            for other equations.
         time: The time steps of a causal equation; `None` where none is known to be causal.
         counts: Work done so far.
 
@@ -71,6 +74,7 @@ class Problem:
     objective: Objective | None = None
     box: Box | None = None
     unreduced: Problem | None = None
+    programme: Callable[[], Programme] | None = None
     time: TimeSteps | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)

@@ -106,7 +106,7 @@ class DenseFactors:
         if matrices.numel() == 0:
             return DenseFactors(matrices, matrices, matrices.new_zeros(matrices.shape[:2]).int())
         try:
-            lu, pivots = _batched(_factor, matrices)
+            lu, pivots = factored(matrices)
         except RuntimeError:  # Factors of NaN make `solve` treat each system on its own.
             lu = torch.full_like(matrices, torch.nan)
             order = torch.arange(1, matrices.shape[1] + 1, dtype=torch.int32)
@@ -117,8 +117,7 @@ class DenseFactors:
         """`x` of `A x = b`, or of `Aᵀ x = b`, for `b`, `(batch, n)`, checked as in `solve_dense`."""
         if right.numel() == 0:
             return torch.zeros_like(right)
-        substitute = partial(_substitute, transpose=transpose)
-        (solution,) = _batched(substitute, self.lu, self.pivots, right)
+        solution = substituted(self.lu, self.pivots, right, transpose=transpose)
         return _mended(self.matrices.mT if transpose else self.matrices, right, solution)
 
     def or_else(self, mask: Tensor, other: DenseFactors) -> DenseFactors:
@@ -129,6 +128,19 @@ class DenseFactors:
             torch.where(matrix, other.lu, self.lu),
             torch.where(mask.unsqueeze(1), other.pivots, self.pivots),
         )
+
+
+def factored(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """LU factors and pivots of `(batch, n, n)` matrices, unchecked."""
+    lu, pivots = _batched(_factor, matrices)
+    return lu, pivots
+
+
+def substituted(lu: Tensor, pivots: Tensor, right: Tensor, *, transpose: bool = False) -> Tensor:
+    """The solutions from factors for right sides `(batch, n)`, unchecked."""
+    substitute = partial(_substitute, transpose=transpose)
+    (solution,) = _batched(substitute, lu, pivots, right)
+    return solution
 
 
 def _solve(matrices: Tensor, right: Tensor) -> tuple[Tensor, ...]:
@@ -158,14 +170,15 @@ def _batched(function: Callable[..., tuple[Tensor, ...]], *batches: Any) -> tupl
 
 def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     """The solution, computed again for the systems in which it is wrong."""
-    wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
+    wrong = (~accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution
     again = [_solve_alone(matrices[index], right[index]) for index in wrong.tolist()]
     return solution.index_copy(0, wrong, torch.stack(again))
 
 
-def _accurate(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
+def accurate(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
+    """The systems, `(batch,)`, with a small backward error and a matrix that is not near a singular one."""
     error = right - product(matrices, solution)
     size = torch.linalg.matrix_norm(matrices) * torch.linalg.vector_norm(solution, dim=-1)
     given = torch.linalg.vector_norm(right, dim=-1)
@@ -182,7 +195,7 @@ def _solve_alone(matrix: Tensor, right: Tensor) -> Tensor:
     if not bool(torch.isfinite(matrix).all() and torch.isfinite(right).all()):
         return torch.full_like(right, torch.nan)
     solution = torch.linalg.solve_ex(matrix, right).result
-    if bool(_accurate(matrix[None], right[None], solution[None])):
+    if bool(accurate(matrix[None], right[None], solution[None])):
         return solution
     left, values, right_vectors = torch.linalg.svd(matrix)
     cutoff = right.numel() * torch.finfo(right.dtype).eps * values[0]

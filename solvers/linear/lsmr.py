@@ -80,9 +80,12 @@ class LSMR(Solver):
         left, beta = _unit(-residual)
         right, alpha = _unit(problem.linearization(z).vjp(left))
         none, one = torch.zeros_like(z), torch.ones_like(beta)
+        nothing = torch.zeros_like(
+            residual
+        )  # There may be other numbers of equations than of unknowns.
         return LSMRState(
             z, residual, left, right, alpha,
-            direction=right, direction_product=none, update=none, update_product=none,
+            direction=right, direction_product=nothing, update=none, update_product=nothing,
             alpha_bar=alpha, zeta_bar=alpha * beta, rho=one, rho_bar=one,
             cosine_bar=one, sine_bar=torch.zeros_like(beta),
             scale=alpha, end_status=torch.zeros_like(beta, dtype=torch.int64).squeeze(1),

@@ -1,4 +1,4 @@
-"""Truncated conjugate gradients in a trust region, from products with a Hessian or with Gauss–Newton's.
+"""Truncated conjugate gradients in a trust region, from products with a Hessian.
 
 The conjugate gradient iteration for `H s = −g` is followed until it meets the boundary of the region or a
 direction of negative curvature, along which it then goes to the boundary, or until its residual is small.
@@ -22,9 +22,11 @@ from ..interface.solver import Solver
 from ..linear.rows import dot, norm
 from ..newton.globalisation import settled_systems
 from ..newton.parabola import SUFFICIENT_DECREASE
-from .region import RegionState, noise_of, objective_of, runs_away
+from .region import NEAR, RegionState, noise_of, objective_of, runs_away
 
 Product = Callable[[Tensor], Tensor]
+Path = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""The step within a radius, `(batch,)`, and the decrease that its model promises."""
 
 _POOR_RATIO, _GOOD_RATIO = 0.25, 0.75
 _CUT, _GROWTH = 0.25, 2.0
@@ -37,17 +39,15 @@ _LOOSEST = 0.1
 class NewtonCG(Solver):
     """Truncated Newton steps in a trust region, by conjugate gradients on products with the Hessian.
 
-    No matrix is formed. In `least_squares` with `gauss_newton=True` the products are `Jᵀ (J v)`, without the
-    curvature of the residuals.
+    No matrix is formed.
 
     Attributes:
         max_iterations: Conjugate gradient iterations of a step; `None` for twice the number of unknowns.
-        gauss_newton: Use Gauss–Newton's Hessian of least squares.
         max_trials: Radii that one step tries, after which a system stalls.
 
     Raises:
         ValueError: A number is not a positive integer.
-        TypeError: `gauss_newton` with an objective without residuals; used with `root` or `fixed_point`.
+        TypeError: Used with `root` or `fixed_point`.
 
     Source: Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2.
 
@@ -61,7 +61,6 @@ class NewtonCG(Solver):
     """
 
     max_iterations: int | None = None
-    gauss_newton: bool = False
     max_trials: int = 30
     needs: ClassVar[str] = "products with the Hessian"
     suits: ClassVar[str] = "minima and least squares with many unknowns"
@@ -76,77 +75,98 @@ class NewtonCG(Solver):
         check_integer("max_trials", self.max_trials, 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
-        state = RegionState.of(problem, z, residual)
-        state.scale = norm(residual).expand_as(z).clone()  # Here the first gradient's norm.
-        return state
+        return started(problem, z, residual)
 
     def step(self, problem: Problem, state: RegionState) -> RegionState:
-        product = self._product(problem, state.z)
-        settled = settled_systems(problem, state.value)
-        size = norm(state.residual).squeeze(1)
-        first = state.scale[:, 0]
-        share = torch.where(first > 0, size / first, 0.0).clamp(max=1.0)
-        accuracy = (size * torch.minimum(share.sqrt(), torch.full_like(share, _LOOSEST))).unsqueeze(
-            1
-        )
-        objective, noise = objective_of(problem), noise_of(problem, state)
-        radius = _first_radius(state, product)
-        accepted, z, value, residual = settled, state.z, state.value, state.residual
-        limit = self.max_iterations or 2 * z.shape[1] + 10
-        for _ in range(self.max_trials):
-            step, promised = truncated(product, -state.residual, radius, accuracy, limit)
-            problem.counts.linear_iterations += 1
-            trial = torch.where(accepted.unsqueeze(1), z, state.z + step)
-            reached = objective.value(trial)
-            ratio = (state.value - reached) / promised
-            good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
-            good |= torch.isneginf(reached)
-            blind = promised <= noise
-            if bool((blind & ~accepted).any()):
-                falls = norm(problem.residual(trial)).squeeze(1) < size
-                good = torch.where(blind, falls & (reached <= state.value + noise), good)
-            good &= ~accepted
-            z = torch.where(good.unsqueeze(1), trial, z)
-            value = torch.where(good, reached, value)
-            length = norm(step).squeeze(1)
-            following = torch.where(
-                (ratio >= _GOOD_RATIO) | (blind & good),
-                torch.maximum(radius, _GROWTH * length),
-                radius,
-            )
-            poor = ~good | ((ratio < _POOR_RATIO) & ~blind)
-            following = torch.where(poor, _CUT * torch.minimum(length, radius), following)
-            radius = torch.where(accepted, radius, following)
-            accepted = accepted | good
-            if bool(accepted.all()):
-                break
-        residual = torch.where((accepted & ~settled).unsqueeze(1), problem.residual(z), residual)
-        first_size = state.first_size
-        if bool(state.radius.isnan().any()):
-            first_size = torch.maximum(first_size, (z - state.z).abs().amax(dim=1))
-        end = torch.where(accepted, 0, int(Status.STALLED))
-        away = runs_away(state, z, value, first_size) & ~settled
-        end = torch.where(away, int(Status.UNBOUNDED), end)
-        return replace(
-            state, z=z, residual=residual, value=value, radius=radius, first_size=first_size,
-            end_status=end.to(value.dtype),
-        )  # fmt: skip
+        linearization = problem.linearization(state.z)
+        limit = self.max_iterations or 2 * state.z.shape[1] + 10
+        accuracy = (accuracy_of(state) * norm(state.residual).squeeze(1)).unsqueeze(1)
 
-    def _product(self, problem: Problem, z: Tensor) -> Product:
-        if not self.gauss_newton:
-            linearization = problem.linearization(z)
-            # The Hessian is symmetric, and products with a transpose cost less.
-            return lambda v: -linearization.vjp(v).detach()
-        objective = objective_of(problem)
-        residual, derivative = objective.linearization(z)
-        weights = objective.weights(residual)
-
+        # The Hessian is symmetric, and products with a transpose cost less.
         def product(v: Tensor) -> Tensor:
-            problem.counts.jvps += 1
-            problem.counts.vjps += 1
-            return derivative.vjp(weights * derivative.jvp(v)).detach()
+            return -linearization.vjp(v).detach()
 
-        return product
+        def path(radius: Tensor) -> tuple[Tensor, Tensor]:
+            return truncated(product, -state.residual, radius, accuracy, limit)
+
+        radius = first_radius(state, product)
+        return advance_along(problem, state, path, radius, self.max_trials)
+
+
+def started(problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
+    """The state at the start; its `scale` is the norm of the first gradient."""
+    state = RegionState.of(problem, z, residual)
+    return replace(state, scale=norm(residual).expand_as(z).clone())
+
+
+def accuracy_of(state: RegionState) -> Tensor:
+    """The part of the gradient to which the equation of a step is solved, `(batch,)`."""
+    first, size = state.scale[:, 0], norm(state.residual).squeeze(1)
+    share = torch.where(first > 0, size / first, 0.0).clamp(max=1.0)
+    return share.sqrt().clamp(max=_LOOSEST)
+
+
+def advance_along(
+    problem: Problem,
+    state: RegionState,
+    path: Path,
+    radius: Tensor,
+    trials: int,
+    units: Tensor | None = None,
+) -> RegionState:
+    """The state after the step of a path within the first radius that is accepted.
+
+    Args:
+        problem: The systems.
+        state: The iterate.
+        path: Gives the step within a radius and the decrease that its model promises.
+        radius: The radius to begin with, `(batch,)`.
+        trials: Radii that are tried.
+        units: The units of unknowns in which radii are measured, `(batch, n)`; `None` for one.
+    """
+    settled = settled_systems(problem, state.value)
+    size = norm(state.residual).squeeze(1)
+    objective, noise = objective_of(problem), noise_of(problem, state)
+    accepted, z, value, residual = settled, state.z, state.value, state.residual
+    for _ in range(trials):
+        step, promised = path(radius)
+        problem.counts.linear_iterations += 1
+        trial = torch.where(accepted.unsqueeze(1), z, state.z + step)
+        reached = objective.value(trial)
+        ratio = (state.value - reached) / promised
+        good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
+        good |= torch.isneginf(reached)
+        blind = promised <= noise
+        if bool((blind & ~accepted).any()):
+            falls = norm(problem.residual(trial)).squeeze(1) < size
+            good = torch.where(blind, falls & (reached <= state.value + noise), good)
+        good &= ~accepted
+        z = torch.where(good.unsqueeze(1), trial, z)
+        value = torch.where(good, reached, value)
+        length = norm(step if units is None else units * step).squeeze(1)
+        following = torch.where(
+            (ratio >= _GOOD_RATIO) | (blind & good),
+            torch.maximum(radius, _GROWTH * length),
+            radius,
+        )
+        poor = ~good | ((ratio < _POOR_RATIO) & ~blind)
+        following = torch.where(poor, _CUT * torch.minimum(length, radius), following)
+        radius = torch.where(accepted, radius, following)
+        accepted = accepted | good
+        if bool(accepted.all()):
+            break
+    residual = torch.where((accepted & ~settled).unsqueeze(1), problem.residual(z), residual)
+    first_size = state.first_size
+    if bool(state.radius.isnan().any()):
+        first_size = torch.maximum(first_size, (z - state.z).abs().amax(dim=1))
+    end = torch.where(accepted, 0, int(Status.STALLED))
+    away = runs_away(state, z, value, first_size) & ~settled
+    end = torch.where(away, int(Status.UNBOUNDED), end)
+    near = (state.value - value).abs() <= NEAR * state.value.abs()
+    return replace(
+        state, z=z, residual=residual, value=value, radius=radius, first_size=first_size,
+        end_status=end.to(value.dtype), slow=near & (norm(residual).squeeze(1) > _POOR_RATIO * size),
+    )  # fmt: skip
 
 
 def truncated(
@@ -167,7 +187,7 @@ def truncated(
         alpha = square / torch.where(negative, 1.0, curvature)
         leaves = norm(step + alpha * direction) >= bound
         beyond = negative | leaves
-        alpha = torch.where(beyond, _to_boundary(step, direction, bound), alpha)
+        alpha = torch.where(beyond, to_boundary(step, direction, bound), alpha)
         alpha = torch.where(ended, 0.0, alpha)
         step, image = step + alpha * direction, image + alpha * along
         left = left + alpha * along
@@ -181,7 +201,7 @@ def truncated(
     return step, promised
 
 
-def _to_boundary(step: Tensor, direction: Tensor, bound: Tensor) -> Tensor:
+def to_boundary(step: Tensor, direction: Tensor, bound: Tensor) -> Tensor:
     """The `t ≥ 0` for which `‖step + t direction‖` is the radius."""
     length, inside = dot(direction, direction), dot(step, direction)
     room = (bound**2 - dot(step, step)).clamp(min=0.0)
@@ -189,7 +209,7 @@ def _to_boundary(step: Tensor, direction: Tensor, bound: Tensor) -> Tensor:
     return room / (inside + root).clamp(min=torch.finfo(step.dtype).tiny)
 
 
-def _first_radius(state: RegionState, product: Product) -> Tensor:
+def first_radius(state: RegionState, product: Product) -> Tensor:
     """A hundred times the start; ten Cauchy steps where that is zero."""
     if not bool(state.radius.isnan().any()):
         return state.radius

@@ -32,7 +32,7 @@ _CUT, _GROWTH = 0.25, 2.0
 # The first radius in units of the start.
 _FIRST_RADIUS = 100.0
 # A step that lowers the objective by no more than this part of it is near a minimum.
-_NEAR = 0.1
+NEAR = 0.1
 # A promised decrease of so many roundings of the objective is noise.
 _ROUNDINGS = 64.0
 # An iterate so many times as large as the start and the first step is far out ...
@@ -197,7 +197,7 @@ def advance(
     away = runs_away(state, z, value, first_size)
     end = torch.where(away & ~settled, int(Status.UNBOUNDED), end)
     # Far from a minimum the gradient may grow while the objective falls.
-    near = (state.value - value).abs() <= _NEAR * state.value.abs()
+    near = (state.value - value).abs() <= NEAR * state.value.abs()
     slow = near & (_norm(residual / model.scale) > _POOR_RATIO * before)
     return replace(
         state, z=z, residual=residual, gradient=gradient, value=value, radius=radius,

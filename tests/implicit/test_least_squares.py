@@ -9,9 +9,12 @@ import implicitly as im
 import numpy as np
 import pytest
 import torch
+from implicitly.implicit.gradients import least_squares as least_squares_modes
 from implicitly.solvers.least_squares.gauss_newton import Steps
 from implicitly.verification import verify
+from scipy import sparse
 from scipy.optimize import least_squares as scipy_least_squares
+from scipy.sparse.linalg import spsolve
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -77,7 +80,7 @@ def test_a_loss_gives_the_minimum_that_scipy_finds_with_it(loss: str) -> None:
     np.testing.assert_allclose(z, theirs.x, rtol=1e-5)
 
 
-@pytest.mark.parametrize("solver", [im.NewtonCG(), im.NewtonCG(gauss_newton=True), im.LBFGS()])
+@pytest.mark.parametrize("solver", [im.NewtonCG(), im.KrylovGaussNewton(), im.LBFGS()])
 def test_solvers_by_products_find_the_same_minimum(solver: im.Solver) -> None:
     z = im.least_squares(exponential, START, Y, solver=solver).value
     torch.testing.assert_close(z, fitted(Y), rtol=1e-7, atol=0.0)
@@ -296,3 +299,89 @@ def test_an_exception_at_a_trial_point_shortens_the_step() -> None:
     solution = im.least_squares(r, torch.full((1,), 30.0, dtype=D))
     expected = (-1 + (1 + 4 * 0.01 * 2) ** 0.5) / (2 * 0.01)
     assert solution.value.item() == pytest.approx(expected**2, rel=1e-8)
+
+
+def smoothing(n: int) -> tuple[Callable[..., Tensor], Tensor]:
+    """A smoothing spline through the inverse of a nonlinear measurement, and its data."""
+    generator = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 1, n, dtype=D)
+    y = torch.sin(12 * t) + 0.3 * torch.randn(n, generator=generator, dtype=D)
+
+    def r(z: Tensor, y: Tensor) -> Tensor:
+        return torch.cat((torch.sinh(z) - y, 5.0 * z.diff(n=2)))
+
+    return r, y
+
+
+@pytest.mark.parametrize("solver", [None, im.KrylovGaussNewton()])
+def test_ten_thousand_unknowns_have_the_minimum_and_the_derivatives_of_sparse_matrices(
+    solver: im.Solver | None,
+) -> None:
+    n = 10_000
+    r, y = smoothing(n)
+    second = sparse.diags_array([5.0, -10.0, 5.0], offsets=[0, 1, 2], shape=(n - 2, n))
+
+    def jacobian(z: np.ndarray, _: Tensor = y) -> sparse.csr_array:
+        return sparse.vstack((sparse.diags_array(np.cosh(z)), second), format="csr")
+
+    theirs = scipy_least_squares(
+        lambda z: r(torch.from_numpy(z), y).numpy(), np.zeros(n), jacobian, tr_solver="lsmr",
+        x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12,
+    )  # fmt: skip
+    y.requires_grad_()
+    weights = torch.randn(n, generator=torch.Generator().manual_seed(1), dtype=D)
+    for gradient, curvature in (
+        (im.Exact(solver=im.CG()), 1.0),
+        (im.GaussNewtonApproximation(), 0.0),
+    ):
+        solution = im.least_squares(r, torch.zeros(n, dtype=D), y, solver=solver, gradient=gradient)
+        z = solution.value.detach().numpy()
+        J, left = jacobian(z), r(solution.value, y).detach().numpy()
+        # SciPy stops on the objective, from where the gradient leads to less than half of the digits.
+        np.testing.assert_allclose(z, theirs.x, rtol=0, atol=1e-3)
+        assert np.abs(J.T @ left).max() < 1e-7 < np.abs(theirs.jac.T @ theirs.fun).max() * 1e3
+        hessian = J.T @ J + sparse.diags_array(curvature * left[:n] * np.sinh(z))
+        (found,) = torch.autograd.grad(solution.value @ weights, y)
+        expected = np.cosh(z) * spsolve(hessian.tocsc(), weights.numpy())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_the_gauss_newton_derivative_by_products_is_that_of_dense_matrices() -> None:
+    r, y = smoothing(60)
+    y.requires_grad_()
+    found = []
+    for most in (2048, 10):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(least_squares_modes, "_MOST_DENSE", most)
+            mode = im.GaussNewtonApproximation()
+            z = im.least_squares(r, torch.zeros(60, dtype=D), y, gradient=mode).value
+            (first,) = torch.autograd.grad(z[30], y, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), y)
+            found.append((first.detach(), second))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_steps_by_products_are_those_of_dense_matrices_in_any_units() -> None:
+    units = torch.tensor([1.0, 1e5], dtype=D)
+
+    def scaled(z: Tensor, y: Tensor) -> Tensor:
+        return exponential(z * units, y)
+
+    for start in (START, torch.tensor([5.0, 3.0], dtype=D)):
+        z = im.least_squares(scaled, start / units, Y, solver=im.KrylovGaussNewton()).value
+        torch.testing.assert_close(z * units, fitted(Y), rtol=1e-7, atol=0.0)
+
+
+def test_the_hessian_is_used_where_the_linear_model_converges_slowly() -> None:
+    y = torch.tensor([3.0, -3.0, 2.5], dtype=D)  # Residuals that stay large.
+
+    def r(z: Tensor, y: Tensor) -> Tensor:
+        return torch.stack((z[0] - y[0], torch.sin(3 * z[0]) - y[1], z[0] ** 2 - y[2]))
+
+    start = torch.tensor([1.2], dtype=D)
+    steps = [
+        int(im.least_squares(r, start, y, solver=im.KrylovGaussNewton(second_order=use)).steps)
+        for use in (True, False)
+    ]
+    assert 2 * steps[0] < steps[1]

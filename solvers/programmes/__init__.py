@@ -1,0 +1,1 @@
+"""Convex quadratic programmes: solvers for batches, and the exact answer on the active set."""
