@@ -71,7 +71,7 @@ class GivenDerivatives:
         from ...solvers.linear.sparse_pattern import SparsePattern
 
         n, rows, columns = _places(self.sparsity)
-        return SparsePattern.of(n, rows, columns)
+        return SparsePattern.of(n, rows, columns, transposed=True)
 
     def check_solver(self, solver: Solver) -> None:
         """Raise a `TypeError` if a solver cannot use what is given."""

@@ -21,7 +21,8 @@ from implicitly import (
     root,
 )
 from implicitly.solvers import Problem, solve
-from implicitly.solvers.linear.sparse_pattern import SparsePattern, find_pattern, noise_level
+from implicitly.solvers.linear.pattern_search import find_pattern
+from implicitly.solvers.linear.sparse_pattern import SparsePattern, noise_level
 from oracle import Array
 from scipy import sparse
 from torch import Tensor
