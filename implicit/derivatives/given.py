@@ -113,7 +113,7 @@ class GivenDerivatives:
             raise TypeError(
                 f"{type(solver).__name__} has a preconditioner already: give it there or to the call"
             )
-        return replace(solver, preconditioner=precondition)  # type: ignore[call-arg]
+        return replace(solver, preconditioner=precondition)
 
 
 def _places(sparsity: Any) -> tuple[int, np.ndarray, np.ndarray]:

@@ -106,7 +106,8 @@ class Coloured:
         sums = [self.inner.jvp(along(direction)) for direction in pattern.directions]
         sums += [self.inner.vjp(along(direction)) for direction in pattern.transposed_directions]
         if sums:
-            found = torch.stack(sums, dim=2)[(slice(None), *map(torch.from_numpy, pattern.sources))]
+            place, number = map(torch.from_numpy, pattern.sources)
+            found = torch.stack(sums, dim=2)[:, place, number]
             matrices[:, torch.from_numpy(pattern.rows), torch.from_numpy(pattern.columns)] = (
                 found.to(like)
             )

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ...solvers.interface.derivative import Derivative
+from ...solvers.interface.derived_at import DerivedAt
 from ...solvers.interface.problem import Problem
 from ...solvers.interface.time_steps import TimeSteps
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
+from .derived import AdjointEquation, DerivedEquation, Packed
 from .differentiation import (
     Product,
     forward_product,
@@ -37,6 +39,11 @@ def flat_problem(
     operator = None if bound.operator is None else _on_flat(bound.operator, layout)
     transpose = None if bound.transpose is None else _on_flat(bound.transpose, layout)
 
+    derived_at = None
+    if isinstance(equation, DerivedEquation):
+        solution = layout.flatten(Packed.of(args, equation.leaves).z).detach()
+        size = layout.moduli(solution) if layout.has_complex else solution.abs()
+        derived_at = DerivedAt(size, isinstance(equation, AdjointEquation))
     compiled = equation.compiled if isinstance(equation, GivenEquation) else None
     if compiled is not None and layout.sizes != [compiled.n]:
         compiled = None  # A system here is not one system of the compiled form.
@@ -52,6 +59,7 @@ def flat_problem(
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
         time=_time_steps(equation, layout),
+        derived_at=derived_at,
     )
     if equation.derivatives is not None:
         problem = equation.derivatives.applied(problem, layout, args)

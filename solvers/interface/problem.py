@@ -12,6 +12,7 @@ from torch import Tensor
 from .box import Box
 from .compiled_systems import CompiledSystems
 from .derivative import Derivative
+from .derived_at import DerivedAt
 from .objective import Objective
 from .solution import Counts
 from .time_steps import TimeSteps
@@ -49,6 +50,7 @@ class Problem:
         unreduced: The equation that need not hold where a bound is active: `function` is its reduced equation
             (`Box.reduced`). `None` where bounds leave the equation as it is.
         time: The time steps of a causal equation; `None` where none is known to be causal.
+        derived_at: The solution at which a linear equation was derived, if it was.
         counts: Work done so far.
 
     Examples:
@@ -72,6 +74,7 @@ class Problem:
     box: Box | None = None
     unreduced: Problem | None = None
     time: TimeSteps | None = None
+    derived_at: DerivedAt | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     _latest: tuple[Tensor, Tensor] | None = field(default=None, repr=False)

@@ -181,7 +181,7 @@ class _Search:
         noise: np.ndarray = self._level * self._size
         return noise
 
-    def peel(self, this: _Round, sums: np.ndarray) -> float:
+    def peel(self, this: _Round, sums: np.ndarray) -> np.ndarray:
         """Find the entries that are alone in their buckets, from the sums of a round.
 
         Returns:

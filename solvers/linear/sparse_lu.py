@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ...options.libraries import needs
 from ...options.options import check_truth
 from ..interface.problem import Problem
-from ..interface.solver import Solver
+from ..interface.solver import Solver, Transpose
 from .dense import SINGULAR_UNITS, powers_of_two
 from .refinement import refinement_ends
 
@@ -94,8 +94,8 @@ class SparseMatrices:
             (factors, norm), scaled_right = self.factors[place], rows * right
             solution: np.ndarray = factors.solve(weights * scaled_right)
             # The same test for a numerically singular matrix as in `dense.py`.
-            least = SINGULAR_UNITS * len(right) ** 0.5 * eps
-            if least * norm * np.linalg.norm(solution) <= np.linalg.norm(scaled_right):
+            unit = SINGULAR_UNITS * len(right) ** 0.5 * eps
+            if unit * norm * np.linalg.norm(solution) <= np.linalg.norm(scaled_right):
                 return columns * solution
         matrix = self.pattern.matrix(self.entries[place])
         least: np.ndarray = lsmr(
@@ -165,6 +165,12 @@ class SparseLU(Solver):
 
     def __post_init__(self) -> None:
         check_truth("remember", self.remember)
+
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        pattern = self.known.pattern
+        if pattern is not None and transpose is not None:
+            pattern = pattern.transposed
+        return replace(self, known=KnownPattern(pattern))
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> SparseState:
         if torch.is_grad_enabled() and residual.requires_grad:

@@ -133,7 +133,9 @@ class SparsePattern:
         """The entries of matrices with this pattern, `(batch, entries)`; one product for each colour."""
         sums = [product(direction.astype(dtype)) for direction in self.directions]
         if transposed is not None:
-            sums += [transposed(direction.astype(dtype)) for direction in self.transposed_directions]
+            sums += [
+                transposed(direction.astype(dtype)) for direction in self.transposed_directions
+            ]
         place, number = self.sources
         found: np.ndarray = np.stack(sums, axis=2)[:, place, number]
         return found

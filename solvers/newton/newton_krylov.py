@@ -13,7 +13,7 @@ from ...options.options import check_integer, is_integer, is_positive
 from ..driving.driver import solve
 from ..interface.problem import Linearization, Problem
 from ..interface.solution import Status
-from ..interface.solver import Solver
+from ..interface.solver import Solver, Transpose
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Tolerance
 from ..linear.gmres import GMRES
@@ -112,6 +112,9 @@ class NewtonKrylov(Solver):
     @property
     def keeps_batch(self) -> bool:
         return self.linear_solver.keeps_batch
+
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        return self.linear_solver.for_derivative(transpose)
 
     @property
     def _rule(self) -> Globalisation:
