@@ -88,4 +88,4 @@ class Exact(ImplicitGradient):
         # A limit is meant for one solver, so use one alone instead of the polyalgorithm.
         if rule is not None and rule.limited:
             return known or GMRES()
-        return Polyalgorithm(members if known is None else (known, *members), remember=False)
+        return Polyalgorithm(None if known is None else (known, *members), remember=False)

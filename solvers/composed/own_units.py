@@ -1,8 +1,8 @@
 """Derivatives of equations whose unknowns have very different units.
 
-A Krylov method ends where the norm of the residual is small beside that of the right-hand side. If unknowns of
-the equation have units that differ by powers of ten, the norm sees the largest entries alone, and others may
-be wrong in every digit. The adjoint `Jᵀu = −z̄` at a solution `z` has the units `z̄_j ~ 1 / |z_j|` in its
+A Krylov method ends where the norm of the residual is small beside that of the right-hand side. If unknowns
+of the equation have units that differ by powers of ten, the norm sees the largest entries alone, and others
+may be wrong in every digit. The adjoint `Jᵀu = −z̄` at a solution `z` has the units `z̄_j ~ 1 / |z_j|` in its
 equations. Where every `|z_j|` is within some powers of ten of the largest, norms are good measures: from
 `‖ρ‖ ≤ τ ‖z̄‖` follows, in units without dimension,
 
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from ..driving.driver import solve
-from ..interface.golden import golden_signs
 from ..interface.goal import Goal
+from ..interface.golden import golden_signs
 from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.solution import Status
@@ -176,7 +176,8 @@ def solved_in_own_units(
         share, budget = budget.divided(position == len(members) - 1)
         result = solve(
             scaled, units.member(member), y, share.limit(goal.stopping), residual=residual,
-            tolerance=goal.lowered(factor, done).tolerance, reference=reference, held=done if done.any() else None,
+            tolerance=goal.lowered(factor, done).tolerance, reference=reference,
+            held=done if done.any() else None,
         )  # fmt: skip
         own, without = units.excess(scaled, result.z, scaled.residual(result.z))
         better = torch.from_numpy(~done).to(own.device) & (own < worst)
@@ -207,8 +208,8 @@ def solved_in_own_units(
 
 def _account(worst: float) -> str:
     return (
-        f"the unknowns have units that differ by powers of ten, and an equation is met only to {worst:.1g} of "
-        "its terms: scale the unknowns to like sizes, or choose DenseLU() or SparseLU()"
+        "the unknowns have units that differ by powers of ten, and an equation is met only to "
+        f"{worst:.1g} of its terms: scale the unknowns to like sizes, or choose DenseLU() or SparseLU()"
     )
 
 

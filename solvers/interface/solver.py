@@ -16,7 +16,6 @@ from .goal import Goal
 from .plain import PlainSteps
 from .problem import Problem
 
-
 LinearMap = Callable[[Tensor], Tensor]
 """A linear map on `(batch, n)` tensors."""
 

@@ -126,8 +126,8 @@ class SparseLU(Solver):
     some ten for each entry of a row, however many unknowns there are. Once a pattern is known, one
     product for each colour of its columns gives the entries, and one more product, with a random vector,
     shows whether the pattern still holds. A few full rows, as of a constraint on a mean, take a product with
-    the transpose each, and full columns a product each. `NewtonKrylov(linear_solver=SparseLU())` is Newton's method with
-    sparse Jacobians.
+    the transpose each, and full columns a product each. `NewtonKrylov(linear_solver=SparseLU())` is
+    Newton's method with sparse Jacobians.
 
     SuperLU factors one matrix after another, on the CPU. Its memory depends on the pattern: some
     `30 n log n` numbers for a grid in the plane, far more in space. A singular matrix gets a least-squares

@@ -5,8 +5,8 @@ entries. A row with many entries would give each of its columns a colour of its 
 much fuller than the others, as a constraint on a mean is, products `Aᵀ u` give their entries, and columns are
 coloured by the other rows alone. A column with many entries costs one colour.
 
-Source: Curtis, Powell & Reid 1974; Coleman & Moré 1983 (colouring of columns); Coleman & Verma 1998, section 2
-(a partition of rows and columns by which products with `A` and with `Aᵀ` determine each entry directly).
+Source: Curtis, Powell & Reid 1974; Coleman & Moré 1983 (colouring of columns); Coleman & Verma 1998, section
+2 (rows and columns in groups, by which products with `A` and with `Aᵀ` determine each entry directly).
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ class Fake:
     args: tuple[torch.Tensor, ...]
     record: Record
 
+    solver: im.Solver = im.Anderson()
+
     def solve(self, solver, stopping, start=None, *, accept_failure=False):
         return (solver, stopping, start, accept_failure)
 
