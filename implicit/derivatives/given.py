@@ -18,6 +18,7 @@ from ...solvers import (
     NewtonKrylov,
     NumbaRoot,
     Polyalgorithm,
+    ProjectedNewton,
     Solver,
     SparseLU,
 )
@@ -99,7 +100,7 @@ class GivenDerivatives:
         """
         if isinstance(solver, NewtonKrylov):
             return replace(solver, linear_solver=self.adapted(solver.linear_solver, precondition))
-        if isinstance(solver, SparseLU) and precondition is None:
+        if isinstance(solver, (SparseLU, ProjectedNewton)) and precondition is None:
             pattern = self.pattern
             return solver if pattern is None else replace(solver, known=KnownPattern(pattern))
         if precondition is None:

@@ -180,7 +180,8 @@ class SparseLU(Solver):
             )
         none = torch.zeros(z.shape[0], dtype=torch.int8, device=z.device)
         place = torch.arange(z.shape[0], device=z.device)
-        return SparseState(z, residual, none, place, self._matrices(problem, z))
+        matrices = sparse_matrices(problem, z, self.known if self.remember else KnownPattern())
+        return SparseState(z, residual, none, place, matrices)
 
     def step(self, problem: Problem, state: SparseState) -> SparseState:
         before = torch.linalg.vector_norm(state.residual, dim=1)
@@ -197,29 +198,38 @@ class SparseLU(Solver):
         end_status = refinement_ends(before, residual, torch.from_numpy(size).to(z), z)
         return SparseState(z, residual, end_status, state.place, state.matrices)
 
-    def _matrices(self, problem: Problem, like: Tensor) -> SparseMatrices | None:
-        """The matrices, by the pattern of the last solve if that holds, else by a search."""
-        # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
-        with needs("scipy", "SparseLU"):
-            from .pattern_search import find_pattern
-            from .sparse_pattern import noise_level, probe_vector, tells_apart
 
-        n, (product, transposed) = like.shape[1], _products(problem, like)
-        dtype = like.new_empty(0, device="cpu").numpy().dtype
-        noise = noise_level(torch.finfo(problem.precision or like.dtype).eps)
-        known = self.known.pattern if self.remember else None
-        usable = known is not None and (transposed is not None or not known.two_sided)
-        if known is not None and usable and known.n == n and tells_apart(noise):
-            probe = probe_vector(n, dtype)
-            entries = known.entries(product, dtype, transposed)
-            if known.explains(entries, probe, product(probe), noise):
-                return SparseMatrices(known, entries)
-        pattern = find_pattern(product, n, dtype, noise, transposed)
-        if pattern is None:
-            return None
-        if self.remember:
-            self.known.pattern = pattern
-        return SparseMatrices(pattern, pattern.entries(product, dtype, transposed))
+def sparse_matrices(problem: Problem, like: Tensor, known: KnownPattern) -> SparseMatrices | None:
+    """The matrices of the residual's linear part, by a known pattern if that holds, else by a search.
+
+    Args:
+        problem: A linear problem.
+        like: A tensor of the shape, dtype and device of its unknowns, `(batch, n)`.
+        known: The pattern that is tried first; it takes the one that is found.
+
+    Returns:
+        The matrices; `None` where they are too full to be found.
+    """
+    # SciPy's sparse matrices and Numba are slow to import, and few solves need them.
+    with needs("scipy", "SparseLU"):
+        from .pattern_search import find_pattern
+        from .sparse_pattern import noise_level, probe_vector, tells_apart
+
+    n, (product, transposed) = like.shape[1], _products(problem, like)
+    dtype = like.new_empty(0, device="cpu").numpy().dtype
+    noise = noise_level(torch.finfo(problem.precision or like.dtype).eps)
+    pattern = known.pattern
+    usable = pattern is not None and (transposed is not None or not pattern.two_sided)
+    if pattern is not None and usable and pattern.n == n and tells_apart(noise):
+        probe = probe_vector(n, dtype)
+        entries = pattern.entries(product, dtype, transposed)
+        if pattern.explains(entries, probe, product(probe), noise):
+            return SparseMatrices(pattern, entries)
+    pattern = find_pattern(product, n, dtype, noise, transposed)
+    if pattern is None:
+        return None
+    known.pattern = pattern
+    return SparseMatrices(pattern, pattern.entries(product, dtype, transposed))
 
 
 def _products(problem: Problem, like: Tensor) -> tuple[Product, Product | None]:

@@ -1,6 +1,6 @@
 """Gradient modes see a small protocol and are tested without a call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import implicitly as im
 import torch
@@ -20,7 +20,7 @@ class Fake:
     args: tuple[torch.Tensor, ...]
     record: Record
 
-    solver: im.Solver = im.Anderson()
+    solver: im.Solver = field(default_factory=im.Anderson)
 
     def solve(self, solver, stopping, start=None, *, accept_failure=False):
         return (solver, stopping, start, accept_failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -422,7 +423,7 @@ def test_rows_of_one_colour_share_no_column() -> None:
 
 
 def test_a_search_for_a_full_row_takes_no_more_products_for_more_unknowns() -> None:
-    counts = []
+    counts: list[int] = []
     for n in (5_000, 50_000):
         entries = np.ones(n)
 
@@ -444,7 +445,7 @@ def test_a_search_for_a_full_row_takes_no_more_products_for_more_unknowns() -> N
     assert max(counts) <= 20
 
 
-def bordered(n: int) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Array], object]]:
+def bordered(n: int) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Array], Any]]:
     """`−u″ + u³ = b + λ (1 + s)` without flux, `∫ u = a`: the residual for `(a, b)`, and its Jacobian."""
     s = (np.arange(n) + 0.5) / n
     weight, source = torch.from_numpy(1 + s), torch.from_numpy(np.sin(5 * s))
@@ -456,7 +457,7 @@ def bordered(n: int) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Arra
         rest = -laplacian + u**3 - p[1] * source - multiplier * weight
         return torch.cat((rest, (u.mean() - p[0]).reshape(1)))
 
-    def jacobian(x: Array) -> object:
+    def jacobian(x: Array) -> Any:
         off = -np.ones(n - 1) * n**2
         main = np.full(n, 2.0 * n**2)
         main[[0, -1]] = n**2
