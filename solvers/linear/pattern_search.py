@@ -54,6 +54,7 @@ def find_pattern(
     Source: Goodrich & Mitzenmacher 2011 (peeling tables of sums), with buckets by remainders.
 
     Examples:
+        >>> from implicitly.solvers.linear.sparse_pattern import noise_level
         >>> matrix = np.diag(np.arange(1.0, 201.0)) + np.eye(200, k=50)
         >>> used = []
         >>> pattern = find_pattern(
