@@ -103,7 +103,7 @@ class ProjectedNewton(Solver):
     Of complementarity problems (`complementarity`) steps are those of a semismooth Newton method, and
     unknowns go all of the way to their bounds.
 
-    Jacobians are dense up to 2048 unknowns. Those of more, or of a given pattern, are sparse, found from
+    Jacobians are dense up to 2048 unknowns. Larger ones, and all of a given pattern, are sparse, found from
     products and factored as by `SparseLU`.
 
     Attributes:

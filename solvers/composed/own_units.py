@@ -92,7 +92,7 @@ class OwnUnits:
 
     @staticmethod
     def of(problem: Problem, start: Tensor) -> OwnUnits:
-        """Units that make the rows and columns of the matrix alike; some six products."""
+        """Units that make the rows and columns of the matrix alike; some twelve products."""
         at, derivative = problem.derived_at, problem.linearization(start)
         assert at is not None  # for the type checker: units are mixed
         positive = torch.where(at.size > 0, at.size, torch.inf)

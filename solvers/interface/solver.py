@@ -16,6 +16,9 @@ from .goal import Goal
 from .plain import PlainSteps
 from .problem import Problem
 
+# See `Solver.first_doubt`.
+_FIRST_DOUBT = 8
+
 LinearMap = Callable[[Tensor], Tensor]
 """A linear map on `(batch, n)` tensors."""
 
@@ -89,6 +92,11 @@ class Solver(Options, ABC):
     def most_patience(self) -> float:
         """Steps without progress after which the method makes none, if fewer than `Stopping.patience`."""
         return math.inf
+
+    @property
+    def first_doubt(self) -> int:
+        """Steps without progress after which rounding may explain the residual, and again at 2×, 4×, …"""
+        return _FIRST_DOUBT
 
     def for_derivative(self, transpose: Transpose | None) -> Solver | None:
         """The solver of a linear equation at the solution, by what this one knows of the Jacobian there.

@@ -162,7 +162,7 @@ def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     wrong = (~_accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution
-    if torch.is_grad_enabled():  # What is not taken of a batch has derivatives, of NaN.
+    if torch.is_grad_enabled():  # Rows of a batch that are not taken would have derivatives of NaN.
         return torch.stack([_solve_alone(*one) for one in zip(matrices, right, strict=True)])
     again = [_solve_alone(matrices[index], right[index]) for index in wrong.tolist()]
     return solution.index_copy(0, wrong, torch.stack(again))

@@ -109,17 +109,17 @@ class SparsePattern:
         """Number of products that give all entries: the number of colours."""
         return len(self.directions) + len(self.transposed_directions)
 
-    @property
+    @cached_property
     def directions(self) -> list[np.ndarray]:
         """Boolean vectors for products with the matrix, one for each colour of columns."""
         return [self.colours == c for c in range(int(self.colours.max(initial=-1)) + 1)]
 
-    @property
+    @cached_property
     def transposed_directions(self) -> list[np.ndarray]:
         """Boolean vectors for products with the transpose, one for each colour of rows."""
         return [self.row_colours == c for c in range(int(self.row_colours.max(initial=-1)) + 1)]
 
-    @property
+    @cached_property
     def sources(self) -> tuple[np.ndarray, np.ndarray]:
         """For each entry its place in a product, and the number of that product, in order of directions."""
         colour = self.row_colours[self.rows]
@@ -140,10 +140,17 @@ class SparsePattern:
         found: np.ndarray = np.stack(sums, axis=2)[:, place, number]
         return found
 
+    @cached_property
+    def _by_column(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The order of the entries by columns, their rows, and where each column begins."""
+        order = np.lexsort((self.rows, self.columns))
+        begins = np.searchsorted(self.columns[order], np.arange(self.n + 1))
+        return order, self.rows[order].astype(np.int32), begins.astype(np.int32)
+
     def matrix(self, entries: np.ndarray) -> sparse.csc_array:
         """One matrix from its entries, `(entries,)`."""
-        places = (self.rows, self.columns)
-        return sparse.csr_array((entries, places), shape=(self.n, self.n)).tocsc()
+        order, rows, begins = self._by_column
+        return sparse.csc_array((entries[order], rows, begins), shape=(self.n, self.n))
 
     def explains(
         self, entries: np.ndarray, probe: np.ndarray, value: np.ndarray, noise: float

@@ -181,7 +181,7 @@ def test_a_layer_keeps_its_output_within_bounds() -> None:
     assert layer.solution.bounds.active.shape == (4, 3)
     assert torch.autograd.gradcheck(layer, (x,))
     z.sum().backward()
-    assert all(p.grad.abs().max() > 0 for p in layer.parameters())
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in layer.parameters())
     assert copy.deepcopy(layer)(x).equal(layer(x))
 
 

@@ -699,7 +699,9 @@ def test_the_fold_of_bratu_in_the_plane_by_sparse_matrices() -> None:
         side = torch.sin(torch.pi * torch.arange(1, m + 1, dtype=torch.float64) / (m + 1))
         near = 1.4 * torch.outer(side, side).reshape(-1)
         c = torch.ones((), dtype=torch.float64, requires_grad=True)
-        start = implicitly.root(lambda u, c, m=m: bratu(m)(u, 6.6, c), near, c.detach()).value
+        start = implicitly.root(
+            lambda u, c, m=m: bratu(m)(u, torch.as_tensor(6.6), c), near, c.detach()
+        ).value
         turning = implicitly.fold(bratu(m), start, 6.6, c).value
         (slope,) = torch.autograd.grad(turning.parameter, c)
         # With v = c u the equation has the parameter c λ.
