@@ -1,11 +1,11 @@
 """Sparse systems with a full row and column, and a membrane over an obstacle, beside code written by hand.
 
-`bordered`: `−u″ + u³ = p₁ sin 5s + λ (1 + s)` without flux at the ends, with `∫ u = p₀`, so that one row and one
-column of the Jacobian are full. By hand: Newton's method with the border eliminated by two solves with SuperLU.
-Gradient and second derivative are those of `Σ w u` in `p`.
+`bordered`: `−u″ + u³ = p₁ sin 5s + λ (1 + s)` without flux at the ends, with `∫ u = p₀`, so that one row and
+one column of the Jacobian are full. By hand: Newton's method with the border eliminated by two solves with
+SuperLU. Gradient and second derivative are those of `Σ w u` in `p`.
 
-`obstacle`: `−Δu + 1 ≥ 0` above a paraboloid on the unit square. By hand: the primal–dual active set method with
-SuperLU. The gradient is that of the mean in the load.
+`obstacle`: `−Δu + 1 ≥ 0` above a paraboloid on the unit square. By hand: the primal–dual active set method
+with SuperLU. The gradient is that of the mean in the load.
 
 Times are the best of three, on one thread, in one process, after a first call that compiles.
 Run with `python benchmarks/sparse_structures.py`.

@@ -78,8 +78,8 @@ def root(
             tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian, and
             one with the transpose for each of a few full rows. It serves adjoints as well.
         preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
-            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods. It serves tangents too, and adjoints if
-            autograd can transpose it.
+            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods. It serves tangents too, and
+            adjoints if autograd can transpose it.
         progress: Write a line to standard error at the first check, then twice a second at most, and once
             all systems have ended.
         history: Keep the iterates of all checks in `Solution.history`.

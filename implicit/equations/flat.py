@@ -39,11 +39,6 @@ def flat_problem(
     operator = None if bound.operator is None else _on_flat(bound.operator, layout)
     transpose = None if bound.transpose is None else _on_flat(bound.transpose, layout)
 
-    derived_at = None
-    if isinstance(equation, DerivedEquation):
-        solution = layout.flatten(Packed.of(args, equation.leaves).z).detach()
-        size = layout.moduli(solution) if layout.has_complex else solution.abs()
-        derived_at = DerivedAt(size, isinstance(equation, AdjointEquation))
     compiled = equation.compiled if isinstance(equation, GivenEquation) else None
     if compiled is not None and layout.sizes != [compiled.n]:
         compiled = None  # A system here is not one system of the compiled form.
@@ -59,7 +54,7 @@ def flat_problem(
         precision=precision,
         sizes=layout.moduli if layout.has_complex else None,
         time=_time_steps(equation, layout),
-        derived_at=derived_at,
+        derived_at=_derived_at(equation, layout, args),
     )
     if equation.derivatives is not None:
         problem = equation.derivatives.applied(problem, layout, args)
@@ -111,6 +106,15 @@ def _linearizing(
         return (value if torch.is_grad_enabled() else value.detach()), derivative
 
     return linearize
+
+
+def _derived_at(equation: Equation, layout: Layout, args: Leaves) -> DerivedAt | None:
+    """The solution at which a derived equation was derived."""
+    if not isinstance(equation, DerivedEquation):
+        return None
+    solution = layout.flatten(Packed.of(args, equation.leaves).z).detach()
+    size = layout.moduli(solution) if layout.has_complex else solution.abs()
+    return DerivedAt(size, isinstance(equation, AdjointEquation))
 
 
 def _time_steps(equation: Equation, layout: Layout) -> TimeSteps | None:
