@@ -61,11 +61,11 @@ def test_diagonals_of_blocks_are_left_to_the_default_adjoint() -> None:
 
 
 def transport(z: Tensor, x: Tensor) -> Tensor:
-    """`−z″ + 40 z′ + z³ = x` on a line: its Jacobian is not symmetric."""
-    padded = torch.nn.functional.pad(z, (1, 1))
-    ends, n = padded[..., 2:], z.shape[-1]
-    diffusion = (2 * z - ends - padded[..., :-2]) * n**2
-    return diffusion + 20 * n * (ends - padded[..., :-2]) + z**3 - x
+    """`−z″ + 40 z′ + z³ = x` on a line, with a slope from two neighbours on the left: not symmetric."""
+    padded, n = torch.nn.functional.pad(z, (2, 1)), z.shape[-1]
+    left, last = padded[..., 1:-2], padded[..., :-3]
+    diffusion = (2 * z - padded[..., 3:] - left) * n**2
+    return diffusion + 20 * n * (3 * z - 4 * left + last) + z**3 - x
 
 
 def dense_jacobian(z: Tensor) -> Tensor:
@@ -112,7 +112,8 @@ def test_a_preconditioner_that_autograd_cannot_follow_serves_the_solve_alone() -
 
 def test_a_preconditioner_with_another_transpose_is_left_out() -> None:
     _, adjoint = gradient_of(preconditioner=lambda v: (INVERSE @ v).detach() + 0 * v)
-    assert adjoint.steps > 5  # type: ignore[attr-defined]
+    _, without = gradient_of(preconditioner=by_numpy)
+    assert adjoint.steps == without.steps  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_preconditioner_with_another_transpose_is_left_out() -> None:
 def test_a_pattern_serves_the_adjoint_transposed(options: dict[str, object]) -> None:
     _, adjoint = gradient_of(**options)
     counts = adjoint.counts  # type: ignore[attr-defined]
-    # Three colours, a product that confirms them, and the solve: no search, and no Krylov space.
+    # Four or five colours and a product that confirms them: no search, and no Krylov space.
     assert counts.products <= 8
     assert counts.evaluations <= 4
 
