@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from implicitly import NewtonKrylov, Solution, SparseLU, Stopping, problems, root
 from implicitly.problems import TestProblem
-from implicitly.solvers.linear.sparse_pattern import find_pattern, noise_level
+from implicitly.solvers.linear.pattern_search import find_pattern
+from implicitly.solvers.linear.sparse_pattern import noise_level
 from rich.console import Console
 from rich.table import Table
 

@@ -75,10 +75,11 @@ def root(
             or PyTorch for one system, or a pair of functions `v ↦ J v` and `u ↦ Jᵀ u` of tensors like `z`.
             Derivatives of the solution go on from autograd.
         sparsity: The places of `∂F/∂z` of every system, as a matrix with an entry at each: sparse, or a
-            tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian.
+            tensor or array `(n, n)`. One product for each colour of its columns then gives the Jacobian, and
+            one with the transpose for each of a few full rows. It serves adjoints as well.
         preconditioner: A linear map of tensors like `z` that approximates `(∂F/∂z)⁻¹` (of a fixed point
-            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods. It serves the solve alone: an adjoint
-            takes its own, as in `Exact(solver=GMRES(preconditioner=...))`.
+            `(1 − ∂f/∂z)⁻¹`), for `NewtonKrylov` and the Krylov methods. It serves tangents too, and
+            adjoints if autograd can transpose it.
         progress: Write a line to standard error at the first check, then twice a second at most, and once
             all systems have ended.
         history: Keep the iterates of all checks in `Solution.history`.

@@ -62,6 +62,7 @@ class ImplicitLayer(nn.Module):
         preconditioner: Approximates the inverse Jacobian; see `root`.
         progress: Write lines of progress; see `root`.
         history: Keep iterates in `solution.history`; see `root`.
+        bounds: Bounds on `z`, numbers or tensors of its dtype and device; see `root`.
 
     Attributes:
         solution: The detached `Solution` of the last call, or `None`; its `adjoints` are filled by
@@ -112,6 +113,7 @@ class ImplicitLayer(nn.Module):
         preconditioner: Callable[[Any], Any] | None = None,
         progress: bool = False,
         history: bool = False,
+        bounds: Any = None,
     ) -> None:
         super().__init__()
         for name, function in (("f", f), ("init", init)):
@@ -123,7 +125,7 @@ class ImplicitLayer(nn.Module):
             form, solver, stopping, gradient, batch_dims, on_failure, linear,
             batched_args, trace, callback,
             causal, has_aux, GivenDerivatives.of(jacobian, sparsity, preconditioner),
-            progress, history,
+            progress, history, bounds,
         )  # fmt: skip
         self.graphs = Graphs()
         self._solution: Solution | None = None

@@ -59,6 +59,10 @@ class _LinearSolve:
     def record(self) -> Record:
         return self.asking.record
 
+    @property
+    def solver(self) -> Solver:
+        return self.call.solver
+
     def solve(
         self,
         solver: Solver,

@@ -250,7 +250,8 @@ class SparseLinearize:
         self._dense: DenseLinearize | None = None
 
     def __call__(self, w: Tensor) -> tuple[Tensor, Jacobian]:
-        from ...solvers.linear.sparse_pattern import find_pattern, noise_level, probe_vector
+        from ...solvers.linear.pattern_search import find_pattern
+        from ...solvers.linear.sparse_pattern import noise_level, probe_vector
 
         if self._dense is not None:
             return self._dense(w)
@@ -264,11 +265,16 @@ class SparseLinearize:
             found: np.ndarray = moved.detach().cpu().numpy()[None]
             return found
 
+        def turned(vector: np.ndarray) -> np.ndarray:
+            (moved,) = back((torch.from_numpy(vector).to(w),))
+            found: np.ndarray = moved.detach().cpu().numpy()[None, :n]
+            return found
+
         noise, probe = noise_level(self._equation.eps), probe_vector(n, dtype)
         pattern = self.pattern
-        entries = None if pattern is None else pattern.entries(product, dtype)
+        entries = None if pattern is None else pattern.entries(product, dtype, turned)
         if entries is None or not pattern.explains(entries, probe, product(probe), noise):
-            pattern = self.pattern = find_pattern(product, n, dtype, noise)
+            pattern = self.pattern = find_pattern(product, n, dtype, noise, turned)
             if pattern is None:
                 raise ValueError(
                     f"the Jacobian of {self._equation.described}, with {n} unknowns, is neither sparse "
@@ -277,7 +283,7 @@ class SparseLinearize:
             if pattern.products > _SPARSE_PART * n:
                 self._dense = DenseLinearize(self._equation)
                 return self._dense(w)
-            entries = pattern.entries(product, dtype)
+            entries = pattern.entries(product, dtype, turned)
         (column,) = product(np.zeros(n, dtype=dtype), 1.0)
         return value.detach(), SparseJacobian(pattern.matrix(entries[0]), column)
 

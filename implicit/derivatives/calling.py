@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...solvers import Problem, Solver
+from ...solvers import Problem, Solver, SparseLU
 from ...solvers.interface.compiled_systems import NoDerivativeError
 from ...solvers.interface.derivative import Derivative
 from ...solvers.interface.golden import golden_signs
+from ...solvers.interface.solver import Transpose
 from ..equations.layout import Layout, Leaves
 from .given import GivenDerivatives, WrongDerivativeError
 from .products import Coloured, derivative_of
@@ -55,16 +56,31 @@ class CallDerivatives:
         Raises:
             WrongDerivativeError: The preconditioner is not linear.
         """
+        precondition = self._on_flat(layout)
+        if precondition is not None:
+            self._check_linear(precondition, z)
+        return self._given.adapted(solver, precondition)
+
+    def for_derivative(
+        self, solver: Solver, layout: Layout, transpose: Transpose | None
+    ) -> Solver | None:
+        """The solver of a derivative, by what was given and what the solver of the call knows."""
+        found = self._given.adapted(solver, self._on_flat(layout)).for_derivative(transpose)
+        if found is not None or self._given.sparsity is None:
+            return found
+        return self._given.adapted(SparseLU(), None).for_derivative(transpose)
+
+    def _on_flat(self, layout: Layout) -> Callable[[Tensor], Tensor] | None:
+        """The preconditioner for flat tensors."""
         given = self._given.preconditioner
         if given is None:
-            return self._given.adapted(solver, None)
+            return None
 
         def precondition(v: Tensor) -> Tensor:
             leaves = layout.unflatten(v)
             return layout.flatten(self._leaves_of(given(self._build(leaves)), leaves))
 
-        self._check_linear(precondition, z)
-        return self._given.adapted(solver, precondition)
+        return precondition
 
     def applied(self, problem: Problem, layout: Layout, args: Leaves) -> Problem:
         """The problem with these derivatives."""

@@ -18,6 +18,7 @@ from ...solvers import (
     NewtonKrylov,
     NumbaRoot,
     Polyalgorithm,
+    ProjectedNewton,
     Solver,
     SparseLU,
 )
@@ -71,7 +72,7 @@ class GivenDerivatives:
         from ...solvers.linear.sparse_pattern import SparsePattern
 
         n, rows, columns = _places(self.sparsity)
-        return SparsePattern.of(n, rows, columns)
+        return SparsePattern.of(n, rows, columns, transposed=True)
 
     def check_solver(self, solver: Solver) -> None:
         """Raise a `TypeError` if a solver cannot use what is given."""
@@ -99,7 +100,7 @@ class GivenDerivatives:
         """
         if isinstance(solver, NewtonKrylov):
             return replace(solver, linear_solver=self.adapted(solver.linear_solver, precondition))
-        if isinstance(solver, SparseLU) and precondition is None:
+        if isinstance(solver, (SparseLU, ProjectedNewton)) and precondition is None:
             pattern = self.pattern
             return solver if pattern is None else replace(solver, known=KnownPattern(pattern))
         if precondition is None:
@@ -113,7 +114,7 @@ class GivenDerivatives:
             raise TypeError(
                 f"{type(solver).__name__} has a preconditioner already: give it there or to the call"
             )
-        return replace(solver, preconditioner=precondition)  # type: ignore[call-arg]
+        return replace(solver, preconditioner=precondition)
 
 
 def _places(sparsity: Any) -> tuple[int, np.ndarray, np.ndarray]:

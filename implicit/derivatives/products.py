@@ -99,17 +99,19 @@ class Coloured:
             return self.inner.jacobian(like)
         pattern = self.pattern
         matrices = like.new_zeros(*like.shape, like.shape[1])
-        rows, columns = torch.from_numpy(pattern.rows), torch.from_numpy(pattern.columns)
-        colours = torch.from_numpy(pattern.colours[pattern.columns])
-        sums = [self.inner.jvp(self._of_colour(c, like)) for c in range(pattern.products)]
-        if sums:
-            found = torch.stack(sums, dim=2)[:, rows.to(like.device), colours.to(like.device)]
-            matrices[:, rows.to(like.device), columns.to(like.device)] = found.to(like)
-        return matrices
 
-    def _of_colour(self, colour: int, like: Tensor) -> Tensor:
-        ones = torch.from_numpy(self.pattern.colours == colour)
-        return ones.to(like).expand_as(like)
+        def along(direction: np.ndarray) -> Tensor:
+            return torch.from_numpy(direction).to(like).expand_as(like)
+
+        sums = [self.inner.jvp(along(direction)) for direction in pattern.directions]
+        sums += [self.inner.vjp(along(direction)) for direction in pattern.transposed_directions]
+        if sums:
+            place, number = map(torch.from_numpy, pattern.sources)
+            found = torch.stack(sums, dim=2)[:, place, number]
+            matrices[:, torch.from_numpy(pattern.rows), torch.from_numpy(pattern.columns)] = (
+                found.to(like)
+            )
+        return matrices
 
     def explained(self, like: Tensor, noise: float) -> bool:
         """True if the pattern explains a product with a vector of random signs and sizes."""
@@ -117,13 +119,17 @@ class Coloured:
 
         probe = probe_vector(self.pattern.n, np.dtype("d"))
 
-        def product(vector: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                same = torch.from_numpy(vector).to(like).expand_as(like)
-                value: np.ndarray = self.inner.jvp(same).detach().cpu().double().numpy()
-            return value
+        def on_arrays(product: Callable[[Tensor], Tensor]) -> Callable[[np.ndarray], np.ndarray]:
+            def applied(vector: np.ndarray) -> np.ndarray:
+                with torch.no_grad():
+                    same = torch.from_numpy(vector).to(like).expand_as(like)
+                    value: np.ndarray = product(same).detach().cpu().double().numpy()
+                return value
 
-        entries = self.pattern.entries(product, np.dtype("d"))
+            return applied
+
+        product = on_arrays(self.inner.jvp)
+        entries = self.pattern.entries(product, np.dtype("d"), on_arrays(self.inner.vjp))
         return self.pattern.explains(entries, probe, product(probe), noise)
 
 

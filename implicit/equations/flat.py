@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ...solvers.interface.derivative import Derivative
+from ...solvers.interface.derived_at import DerivedAt
 from ...solvers.interface.problem import Problem
 from ...solvers.interface.programme import Programme
 from ...solvers.interface.time_steps import TimeSteps
 from ...solvers.interface.traced import Part, TracedEquation
 from ..graphs.memory import MEMORY
+from .derived import AdjointEquation, DerivedEquation, Packed
 from .differentiation import (
     Product,
     forward_product,
@@ -55,6 +57,7 @@ def flat_problem(
         sizes=layout.moduli if layout.has_complex else None,
         programme=_programme(equation, layout, args),
         time=_time_steps(equation, layout),
+        derived_at=_derived_at(equation, layout, args),
     )
     if equation.derivatives is not None:
         problem = equation.derivatives.applied(problem, layout, args)
@@ -112,6 +115,15 @@ def _programme(equation: Equation, layout: Layout, args: Leaves) -> Callable[[],
     if not (isinstance(equation, GivenEquation) and equation.programme):
         return None
     return lambda: flat_programme(layout, args)
+
+
+def _derived_at(equation: Equation, layout: Layout, args: Leaves) -> DerivedAt | None:
+    """The solution at which a derived equation was derived."""
+    if not isinstance(equation, DerivedEquation):
+        return None
+    solution = layout.flatten(Packed.of(args, equation.leaves).z).detach()
+    size = layout.moduli(solution) if layout.has_complex else solution.abs()
+    return DerivedAt(size, isinstance(equation, AdjointEquation))
 
 
 def _time_steps(equation: Equation, layout: Layout) -> TimeSteps | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...solvers import GMRES, Compiled, DenseLU, Polyalgorithm, SolveError, Solver, Stopping
-from ..equations.layout import Leaves
+from ...solvers.composed.members import default_members
+from ..equations.layout import Layout, Leaves
+from .following import following
 from .mode import ImplicitGradient, LinearSolve
 
 _SINGULAR = (
@@ -25,9 +27,11 @@ class Exact(ImplicitGradient):
     Attributes:
         solver: Solver of the adjoint and tangent equations, linear or not. `None` for `DenseLU()`
             up to 512 unknowns of a root and 32 of a fixed point, whose units may then differ by any factors;
-            beyond for `GMRES()`, after a Neumann series of fixed points while its terms shrink fast, and,
-            where it fails, factors of dense or sparse matrices (`Polyalgorithm`); for `GMRES()` alone if
-            `stopping` limits its steps.
+            beyond for one that uses what the solver of the equation knew, if it knew anything: sparse
+            factors by the same pattern, a Krylov method with the transposed preconditioner, or
+            `CausalNewton` against time. Then `GMRES()`, after a Neumann series of fixed points while its
+            terms shrink fast, and, where it fails, factors of dense or sparse matrices (`Polyalgorithm`).
+            One of them alone if `stopping` limits its steps.
         stopping: Its stopping rule; `None` for the defaults of the dtype.
 
     Source: Bai, Kolter & Koltun 2019, theorem 1.
@@ -64,16 +68,24 @@ class Exact(ImplicitGradient):
         return self.solver is None and self.stopping is None
 
     def solve_linear(self, linear: LinearSolve) -> Leaves:
-        small = linear.equation.small(linear.equation.constant(linear.args))
         try:
-            return linear.solve(self.solver or self._default(small), self.stopping)
+            return linear.solve(self.solver or self._default(linear), self.stopping)
         except SolveError as error:
             error.args = (f"{error}\n{_SINGULAR}", *error.args[1:])
             raise
 
-    def _default(self, small: bool) -> Solver:
-        if small:
+    def _default(self, linear: LinearSolve) -> Solver:
+        equation, rule = linear.equation, self.stopping
+        constant = equation.constant(linear.args)
+        if equation.small(constant):
             return DenseLU()
-        rule = self.stopping
-        # A limit is meant for one solver, so use GMRES alone instead of the polyalgorithm.
-        return GMRES() if rule is not None and rule.limited else Polyalgorithm(remember=False)
+        layout = Layout.of(constant, equation.batch_dims)
+        members = default_members(
+            layout.systems, sum(layout.sizes), True, equation.form == "fixed_point"
+        )
+        # Factors of dense matrices know all that another solver could tell.
+        known = None if isinstance(members[0], DenseLU) else following(linear)
+        # A limit is meant for one solver, so use one alone instead of the polyalgorithm.
+        if rule is not None and rule.limited:
+            return known or GMRES()
+        return Polyalgorithm(None if known is None else (known, *members), remember=False)

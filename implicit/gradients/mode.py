@@ -29,6 +29,11 @@ class LinearSolve(Protocol):
         ...
 
     @property
+    def solver(self) -> Solver:
+        """The solver that solved the parent."""
+        ...
+
+    @property
     def record(self) -> Record:
         """The record of the call that solved the parent."""
         ...

@@ -41,6 +41,11 @@ def graph_solver(settings: Settings) -> Solver:
     Raises:
         TypeError: It has no steps for a graph.
     """
+    if settings.bounds is not None:
+        raise TypeError(
+            "bounds are kept by ProjectedNewton, which cannot become a part of a graph: compile without "
+            "fullgraph=True"
+        )
     solver = settings.chosen_solver
     if type(solver) is Compiled:
         solver = solver.solver

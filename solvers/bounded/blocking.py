@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..interface.solution import Status
-from ..linear.rows import product
 from .local import Local
 from .search import AWAY, Search, ahead_of, near_bounds, room_ahead
 
@@ -101,10 +100,10 @@ def _blocked(local: Local, search: Search) -> Tensor:
     if local.side is not None:
         return torch.zeros_like(search.accepted)
     norm = local.norm.unsqueeze(1)
-    gradient = product(local.matrix.mT, local.value)
+    gradient = local.matrix.turned(local.value)
     room = room_ahead(local, gradient)
     # Unknowns are scaled by their distance to a bound: the columns say how much they matter.
-    columns = torch.linalg.vector_norm(local.matrix, dim=1)
+    columns = local.matrix.lengths()
     steep = gradient.abs() > _BLOCKING * columns * norm
     flat = (room * gradient).abs() <= _STATIONARY * norm
     at_bound = steep & torch.isfinite(ahead_of(local, gradient))

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..interface.box import Box
 from ..interface.problem import Problem
-from ..linear.rows import product
+from ..linear.sparse_lu import KnownPattern
+from .matrices import Matrices, matrices_of
 
 # A diagonal entry below this part of its row says nothing of the unit of its equation.
 _DOMINANT = 1e-3
@@ -36,7 +37,7 @@ class Local:
     Attributes:
         z: The iterate, `(batch, n)`.
         value: The weighted left side of the equation there.
-        matrix: Its Jacobian in scaled unknowns, `(batch, n, n)`.
+        matrix: Its Jacobian in scaled unknowns.
         weights: One over the units of the equations.
         scale: Units of the unknowns.
         side: `c` of a complementarity problem; `None` for a root.
@@ -46,7 +47,7 @@ class Local:
 
     z: Tensor
     value: Tensor
-    matrix: Tensor
+    matrix: Matrices
     weights: Tensor
     scale: Tensor
     side: Tensor | None
@@ -54,25 +55,24 @@ class Local:
     target: Tensor
 
     @staticmethod
-    def of(problem: Problem, z: Tensor) -> Local:
-        """The equation near `z`; one evaluation and a Jacobian."""
+    def of(problem: Problem, z: Tensor, known: KnownPattern) -> Local:
+        """The equation near `z`; one evaluation and a Jacobian, a sparse one by the `known` pattern."""
         box = box_of(problem, z)
         linearization = (problem.unreduced or problem).linearization(z)
         assert linearization.residual is not None  # for the type checker: the problem is not linear
-        value, matrix = -linearization.residual, -linearization.jacobian(z)
+        value = -linearization.residual
+        matrix = matrices_of(problem, linearization, z, known)
         scale, side, target = _units(box, z), None, torch.full_like(z, torch.nan)
         if problem.unreduced is not None:
             side = _side(matrix, scale)
             below, above = _predicted(box, z, side * value)
-            identity = torch.diag_embed(torch.ones_like(z))
-            active = (below | above).unsqueeze(2)
             target = torch.where(below, box.lower, torch.where(above, box.upper, target))
-            matrix = torch.where(active, identity, side.unsqueeze(2) * matrix)
+            matrix = matrix.scaled(side).or_identity(below | above)
             value = _mid(box, z, side * value)
-        sizes = product(matrix.abs(), scale) + value.abs()
+        sizes = matrix.sums(scale) + value.abs()
         sizes = torch.where((sizes > 0) & torch.isfinite(sizes), sizes, 1.0)
         weights = 1.0 / sizes
-        scaled = weights.unsqueeze(2) * matrix * scale.unsqueeze(1)
+        scaled = matrix.scaled(weights, scale)
         return Local(z, weights * value, scaled, weights, scale, side, box, target)
 
     @property
@@ -122,9 +122,9 @@ def _units(box: Box, z: Tensor) -> Tensor:
     return torch.where(torch.isfinite(room) & (room > 0), room, size)
 
 
-def _side(matrix: Tensor, scale: Tensor) -> Tensor:
-    diagonal = torch.diagonal(matrix, dim1=1, dim2=2).abs()
-    largest = (matrix.abs() * scale.unsqueeze(1)).amax(dim=2) / scale
+def _side(matrix: Matrices, scale: Tensor) -> Tensor:
+    diagonal = matrix.diagonal().abs()
+    largest = matrix.largest(scale) / scale
     unit = torch.where(diagonal > _DOMINANT * largest, diagonal, largest)
     return 1.0 / torch.where((unit > 0) & torch.isfinite(unit), unit, 1.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...options.options import check_integer
 from ..interface.problem import Problem
-from ..interface.solver import Solver
-from ..linear.dense import solve_dense
+from ..interface.solver import Solver, Transpose
+from ..linear.sparse_lu import KnownPattern, SparseLU
 from ..newton.globalisation import settled_systems
 from .blocking import Ends, reached
 from .local import Local, box_of, residual_of
@@ -103,9 +103,14 @@ class ProjectedNewton(Solver):
     Of complementarity problems (`complementarity`) steps are those of a semismooth Newton method, and
     unknowns go all of the way to their bounds.
 
+    Jacobians are dense up to 2048 unknowns. Larger ones, and all of a given pattern, are sparse, found from
+    products and factored as by `SparseLU`.
+
     Attributes:
         fraction: The part of the way to its bound that an unknown may go in one step, above 0 and below 1.
         max_trials: Lengths that one step tries.
+        known: The pattern of the last sparse Jacobian, which is tried first. Copies by `dataclasses.replace`
+            share it.
 
     Raises:
         ValueError: `fraction` or `max_trials` is out of range.
@@ -127,7 +132,8 @@ class ProjectedNewton(Solver):
 
     fraction: float = 0.99
     max_trials: int = 30
-    needs: ClassVar[str] = "dense Jacobians"
+    known: KnownPattern = field(default_factory=KnownPattern, compare=False, repr=False)
+    needs: ClassVar[str] = "Jacobians, dense or sparse"
     suits: ClassVar[str] = "equations with bounds: the default there"
     keeps_bounds: ClassVar[bool] = True
     # The norm falls in the units of each step, not in those of the equations: the last iterate is the best.
@@ -140,6 +146,11 @@ class ProjectedNewton(Solver):
         if not isinstance(fraction, float) or not 0 < fraction < 1:
             raise ValueError(f"fraction must be a number between 0 and 1, got {fraction!r}")
 
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        if self.known.pattern is None:
+            return None
+        return SparseLU(known=self.known).for_derivative(transpose)
+
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> ProjectedState:
         widest = box_of(problem, z).room(z)
         none = torch.zeros_like(z[:, 0])
@@ -148,7 +159,7 @@ class ProjectedNewton(Solver):
         return ProjectedState(z, residual, none, widest, none, none, watch)
 
     def step(self, problem: Problem, state: ProjectedState) -> ProjectedState:
-        local = Local.of(problem, state.z)
+        local = Local.of(problem, state.z, self.known)
         settled = settled_systems(problem, local.norm)
         search = Search(problem, local, settled, self.fraction)
         move, watch = _newton_step(local), state.watch.seen(local.norm)
@@ -193,11 +204,10 @@ class ProjectedNewton(Solver):
 
 def _newton_step(local: Local) -> Tensor:
     """The scaled step; unknowns at a bound that it would leave through stay."""
-    # In twice the digits where there are more: rows and columns have many scales.
-    matrix, value = local.matrix.double(), local.value.double()
-    y = solve_dense(matrix, -value)
+    value = local.value
+    y = local.matrix.solve(-value)
     if local.side is not None:
-        return y.to(local.value.dtype)
+        return y.to(value.dtype)
     stays = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(_ROUNDS):
         out = (local.z <= local.box.lower) & (y < 0) | (local.z >= local.box.upper) & (y > 0)
@@ -205,6 +215,5 @@ def _newton_step(local: Local) -> Tensor:
             break
         stays = stays | out
         some = stays.any(dim=1, keepdim=True)
-        y = torch.where(some, solve_dense(torch.where(stays.unsqueeze(1), 0.0, matrix), -value), y)
-        y = torch.where(stays, 0.0, y)
-    return y.to(local.value.dtype)
+        y = torch.where(some, local.matrix.solve_without(stays, -value), y)
+    return y.to(value.dtype)

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from ..interface.problem import Problem
-from ..linear.dense import solve_dense
-from ..linear.rows import product
 from .local import Local, value_of
 
 # Armijo's constant: a step must lower the norm by this part of what its linear model promises.
@@ -142,20 +140,14 @@ def onto_bounds(
 
 def interior_steps(local: Local, search: Search) -> None:
     """Try damped Gauss–Newton steps in the variables of Coleman and Li."""
-    gradient = product(local.matrix.mT, local.value)
+    gradient = local.matrix.turned(local.value)
     room = room_ahead(local, gradient)
     root = room.sqrt()
     # The derivative of the scaling, where a bound is ahead.
     bent = torch.where(torch.isfinite(ahead_of(local, gradient)), gradient.abs(), 0.0)
-    scaled = local.matrix * root.unsqueeze(1)
-    matrix = scaled.mT @ scaled + torch.diag_embed(bent)
-    usable = torch.isfinite(matrix).all(dim=(1, 2), keepdim=True)
-    matrix = torch.where(usable, matrix, 0.0)
-    largest = torch.diagonal(matrix, dim1=1, dim2=2).amax(dim=1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1.0)
+    damped = local.matrix.damped(root, bent)
     for damping in _DAMPINGS:
-        damped = matrix + torch.diag_embed((damping * largest).expand_as(root))
-        y = root * solve_dense(damped, -root * gradient)
+        y = root * damped(damping, -root * gradient)
         slope = (gradient * y).sum(dim=1)
         square = local.norm**2 + 2 * _SUFFICIENT * slope
         highest = square.clamp(min=0.0).sqrt()

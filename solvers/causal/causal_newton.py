@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..interface.goal import Goal
 from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.solution import Status
-from ..interface.solver import RunOutcome, WholeSolver
+from ..interface.solver import RunOutcome, Solver, Transpose, WholeSolver
 from ..interface.tolerance import threshold
 from ..newton.parabola import SUFFICIENT_DECREASE
 from .bidiagonal import Bidiagonal, Time, TimeAxis, assemble, solve_recurrence
@@ -101,6 +101,10 @@ class CausalNewton(WholeSolver):
         one_of("jacobian", self.jacobian, ("full", "diagonal"))
         if not (is_number(self.damping, 0) and self.damping <= 1):
             raise ValueError(f"damping must be in [0, 1], got {self.damping!r}")
+
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        # Diagonals of the blocks may leave much of the equation, and damping belongs to nonlinear ones.
+        return replace(self, damping=0.0) if self.jacobian == "full" else None
 
     def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         n = z.shape[1]

@@ -19,9 +19,11 @@ from ..interface.norms import rms
 from ..interface.problem import Problem
 from ..interface.scale import first_step
 from ..interface.solution import Status
-from ..interface.solver import RunOutcome, Solver, WholeSolver
+from ..interface.solver import RunOutcome, Solver, Transpose, WholeSolver
+from ..linear.dense_lu import DenseLU
 from .edges import at_edge, beside
 from .members import default_members
+from .own_units import mixed, solved_in_own_units
 
 # The best iterate is another start where its residual is below this fraction of the first.
 _LOWER = 0.9
@@ -117,8 +119,17 @@ class Polyalgorithm(WholeSolver):
     def keeps_batch(self) -> bool:
         return any(member.keeps_batch for member in self.members or ())
 
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        solved = self.winner.member if self.remember else None
+        if solved is None and self.members is not None:
+            solved = self.members[0]
+        return None if solved is None else solved.for_derivative(transpose)
+
     def run(self, problem: Problem, z: Tensor, residual: Tensor, goal: Goal) -> RunOutcome:
         members = self._order(problem, z)
+        # Factors of dense matrices have units of their own.
+        if not isinstance(members[0], DenseLU) and mixed(problem, residual):
+            return solved_in_own_units(problem, members, z, residual, goal)
         relay = _Relay(problem, goal, z, residual)
         for position, member in enumerate(members):
             relay.hand_to(member, last=position == len(members) - 1)

@@ -186,6 +186,9 @@ def _by_products(
         def scaled(y: Tensor) -> Tensor:
             return linearization.jvp(unit * y) / rows
 
+        def turned(y: Tensor) -> Tensor:
+            return unit * linearization.vjp(y / rows)
+
         step, solves = _krylov(scaled, right, together)
         met = residual.abs() <= _ROUNDING_UNITS * problem.eps(z) * terms
         open_ = ~solves & ~met.all(dim=1)
@@ -193,7 +196,8 @@ def _by_products(
             found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
             return _unknown(found, open_)
         if z.shape[1] > MOST_DENSE and z.shape[1] <= _MOST_SPARSE and bool(open_.any()):
-            step, solves = _sparse(scaled, right, problem.precision, step, solves)
+            equation = _equation(scaled, right, problem.precision, turned)
+            step, solves = _sparse(equation, right, step, solves)
         found = _estimate((step * unit).abs(), typical, first, xtol, solves, met, residual)
         if z.shape[1] > _MOST_SPARSE:
             finite = torch.isfinite(right).all(dim=1) & torch.isfinite(step).all(dim=1)
@@ -285,10 +289,10 @@ def _krylov(apply: Product, right: Tensor, together: int = 1) -> tuple[Tensor, T
 
 
 def _sparse(
-    apply: Product, right: Tensor, precision: torch.dtype | None, step: Tensor, solves: Tensor
+    equation: Problem, right: Tensor, step: Tensor, solves: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`A⁻¹ b` from sparse factors, for the systems that are not solved."""
-    solver, equation = SparseLU(remember=False), _equation(apply, right, precision)
+    solver = SparseLU(remember=False)
     state = solver.init(equation, torch.zeros_like(right), -right)
     if state.matrices is None:  # Too full.
         return step, solves
@@ -297,12 +301,18 @@ def _sparse(
     return torch.where(solves.unsqueeze(1), step, state.z), solves | close
 
 
-def _equation(apply: Product, right: Tensor, precision: torch.dtype | None = None) -> Problem:
+def _equation(
+    apply: Product,
+    right: Tensor,
+    precision: torch.dtype | None = None,
+    turned: Product | None = None,
+) -> Problem:
     """`A y = b`, with the residual `A y − b`."""
     return Problem(
         function=lambda y: right - apply(y),
         form="root",
         operator=lambda y: -apply(y),
+        transpose=None if turned is None else lambda y: -turned(y),
         precision=precision,
     )
 

@@ -166,7 +166,7 @@ class Monitor:
             self.acceptance.note(state.error(), converged & ended)
         ledger.norms = np.where(running, norm, np.nan)
         self._fast.expect(np.minimum(progress.mark, progress.best))
-        doubted = running & ~ended & due(step - progress.since)
+        doubted = running & ~ended & due(step - progress.since, self._solver.first_doubt)
         if doubted.any() and not (self._solver.lazy_iterate or self._solver.confirm_residual):
             explained = self._in_order(self.rounding.explained(doubted), running)
             codes, ended = np.where(explained, CONVERGED, codes), ended | explained

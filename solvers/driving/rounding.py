@@ -24,9 +24,6 @@ LEVEL_UNITS, HALF_LEVEL_UNITS = 64, 4
 BACKWARD_ERROR_UNITS = 8
 # The same for one time step, whose change is measured with all signs alike and is never too small.
 TIME_STEP_UNITS = 4
-# After this many steps without progress, check whether rounding explains the residual; check again at
-# 2×, 4×, …
-FIRST_DOUBT = 8
 # An unknown that starts at zero has at most the size of so many first steps.
 _FIRST_STEPS = 10.0
 _HALF = (torch.float16, torch.bfloat16)
@@ -110,10 +107,10 @@ def level_of(dtype: torch.dtype) -> float:
     return (HALF_LEVEL_UNITS if dtype in _HALF else LEVEL_UNITS) * torch.finfo(dtype).eps
 
 
-def due(without_progress: np.ndarray) -> np.ndarray:
-    """The systems to be checked after so many steps without progress: at 8, 16, 32, …"""
+def due(without_progress: np.ndarray, first: int) -> np.ndarray:
+    """The systems to be checked after so many steps without progress: at powers of two from `first` on."""
     powers = without_progress & (without_progress - 1) == 0
-    return (without_progress >= FIRST_DOUBT) & powers
+    return (without_progress >= first) & powers
 
 
 def reachable(problem: Problem, z: Tensor, size: Tensor | None = None) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .box import Box
 from .compiled_systems import CompiledSystems
 from .derivative import Derivative
+from .derived_at import DerivedAt
 from .objective import Objective
 from .programme import Programme
 from .solution import Counts
@@ -52,6 +53,7 @@ class Problem:
         programme: Gives the data of the quadratic programmes whose conditions of optimality these are; `None`
             for other equations.
         time: The time steps of a causal equation; `None` where none is known to be causal.
+        derived_at: The solution at which a linear equation was derived, if it was.
         counts: Work done so far.
 
     Examples:
@@ -76,6 +78,7 @@ class Problem:
     unreduced: Problem | None = None
     programme: Callable[[], Programme] | None = None
     time: TimeSteps | None = None
+    derived_at: DerivedAt | None = None
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     _latest: tuple[Tensor, Tensor] | None = field(default=None, repr=False)

@@ -42,7 +42,9 @@ def _length(residual: Tensor, product: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
     change = torch.linalg.vector_norm(product, dim=1, keepdim=True)
     uphill = (residual * product).sum(dim=1, keepdim=True) > 0
-    size = torch.where(change > 0, length / change, torch.ones_like(length))
+    # Not divided by zero where that is not taken either, since the derivative of the quotient would be NaN.
+    ones = torch.ones_like(length)
+    size = torch.where(change > 0, length / torch.where(change > 0, change, ones), ones)
     size = torch.where(torch.isfinite(size), size, torch.ones_like(size))
     return torch.where(uphill, -size, size)
 

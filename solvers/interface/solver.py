@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -15,6 +15,15 @@ from ...options.options import Options
 from .goal import Goal
 from .plain import PlainSteps
 from .problem import Problem
+
+# See `Solver.first_doubt`.
+_FIRST_DOUBT = 8
+
+LinearMap = Callable[[Tensor], Tensor]
+"""A linear map on `(batch, n)` tensors."""
+
+Transpose = Callable[[LinearMap], LinearMap | None]
+"""From a linear map to its transpose, or `None` where that is not known."""
 
 
 class State(Protocol):
@@ -83,6 +92,23 @@ class Solver(Options, ABC):
     def most_patience(self) -> float:
         """Steps without progress after which the method makes none, if fewer than `Stopping.patience`."""
         return math.inf
+
+    @property
+    def first_doubt(self) -> int:
+        """Steps without progress after which rounding may explain the residual, and again at 2×, 4×, …"""
+        return _FIRST_DOUBT
+
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        """The solver of a linear equation at the solution, by what this one knows of the Jacobian there.
+
+        Args:
+            transpose: Turns a linear map on `(batch, n)` tensors into its transpose, `None` where it has
+                none, for an equation of the transposed Jacobian; `None` for one of the Jacobian itself.
+
+        Returns:
+            The solver; `None` if nothing that this one knows helps.
+        """
+        return None
 
     def plain_steps(self, problem: Problem, state: Any) -> PlainSteps | None:
         """The next steps, if they are plain ones that the driver may take by itself; else `None`."""

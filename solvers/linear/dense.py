@@ -38,7 +38,8 @@ def solve_dense(matrices: Tensor, right: Tensor) -> Tensor:
     Returns:
         `x`, `(batch, n)`; rows whose `A` or `b` is not finite are NaN.
 
-    Source: Rigal & Gaches 1967 (backward error); Golub & Van Loan 2013, section 5.5 (minimum norm).
+    Source: Rigal & Gaches 1967 (backward error); Golub & Van Loan 2013, section 5.5 (minimum norm); Golub &
+    Pereyra 1973 (its derivative, which PyTorch has).
 
     Examples:
         >>> solve_dense(torch.tensor([[[2.0]], [[0.0]]]), torch.tensor([[4.0], [1.0]])).flatten().tolist()
@@ -173,6 +174,8 @@ def _mended(matrices: Tensor, right: Tensor, solution: Tensor) -> Tensor:
     wrong = (~accurate(matrices, right, solution)).nonzero().flatten()
     if wrong.numel() == 0:
         return solution
+    if torch.is_grad_enabled():  # Rows of a batch that are not taken would have derivatives of NaN.
+        return torch.stack([_solve_alone(*one) for one in zip(matrices, right, strict=True)])
     again = [_solve_alone(matrices[index], right[index]) for index in wrong.tolist()]
     return solution.index_copy(0, wrong, torch.stack(again))
 
@@ -197,7 +200,6 @@ def _solve_alone(matrix: Tensor, right: Tensor) -> Tensor:
     solution = torch.linalg.solve_ex(matrix, right).result
     if bool(accurate(matrix[None], right[None], solution[None])):
         return solution
-    left, values, right_vectors = torch.linalg.svd(matrix)
-    cutoff = right.numel() * torch.finfo(right.dtype).eps * values[0]
-    inverse = torch.where(values > cutoff, values.reciprocal(), 0.0)
-    return right_vectors.mT @ (inverse * (left.mT @ right))
+    # It has derivatives of its own, while those of singular vectors are not finite for a singular matrix.
+    inverse = torch.linalg.pinv(matrix, rtol=right.numel() * torch.finfo(right.dtype).eps)
+    return inverse @ right

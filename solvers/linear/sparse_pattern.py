@@ -1,9 +1,19 @@
-"""Sparsity patterns found from products alone, and a colouring by which few products give all entries."""
+"""Sparsity patterns, and colourings of their columns and rows by which few products give all entries.
+
+Columns that share no row get one colour: the product `A v` with the sum of their unit vectors has all their
+entries. A row with many entries would give each of its columns a colour of its own. Where a few rows are
+much fuller than the others, as a constraint on a mean is, products `Aᵀ u` give their entries, and columns are
+coloured by the other rows alone. A column with many entries costs one colour.
+
+Source: Curtis, Powell & Reid 1974; Coleman & Moré 1983 (colouring of columns); Coleman & Verma 1998, section
+2 (rows and columns in groups, by which products with `A` and with `Aᵀ` determine each entry directly).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,82 +26,131 @@ with needs("scipy", "a sparse Jacobian"):
 Product = Callable[[np.ndarray], np.ndarray]
 """From one vector, `(n,)`, to the products of every matrix of a batch with it, `(batch, n)`."""
 
-# Numbers of buckets, one for each round: two columns share a bucket in every round only if the product of the
-# rounds' primes divides their distance.
-_PRIMES = [p for p in range(7, 1024) if all(p % d for d in range(2, p))]
-# Up to so many unknowns, and numbers in all matrices, products with all unit vectors replace a search that
-# would cost as much.
-_ALL_COLUMNS, _ALL_ENTRIES = 4096, 2**24
-# Above these limits a search fails if it needs more products than this.
-_MOST_PRODUCTS = 1024
 # Rounding error of a sum of entries, in units of eps times the largest entry of the row. From this fraction
 # of that entry on, sums cannot identify entries.
 _NOISE_UNITS, _MOST_NOISE = 1024.0, 0.1
-# Accepted probability that two entries are mistaken for one.
-_SURE = 1e-6
-# The share of filled buckets is clipped to this, so that the estimated number of entries is finite.
-_FULL = 0.95
+# Rows are taken out of the colouring of columns if that leaves at most this part of the products.
+_PART_LEFT = 0.5
 
 
 @dataclass(frozen=True)
 class SparsePattern:
-    """Places of entries, and the colour of each column: columns of one colour share no row.
+    """Places of entries, and colours: columns of one colour share no row, rows of one colour no column.
 
     Attributes:
         n: Number of rows and of columns.
         rows, columns: The places, sorted by row; int64, `(entries,)`.
-        colours: The colour of each column, `(n,)`.
-
-    Source: Curtis, Powell & Reid 1974; Coleman & Moré 1983 (as a colouring of the columns).
+        colours: The colour of each column, `(n,)`, by the rows without a colour.
+        row_colours: The colour of each row, `(n,)`; −1 for a row whose entries the columns' colours give.
+        full_rows: The few rows that are much fuller than the others, boolean, `(n,)`.
 
     Examples:
         >>> places = np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2])
         >>> SparsePattern.of(3, *places).colours.tolist()  # Columns 0 and 2 meet in row 0.
         [1, 0, 0]
+        >>> last = np.full(9, 8)
+        >>> arrow = np.append(np.arange(9), last), np.append(np.arange(9), np.arange(9))
+        >>> pattern = SparsePattern.of(9, *arrow, transposed=True)
+        >>> pattern.products, pattern.row_colours.tolist()  # A diagonal and a full row.
+        (2, [-1, -1, -1, -1, -1, -1, -1, -1, 0])
     """
 
     n: int
     rows: np.ndarray
     columns: np.ndarray
     colours: np.ndarray
+    row_colours: np.ndarray
+    full_rows: np.ndarray
 
     @staticmethod
-    def of(n: int, rows: np.ndarray, columns: np.ndarray) -> SparsePattern:
-        """The pattern of these places; repeated places count once."""
-        by_row = sparse.csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-        by_row.sum_duplicates()
-        by_column = by_row.tocsc()
-        # Full columns first: they have the fewest colours to choose from.
-        order = np.argsort(-np.diff(by_column.indptr), kind="stable")
-        colours = np.full(n, -1, dtype=np.int64)
-        first_fit(
-            by_row.indptr.astype(np.int64),
-            by_row.indices.astype(np.int64),
-            by_column.indptr.astype(np.int64),
-            by_column.indices.astype(np.int64),
-            order,
-            np.full(n + 1, -1, dtype=np.int64),
-            colours,
+    def of(
+        n: int, rows: np.ndarray, columns: np.ndarray, *, transposed: bool = False
+    ) -> SparsePattern:
+        """The pattern of these places; repeated places count once.
+
+        Args:
+            n: Number of rows and of columns.
+            rows: The rows of the places.
+            columns: Their columns.
+            transposed: There are products with the transpose, so that rows may have colours.
+        """
+        matrix = sparse.csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
+        matrix.sum_duplicates()
+        places = matrix.tocoo()
+        full = _full_rows(np.diff(matrix.indptr))
+        row_colours = np.full(n, -1, dtype=np.int64)
+        if transposed and full.any():
+            row_colours[full] = _colours(matrix[full].T.tocsr())
+            rest = ~full[places.row]
+            matrix = sparse.csr_array(
+                (places.data[rest], (places.row[rest], places.col[rest])), shape=(n, n)
+            )
+        return SparsePattern(
+            n,
+            places.row.astype(np.int64),
+            places.col.astype(np.int64),
+            _colours(matrix),
+            row_colours,
+            full,
         )
-        places = by_row.tocoo()
-        return SparsePattern(n, places.row.astype(np.int64), places.col.astype(np.int64), colours)
+
+    @cached_property
+    def transposed(self) -> SparsePattern:
+        """The pattern of the transposes."""
+        return SparsePattern.of(self.n, self.columns, self.rows, transposed=True)
+
+    @property
+    def two_sided(self) -> bool:
+        """True if products with the transpose are needed."""
+        return bool((self.row_colours >= 0).any())
 
     @property
     def products(self) -> int:
         """Number of products that give all entries: the number of colours."""
-        return int(self.colours.max(initial=-1)) + 1
+        return len(self.directions) + len(self.transposed_directions)
 
-    def entries(self, product: Product, dtype: np.dtype) -> np.ndarray:
+    @cached_property
+    def directions(self) -> list[np.ndarray]:
+        """Boolean vectors for products with the matrix, one for each colour of columns."""
+        return [self.colours == c for c in range(int(self.colours.max(initial=-1)) + 1)]
+
+    @cached_property
+    def transposed_directions(self) -> list[np.ndarray]:
+        """Boolean vectors for products with the transpose, one for each colour of rows."""
+        return [self.row_colours == c for c in range(int(self.row_colours.max(initial=-1)) + 1)]
+
+    @cached_property
+    def sources(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each entry its place in a product, and the number of that product, in order of directions."""
+        colour = self.row_colours[self.rows]
+        by_row, before = colour >= 0, len(self.directions)
+        place = np.where(by_row, self.columns, self.rows)
+        return place, np.where(by_row, before + colour, self.colours[self.columns])
+
+    def entries(
+        self, product: Product, dtype: np.dtype, transposed: Product | None = None
+    ) -> np.ndarray:
         """The entries of matrices with this pattern, `(batch, entries)`; one product for each colour."""
-        colours = self.colours[self.columns]
-        sums = [product((self.colours == c).astype(dtype)) for c in range(self.products)]
-        found: np.ndarray = np.stack(sums, axis=2)[:, self.rows, colours]
+        sums = [product(direction.astype(dtype)) for direction in self.directions]
+        if transposed is not None:
+            sums += [
+                transposed(direction.astype(dtype)) for direction in self.transposed_directions
+            ]
+        place, number = self.sources
+        found: np.ndarray = np.stack(sums, axis=2)[:, place, number]
         return found
+
+    @cached_property
+    def _by_column(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The order of the entries by columns, their rows, and where each column begins."""
+        order = np.lexsort((self.rows, self.columns))
+        begins = np.searchsorted(self.columns[order], np.arange(self.n + 1))
+        return order, self.rows[order].astype(np.int32), begins.astype(np.int32)
 
     def matrix(self, entries: np.ndarray) -> sparse.csc_array:
         """One matrix from its entries, `(entries,)`."""
-        places = (self.rows, self.columns)
-        return sparse.csr_array((entries, places), shape=(self.n, self.n)).tocsc()
+        order, rows, begins = self._by_column
+        return sparse.csc_array((entries[order], rows, begins), shape=(self.n, self.n))
 
     def explains(
         self, entries: np.ndarray, probe: np.ndarray, value: np.ndarray, noise: float
@@ -123,169 +182,33 @@ def probe_vector(n: int, dtype: np.dtype) -> np.ndarray:
     return sizes.astype(dtype)
 
 
-def find_pattern(product: Product, n: int, dtype: np.dtype, noise: float) -> SparsePattern | None:
-    """The places where any matrix of a batch has an entry, from products with it alone.
+def _full_rows(counts: np.ndarray) -> np.ndarray:
+    """The rows, by their numbers of entries, that take fewer products by themselves; boolean.
 
-    Columns are put into buckets, column `j` into bucket `j mod m`, and two products for each bucket give
-    for each row the sums of its entries there, plain and weighted, with weights of the columns in random
-    order. Where a bucket holds one entry of a row, the ratio of the sums identifies its column; in single
-    precision, which has few digits for that, a third product with other weights has to agree. The entries
-    found are subtracted, and the next round has other buckets, until they explain the product with a
-    random vector. That takes five to ten products for each entry of a row, however large `n` is.
-
-    Args:
-        product: Gives the products of all matrices with a vector.
-        n: Number of rows and of columns.
-        dtype: The dtype of the products.
-        noise: Their `noise_level`; from a tenth on, as in half precision, unit vectors are used.
-
-    Returns:
-        The pattern, without entries below a thousand roundings of the largest of their row. `None` where
-        products are not finite, or where the search takes more than 1024 of them and full matrices are
-        too large: `n > 4096`, or more than 2²⁴ numbers.
-
-    Source: Goodrich & Mitzenmacher 2011 (peeling tables of sums), with buckets by remainders.
-
-    Examples:
-        >>> matrix = np.diag(np.arange(1.0, 201.0)) + np.eye(200, k=50)
-        >>> used = []
-        >>> pattern = find_pattern(
-        ...     lambda v: used.append(v) or (matrix @ v)[None], 200, np.dtype("d"), noise_level(2**-52)
-        ... )
-        >>> len(pattern.rows), pattern.products, len(used) < 60
-        (350, 2, True)
+    Colours of columns are at least as many as the fullest row has entries, and a row by itself takes one.
     """
-    probe = probe_vector(n, dtype)
-    left = product(probe)
-    search = _Search(n, left, noise)
-    sums_of_each = 2 if noise * n <= _SURE else 3
-    all_columns = n <= _ALL_COLUMNS and left.size * n <= _ALL_ENTRIES
-    rest, primes = (n if all_columns else _MOST_PRODUCTS), iter(_PRIMES)
-    expected = 0.0
-    # A round of as many buckets as there are entries finds a third of them.
-    while tells_apart(noise) and 3 * sums_of_each * expected <= rest:
-        buckets = next(prime for prime in primes if prime >= expected)
-        rest -= sums_of_each * buckets
-        if rest < 0:
-            break
-        this = _Round.of(n, buckets, sums_of_each, dtype)
-        sums = this.sums(product)
-        if not np.isfinite(sums).all():
-            return None
-        expected = search.peel(this, sums)
-        if search.explains(probe, left):
-            return SparsePattern.of(n, *search.places())
-    if not all_columns:
-        return None
-    columns = np.stack([product(unit) for unit in np.eye(n, dtype=dtype)], axis=2)
-    if not np.isfinite(columns).all():
-        return None
-    return SparsePattern.of(n, *np.nonzero((columns != 0).any(axis=0)))
+    order = np.argsort(-counts, kind="stable")
+    products = np.arange(len(counts) + 1) + np.append(counts[order], 0)
+    taken = int(products.argmin())
+    full = np.zeros(len(counts), dtype=bool)
+    if products[taken] <= _PART_LEFT * products[0]:
+        full[order[:taken]] = True
+    return full
 
 
-@dataclass(frozen=True)
-class _Round:
-    """Buckets of columns, and the weights of the columns in each of the sums.
-
-    Attributes:
-        buckets: Number of buckets; column `j` is in bucket `j mod buckets`.
-        order: Order of the columns of a bucket by their second weight.
-        weights: Weights in each sum, `(sums, n)`; the first are one.
-    """
-
-    buckets: int
-    order: np.ndarray
-    weights: np.ndarray
-
-    @staticmethod
-    def of(n: int, buckets: int, sums: int, dtype: np.dtype) -> _Round:
-        """A round of `buckets` buckets with `sums` sums for each."""
-        generator = np.random.default_rng((n, buckets))
-        order = generator.permutation(-(-n // buckets))
-        weights = np.ones((sums, n))
-        # Weights from 1/2 to 3/2, well apart but uneven, so that the mean of two is the weight of no column.
-        rank = np.empty(len(order))
-        rank[order] = np.arange(len(order)) + generator.uniform(0.25, 0.75, len(order))
-        weights[1] = 0.5 + rank[np.arange(n) // buckets] / len(order)
-        weights[2:] = generator.uniform(0.5, 1.5, weights[2:].shape)
-        return _Round(buckets, order, weights.astype(dtype))
-
-    @property
-    def members(self) -> np.ndarray:
-        """The bucket of each column, `(n,)`."""
-        found: np.ndarray = np.arange(self.weights.shape[1]) % self.buckets
-        return found
-
-    def sums(self, product: Product) -> np.ndarray:
-        """All sums, `(sums, batch, n, buckets)`."""
-        members, weights = self.members, self.weights
-        return np.stack(
-            [
-                np.stack([product((members == b) * weight) for b in range(self.buckets)], axis=2)
-                for weight in weights
-            ]
-        )
-
-    def columns(self, ratio: np.ndarray, bucket: np.ndarray) -> np.ndarray:
-        """The columns of these buckets with the second weight nearest to `ratio`; `n` or more for none."""
-        size = len(self.order)
-        nearest = np.floor((ratio - 0.5) * size)
-        inside = (nearest >= 0) & (nearest < size)
-        place = self.order[np.where(inside, nearest, 0).astype(np.int64)]
-        found: np.ndarray = np.where(inside, place * self.buckets + bucket, self.weights.shape[1])
-        return found
-
-
-class _Search:
-    """Entries found so far, in all matrices stacked: `batch · n` rows, `n` columns."""
-
-    def __init__(self, n: int, first: np.ndarray, noise: float) -> None:
-        self._n, self._level = n, noise
-        self._size = np.abs(first).reshape(-1)
-        self._found = sparse.csr_array((first.size, n), dtype=first.dtype)
-
-    @property
-    def _noise(self) -> np.ndarray:
-        """Rounding errors of the sums of each row."""
-        noise: np.ndarray = self._level * self._size
-        return noise
-
-    def peel(self, this: _Round, sums: np.ndarray) -> float:
-        """Find the entries that are alone in their buckets, from the sums of a round.
-
-        Returns:
-            An estimate of the entries still to be found in a row, averaged over the rows that have any.
-        """
-        n, buckets = self._n, this.buckets
-        flat = sums.reshape(len(this.weights), -1, buckets)
-        self._size = np.maximum(self._size, np.abs(flat[0]).max(axis=1))
-        for each, weight in zip(flat, this.weights, strict=True):
-            spread = sparse.csr_array((weight, (np.arange(n), this.members)), shape=(n, buckets))
-            each -= (self._found @ spread).toarray()
-        row, bucket = np.nonzero(np.abs(flat[0]) > self._noise[:, None])
-        entry = flat[0, row, bucket]
-        column = this.columns(flat[1, row, bucket] / entry, bucket)
-        alone = column < n
-        column = np.where(alone, column, 0)
-        for each, weight in zip(flat[1:], this.weights[1:], strict=True):
-            alone &= np.abs(each[row, bucket] - entry * weight[column]) <= self._noise[row]
-        found = (entry[alone], (row[alone], column[alone]))
-        self._found = self._found + sparse.csr_array(found, self._found.shape)
-        filled = np.bincount(row, minlength=len(flat[0]))
-        left = filled - np.bincount(row[alone], minlength=len(filled))
-        some = left > 0
-        # Entries in random buckets: the share of filled ones gives their number (all filled: a lower bound).
-        share = (filled[some] / buckets).clip(max=_FULL)
-        entries = -buckets * np.log1p(-share) - (filled - left)[some]
-        return float(entries.mean()) if some.any() else 0.0
-
-    def explains(self, probe: np.ndarray, value: np.ndarray) -> bool:
-        """True where the entries found explain the product `value` with `probe`."""
-        left = value.reshape(-1) - self._found @ probe
-        return bool((np.abs(left) <= self._noise).all())
-
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the entries found in any matrix, without those that later rounds cancelled."""
-        found = self._found.tocoo()
-        real = np.abs(found.data) > self._noise[found.row]
-        return found.row[real] % self._n, found.col[real].astype(np.int64)
+def _colours(matrix: sparse.csr_array) -> np.ndarray:
+    """A colour for each column; columns that share a row have different ones."""
+    n, by_column = matrix.shape[1], matrix.tocsc()
+    # Full columns first: they have the fewest colours to choose from.
+    order = np.argsort(-np.diff(by_column.indptr), kind="stable")
+    colours = np.full(n, -1, dtype=np.int64)
+    first_fit(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(np.int64),
+        by_column.indptr.astype(np.int64),
+        by_column.indices.astype(np.int64),
+        order,
+        np.full(n + 1, -1, dtype=np.int64),
+        colours,
+    )
+    return colours

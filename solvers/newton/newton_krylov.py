@@ -13,10 +13,11 @@ from ...options.options import check_integer, is_integer, is_positive
 from ..driving.driver import solve
 from ..interface.problem import Linearization, Problem
 from ..interface.solution import Status
-from ..interface.solver import Solver
+from ..interface.solver import Solver, Transpose
 from ..interface.stopping import Stopping
 from ..interface.tolerance import Tolerance
 from ..linear.gmres import GMRES
+from ..linear.sparse_lu import SparseLU
 from .globalisation import (
     FullSteps,
     Globalisation,
@@ -27,6 +28,9 @@ from .globalisation import (
     settled_systems,
 )
 from .line_search import NonmonotoneLineSearch
+
+# With sparse factors rounding is looked for after so many steps without progress.
+_FIRST_DOUBT = 2
 
 
 @dataclass
@@ -112,6 +116,14 @@ class NewtonKrylov(Solver):
     @property
     def keeps_batch(self) -> bool:
         return self.linear_solver.keeps_batch
+
+    @property
+    def first_doubt(self) -> int:
+        # Factors cost more than the product that tells.
+        return _FIRST_DOUBT if isinstance(self.linear_solver, SparseLU) else super().first_doubt
+
+    def for_derivative(self, transpose: Transpose | None) -> Solver | None:
+        return self.linear_solver.for_derivative(transpose)
 
     @property
     def _rule(self) -> Globalisation:

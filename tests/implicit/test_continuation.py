@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import implicitly
@@ -680,3 +681,31 @@ def test_a_curve_without_failure_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         s_curve()
+
+
+def test_the_fold_of_bratu_in_the_plane_by_sparse_matrices() -> None:
+    # The fold of −Δu = λ exp(u) on the unit square is at 6.808124423 (Mohsen 2014 collects such values);
+    # differences of second order have an error of h².
+    def bratu(m: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def equation(u: Tensor, load: Tensor, c: Tensor) -> Tensor:
+            around = torch.nn.functional.pad(u.reshape(m, m), (1, 1, 1, 1))
+            total = around[2:, 1:-1] + around[:-2, 1:-1] + around[1:-1, 2:] + around[1:-1, :-2]
+            return (4 * u - total.reshape(-1)) * (m + 1) ** 2 - load * torch.exp(c * u)
+
+        return equation
+
+    found = []
+    for m in (24, 36):
+        side = torch.sin(torch.pi * torch.arange(1, m + 1, dtype=torch.float64) / (m + 1))
+        near = 1.4 * torch.outer(side, side).reshape(-1)
+        c = torch.ones((), dtype=torch.float64, requires_grad=True)
+        start = implicitly.root(
+            lambda u, c, m=m: bratu(m)(u, torch.as_tensor(6.6), c), near, c.detach()
+        ).value
+        turning = implicitly.fold(bratu(m), start, 6.6, c).value
+        (slope,) = torch.autograd.grad(turning.parameter, c)
+        # With v = c u the equation has the parameter c λ.
+        assert slope.item() == pytest.approx(-turning.parameter.item(), rel=1e-8)
+        found.append(turning.parameter.item())
+    (coarse, fine), (H, h) = found, ((1 / 25) ** 2, (1 / 37) ** 2)
+    assert (H * fine - h * coarse) / (H - h) == pytest.approx(6.808124423, abs=2e-5)

@@ -1,6 +1,6 @@
 """Gradient modes see a small protocol and are tested without a call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import implicitly as im
 import torch
@@ -19,6 +19,8 @@ class Fake:
     equation: AdjointEquation
     args: tuple[torch.Tensor, ...]
     record: Record
+
+    solver: im.Solver = field(default_factory=im.Anderson)
 
     def solve(self, solver, stopping, start=None, *, accept_failure=False):
         return (solver, stopping, start, accept_failure)

@@ -1,6 +1,7 @@
 """Gradient modes against the formulas they stand for, for every solver and form."""
 
 import hypothesis.strategies as st
+import implicitly as im
 import pytest
 import torch
 from hypothesis import given
@@ -282,3 +283,48 @@ def test_second_derivatives_of_an_approximate_mode_are_those_of_the_approximatio
     torch.testing.assert_close(
         mine, curvature + slope * (curvature @ w.detach()), rtol=1e-9, atol=1e-9
     )
+
+
+SINGULAR_AT_START = {
+    "one unknown": (lambda z, x: z**2 - x, torch.zeros(1, dtype=torch.float64), 0.5 / 2**0.5),
+    "no root": (lambda z, x: z**2 + x, torch.zeros(1, dtype=torch.float64), 0.0),
+}
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        im.Newton(), im.Newton(globalisation=None), im.Newton(globalisation=im.TrustRegion()),
+        im.Broyden(), im.Anderson(), im.DFSANE(), im.PseudoTransient(),
+    ],
+    ids=lambda solver: repr(solver)[:40],
+)  # fmt: skip
+@pytest.mark.parametrize("name", SINGULAR_AT_START)
+def test_a_singular_start_gives_no_gradient_of_nan(solver: im.Solver, name: str) -> None:
+    function, z0, slope = SINGULAR_AT_START[name]
+    x = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    solution = im.root(
+        function, z0, x, solver=solver, gradient=im.Unrolled(), on_failure="accept",
+        stopping=im.Stopping(max_steps=20),
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(solution.value.sum(), x)
+    assert bool(torch.isfinite(gradient).all())
+    if bool(solution.converged):
+        assert abs(gradient.item()) == pytest.approx(slope, rel=1e-6)
+    elif bool((solution.value == z0).all()):
+        # The start is returned, which does not depend on x.
+        assert gradient.item() == 0
+
+
+def test_a_step_of_least_squares_has_the_derivative_of_the_pseudo_inverse() -> None:
+    # Newton's step from zero is J⁺ r with J = (0 1; 0 1), so that z₁ = (x − 1) / 2: not z₀, which is flat.
+    x = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    solution = im.root(
+        lambda z, x: torch.stack((z[0] ** 2 + z[1] - x, z[0] ** 2 + z[1] + 1)),
+        torch.zeros(2, dtype=torch.float64), x,
+        solver=im.Newton(globalisation=None), gradient=im.Unrolled(), on_failure="accept",
+        stopping=im.Stopping(max_steps=1),
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(solution.value.sum(), x)
+    assert solution.value[1].item() == pytest.approx(0.5)
+    assert gradient.item() == pytest.approx(0.5)

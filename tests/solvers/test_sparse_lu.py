@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,12 @@ from implicitly import (
     root,
 )
 from implicitly.solvers import Problem, solve
-from implicitly.solvers.linear.sparse_pattern import SparsePattern, find_pattern, noise_level
+from implicitly.solvers.linear.pattern_search import find_pattern
+from implicitly.solvers.linear.sparse_lu import SparseMatrices
+from implicitly.solvers.linear.sparse_pattern import SparsePattern, noise_level
 from oracle import Array
 from scipy import sparse
+from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from .references import as_float64
@@ -374,3 +378,140 @@ def test_half_precision_has_too_few_digits_for_sums_and_takes_unit_vectors() -> 
     # Probe, unit vectors, two colours. Rounding of the data aside, the solution is that of ones.
     assert solution.counts.jvps == 1 + 100 + 2
     assert (solution.value - 1).abs().max() <= 2**-6
+
+
+# --- Full rows and columns -------------------------------------------------------------------------
+
+
+@given(
+    batch=st.integers(1, 2), n=st.integers(30, 150), rows=st.integers(0, 3),
+    columns=st.integers(0, 3), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_few_full_rows_and_columns_are_found_by_products_on_both_sides(
+    batch: int, n: int, rows: int, columns: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    there = np.tile(banded(n, (-1, 0, 1)) != 0, (batch, 1, 1))
+    for _ in range(rows):
+        there[:, generator.integers(n)] = True
+    for _ in range(columns):
+        there[:, :, generator.integers(n)] = True
+    matrices = there * generator.uniform(1, 2, there.shape) * generator.choice((-1, 1), there.shape)
+    product, transposed = Counted(matrices), Counted(matrices.mT)
+    pattern = find_pattern(product, n, DOUBLE, NOISE, transposed)
+    assert pattern is not None
+    assert places(pattern) == set(zip(*np.nonzero(there.any(axis=0)), strict=True))
+    # A product for each full row or column; a column of the band meets four others.
+    assert pattern.products <= rows + columns + 5
+    np.testing.assert_allclose(
+        pattern.entries(product, DOUBLE, transposed),
+        matrices[:, pattern.rows, pattern.columns],
+        rtol=0, atol=n * 2.0**-50,
+    )  # fmt: skip
+
+
+def test_rows_of_one_colour_share_no_column() -> None:
+    n = 60
+    there = np.eye(n, dtype=bool)
+    there[1, 1] = False  # Rows 0 and 1 are apart.
+    there[0, : n // 2] = there[1, n // 2 :] = there[2, ::2] = True
+    pattern = SparsePattern.of(n, *np.nonzero(there), transposed=True)
+    for direction in pattern.transposed_directions:
+        assert there[direction].sum(axis=0).max() <= 1
+    assert len(pattern.transposed_directions) == 2
+    assert set(np.flatnonzero(pattern.row_colours >= 0)) == {0, 1, 2}
+
+
+def test_a_search_for_a_full_row_takes_no_more_products_for_more_unknowns() -> None:
+    counts: list[int] = []
+    for n, dtype in ((5_000, DOUBLE), (50_000, DOUBLE), (200_000, np.dtype("f"))):
+        # Of a mean: the sums of single precision would not see them.
+        entries = np.full(n, 1 / n, dtype=dtype)
+
+        def product(v: Array, n: int = n, entries: Array = entries) -> Array:
+            counts[-1] += 1
+            return np.append(3 * v[:-1] - v[1:], entries @ v)[None]
+
+        def transposed(u: Array, n: int = n, entries: Array = entries) -> Array:
+            counts[-1] += 1
+            value = entries * u[-1]
+            value[:-1] += 3 * u[:-1]
+            value[1:] -= u[:-1]
+            return value[None]
+
+        counts.append(0)
+        noise = noise_level(float(np.finfo(dtype).eps))
+        pattern = find_pattern(product, n, dtype, noise, transposed)
+        assert pattern is not None
+        assert len(pattern.rows) == 2 * (n - 1) + n
+    assert max(counts) <= 24  # Single precision takes three sums of each bucket, double two.
+
+
+def bordered(n: int) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Array], Any]]:
+    """`−u″ + u³ = b + λ (1 + s)` without flux, `∫ u = a`: the residual for `(a, b)`, and its Jacobian."""
+    s = (np.arange(n) + 0.5) / n
+    weight, source = torch.from_numpy(1 + s), torch.from_numpy(np.sin(5 * s))
+
+    def residual(x: Tensor, p: Tensor) -> Tensor:
+        u, multiplier = x[:-1], x[-1]
+        padded = torch.cat((u[:1], u, u[-1:]))
+        laplacian = (padded[2:] - 2 * u + padded[:-2]) * n**2
+        rest = -laplacian + u**3 - p[1] * source - multiplier * weight
+        return torch.cat((rest, (u.mean() - p[0]).reshape(1)))
+
+    def jacobian(x: Array) -> Any:
+        off = -np.ones(n - 1) * n**2
+        main = np.full(n, 2.0 * n**2)
+        main[[0, -1]] = n**2
+        inner = sparse.diags([off, main + 3 * x[:-1] ** 2, off], [-1, 0, 1])
+        return sparse.bmat([[inner, -(1 + s)[:, None]], [np.full((1, n), 1 / n), None]]).tocsc()
+
+    return residual, jacobian
+
+
+def test_a_constraint_on_a_mean_costs_two_more_products_and_no_fill() -> None:
+    n = 4000
+    residual, jacobian = bordered(n)
+    start, p = torch.zeros(n + 1, dtype=torch.float64), torch.tensor([0.5, 3.0]).double()
+    p.requires_grad_()
+    solution = root(residual, start, p, solver=NewtonKrylov(linear_solver=SparseLU()))
+    assert solution.counts.products < 15 * solution.steps + 100
+    x = solution.value.detach().numpy()
+    matrix = jacobian(x)
+    # The oracle: the same Newton step by SuperLU, and the adjoint by hand.
+    step = spsolve(matrix, residual(solution.value, p).detach().numpy())
+    assert np.abs(step).max() <= 1e-9 * np.abs(x).max()
+    weight = np.append(np.linspace(-1, 1, n) / n, 0.0)
+    (gradient,) = torch.autograd.grad(
+        solution.value @ torch.from_numpy(weight), p, create_graph=True
+    )
+    adjoint = spsolve(matrix.T.tocsc(), -weight)
+    source = np.sin(5 * (np.arange(n) + 0.5) / n)
+    expected = np.array([-adjoint[-1], -(adjoint[:-1] @ source)])
+    np.testing.assert_allclose(gradient.detach().numpy(), expected, rtol=1e-7)
+    assert all(solve.counts.products < 50 for solve in solution.adjoints)
+    # The second derivative in `b`, by u‴ forms: xᵀ is linear in p but for u³, so x″ solves J x″ = −6 u u′².
+    (second,) = torch.autograd.grad(gradient[1], p)
+    slope = spsolve(matrix, np.append(source, 0.0))
+    curved = np.append(6 * x[:-1] * slope[:-1] ** 2, 0.0)
+    np.testing.assert_allclose(second[1].item(), adjoint @ curved, rtol=1e-6)
+
+
+def test_a_full_row_is_no_early_pivot() -> None:
+    n = 3000
+    _, jacobian = bordered(n)
+    matrix = jacobian(np.zeros(n + 1)).tocoo()
+    pattern = SparsePattern.of(n + 1, matrix.row, matrix.col, transposed=True)
+    order = np.lexsort((matrix.col, matrix.row))
+    for unit in (1.0, 1e9):  # The unit of the constraint is of no matter.
+        entries = matrix.data * np.where(matrix.row == n, unit, 1.0)
+        matrices = SparseMatrices(pattern, entries[order][None])
+        right = np.random.default_rng(0).standard_normal(n + 1)
+        found = matrices.solve(0, right)
+        ((factors, _),) = matrices.factors.values()
+        assert factors.L.nnz + factors.U.nnz < 10 * n
+        whole = pattern.matrix(entries[order])
+        found = found + matrices.solve(0, right - whole @ found)
+        left = np.abs(right - whole @ found)
+        # The constant mode of the inner matrix, which is singular, has the size of the constraint.
+        assert (left <= 1e-9 * (np.abs(whole) @ np.abs(found) + np.abs(right))).all()
