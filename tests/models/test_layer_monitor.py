@@ -90,7 +90,8 @@ def test_the_spectral_radius_is_measured_and_training_goes_on_as_without(tmp_pat
         torch.manual_seed(2)
         trainer = lightning.Trainer(
             callbacks=callbacks, logger=CSVLogger(tmp_path), accelerator="cpu", max_epochs=2,
-            log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+            log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False,
         )  # fmt: skip
         inputs = torch.linspace(-1, 1, 8)[:, None]
         data: DataLoader[Any] = DataLoader(TensorDataset(inputs), batch_size=4)
