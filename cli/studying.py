@@ -75,7 +75,7 @@ def write_report(
     folder = Path("build/reports") / study if output is None else output
     opened = studies.Store(store, create=False)
     plan = opened.plan(study)
-    command = shlex.join(["implicitly", "study", "resume", study, "--store", str(store)])
+    command = shlex.join(["implicitly", "study", "resume", study, "--store", _portable(store)])
     files = studies.report(
         opened.rows(study),
         folder,
@@ -131,6 +131,14 @@ def export_rows(console: Console, study: str, file: Path, store: Path, layout: L
     console.print(
         f"{len(rows)} cells in {studies.export(rows, file, layout=layout)}", soft_wrap=True
     )
+
+
+def _portable(store: Path) -> str:
+    """The folder as a page shows it that others read: without the path on this machine."""
+    if not store.is_absolute():
+        return str(store)
+    here = Path.cwd()
+    return str(store.relative_to(here)) if store.is_relative_to(here) else store.name
 
 
 def _rows(name: str, store: Path) -> Any:

@@ -111,7 +111,7 @@ def test_a_script_is_run_once_for_each_of_its_versions(builder, tmp_path, monkey
     assert build.build(script).startswith("tiny: ")
     assert build.is_built(script)
     page = (tmp_path / "tiny.md").read_text(encoding="utf-8")
-    assert page.startswith("# Tiny\n\nText.\n\n![Tiny](tiny.png)")
+    assert page.startswith("# Tiny\n\nText.\n\n[![Tiny](tiny.png)](tiny.png)")
     assert "```text\n1.5\n```" in page
     cells = json.loads((tmp_path / "tiny.ipynb").read_text(encoding="utf-8"))["cells"]
     assert cells[-1]["outputs"][0]["text"] == ["1.5\n"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import re
 from collections.abc import Callable, Iterator
@@ -81,6 +82,22 @@ def test_every_formula_can_be_typeset(typeset: Callable[[str, str], str]) -> Non
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
         for formula in [*blocks, *re.findall(r"\$([^$]+)\$", prose)]:
             assert typeset(formula, "inline").startswith("<math")
+
+
+def test_the_font_of_formulas_is_there_with_its_license_and_has_the_characters(
+    typeset: Callable[[str, str], str],
+) -> None:
+    subset = pytest.importorskip("fontTools.ttLib")
+    pytest.importorskip("brotli")
+    font = subset.TTFont(DOCS / "formulas.woff2")
+    assert "MATH" in font
+    assert "SIL OPEN FONT LICENSE" in (DOCS / "formulas-font.txt").read_text(encoding="utf-8")
+    known = font.getBestCmap()
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for formula in re.findall(r"^```math\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            shown = html.unescape(re.sub(r"<[^>]+>", "", typeset(formula, "block")))
+            assert not [sign for sign in shown if ord(sign) not in known and not sign.isspace()]
 
 
 def test_a_command_that_is_not_known_is_an_error_and_not_printed(

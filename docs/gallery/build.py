@@ -21,7 +21,7 @@ PAGE = """# {title}
 
 {text}
 
-![{title}]({name}.png)
+[![{title}]({name}.png)]({name}.png)
 
 In {seconds:.0f} s on one core it prints:
 
@@ -39,8 +39,8 @@ In {seconds:.0f} s on one core it prints:
 
 
 def key(script: Script) -> str:
-    """A hash of the script and of the style of figures."""
-    content = (FOLDER / f"{script.name}.py").read_bytes() + STYLE.read_bytes()
+    """A hash of the script, of the style of figures and of the form of pages."""
+    content = (FOLDER / f"{script.name}.py").read_bytes() + STYLE.read_bytes() + PAGE.encode()
     return hashlib.sha256(content).hexdigest()
 
 

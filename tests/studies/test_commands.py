@@ -54,11 +54,21 @@ def test_a_report_is_a_page_and_tables(folder: Path) -> None:
     result = call("report", "small", "--store", folder / "store", "--output", folder / "report")
     assert result.exit_code == 0, result.output
     page = (folder / "report" / "report.html").read_text(encoding="utf-8")
-    assert "implicitly study resume small --store" in page
+    assert "implicitly study resume small --store store" in page
+    assert str(folder) not in page  # A page is handed to others.
     assert (folder / "report" / "tables" / "solved.csv").exists()
     only = call("report", "small", "--store", folder / "store", "-o", folder / "csv", "-f", "csv")
     assert only.exit_code == 0
     assert not (folder / "csv" / "report.html").exists()
+
+
+def test_rows_are_exported_for_benchopt(folder: Path) -> None:
+    file = folder / "curves.parquet"
+    result = call("export", "small", file, "--layout", "benchopt", "--store", folder / "store")
+    assert result.exit_code == 0
+    points = pandas.read_parquet(file)
+    rows = studies.Store(folder / "store").rows("small")
+    assert points["objective_solved"].notna().sum() == len(rows)
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
