@@ -69,12 +69,9 @@ def flat_problem(
         if equation.box.unreduced is not None:
             unreduced = _on_flat(equation.unreduced_at(args), layout)
             problem.unreduced = Problem(
-                unreduced,
-                "root",
-                _linearizing(unreduced),
-                precision=precision,
-                counts=problem.counts,
-            )
+                unreduced, "root", _linearizing(unreduced),
+                precision=precision, counts=problem.counts,
+            )  # fmt: skip
     batched = equation.batched_args if isinstance(equation, GivenEquation) else None
     if batched is None or layout.batch_shape != (layout.systems,):
         return problem

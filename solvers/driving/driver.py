@@ -87,17 +87,7 @@ def solve(
         >>> Status(int(result.status[0])).name, round(result.z.item(), 4)
         ('CONVERGED', 0.7391)
     """
-    if solver.linear_only and not problem.linear:
-        raise TypeError(
-            f"{type(solver).__name__} solves linear equations only, and this equation is not known "
-            "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
-        )
-    if problem.box is not None and not solver.keeps_bounds:
-        raise TypeError(
-            f"{type(solver).__name__} does not keep its iterates within bounds: leave solver out, or give "
-            "ProjectedNewton() to root and fixed_point, GaussNewton() to least_squares, NewtonTrustRegion() "
-            "to minimise"
-        )
+    _check_suits(problem, solver)
     stopping = stopping or DEFAULTS
     problem.unpark()  # An earlier solve may have left systems parked.
     if residual is None:
@@ -123,18 +113,9 @@ def solve(
             tolerance = replace(tolerance, atol=units.atol(tolerance.atol, stopping))
     budget = Budget.of(stopping, problem.counts, solver.default_max_steps)
     monitor = Monitor(
-        problem,
-        solver,
-        stopping,
-        tolerance,
-        budget,
-        ledger,
-        residual,
-        reference,
-        sequence,
-        limits,
-        inner,
-    )
+        problem, solver, stopping, tolerance, budget, ledger, residual, reference, sequence, limits,
+        inner=inner,
+    )  # fmt: skip
     if held is not None:
         monitor.hold(held)
     if isinstance(solver, WholeSolver):
@@ -153,6 +134,21 @@ def solve(
         ledger.reasons.setdefault(system, why)
     solution = ledger.solution(problem.counts)
     return solution if units is None else units.back(solution)
+
+
+def _check_suits(problem: Problem, solver: Solver) -> None:
+    """Raise a `TypeError` for a solver of other problems."""
+    if solver.linear_only and not problem.linear:
+        raise TypeError(
+            f"{type(solver).__name__} solves linear equations only, and this equation is not known "
+            "to be linear; use a nonlinear solver such as Anderson, Broyden or NewtonKrylov"
+        )
+    if problem.box is not None and not solver.keeps_bounds:
+        raise TypeError(
+            f"{type(solver).__name__} does not keep its iterates within bounds: leave solver out, or give "
+            "ProjectedNewton() to root and fixed_point, GaussNewton() to least_squares, NewtonTrustRegion() "
+            "to minimise"
+        )
 
 
 def _run_steps(
@@ -247,7 +243,9 @@ def _judged(problem: Problem, outcome: RunOutcome) -> _Point:
     codes = np.where(outcome.status == Status.RUNNING, int(Status.MAX_STEPS), outcome.status)
     if outcome.residual_norm is None:
         codes = np.where(codes == Status.CONVERGED, int(Status.STALLED), codes)
-        norm = torch.linalg.vector_norm(problem.residual(outcome.z), dim=1)
+        residual = problem.residual(outcome.z)
+        problem.note(outcome.z, residual)
+        norm = torch.linalg.vector_norm(residual, dim=1)
     else:
         unit = rms_unit(outcome.z.shape[1])
         norm = torch.from_numpy(outcome.residual_norm / unit).to(outcome.z)

@@ -82,7 +82,7 @@ class Problem:
     counts: Counts = field(default_factory=Counts)
     _parked: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     _latest: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
-    """Where the last evaluation with parked systems was, and its residual."""
+    """Where the last evaluation of note was, and its residual."""
 
     @property
     def linear(self) -> bool:
@@ -127,15 +127,19 @@ class Problem:
         return self._noted(z, value - z if self.form == "fixed_point" else -value)
 
     def known_residual(self, z: Tensor) -> Tensor | None:
-        """The residual at `z`, if the last evaluation was there and some systems were parked."""
+        """The residual at `z`, if the last evaluation of which note was taken was there."""
         if self._latest is None or not torch.equal(self._latest[0], z):
             return None
         return self._latest[1]
 
+    def note(self, z: Tensor, residual: Tensor) -> None:
+        """Take note of the residual of all systems at `z`."""
+        self._latest = z.detach(), residual.detach()
+
     def _noted(self, z: Tensor, residual: Tensor) -> Tensor:
         """The residual, of which note is taken while systems are parked."""
         if self._parked is not None and self.time is None:
-            self._latest = z.detach(), residual.detach()
+            self.note(z, residual)
         return residual
 
     def value(self, z: Tensor) -> Tensor:
