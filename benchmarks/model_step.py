@@ -69,8 +69,9 @@ class Given:
 def make(kind: str, vocabulary: int, depth: Any) -> SequenceModel:
     torch.manual_seed(0)
     if kind == "Transformer":
-        sizes = {"width": 96, "heads": 4, "inner": 192, "memory": LENGTH}
-        return Transformer(TransformerOptions(vocabulary, depth=depth, **sizes))
+        return Transformer(
+            TransformerOptions(vocabulary, width=96, heads=4, inner=192, memory=LENGTH, depth=depth)
+        )
     return TrellisNet(TrellisNetOptions(vocabulary, output=64, hidden=96, depth=depth))
 
 
