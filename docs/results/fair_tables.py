@@ -47,26 +47,28 @@ HERE = Path(__file__).parent
 ROWS, PAGE = HERE / "fair_tables" / "runs.csv", HERE / "sequence-models.md"
 BEGIN, END = "<!-- fair tables: written by fair_tables.py -->", "<!-- end of fair tables -->"
 SEEDS, RATES = (0, 1, 2), (3e-3, 1e-2, 3e-2)
-BATCH, LENGTH, HEADS, VALID, TEST, SETTLED = 16, 32, 4, 40, 80, 20
+BATCH, LENGTH, HEADS, SETTLED = 16, 32, 4, 20
 
 
 @dataclass(frozen=True)
 class Task:
-    """A text, the width of the tied cell, and the length of its runs in steps and in CPU seconds."""
+    """A text, the width of the tied cell, the length of its runs, and the batches of held-out text."""
 
     data: str
     level: Any
     width: int
     steps: int
     seconds: float
+    valid: int
+    test: int
 
     def batches(self, texts: Path) -> Batches:
         return TextFolder(str(texts / self.data), self.level).open(BATCH, LENGTH, 0)
 
 
 TASKS = {
-    "characters": Task("tinyshakespeare/input.txt.gz", "character", 64, 400, 6.0),
-    "words": Task("ptb", "word", 32, 250, 6.0),
+    "characters": Task("tinyshakespeare/input.txt.gz", "character", 64, 400, 6.0, 40, 80),
+    "words": Task("ptb", "word", 32, 150, 4.0, 15, 30),
 }
 
 
@@ -254,12 +256,13 @@ def held_out(model: nn.Module, batches: Iterator[Batch], most: int) -> tuple[flo
 
 def made(run: Run, texts: Path) -> dict[str, Any]:
     """The row of a run."""
-    data = TASKS[run.task].batches(texts)
+    task = TASKS[run.task]
+    data = task.batches(texts)
     model = network(run, data.vocabulary)
     trained = train(run, model, data)
     model.eval()
-    valid, _ = held_out(model, data.held_out("valid"), VALID)
-    test, unsolved = held_out(model, data.held_out("test"), TEST)
+    valid, _ = held_out(model, data.held_out("valid"), task.valid)
+    test, unsolved = held_out(model, data.held_out("test"), task.test)
     first = settled = settled_unsolved = 0.0
     if isinstance(model, Transformer) and isinstance(model.depth, Equilibrium):
         first, _ = held_out(model, data.held_out("test"), SETTLED)
