@@ -1,6 +1,7 @@
 """Language models at equal parameters, data and steps, and at equal CPU seconds, on one core.
 
-    python docs/results/fair_tables.py --data FOLDER     make the runs that are missing, then the tables
+    python docs/results/fair_tables.py --data FOLDER     make the runs that are missing, then the tables;
+                                                         words as well with --texts characters words
     python docs/results/fair_tables.py                   the tables from the runs that are there
 
 FOLDER holds `tinyshakespeare` and `ptb`. Each run is a row of docs/results/fair_tables/runs.csv, written when
@@ -68,7 +69,7 @@ class Task:
 
 TASKS = {
     "characters": Task("tinyshakespeare/input.txt.gz", "character", 64, 400, 6.0, 40, 80),
-    "words": Task("ptb", "word", 32, 150, 4.0, 15, 30),
+    "words": Task("ptb", "word", 32, 600, 40.0, 40, 80),
 }
 
 
@@ -343,10 +344,11 @@ def _loss(row: dict[str, Any], part: str) -> float:
     return math.inf if math.isnan(loss) else loss
 
 
-def campaign(texts: Path, seeds: Sequence[int]) -> Campaign:
+def campaign(texts: Path, tasks: Sequence[str], seeds: Sequence[int]) -> Campaign:
     """Make all runs that are missing: rates on the first seed, then equal steps and time, seed by seed."""
     runs = Campaign(texts)
-    for seed, (name, task) in itertools.product(seeds, TASKS.items()):
+    for seed, name in itertools.product(seeds, tasks):
+        task = TASKS[name]
         for model, rate in itertools.product(MODELS, RATES if seed == SEEDS[0] else ()):
             if model != CHECKPOINTED:  # The same losses as without checkpoints, up to rounding.
                 runs.make(Run(name, model, rate, seed, steps=task.steps))
@@ -366,6 +368,8 @@ def tables(runs: Campaign) -> str:
     parts = []
     for task, settings in TASKS.items():
         rows = [row for model in MODELS if (row := _row(runs, task, model))]
+        if not rows:
+            continue
         parts.append(
             "\n".join(
                 (
@@ -435,10 +439,11 @@ def main() -> None:
     """Make the runs if data are given, and write the tables into the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, help="folder with tinyshakespeare and ptb")
+    parser.add_argument("--texts", nargs="+", default=["characters"], choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    runs = Campaign(None) if given.data is None else campaign(given.data, given.seeds)
+    runs = Campaign(None) if given.data is None else campaign(given.data, given.texts, given.seeds)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(runs)}\n\n{END}{after}", encoding="utf-8")
