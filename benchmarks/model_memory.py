@@ -38,14 +38,27 @@ from torch.profiler import ProfilerActivity, profile
 BATCH, LENGTH, VOCABULARY = 15, 150, 1000
 
 
-def fixed(forward: int, backward: int, solver: Solver | None = None) -> Equilibrium:
-    """An equilibrium with exactly so many iterations in each pass."""
+def fixed(
+    forward: int,
+    backward: int,
+    solver: Solver | None = None,
+    *,
+    moves: int = 3,
+    subsequence: int | None = None,
+) -> Equilibrium:
+    """An equilibrium with exactly so many iterations in each pass, and past moves that a solver keeps."""
 
     def rule(steps: int) -> Stopping:
         return Stopping(rtol=0.0, atol=0.0, max_steps=steps, patience=10**6)
 
-    adjoint = Exact(solver=solver or PrefixAnderson(), stopping=rule(backward))
-    return Equilibrium(stopping=rule(forward), gradient=adjoint, on_failure="accept")
+    own = PrefixAnderson(memory=moves)
+    return Equilibrium(
+        own,
+        rule(forward),
+        Exact(solver=solver or own, stopping=rule(backward)),
+        subsequence=subsequence,
+        on_failure="accept",
+    )
 
 
 # Depths, and the number of layers in their place.
@@ -55,6 +68,9 @@ DEPTHS: dict[str, tuple[Any, int | None]] = {
     "equilibrium, 10 and 10 iterations": (fixed(10, 10), None),
     "equilibrium, 100 and 10": (fixed(100, 10), None),
     "equilibrium, 10 and 100": (fixed(10, 100), None),
+    "the first with two moves": (fixed(10, 10, moves=2), None),
+    "the first with one move": (fixed(10, 10, moves=1), None),
+    "the first in pieces of 50": (fixed(10, 10, subsequence=50), None),
     "the first with GMRES": (fixed(10, 10, GMRES()), None),
     "equilibrium, as 2 layers": (fixed(10, 10), 2),
     "equilibrium, as 8 layers": (fixed(10, 10), 8),

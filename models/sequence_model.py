@@ -216,7 +216,8 @@ class SequenceModel(nn.Module, ABC):
         shape = (*tokens.shape, self._cells()[0].state)
         like = next(self.parameters())
         if start is None:
-            return torch.zeros(shape, dtype=like.dtype, device=embedded.device)
+            # Zeros that take no memory.
+            return torch.zeros((), dtype=like.dtype, device=embedded.device).expand(shape)
         if start.shape != shape:
             raise ValueError(f"start must have the shape {shape}, got {tuple(start.shape)}")
         return start.detach().to(like.dtype)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .small import MAKERS, TIGHT, make, tokens
+from .small import MAKERS, TIGHT, make, tokens, trellisnet
 
 DEPTHS = {"equilibrium": TIGHT, "weight-tied": WeightTied(3)}
 
@@ -63,20 +63,34 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
+def peak(maker, forward=6, backward=6, **options):
+    """The peak of a step with so many iterations in each pass, and the size of all states, in bytes."""
+    rule = {"rtol": 0.0, "atol": 0.0, "patience": 10**6}
+    depth = Equilibrium(
+        stopping=Stopping(max_steps=forward, **rule),
+        gradient=Exact(solver=PrefixAnderson(), stopping=Stopping(max_steps=backward, **rule)),
+        on_failure="accept",
+        **options,
+    )
+    model = make(maker, depth)
+    with LiveBytes() as live:
+        model.loss(tokens(8, 32), tokens(8, 32, seed=2))[0].backward()
+    return live.most, 8 * 32 * next(iter(model.cells)).state * 8
+
+
 @pytest.mark.parametrize("maker", MAKERS)
 def test_the_peak_of_a_step_depends_on_the_iterations_of_neither_pass(maker):
-    peaks = []
-    for forward, backward in ((6, 6), (6, 40), (40, 6)):
-        rule = {"rtol": 0.0, "atol": 0.0, "patience": 10**6}
-        depth = Equilibrium(
-            stopping=Stopping(max_steps=forward, **rule),
-            gradient=Exact(solver=PrefixAnderson(), stopping=Stopping(max_steps=backward, **rule)),
-            on_failure="accept",
-        )
-        model = make(maker, depth)
-        with LiveBytes() as live:
-            model.loss(tokens(8, 32), tokens(8, 32, seed=2))[0].backward()
-        peaks.append(live.most)
+    first, state = peak(maker)
     # Time steps that have converged keep their states beside the iterate of all.
-    state = 8 * 32 * next(iter(model.cells)).state * 8  # bytes of float64
-    assert max(peaks) <= peaks[0] + state
+    assert max(peak(maker, 6, 40)[0], peak(maker, 40, 6)[0]) <= first + state
+
+
+def test_a_step_of_a_trellisnet_holds_23_states_at_most():
+    # Injection, solution, cotangent, three moves with their changes, two iterates, the graph of one cell
+    # and three gradients on their way through it.
+    most, state = peak(trellisnet)
+    assert most <= 23 * state
+
+
+def test_a_step_in_pieces_holds_the_vectors_of_one_piece():
+    assert peak(trellisnet, subsequence=8)[0] <= 0.7 * peak(trellisnet)[0]
