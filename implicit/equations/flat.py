@@ -119,8 +119,8 @@ def _derived_at(equation: Equation, layout: Layout, args: Leaves) -> DerivedAt |
     if not isinstance(equation, DerivedEquation):
         return None
     solution = layout.flatten(Packed.of(args, equation.leaves).z).detach()
-    size = layout.moduli(solution) if layout.has_complex else solution.abs()
-    return DerivedAt(size, isinstance(equation, AdjointEquation))
+    sizes = layout.moduli if layout.has_complex else torch.abs
+    return DerivedAt(solution, isinstance(equation, AdjointEquation), sizes)
 
 
 def _time_steps(equation: Equation, layout: Layout) -> TimeSteps | None:

@@ -68,14 +68,15 @@ def mixed(problem: Problem, residual: Tensor) -> bool:
         False
     """
     at = problem.derived_at
-    if at is None or at.size.numel() == 0:
+    if at is None or at.solution.numel() == 0:
         return False
-    largest = at.size.amax(dim=1, keepdim=True)
-    small = (at.size > 0) & (at.size < _SMALL * largest)
-    spread = small.sum(dim=1) > _FEW * at.size.shape[1]
+    size = at.size
+    largest = size.amax(dim=1, keepdim=True)
+    small = (size > 0) & (size < _SMALL * largest)
+    spread = small.sum(dim=1) > _FEW * size.shape[1]
     if at.transposed:
         norms = torch.linalg.vector_norm(residual, dim=1)
-        own = torch.linalg.vector_norm(at.size * residual, dim=1)
+        own = torch.linalg.vector_norm(size * residual, dim=1)
         spread = spread | (largest.squeeze(1) * norms > _MOST_HIDDEN * own)
     return bool(spread.any())
 
@@ -95,9 +96,9 @@ class OwnUnits:
         """Units that make the rows and columns of the matrix alike; some twelve products."""
         at, derivative = problem.derived_at, problem.linearization(start)
         assert at is not None  # for the type checker: units are mixed
-        positive = torch.where(at.size > 0, at.size, torch.inf)
-        least = positive.amin(dim=1, keepdim=True)
-        size = torch.where(at.size > 0, at.size, torch.where(torch.isfinite(least), least, 1.0))
+        known = at.size
+        least = torch.where(known > 0, known, torch.inf).amin(dim=1, keepdim=True)
+        size = torch.where(known > 0, known, torch.where(torch.isfinite(least), least, 1.0))
 
         def rows_for(columns: Tensor) -> Tensor:
             return powers_of_two(_norms(derivative.jvp, columns))
