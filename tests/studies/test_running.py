@@ -69,14 +69,14 @@ def test_whatever_a_solver_does_is_a_row_and_the_study_goes_on(tmp_path: Path) -
     summary = run(HERE / "badly_behaved.py", tmp_path)
     rows = Store(tmp_path).rows("badly-behaved").set_index("solver")
     expected = {
-        "Exits()": ("crashed", "status 7"),
-        "Aborts()": ("crashed", "SIGABRT"),
-        "Hangs()": ("timed out", "not done after 3 s"),
-        "Allocates()": ("out of memory", ""),
-        "AllocatesAtOnce()": ("out of memory", ""),
-        "Prints()": ("not solved", "stopped falling"),
-        "Raises()": ("error", "KeyError: 'no such thing'"),
-        "Leaves()": ("error", "SystemExit"),
+        "exits": ("crashed", "status 7"),
+        "aborts": ("crashed", "SIGABRT"),
+        "hangs": ("timed out", "not done after 3 s"),
+        "allocates": ("out of memory", ""),
+        "allocates-at-once": ("out of memory", ""),
+        "prints": ("not solved", "stopped falling"),
+        "raises": ("error", "KeyError: 'no such thing'"),
+        "leaves": ("error", "SystemExit"),
         "lies": ("false success", None),
         "another-shape": ("error", "returned shape"),
         "never-stops": ("not solved", None),
