@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..implicit import Exact, Gradient
-from ..options.options import Options, check_integer, check_truth, is_integer, one_of
+from ..options.options import Options, check_integer, check_optional_integer, check_truth, one_of
 from ..solvers import CausalNewton, PrefixAnderson, Solver, Stopping, WholeSolver
 
 OnFailure = Literal["raise", "warn", "accept"]
@@ -73,10 +73,7 @@ class Equilibrium(Options):
         one_of("on_failure", self.on_failure, get_args(OnFailure))
         check_truth("trace", self.trace)
         check_truth("checkpoint", self.checkpoint)
-        if self.subsequence is not None and not is_integer(self.subsequence, 1):
-            raise ValueError(
-                f"subsequence must be an integer ≥ 1 or None, got {self.subsequence!r}"
-            )
+        check_optional_integer("subsequence", self.subsequence, 1)
         if self.coefficients == "token" and isinstance(self.solver, WholeSolver):
             raise TypeError(
                 f"{type(self.solver).__name__} runs whole and has no coefficients per token: give "

@@ -72,6 +72,12 @@ def check_integer(argument: str, value: object, least: int) -> None:
         raise ValueError(f"{argument} must be an integer ≥ {least}, got {value!r}")
 
 
+def check_optional_integer(argument: str, value: object, least: int) -> None:
+    """The same, unless `value` is an integer ≥ `least` or `None`."""
+    if value is not None and not is_integer(value, least):
+        raise ValueError(f"{argument} must be an integer ≥ {least} or None, got {value!r}")
+
+
 def is_number(value: object, least: float) -> bool:
     """True for a finite number ≥ `least`; a truth value does not count as one."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_optional_integer
 from ...solvers import GMRES, Broyden, Solver, Stopping
 from ...solvers.interface.problem import Form
 from ..calls.outcome import Record
@@ -61,8 +61,7 @@ class ReuseInverse(ImplicitGradient):
     keeps_inverse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.refine is not None and not is_integer(self.refine, 1):
-            raise ValueError(f"refine must be an integer ≥ 1 or None, got {self.refine!r}")
+        check_optional_integer("refine", self.refine, 1)
         if self.solver is not None and not isinstance(self.solver, Solver):
             raise TypeError(
                 f"ReuseInverse(solver=...) must be a solver such as GMRES(), got {self.solver!r}"

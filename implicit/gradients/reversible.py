@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer, is_positive
+from ...options.options import check_optional_integer, is_positive
 from ...solvers import ReversibleIteration, Solver, Stopping
 from ...solvers.fixed_point.reversible_iteration import backward_half, forward_half
 from ...solvers.interface.problem import Form
@@ -71,8 +71,7 @@ class Reversible(TapedGradient):
 
     def __post_init__(self) -> None:
         ReversibleIteration(self.relaxation)  # Raises if it is out of range.
-        if self.steps is not None and not is_integer(self.steps, 1):
-            raise ValueError(f"steps must be an integer ≥ 1 or None, got {self.steps!r}")
+        check_optional_integer("steps", self.steps, 1)
         if self.tolerance is not None and not is_positive(self.tolerance):
             raise ValueError(f"tolerance must be a number > 0 or None, got {self.tolerance!r}")
 

@@ -14,6 +14,7 @@ constant changes no verdict. Of a fixed point mostly the observed contraction te
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from .ledger import Ledger
 from .limits import ResidualLimits
 from .minima import dense_is_possible, estimated_minimum
 from .progress import CONVERGED, MAX_STEPS, STALLED
+from .refusal import end_refused
 
 # A system that can come no closer is zero at so many times what is zero elsewhere.
 _ZERO_AT_LAST = 1e4
@@ -128,10 +130,10 @@ class Acceptance:
         late = claims & large & (norm > self._at_its_word) & np.bool_(self._demand.is_fine)
         self._refused |= late
         known = claims & ~late & ~np.isnan(error)
-        small = known & ~((far | slow | (norm == 0)) & self._possible)
+        # A contraction does not tell what a time step inherits.
+        inherits = self._together > 1
+        small = known & ~((far | slow | (norm == 0) | inherits) & self._possible)
         self._observed = np.where(known & slow & ~far, error, self._observed)
-        if self._together > 1 and self._possible:
-            small &= False  # A contraction does not tell what a time step inherits.
         self._ledger.error = np.where(small, error, self._ledger.error)
         return np.asarray(late)
 
@@ -160,12 +162,10 @@ class Acceptance:
             return None
         lower = np.isnan(self._over) | (ledger.norm < _LOWER * self._over)
         self._over = np.where(refused, ledger.norm, self._over)
-        spent = np.asarray(self._budget.spent(ledger.steps))
-        over = refused & (spent | ~lower | (not can_go_on) | ~np.isfinite(excess))
-        ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
-        ledger.end(over, ends[over], ledger.steps[over])
-        for system in np.flatnonzero(over):
-            ledger.reasons[int(system)] = limits.account(residual, int(system))
+        hopeless = ~lower | ~np.isfinite(excess)
+        over = end_refused(
+            ledger, self._budget, refused, hopeless, can_go_on, partial(limits.account, residual)
+        )
         self._settled |= over
         again = refused & ~over
         if not again.any():
@@ -206,22 +206,22 @@ class Acceptance:
             lost = self._lost(lost, error)
         refused |= lost
         self._settled |= lost
-        if (
-            self._together > 1
-        ):  # A value must not depend on time steps after it: none goes on for them.
+        # A value must not depend on time steps after it: none goes on for them.
+        if self._together > 1:
             refused &= error > _INHERITED * demand.xtol
             can_go_on = False
         closer = demand.closer(distance, self._distance) | self._ends_itself
         self._distance = np.where(refused, distance, self._distance)
         self._refused |= refused
-        spent = np.asarray(self._budget.spent(ledger.steps))
+
+        def account(system: int) -> str:
+            if lost[system]:
+                return FALSE_ZERO
+            return reason(float(error[system]), self._form, self._together > 1)
+
         # A residual of zero cannot fall further.
-        over = refused & (spent | ~closer | (not can_go_on) | lost | (ledger.norm == 0))
-        ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
-        ledger.end(over, ends[over], ledger.steps[over])
-        for system in np.flatnonzero(over):
-            why = reason(float(error[system]), self._form, self._together > 1)
-            ledger.reasons[int(system)] = FALSE_ZERO if lost[system] else why
+        hopeless = ~closer | lost | (ledger.norm == 0)
+        over = end_refused(ledger, self._budget, refused, hopeless, can_go_on, account)
         again = refused & ~over
         if not again.any():
             return None

@@ -16,7 +16,8 @@ from ..interface.norms import rms
 from ..interface.tolerance import Budget
 from .active import Active
 from .ledger import Ledger
-from .progress import CONVERGED, MAX_STEPS, STALLED
+from .progress import CONVERGED
+from .refusal import end_refused
 
 # Residuals at one point may differ by this factor, and by so many roundings.
 _GROWTH, _ROUNDINGS = 10.0, 16.0
@@ -80,13 +81,11 @@ class Independence:
         )
         if not grown.any():
             return None
-        spent = np.asarray(self._budget.spent(ledger.steps))
-        over = grown & (spent | ~(now < _LESS * self._grown_to) | (not can_go_on))
-        ends = np.where(spent & can_go_on, MAX_STEPS, STALLED)
-        ledger.end(over, ends[over], ledger.steps[over])
-        for system in np.flatnonzero(over):
-            account = COUPLED.format(before=ledger.norm[system], now=now[system])
-            ledger.reasons[int(system)] = account
+        hopeless, before = ~(now < _LESS * self._grown_to), ledger.norm
+        over = end_refused(
+            ledger, self._budget, grown, hopeless, can_go_on,
+            lambda system: COUPLED.format(before=before[system], now=now[system]),
+        )  # fmt: skip
         ledger.norm = np.where(grown, now, ledger.norm)
         ledger.error = np.where(grown, np.nan, ledger.error)
         self._grown_to = np.where(grown, now, self._grown_to)

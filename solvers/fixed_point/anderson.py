@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ...options.options import check_integer, is_integer, is_number, is_positive
+from ...options.options import check_integer, check_optional_integer, is_number, is_positive
 from ..compiled.anderson_step import AndersonArrays, compiled_step
 from ..compiled.steps import check_compiled, runs_compiled
 from ..interface.plain import PlainSteps, Point
@@ -157,8 +157,7 @@ class Anderson(Solver):
             raise ValueError(
                 f"regularisation must be positive or None, got {self.regularisation!r}"
             )
-        if self.restart is not None and not is_integer(self.restart, 1):
-            raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
+        check_optional_integer("restart", self.restart, 1)
         if self.safeguard is not None and not is_number(self.safeguard, 1):
             raise ValueError(f"safeguard must be a number ≥ 1 or None, got {self.safeguard!r}")
         if self.plain_below is not None and not is_positive(self.plain_below):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...options.options import Options, check_integer, is_integer, is_number
+from ...options.options import Options, check_integer, check_optional_integer, is_integer, is_number
 
 DEFAULT_RTOL = {
     torch.float64: 1e-10,
@@ -96,9 +96,7 @@ class Stopping(Options):
                 raise ValueError(f"{name} must be a number ≥ 0 or None, got {tolerance!r}")
         object.__setattr__(self, "atol_residual", _limits(self.atol_residual))
         for name in ("max_steps", "max_evaluations", "max_products"):
-            limit = getattr(self, name)
-            if limit is not None and not is_integer(limit, 0):
-                raise ValueError(f"{name} must be an integer ≥ 0 or None, got {limit!r}")
+            check_optional_integer(name, getattr(self, name), 0)
         if self.max_seconds is not None and not is_number(self.max_seconds, 0):
             raise ValueError(f"max_seconds must be a number ≥ 0 or None, got {self.max_seconds!r}")
         if self.check_every is not None and not is_integer(self.check_every, 1):

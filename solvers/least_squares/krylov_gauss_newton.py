@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import check_integer, check_truth, is_integer
+from ...options.options import check_integer, check_optional_integer, check_truth
 from ..interface.derivative import Derivative
 from ..interface.golden import golden_signs
 from ..interface.problem import Problem
@@ -74,10 +74,7 @@ class KrylovGaussNewton(Solver):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if self.max_iterations is not None and not is_integer(self.max_iterations, 1):
-            raise ValueError(
-                f"max_iterations must be an integer ≥ 1 or None, got {self.max_iterations!r}"
-            )
+        check_optional_integer("max_iterations", self.max_iterations, 1)
         check_truth("second_order", self.second_order)
         check_integer("max_trials", self.max_trials, 1)
 

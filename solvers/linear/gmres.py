@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_optional_integer
 from ..interface.problem import Problem
 from .preconditioned import Preconditioned
 
@@ -97,8 +97,7 @@ class GMRES(Preconditioned):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if self.restart is not None and not is_integer(self.restart, 1):
-            raise ValueError(f"restart must be an integer ≥ 1 or None, got {self.restart!r}")
+        check_optional_integer("restart", self.restart, 1)
         super().__post_init__()
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> GMRESState:

@@ -15,14 +15,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import check_integer, is_integer
+from ...options.options import check_integer, check_optional_integer
 from ..interface.problem import Problem
 from ..interface.solution import Status
 from ..interface.solver import Solver
 from ..linear.rows import dot, norm
 from ..newton.globalisation import settled_systems
-from ..newton.parabola import SUFFICIENT_DECREASE
-from .region import NEAR, RegionState, noise_of, objective_of, runs_away
+from .region import NEAR, RegionState, judged, noise_of, objective_of, runs_away
 
 Product = Callable[[Tensor], Tensor]
 Path = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -68,10 +67,7 @@ class NewtonCG(Solver):
     default_max_steps: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
-        if self.max_iterations is not None and not is_integer(self.max_iterations, 1):
-            raise ValueError(
-                f"max_iterations must be an integer ≥ 1 or None, got {self.max_iterations!r}"
-            )
+        check_optional_integer("max_iterations", self.max_iterations, 1)
         check_integer("max_trials", self.max_trials, 1)
 
     def init(self, problem: Problem, z: Tensor, residual: Tensor) -> RegionState:
@@ -133,9 +129,7 @@ def advance_along(
         problem.counts.linear_iterations += 1
         trial = torch.where(accepted.unsqueeze(1), z, state.z + step)
         reached = objective.value(trial)
-        ratio = (state.value - reached) / promised
-        good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
-        good |= torch.isneginf(reached)
+        ratio, good = judged(state.value, reached, promised)
         blind = promised <= noise
         if bool((blind & ~accepted).any()):
             falls = norm(problem.residual(trial)).squeeze(1) < size

@@ -166,9 +166,7 @@ def advance(
         if problem.box is not None and torch.equal(trial, z):
             break  # Bounds hold all of what is left, and shorter steps go nowhere either.
         reached = objective.value(trial)
-        ratio = (state.value - reached) / promised
-        good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
-        good |= torch.isneginf(reached)
+        ratio, good = judged(state.value, reached, promised)
         blind = promised <= noise
         if bool((blind & ~accepted).any()):
             there = problem.residual(trial)
@@ -221,6 +219,13 @@ def _first_radius(state: RegionState, model: Quadratic) -> Tensor:
     step = _norm(model.coefficients / torch.where(sure > 0, sure, 1.0))
     first = torch.where(size > 0, _FIRST_RADIUS * size, 10 * step)
     return torch.where(state.radius.isnan(), first, state.radius)
+
+
+def judged(before: Tensor, reached: Tensor, promised: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of the promised decrease that a trial has, and whether that is enough."""
+    ratio = (before - reached) / promised
+    good = (ratio >= SUFFICIENT_DECREASE) & (promised > 0) & torch.isfinite(reached)
+    return ratio, good | torch.isneginf(reached)
 
 
 def noise_of(problem: Problem, state: RegionState) -> Tensor:

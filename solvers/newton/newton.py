@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...options.options import is_integer
+from ...options.options import check_optional_integer
 from ..interface.golden import golden_signs
 from ..interface.problem import Problem
 from ..interface.solution import Status
@@ -163,8 +163,7 @@ class Newton(Solver):
 
     def __post_init__(self) -> None:
         check_globalisation(self.globalisation)
-        if self.refresh is not None and not is_integer(self.refresh, 1):
-            raise ValueError(f"refresh must be an integer ≥ 1 or None, got {self.refresh!r}")
+        check_optional_integer("refresh", self.refresh, 1)
 
     @property
     def most_patience(self) -> float:

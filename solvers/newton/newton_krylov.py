@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...options.options import check_integer, is_integer, is_positive
+from ...options.options import check_integer, check_optional_integer, is_positive
 from ..driving.driver import solve
 from ..interface.problem import Linearization, Problem
 from ..interface.solution import Status
@@ -109,9 +109,7 @@ class NewtonKrylov(Solver):
         limit = self.max_linear_steps
         check_integer("max_linear_steps", limit, 1)
         for name in ("max_short_solves", "linear_budget"):
-            most = getattr(self, name)
-            if most is not None and not is_integer(most, 1):
-                raise ValueError(f"{name} must be an integer ≥ 1 or None, got {most!r}")
+            check_optional_integer(name, getattr(self, name), 1)
 
     @property
     def keeps_batch(self) -> bool:
